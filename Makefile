@@ -1,0 +1,64 @@
+# make demo      the whole way on the text every installation carries: corpus, both phases, report, Hugging Face folder
+# make test      lint, types, tests: exactly what .ci/run runs
+# make lint      the first two of these
+# make picture   the README's loss curve, drawn from the last demo
+# make clean     removes the environment and the caches; runs/ is left alone
+#
+# All set-up happens by itself, in .venv. To choose another Python:         make test PYTHON=python3.12
+# To install a build of PyTorch other than the package index's default one: make demo TORCH_INDEX=<its index URL>
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+WORKERS ?= 2
+
+# One thread in each test worker: two workers with two threads each would only fight over two cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test lint picture clean
+
+demo: $(VENV)/installed-runtime
+	$(BIN)/lambert demo
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -rs
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+picture: $(VENV)/installed-runtime
+	$(BIN)/python -c "from pathlib import Path; from lambert.report import write_loss_curve; \
+	  write_loss_curve(Path('runs/demo'), Path('docs/loss_curve.svg'))"
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "lambert needs Python 3.11 or newer, and '$(PYTHON)' is not ($$($(PYTHON) --version 2>&1 || true))." >&2; \
+	  echo "Name another one, for example: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+	  echo "On Debian and Ubuntu: sudo apt install python3-venv. Or name another Python: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# --no-deps: such an index carries few of the other packages; what torch needs comes from the usual one, next.
+define install
+	@echo "Installing into $(VENV) (PyTorch is large: this can take some minutes the first time)"
+	$(if $(TORCH_INDEX),$(INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
+	$(INSTALL) -e '$(1)'
+	@touch $@
+endef
+
+$(VENV)/installed-runtime: pyproject.toml constraints.txt $(VENV)/made
+	$(call install,.)
+
+$(VENV)/installed-test: pyproject.toml constraints.txt $(VENV)/made
+	$(call install,.[test])
+	@touch $(VENV)/installed-runtime

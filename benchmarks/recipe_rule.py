@@ -1,0 +1,128 @@
+"""Fit and test the short-run learning-rate rule: final held-out loss over a grid of peaks and warm-up shares.
+
+Every cell is an ordinary two-phase run in a folder of its own, so an interrupted grid goes on where it stopped.
+
+    python benchmarks/recipe_rule.py CORPUS OUT --model tiny --samples 38400 --batch-size 64 \
+        --learning-rates 0.01 0.02 0.04 rule --warmup-shares 0.1 0.25
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import tomllib
+from pathlib import Path
+
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.model.heads import BertForPreTraining
+from lambert.model.presets import model_config
+from lambert.training.recipe import make_phases
+from lambert.training.settings import RunSettings
+from lambert.training.trainer import Housekeeping, Trainer
+
+
+def last_evaluation(run: Path) -> dict[str, float]:
+    """The run's last held-out figures."""
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == "evaluation"][-1]
+
+
+def run_cell(
+    arguments: argparse.Namespace,
+    corpus: Corpus,
+    optimizer: str,
+    batch_size: int,
+    rate: str,
+    share: str,
+    seed: int,
+) -> dict[str, object]:
+    """One run, or what it left when it was done before."""
+    phases = make_phases(
+        samples=arguments.samples,
+        batch_sizes=(batch_size,),
+        sequence_lengths=(arguments.sequence_lengths[0], arguments.sequence_lengths[1]),
+        optimizer=optimizer,
+        learning_rate=None if rate == "rule" else float(rate),
+        warmup_share=None if share == "rule" else float(share),
+    )
+    config = model_config(arguments.model, vocabulary_size=corpus.vocabulary_size, dropout=arguments.dropout)
+    settings = RunSettings(
+        model_name=arguments.model,
+        model=config,
+        optimizer=optimizer,
+        samples=arguments.samples,
+        phases=phases,
+        micro_batch_sizes=(64, 16),
+        corpus_fingerprint=corpus.fingerprint,
+        seed=seed,
+    )
+    name = f"{arguments.model}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-s{seed}"
+    run = arguments.out / name
+    if not (run / "huggingface").exists():
+        torch.manual_seed(seed)
+        housekeeping = Housekeeping(evaluation_samples=512, evaluations_per_phase=4)
+        Trainer(run, settings, BertForPreTraining(config), corpus, housekeeping=housekeeping).train()
+    figures = last_evaluation(run)
+    recipe = tomllib.loads((run / "recipe.toml").read_text())
+    return {
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+        "steps": sum(phase["steps"]["value"] for phase in recipe["phases"]),
+        "peak": recipe["phases"][0]["peak_learning_rate"]["value"],
+        "warmup_share": share,
+        "seed": seed,
+        "loss": figures["masked_word_loss"],
+        "accuracy": figures["masked_word_accuracy"],
+        "unigram_loss": figures["unigram_loss"],
+        "unigram_accuracy": figures["unigram_accuracy"],
+    }
+
+
+def main() -> None:
+    """Run the grid and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--samples", type=int, default=38_400)
+    parser.add_argument("--sequence-lengths", type=int, nargs=2, default=[64, 256])
+    parser.add_argument("--optimizers", nargs="+", default=["lamb"])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64])
+    parser.add_argument("--learning-rates", nargs="+", default=["rule"])
+    parser.add_argument("--warmup-shares", nargs="+", default=["rule"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--threads", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    corpus = Corpus.open(arguments.corpus)
+    rows = []
+    grid = itertools.product(
+        arguments.optimizers,
+        arguments.batch_sizes,
+        arguments.learning_rates,
+        arguments.warmup_shares,
+        arguments.seeds,
+    )
+    for optimizer, batch_size, rate, share, seed in grid:
+        row = run_cell(arguments, corpus, optimizer, batch_size, rate, share, seed)
+        rows.append(row)
+        print(
+            f"{optimizer:6} B {batch_size:5} T {row['steps']:5} peak {row['peak']:.2e} warm-up {share:5} seed {seed} "
+            f"loss {row['loss']:.3f} (unigram {row['unigram_loss']:.3f}) "
+            f"accuracy {row['accuracy']:.3f} ({row['unigram_accuracy']:.3f})",
+            flush=True,
+        )
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(json.dumps({"benchmark": "recipe_rule", "machine": machine, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Token store → batches, each a pure function of (corpus, settings, seed, phase, index)."""

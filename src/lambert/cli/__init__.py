@@ -1,0 +1,1 @@
+"""The command line: one short file a verb. Only this room prints, exits and reads arguments."""

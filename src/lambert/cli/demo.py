@@ -1,0 +1,87 @@
+"""`lambert demo`: the whole of it on text that every installation carries, in a few minutes on two cores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lambert.cli.fill import open_model
+from lambert.cli.prepare import say_summary
+from lambert.cli.pretrain import Pretrain, pretrain
+from lambert.cli.verb import Verb, say
+
+VOCABULARY_SIZE = 4_096
+SENTENCES = (
+    "Return the [MASK] of the given list .",
+    "If the file does not [MASK], an error is raised.",
+    "The default value [MASK] None.",
+    "This method is called when the object is [MASK].",
+    "Raise an exception if the argument is not a [MASK].",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Verb):
+    """Pre-train a small BERT on Python's own documentation: corpus, plan, both phases, evaluation, report."""
+
+    out: Path = Path("runs/demo")
+    """Folder of the run; the corpus goes beside it. The same command again goes on or shows what is there."""
+    fresh: bool = False
+    """Start over."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: those of `pretrain`, and `filled`."""
+        from lambert.corpus.build import build_corpus
+        from lambert.corpus.python_docs import python_documents
+
+        corpus = self.out.with_name(self.out.name + "-corpus")
+        if not corpus.exists():
+            say("Collecting English from Python's own documentation …")
+            say_summary(
+                build_corpus(python_documents, corpus, vocabulary_size=VOCABULARY_SIZE, held_out_share=0.05)
+            )
+        options = Pretrain(
+            corpus=corpus,
+            out=self.out,
+            model="tiny",
+            batch_size=(64,),
+            samples=48_000,
+            sequence_lengths=(64, 128),
+            dropout=0.0,
+            fresh=self.fresh,
+        )
+        results = pretrain(options, command=self.as_command("demo"))
+        if not results["finished"]:
+            return results
+        return results | self._show(results)
+
+    def _show(self, results: dict[str, Any]) -> dict[str, Any]:
+        from lambert.model.fill import fill_masks
+        from lambert.report import write_report
+        from lambert.training.journal import Journal
+        from lambert.training.run_folder import JOURNAL_FILE
+
+        figures = results["evaluation"]
+        if figures is not None:
+            say(
+                f"Held-out masked words: loss {figures['masked_word_loss']:.2f}, accuracy "
+                f"{100 * figures['masked_word_accuracy']:.1f} %; always guessing the commonest word: loss "
+                f"{figures['unigram_loss']:.2f}, accuracy {100 * figures['unigram_accuracy']:.1f} %"
+            )
+        model, tokenizer = open_model(self.out)
+        filled = []
+        with Journal(self.out / JOURNAL_FILE) as journal:
+            for text in SENTENCES:
+                words = [asdict(word) for word in fill_masks(model, tokenizer, text)[0]]
+                say(f"  {text:55} {', '.join(word['word'] for word in words)}")
+                filled.append({"text": text, "candidates": words})
+                journal.write("fill", filled[-1])
+        write_report([self.out], self.out / "report.html")
+        say("Now with your own text:")
+        say("  lambert prepare FOLDER --out my-corpus")
+        say("  lambert plan --corpus my-corpus --model mini --batch-size 256 --epochs 3")
+        say("  lambert pretrain --corpus my-corpus --model mini --batch-size 256 --epochs 3 --out runs/mine")
+        say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
+        say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
+        return {"filled": filled}

@@ -1,0 +1,69 @@
+"""`lambert doctor`: what this machine can do, what would make it slow, and how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from lambert import __version__
+from lambert.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from lambert.planning.diagnosis import Finding
+    from lambert.planning.hardware import Hardware
+
+MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[bold red]PROBLEM[/]"}
+MARK_WIDTH = 9
+
+
+@dataclass(frozen=True)
+class Doctor(Verb):
+    """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk.
+
+    Says loudly when a GPU is there that PyTorch cannot use. Exit code 1 when a problem was found, else 0.
+    """
+
+    folder: Path = Path(".")
+    """Folder that corpora and runs will be written to; its disk is looked at. It need not exist yet."""
+
+    def run(self) -> dict[str, Any]:
+        """Print the diagnosis and return `healthy`, `exit_code`, `findings`, `hardware` (sizes in bytes)."""
+        from lambert.planning.diagnosis import findings
+        from lambert.planning.hardware import inspect_hardware
+
+        hardware = inspect_hardware(self.folder)
+        found = findings(hardware)
+        _print(found)
+        problems = sum(finding.level == "problem" for finding in found)
+        return {
+            "healthy": problems == 0,
+            "exit_code": 1 if problems else 0,
+            "findings": [asdict(finding) for finding in found],
+            "hardware": _as_json(hardware),
+        }
+
+
+def _as_json(hardware: Hardware) -> dict[str, Any]:
+    values = asdict(hardware) | {"bfloat16_gains": hardware.bfloat16_gains, "device": hardware.device}
+    values["disk"] = str(hardware.disk)
+    values["torch"]["build"] = hardware.torch.build
+    return values
+
+
+def _print(found: list[Finding]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"lambert {__version__}")
+    for finding in found:
+        mark = MARKS[finding.level] + " " * (MARK_WIDTH - len(finding.level))
+        console.print(f"{mark}{escape(finding.text)}")
+        if finding.remedy:
+            console.print(f"{' ' * MARK_WIDTH}-> {escape(finding.remedy)}")
+    problems = sum(finding.level == "problem" for finding in found)
+    if problems:
+        console.print(f"{problems} problem{'s' * (problems != 1)} found.")
+    else:
+        console.print("Nothing stands in the way of a run.")

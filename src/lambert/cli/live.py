@@ -1,0 +1,258 @@
+"""The live display of a run: follows journal.jsonl, in the process that trains or in any other.
+
+On a terminal a panel that is redrawn in place; elsewhere plain lines, each readable on its own. The panel
+never hides the cursor: a killed process then cannot leave a terminal without one.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lambert.report import words
+from lambert.report.journal import Record, number_or_none, phase_of
+from lambert.report.tail import JournalTail, LiveState
+
+_POLL_SECONDS = 0.2
+_PLAIN_EVERY_SECONDS = 10.0
+_JOIN_SECONDS = 5.0
+
+
+class LiveDisplay:
+    """`with LiveDisplay(run / "journal.jsonl"): train()` shows the run while it goes on.
+
+    Args:
+        journal: the file to follow; it need not exist yet. What it holds already is taken in, not printed.
+        stream: where to write; standard output when None.
+        plain_every_seconds: where there is no terminal, the time between two lines about steps.
+        poll_seconds: how often the file is looked at.
+        clock: seconds from any origin, for tests.
+
+    A fault in the display never stops the training: the display ends and `fault` holds what went wrong.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        *,
+        stream: IO[str] | None = None,
+        plain_every_seconds: float = _PLAIN_EVERY_SECONDS,
+        poll_seconds: float = _POLL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fault: Exception | None = None
+        self.state = LiveState()
+        self._tail = JournalTail(Path(journal))
+        self._console = Console(file=stream or sys.stdout, highlight=False)
+        self._poll_seconds = poll_seconds
+        self._plain = PlainLines(self._console.file, plain_every_seconds, clock)
+        self._live: Live | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="live-display", daemon=True)
+
+    def __enter__(self) -> LiveDisplay:
+        for record in self._tail.read():
+            self.state.update(record)
+        self.state.end = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = _live(self._console, self.state)
+            self._live.start(refresh=True)
+            self._console.show_cursor(True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stop.set()
+            self._thread.join(_JOIN_SECONDS)
+        finally:
+            if self._live is not None:
+                _flush_proxies()
+                self._live.stop()
+                self._console.show_cursor(True)
+
+    def _follow(self) -> None:
+        try:
+            while not self._stop.wait(self._poll_seconds):
+                self._show_new()
+            self._show_new()  # what was written just before the end
+            self._plain.finish(self.state)
+        except Exception as fault:  # whatever it is, the training goes on
+            self.fault = fault
+
+    def _show_new(self) -> None:
+        for record in self._tail.read():
+            self.state.update(record)
+            if self._live is None:
+                self._plain.show(record, self.state)
+        if self._live is not None:
+            self._live.update(panel(self.state), refresh=True)
+
+
+class PlainLines:
+    """The run as lines of text: steps now and then, everything else when it happens."""
+
+    def __init__(self, stream: IO[str], every_seconds: float, clock: Callable[[], float]) -> None:
+        self._stream, self._every_seconds, self._clock = stream, every_seconds, clock
+        self._last_time: float | None = None
+        self._shown: Record | None = None
+
+    def show(self, record: Record, state: LiveState) -> None:
+        """Prints a line about this record, unless it is a step and the last such line is recent."""
+        if record["event"] == "step":
+            now = self._clock()
+            if self._last_time is not None and now - self._last_time < self._every_seconds:
+                return
+            self._last_time, self._shown = now, record
+        elif record["event"] == "end":
+            self.finish(state)
+        text = plain_line(record, state)
+        if text is not None:
+            print(text, file=self._stream, flush=True)
+
+    def finish(self, state: LiveState) -> None:
+        """Prints the last step, where a later one than the last printed has been seen here."""
+        if self._shown is not None and state.step is not None and state.step is not self._shown:
+            self._shown = state.step
+            print(plain_line(state.step, state), file=self._stream, flush=True)
+
+
+def follow(
+    journal: Path,
+    *,
+    stream: IO[str] | None = None,
+    poll_seconds: float = _POLL_SECONDS,
+    until_end: bool = True,
+) -> None:
+    """Follows a run of another process until its `end`, or until Ctrl-C."""
+    with LiveDisplay(journal, stream=stream, poll_seconds=poll_seconds) as display:
+        while display.fault is None and not (until_end and display.state.end):
+            time.sleep(poll_seconds)
+
+
+def plain_line(record: Record, state: LiveState) -> str | None:
+    """One record as a line that can be read on its own; None for records that get no line."""
+
+    def value(name: str) -> float | None:
+        return number_or_none(record.get(name))
+
+    match record["event"]:
+        case "phase":
+            return _phase_line(record, state)
+        case "step":
+            return ", ".join(
+                f"{name} {text}" for name, text in _step_figures(record, state) if text != words.MISSING
+            )
+        case "evaluation":
+            return f"held-out at step {words.count(value('step'))}: {_evaluation_text(record)}"
+        case "checkpoint":
+            cost = f"{words.size(value('bytes'))} in {words.duration(value('seconds'))}"
+            return f"checkpoint at step {words.count(value('step'))}: {record.get('path')} ({cost})"
+        case "end":
+            return f"{_end_text(record)} after {words.duration(value('seconds'))}"
+    return None
+
+
+def panel(state: LiveState) -> Panel:
+    """The run as a panel for a terminal of any width."""
+    if state.step is None:
+        return Panel(Text("waiting for the first step …", style="dim"), title="lambert", title_align="left")
+    total, step = state.total_steps, state.number("step") or 0
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for name, text in _step_figures(state.step, state):
+        grid.add_row(name, Text(text))
+        if name == "step" and total:
+            grid.add_row("", ProgressBar(total=total, completed=min(step, total)))
+    if state.evaluation is not None:
+        at = words.count(number_or_none(state.evaluation.get("step")))
+        grid.add_row("held-out", Text(f"step {at}: {_evaluation_text(state.evaluation)}"))
+    if state.checkpoint is not None:
+        at = words.count(number_or_none(state.checkpoint.get("step")))
+        grid.add_row("checkpoint", Text(f"step {at}: {state.checkpoint.get('path')}"))
+    if state.end is not None:
+        grid.add_row("end", Text(_end_text(state.end)))
+    return Panel(grid, title="lambert", title_align="left", border_style="blue")
+
+
+def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
+    """Name and text of the figures of a step, in reading order; the same for panel and line."""
+
+    def value(name: str) -> float | None:
+        return number_or_none(record.get(name))
+
+    step, total = value("step"), state.total_steps
+    place = words.count(step)
+    if total and step is not None:
+        place = f"{place} of {words.count(total)} ({min(step / total, 1):.0%})".replace("%", " %")
+    speed = f"{words.number(value('sequences_per_second'))} sequences/s"
+    if value("tokens_per_second") is not None:
+        speed += f", {words.count(value('tokens_per_second'))} tokens/s"
+    number = value("phase")
+    phase = state.phases.get(int(number)) if number is not None else None
+    about = f" (length {phase.sequence_length}, batch {words.count(phase.batch_size)})" if phase else ""
+    return [
+        ("phase", words.count(number) + about),
+        ("step", place),
+        ("loss", words.loss(value("loss"))),
+        ("masked-word accuracy", words.percent(value("masked_word_accuracy"))),
+        ("learning rate", words.number(value("learning_rate"))),
+        ("speed", speed),
+        ("time left", words.duration(value("seconds_left"))),
+    ]
+
+
+def _phase_line(record: Record, state: LiveState) -> str | None:
+    try:
+        phase = phase_of(record)
+    except ValueError:
+        return None
+    return (
+        f"phase {phase.number}: steps {words.count(phase.first_step)} to {words.count(phase.last_step)},"
+        f" sequence length {phase.sequence_length}, batch {words.count(phase.batch_size)}, peak learning rate"
+        f" {words.number(phase.peak_learning_rate)} after {words.count(phase.warmup_steps)} warm-up steps"
+    )
+
+
+def _evaluation_text(record: Record) -> str:
+    def value(name: str) -> float | None:
+        return number_or_none(record.get(name))
+
+    return (
+        f"masked-word loss {words.loss(value('masked_word_loss'))} (guessing from word frequencies"
+        f" {words.loss(value('unigram_loss'))}), accuracy {words.percent(value('masked_word_accuracy'))}"
+        f" (always the commonest word {words.percent(value('unigram_accuracy'))})"
+    )
+
+
+def _end_text(record: Record) -> str:
+    return f"{record.get('reason') or 'ended'} at step {words.count(number_or_none(record.get('step')))}"
+
+
+def _live(console: Console, state: LiveState) -> Live:
+    """A panel that catches what others print only where that goes to a terminal: a pipe stays a pipe."""
+    return Live(
+        panel(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
+        redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def _flush_proxies() -> None:
+    """What was printed without an end of line waits in rich's stand-in for the stream: pass it on."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

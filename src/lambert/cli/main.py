@@ -1,0 +1,66 @@
+"""`lambert VERB …`: parse, run, print results as JSON if asked, exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from lambert.cli.demo import Demo
+from lambert.cli.doctor import Doctor
+from lambert.cli.export import Export
+from lambert.cli.fill import Fill
+from lambert.cli.plan import Plan
+from lambert.cli.prepare import Prepare
+from lambert.cli.pretrain import Pretrain
+from lambert.cli.report import Report
+from lambert.cli.squad import Squad
+from lambert.cli.verb import Verb
+from lambert.errors import UserError
+
+VERBS: dict[str, type[Verb]] = {
+    "demo": Demo,
+    "prepare": Prepare,
+    "plan": Plan,
+    "pretrain": Pretrain,
+    "squad": Squad,
+    "fill": Fill,
+    "export": Export,
+    "report": Report,
+    "doctor": Doctor,
+}
+DESCRIPTION = (
+    "Pre-train BERT encoders on your own text with LAMB, at any batch size. "
+    "Start with `lambert demo`; `lambert VERB --help` explains every option."
+)
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    verb: Verb = tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="lambert",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    try:
+        results = verb.run()
+    except UserError as error:
+        print(f"lambert: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("lambert: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`lambert … | head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if verb.json:
+        print(json.dumps(results))
+    return int(results.get("exit_code", 0))

@@ -1,0 +1,183 @@
+"""`lambert plan --model NAME --batch-size B [B2] (--epochs E | --samples N)`"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambert.cli.verb import Verb, say
+
+if TYPE_CHECKING:
+    from lambert.corpus.store import Corpus
+    from lambert.training.recipe import Number, Phase
+    from lambert.training.settings import RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(Verb):
+    """The options that `plan` and `pretrain` share."""
+
+    batch_size: tuple[int, ...]
+    """Sequences in a global batch: one number for both phases, or one for each. Memory does not limit it."""
+    model: str = "base"
+    """tiny, mini, small, medium, base, large, or LAYERSxHIDDEN such as 6x384."""
+    epochs: float | None = None
+    """Passes over the corpus, both phases together. Give this or --samples."""
+    samples: int | None = None
+    """Sequences to train on, both phases together."""
+    sequence_lengths: tuple[int, int] = (128, 512)
+    """Tokens in a sequence, in the first phase (9/10 of the samples) and in the second."""
+    optimizer: str = "lamb"
+    """lamb or adamw."""
+    recipe: str = "sqrt"
+    """sqrt: everything from the batch size; paper: the same with the published step counts of the 64K/32K run."""
+    learning_rate: float | None = None
+    """Peak learning rate of both phases; from the batch size otherwise."""
+    warmup_share: float | None = None
+    """Share of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
+    dropout: float = 0.1
+    """Probability of dropping a hidden unit or an attention weight."""
+    seed: int = 0
+    """Start of every random draw."""
+    micro_batch_size: int | None = None
+    """Sequences that go through the model at once in the first phase; 4,096 tokens' worth otherwise."""
+    precision: str = "auto"
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains.
+    bfloat16 on a GPU is untested on GPU."""
+    init_from: Path | None = None
+    """Hugging Face BERT folder whose weights are continued; --model is then not looked at."""
+
+    def settings(self, corpus: Corpus | None) -> RunSettings:
+        """Everything resolved."""
+        from lambert.planning.hardware import inspect_hardware
+        from lambert.training.precision import resolve_precision
+        from lambert.training.setup import Request, resolve_settings
+
+        precision = resolve_precision(self.precision, bfloat16_gains=inspect_hardware().bfloat16_gains)
+        request = Request(
+            model=self.model,
+            batch_sizes=self.batch_size,
+            epochs=self.epochs,
+            samples=self.samples,
+            sequence_lengths=self.sequence_lengths,
+            optimizer=self.optimizer,
+            rule=self.recipe,
+            learning_rate=self.learning_rate,
+            warmup_share=self.warmup_share,
+            dropout=self.dropout,
+            seed=self.seed,
+            micro_batch_size=self.micro_batch_size,
+            init_from=self.init_from,
+        )
+        return resolve_settings(request, corpus, precision=precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(RecipeOptions):
+    """Print what a run would do before anything runs: steps, rates, warm-up, each with its formula and source."""
+
+    corpus: Path | None = None
+    """Corpus that would be trained on; needed for --epochs."""
+    no_probe: bool = False
+    """Leave out the prediction of the run's time, which takes real steps for some seconds."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: `phases`, `parameters`, `memory_bytes`, and `seconds` unless --no-probe."""
+        from lambert.corpus.store import Corpus
+
+        corpus = None if self.corpus is None else Corpus.open(self.corpus)
+        return show_plan(self.settings(corpus), corpus, probe=not self.no_probe)
+
+
+def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe: bool) -> dict[str, Any]:
+    """Print the plan and return it as JSON."""
+    from lambert.planning.memory import estimate_memory
+    from lambert.training.parallel import join_processes
+    from lambert.training.setup import examples_per_pass, parameter_count
+    from lambert.batches.masking import maximum_predictions
+
+    lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
+    per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=settings.seed)
+    parameters = parameter_count(settings.model)
+    model = settings.model
+    memory = max(
+        estimate_memory(
+            parameters=parameters,
+            layers=model.layers,
+            hidden_size=model.hidden_size,
+            attention_heads=model.attention_heads,
+            vocabulary_size=model.vocabulary_size,
+            sequences=size,
+            sequence_length=phase.sequence_length,
+            masked_words_per_sequence=maximum_predictions(phase.sequence_length),
+        ).total_bytes
+        for phase, size in zip(settings.phases, settings.micro_batch_sizes, strict=True)
+    )
+    say(
+        f"{settings.model_name}: {model.layers} layers × {model.hidden_size}, {parameters:,} parameters, vocabulary "
+        f"{model.vocabulary_size:,}, {settings.optimizer}, {settings.precision.value}, about {memory / 1e9:.1f} GB"
+    )
+    phases = []
+    for index, phase in enumerate(settings.phases):
+        passes = None if per_pass is None else phase.samples / per_pass[index]
+        _say_phase(index + 1, phase, settings.micro_batch_sizes[index], passes)
+        phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
+    results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
+    if probe:
+        from lambert.planning.probe import seconds_per_sequence
+
+        device = join_processes().device
+        seconds = sum(
+            seconds_per_sequence(settings, index, device) * phase.samples
+            for index, phase in enumerate(settings.phases)
+        )
+        say(f"time      about {_duration(seconds)} on this machine (from a probe of a few steps, evaluation left out)")
+        results["seconds"] = seconds
+    return results
+
+
+def _say_phase(number: int, phase: Phase, micro_batch: int, passes: float | None) -> None:
+    say(f"phase {number}: sequences of {phase.sequence_length}, batch {phase.batch_size:,}")
+    over = "" if passes is None else f", {passes:.2f} passes over the corpus"
+    say(f"  samples        {phase.samples:>14,}  steps · batch{over}")
+    say(f"  token slots    {phase.tokens:>14,}  samples · length")
+    _say_number("steps", phase.steps)
+    _say_number("peak rate", phase.peak_learning_rate)
+    _say_number("warm-up steps", phase.warmup_steps)
+    count = -(-phase.batch_size // micro_batch)
+    say(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")
+
+
+def _say_number(name: str, number: Number) -> None:
+    value = f"{number.value:,}" if isinstance(number.value, int) else f"{number.value:.3g}"
+    say(f"  {name:14} {value:>14}  {number.formula}  [{number.provenance}]")
+
+
+def _phase_as_json(phase: Phase, micro_batch: int, passes: float | None) -> dict[str, Any]:
+    return {
+        "sequence_length": phase.sequence_length,
+        "batch_size": phase.batch_size,
+        "samples": phase.samples,
+        "tokens": phase.tokens,
+        "passes": passes,
+        "steps": phase.steps.value,
+        "peak_learning_rate": phase.peak_learning_rate.value,
+        "warmup_steps": phase.warmup_steps.value,
+        "micro_batch_size": micro_batch,
+        "sources": {
+            "steps": asdict(phase.steps),
+            "peak_learning_rate": asdict(phase.peak_learning_rate),
+            "warmup_steps": asdict(phase.warmup_steps),
+        },
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} minutes"
+    if seconds < 48 * 3_600:
+        return f"{seconds / 3_600:.1f} hours"
+    return f"{seconds / 86_400:,.1f} days"

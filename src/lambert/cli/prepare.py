@@ -1,0 +1,76 @@
+"""`lambert prepare TEXT... --out CORPUS`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from lambert.cli.verb import Verb, say
+
+if TYPE_CHECKING:
+    from lambert.corpus.summary import BuildSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Verb):
+    """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
+
+    text: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Files or folders of plain text: a paragraph or sentence a line, a blank line between documents; `.txt`, also
+    with `.gz`, `.bz2`, `.xz` or `.zst`."""
+    out: Path
+    """Folder of the corpus; must not exist yet."""
+    vocab: Path | None = None
+    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, or a folder with either. Learned from the text otherwise."""
+    vocab_size: int = 30_522
+    """Entries of a learned vocabulary, BERT's number by default."""
+    cased: bool = False
+    """Keep capitals and accents apart; otherwise text is lower-cased and accents are dropped."""
+    held_out: float = 0.01
+    """Share of the documents kept for evaluation, 0 to below 1; training never sees them."""
+    language: str = "en"
+    """Two-letter code of the language, for the rules of where sentences end."""
+
+    def run(self) -> dict[str, Any]:
+        """Build the store. Results: documents, sentences, words and tokens by split, speed, and what was mended."""
+        from lambert.cli.progress import build_progress
+        from lambert.corpus.build import build_corpus
+
+        with build_progress() as progress:
+            summary = build_corpus(
+                list(self.text),
+                self.out,
+                vocabulary=self.vocab,
+                vocabulary_size=self.vocab_size,
+                cased=self.cased,
+                held_out_share=self.held_out,
+                language=self.language,
+                progress=progress,
+            )
+        say_summary(summary)
+        say(f"Next: lambert plan --corpus {self.out} --model mini --batch-size 256 --epochs 1")
+        return summary.as_json()
+
+
+def say_summary(summary: BuildSummary) -> None:
+    """The corpus in a few lines."""
+    for name, counts in summary.splits.items():
+        say(
+            f"{name.replace('_', '-'):9} {counts.documents:>12,} documents {counts.sentences:>13,} sentences "
+            f"{counts.words:>14,} words {counts.tokens:>14,} tokens"
+        )
+    say(
+        f"{summary.bytes_read / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s "
+        f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocabulary_size:,} "
+        f"({'learned' if summary.vocabulary_learned else 'given'}), unknown {100 * summary.unknown_share:.3f} %"
+    )
+    if summary.replaced_bytes:
+        worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.replaced_bytes.items())[:3])
+        say(f"bytes that were not UTF-8 and were replaced: {sum(summary.replaced_bytes.values()):,}, in {worst}")
+    if summary.cut_lines or summary.cut_documents:
+        say(f"cut to bounded size: {summary.cut_lines:,} lines, {summary.cut_documents:,} documents")
+    if not summary.splits["held_out"].documents:
+        say("nothing is held out (one document, or --held-out 0): this corpus cannot measure a model")

@@ -1,0 +1,131 @@
+"""`lambert pretrain --corpus CORPUS --model NAME --batch-size B [B2] (--epochs E | --samples N) --out RUN`"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambert.cli.plan import RecipeOptions, show_plan
+from lambert.cli.verb import Verb, say, warn
+
+if TYPE_CHECKING:
+    from lambert.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(RecipeOptions):
+    """Pre-train a BERT in two phases. The same command again goes on from the last checkpoint."""
+
+    corpus: Path
+    """Corpus made by `lambert prepare`."""
+    out: Path
+    """Folder of the run; an existing run there with the same settings is gone on with."""
+    fresh: bool = False
+    """Start over, deleting the run that --out holds."""
+    checkpoint_minutes: float = 5.0
+    """Save at least this often, minutes; the end of each phase is always saved."""
+    checkpoint_steps: int = 0
+    """Save after every so many steps instead; 0 goes by the clock."""
+    evaluation_samples: int = 1_024
+    """Held-out sequences measured at each evaluation; 0 measures none."""
+    evaluations_per_phase: int = 5
+    """How often each phase is measured on held-out text."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
+        return pretrain(self, command=self.as_command("pretrain"))
+
+
+def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
+    """Plan, train, export, report; what `pretrain` and `demo` share."""
+    from lambert.corpus.store import Corpus
+    from lambert.planning.hardware import inspect_hardware
+    from lambert.training.parallel import join_processes, leave_processes
+    from lambert.training.setup import starting_model
+    from lambert.training.trainer import Housekeeping, Trainer
+
+    corpus = Corpus.open(options.corpus)
+    settings = options.settings(corpus)
+    processes = join_processes()
+    if processes.is_first:
+        show_plan(settings, corpus, probe=False)
+    trainer = Trainer(
+        options.out,
+        settings,
+        starting_model(settings, options.init_from, corpus.tokenizer()),
+        corpus,
+        housekeeping=Housekeeping(
+            checkpoint_seconds=60 * options.checkpoint_minutes,
+            checkpoint_steps=options.checkpoint_steps,
+            evaluation_samples=options.evaluation_samples,
+            evaluations_per_phase=options.evaluations_per_phase,
+        ),
+        processes=processes,
+        facts=_facts(inspect_hardware(options.out).host()),
+        command=command,
+        fresh=options.fresh,
+    )
+    from lambert.cli.live import LiveDisplay
+
+    display = LiveDisplay(options.out / "journal.jsonl") if processes.is_first else nullcontext()
+    try:
+        with stop_on_signals(trainer), display:
+            outcome = trainer.train()
+    finally:
+        leave_processes(processes)
+    if not outcome.finished:
+        say(f"Stopped and saved at step {outcome.step}. Give the same command to go on.")
+    elif processes.is_first:
+        _finish(options.out)
+    return {
+        "run": str(options.out),
+        "step": outcome.step,
+        "finished": outcome.finished,
+        "resumed_from_step": outcome.resumed_from_step,
+        "seconds": outcome.seconds,
+        "evaluation": None if outcome.evaluation is None else asdict(outcome.evaluation),
+        "exit_code": 0 if outcome.finished else 130,
+    }
+
+
+def _facts(host: dict[str, Any]) -> dict[str, Any]:
+    import platform
+
+    import torch
+
+    from lambert import __version__
+
+    return {"lambert": __version__, "torch": torch.__version__, "python": platform.python_version(), "host": host}
+
+
+def _finish(run: Path) -> None:
+    from lambert.report import write_report
+
+    report = write_report([run], run / "report.html")
+    say(f"Report: {report}")
+    say(f"Model:  {run / 'huggingface'} (transformers opens it; `lambert fill {run} \"a [MASK] sentence\"` tries it)")
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the run to save and stop after its step; a second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        warn("stopping after this step and saving; once more stops at once without saving")
+        trainer.request_stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,29 @@
+"""`lambert report RUN… --out FILE`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lambert.cli.verb import Verb, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Verb):
+    """Write one self-contained HTML page about one run, or comparing several."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders."""
+    out: Path
+    """The page."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: `report`, the page's path, and its `bytes`."""
+        from lambert.report import write_report
+
+        page = write_report(list(self.runs), self.out)
+        say(f"Report: {page}")
+        return {"report": str(page), "bytes": page.stat().st_size}

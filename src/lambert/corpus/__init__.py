@@ -1,0 +1,29 @@
+"""Raw text to a memory-mapped token store, once per corpus.
+
+    from lambert.corpus import Corpus, build_corpus
+
+    build_corpus([Path("my_text")], Path("my_corpus"))
+    train = Corpus.open("my_corpus").split("train")
+    train.tokens(0, 128)
+"""
+
+from __future__ import annotations
+
+from lambert.corpus.build import build_corpus
+from lambert.corpus.sources import Document, TextReader, find_files
+from lambert.corpus.store import Corpus, Split
+from lambert.corpus.summary import BuildProgress, BuildSummary, SplitCounts
+from lambert.corpus.writer import StoreWriter
+
+__all__ = [
+    "BuildProgress",
+    "BuildSummary",
+    "Corpus",
+    "Document",
+    "Split",
+    "SplitCounts",
+    "StoreWriter",
+    "TextReader",
+    "build_corpus",
+    "find_files",
+]

@@ -1,0 +1,120 @@
+"""Docstrings into paragraphs of English: markup taken off; code, tables, formulas and signatures left out."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+LEAST_WORDS = 6
+LEAST_LETTER_SHARE = 0.9
+LEAST_COMMON_SHARE = 0.2
+
+# Words that English cannot do without; code, tables and lists of names have few of them.
+_COMMON_WORDS = frozenset(
+    "a all also an and any are as at be been but by can do does each either for from given has have how if in into is"
+    " it its like may must no not of on one only or other same should so some such than that the their them then there"
+    " these they this to two use used using was we when where whether which while will with would you your".split()
+)
+
+_ITEM_START = re.compile(r"(?:[-*+•]|\(?(?:\d{1,2}|[a-z])[.)])\s+")
+_FIELD = re.compile(r":(?:param|parameter|arg|raises?|returns?|rtype|type|keyword|var|ivar|cvar|yields?)\b[^:]*:\s*")
+_ARGUMENT = re.compile(r"\*{0,2}\w(?:[\w.,* /]*\w)?(?:\s?\([^)]*\))?(?::| --| –)\s+(?=[A-Z])")
+_NEXT_ARGUMENT = re.compile(r"\*{0,2}\w+(?:\s?\([^)]*\))?:\s+(?=[A-Z])")
+_CODE_START = re.compile(r">>>|\.\.\. |\$ |%|#|@|In \[|Out\[|\.\. (?:math|code|plot|testcode|image|figure|csv-table)")
+_DIRECTIVE = re.compile(r"\.\. +[\w-]+::.*")
+_RULED = re.compile(r"([-=~^\"'`+*#|_.])\1{2,}")
+
+_INLINE = (
+    (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r"\1"),  # [text](address)
+    (re.compile(r"(?::[a-zA-Z:+-]+:)?`([^`<]*?)\s*<[^`>]*>`_{0,2}"), r"\1"),  # `text <address>`_, :ref:`text <place>`
+    (re.compile(r":[a-zA-Z:+-]+:`[~.]?(?:\w+\.)*(\w+)(?:\(\))?`"), r"\1"),  # :class:`~package.Name`
+    (re.compile(r":[a-zA-Z:+-]+:`([^`]*)`"), r"\1"),
+    (re.compile(r"`{1,3}[~.]?([^`]*)`{1,3}_{0,2}"), r"\1"),
+    (re.compile(r"\*\*([^*\s][^*]*)\*\*"), r"\1"),
+    (re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])"), r"\1"),
+    (re.compile(r"\s*\[[#\w]{1,12}\]_"), ""),  # footnotes
+    (re.compile(r"\bhttps?://\S+"), ""),
+    (re.compile(r"\|(\w+)\|"), r"\1"),
+    (re.compile(r"\s+([.,;:)])(?=\s|$)"), r"\1"),
+)
+_MARKUP = re.compile(r"[`*|\[]|://| [.,;:)]")
+_SPACES = re.compile(r"\s{2,}")
+_NOT_PROSE = re.compile(r"[{}\\|<>=~^]|\w_\w+_|__\w|->|::|%[sdr]|\$\w|\w\(\w*,|\(\)\.|//")
+_WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
+_SIGN = re.compile(r"[^A-Za-z ,.']")
+_START = re.compile(r"[\"'“(]?[A-Z]")
+_END = re.compile(r"[.!?][\"'”)]?$")
+
+
+def prose_paragraphs(text: str) -> list[str]:
+    """The paragraphs of a docstring that read as English, each on one line."""
+    if " " not in text:
+        return []
+    found = (_without_markup(block) for block in _blocks(inspect.cleandoc(text)))
+    return [paragraph for paragraph in found if is_prose(paragraph)]
+
+
+def is_prose(paragraph: str) -> bool:
+    """Whether a line is one or more whole English sentences with little but words in them."""
+    if not _START.match(paragraph) or not _END.search(paragraph) or _NOT_PROSE.search(paragraph):
+        return False
+    words = _WORD.findall(paragraph)
+    if len(words) < LEAST_WORDS:
+        return False
+    common = sum(word in _COMMON_WORDS for word in map(str.lower, words))
+    if common < LEAST_COMMON_SHARE * len(words):
+        return False
+    return len(_SIGN.findall(paragraph)) <= (1 - LEAST_LETTER_SHARE) * len(paragraph)
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Runs of lines that belong together, joined: parted at blank lines, list items, directives and indentation."""
+    lines: list[str] = []
+    indent = 0
+    literal_indent: int | None = None  # a literal block goes on while lines are indented deeper than this
+    for line in [*text.expandtabs().splitlines(), ""]:
+        stripped = line.strip()
+        depth = len(line) - len(line.lstrip())
+        if stripped and literal_indent is not None:
+            if depth > literal_indent:
+                continue
+            literal_indent = None
+        hangs = len(lines) == 1 and depth > indent and _is_item(lines[0])
+        if lines and (not stripped or _starts_item(stripped) or (depth != indent and not hangs)):
+            yield " ".join(lines)
+            lines = []
+        if not stripped:
+            continue
+        indent = depth
+        if _CODE_START.match(stripped) or _RULED.match(stripped):
+            literal_indent = depth
+            lines = []  # what stands directly above a rule is a heading
+        elif not _DIRECTIVE.match(stripped):
+            lines.append(stripped)
+            if stripped.endswith("::"):
+                literal_indent = depth
+
+
+def _starts_item(line: str) -> bool:
+    return bool(_ITEM_START.match(line) or _FIELD.match(line) or _NEXT_ARGUMENT.match(line))
+
+
+def _is_item(line: str) -> bool:
+    """Whether the next, deeper line goes on with this one: list items and `name: text` descriptions."""
+    return bool(_ITEM_START.match(line) or _FIELD.match(line) or _ARGUMENT.match(line))
+
+
+def _without_markup(block: str) -> str:
+    for pattern in (_ITEM_START, _FIELD, _ARGUMENT):
+        match = pattern.match(block)
+        if match:
+            block = block[match.end() :]
+    # Most blocks have too few words to be prose: they are spared the rest.
+    if block.count(" ") < LEAST_WORDS - 1:
+        return ""
+    if _MARKUP.search(block):
+        for pattern, replacement in _INLINE:
+            block = pattern.sub(replacement, block)
+    block = _SPACES.sub(" ", block).strip()
+    return f"{block[:-2].rstrip()}." if block.endswith("::") else block

@@ -1,0 +1,125 @@
+"""The embedded corpus: the English documentation that every installation carries, without a download.
+
+Sources, in this order: the language reference inside Python (`pydoc_data.topics`), then the docstrings in
+the source files of the standard library and of installed packages. Files are parsed, never imported. One
+document is the text of one reference topic or of one source file; the same paragraph is taken only once.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import importlib.util
+import os
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from lambert.corpus.prose import prose_paragraphs
+from lambert.corpus.sources import Document
+
+# The dependencies of lambert and of those, as top-level packages, those with most prose first; a package that is not
+# installed is left out.
+PACKAGES = ("torch", "numpy", "matplotlib", "networkx", "sympy", "pyarrow", "tyro", "rich", "tokenizers", "jinja2", "fsspec")
+
+TEXT_LIMIT_BYTES = 12_000_000
+# Generated tables and test data make the largest files; there is no prose in them worth the time to parse.
+_FILE_LIMIT_BYTES = 1_500_000
+_LEAST_TEXT_BYTES = 500
+_LEAST_TEXT_SHARE = 0.15
+_LEFT_OUT_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"}
+_LEFT_OUT_FOLDERS |= {"lib2to3", "encodings", "pydoc_data", "turtledemo", "_inductor"}
+
+
+def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES) -> Iterator[Document]:
+    """English prose of this installation in a fixed order, at most about `limit_bytes` of it."""
+    seen: set[str] = set()
+    taken = 0
+    for source, texts in _sources():
+        paragraphs = [line for text in texts for line in prose_paragraphs(text) if not (line in seen or seen.add(line))]
+        if not paragraphs:
+            continue
+        yield Document(source, paragraphs)
+        taken += sum(len(line.encode()) + 1 for line in paragraphs)
+        if taken >= limit_bytes:
+            return
+
+
+def _sources() -> Iterator[tuple[str, list[str]]]:
+    """(name, texts) of each topic and source file."""
+    standard_library = Path(sysconfig.get_paths()["stdlib"])
+    topics = standard_library / "pydoc_data" / "topics.py"
+    if topics.is_file():
+        yield from ((f"pydoc_data.topics.{name}", [text]) for name, text in _topics(topics))
+    roots = [standard_library, *filter(None, map(_package_folder, PACKAGES))]
+    for root in roots:
+        prefix = "" if root is standard_library else f"{root.name}."
+        for file in _python_files(root):
+            name = ".".join(file.relative_to(root).with_suffix("").parts)
+            yield prefix + name, _texts_of(file)
+
+
+def _topics(file: Path) -> list[tuple[str, str]]:
+    """The reference topics, read from the dictionary that the file assigns."""
+    for node in _parse(file.read_bytes()).body:
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if isinstance(value, ast.Dict):
+            return sorted(ast.literal_eval(value).items())
+    return []
+
+
+def _package_folder(name: str) -> Path | None:
+    """Where a top-level package lies; looking for it does not import it."""
+    specification = importlib.util.find_spec(name)
+    places = specification.submodule_search_locations if specification else None
+    return Path(places[0]) if places else None
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _LEFT_OUT_FOLDERS and name.isidentifier())
+        for name in sorted(names):
+            file = Path(parent, name)
+            if name.endswith(".py") and not name.startswith("test_") and file.stat().st_size <= _FILE_LIMIT_BYTES:
+                yield file
+
+
+def _texts_of(file: Path) -> list[str]:
+    """The docstrings of a source file, in the order of its lines."""
+    source = file.read_bytes()
+    # Strings are seldom in single triple quotes; parsing is what takes the time, so files of little text are spared it.
+    quoted = sum(map(len, source.split(b'"""')[1::2]))
+    if quoted < max(_LEAST_TEXT_BYTES, _LEAST_TEXT_SHARE * len(source)):
+        return []
+    texts: list[str] = []
+    _collect(_parse(source), texts)
+    return texts
+
+
+def _collect(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, texts: list[str]) -> None:
+    """Appends the docstrings of a module, class or function and of those within, and texts that a call attaches."""
+    for statement in node.body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _collect(statement, texts)
+        elif isinstance(statement, ast.Expr):
+            value = statement.value
+            # Functions written in C get their docstring as an argument of a call.
+            arguments = value.args if isinstance(value, ast.Call) else [value]
+            texts += [item.value for item in arguments if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+
+
+def _parse(source: bytes) -> ast.Module:
+    """The syntax tree, empty where this Python cannot parse the source."""
+    # A syntax tree is very many objects and no cycles: collecting garbage meanwhile takes longer than the parsing.
+    collects_garbage = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the escapes in other people's strings
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return ast.Module(body=[], type_ignores=[])
+    finally:
+        if collects_garbage:
+            gc.enable()

@@ -1,0 +1,58 @@
+"""Text into sentences: sentencex's rules by language, within bounds on the length of what it is given and gives back."""
+
+from __future__ import annotations
+
+import re
+
+import sentencex
+
+# On text without spaces sentencex takes time quadratic in the length of what it is given: short calls keep it linear.
+SEGMENT_CHARACTERS = 4_000
+# Text without full stops (transcripts, lists) would be one endless sentence, of which a training sequence could use
+# only the beginning. About 500 WordPieces of English.
+SENTENCE_CHARACTERS = 2_000
+
+_SPACES = re.compile(r"\s+")
+
+
+def split_sentences(text: str, language: str = "en") -> list[str]:
+    """The sentences of one paragraph, stripped, in order, none empty; white space within is single spaces.
+
+    Full stops of other scripts end a sentence too, whatever the language: `split_sentences("你好。好！")` is
+    `["你好。", "好！"]`. A sentence longer than `SENTENCE_CHARACTERS` is cut at white space where it has any.
+
+    Args:
+        text: one paragraph without line breaks.
+        language: code of two or three letters; it chooses the list of abbreviations. Unknown codes get English rules.
+    """
+    text = _SPACES.sub(" ", text).strip()
+    sentences: list[str] = []
+    while len(text) > SEGMENT_CHARACTERS:
+        head, text = _cut(text, SEGMENT_CHARACTERS)
+        *whole, unfinished = _segment(head, language)
+        if not whole:
+            whole, unfinished = [unfinished], ""
+        sentences += whole
+        text = f"{unfinished} {text}" if unfinished and head.endswith(" ") else unfinished + text
+    sentences += _segment(text, language)
+    return [piece for sentence in sentences for piece in _bounded(sentence)]
+
+
+def _segment(text: str, language: str) -> list[str]:
+    stripped = (sentence.strip() for sentence in sentencex.segment(language, text))
+    return [sentence for sentence in stripped if sentence]
+
+
+def _bounded(sentence: str) -> list[str]:
+    pieces: list[str] = []
+    while len(sentence) > SENTENCE_CHARACTERS:
+        head, sentence = _cut(sentence, SENTENCE_CHARACTERS)
+        pieces.append(head.strip())
+    pieces.append(sentence.strip())
+    return [piece for piece in pieces if piece]
+
+
+def _cut(text: str, limit: int) -> tuple[str, str]:
+    """(the first part, of at most `limit` characters and ending after a space where there is one, the rest)."""
+    place = text.rfind(" ", 0, limit) + 1 or limit
+    return text[:place], text[place:]

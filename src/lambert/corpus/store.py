@@ -1,0 +1,261 @@
+"""The token store: a folder of memory-mapped Arrow files that any Arrow reader opens, and a manifest.
+
+    manifest.json            what is in the store, with the size and SHA-256 of each shard
+    tokenizer/               tokenizer.json, vocab.txt, tokenizer_config.json
+    train-00000.arrow ...    one row a document, column `sentences`: list<list<uint16 or uint32>> of token ids
+    held_out-00000.arrow ...
+
+Each shard is an Arrow IPC file of one record batch, so its tokens lie in one piece. Ids are of text only: no `[CLS]`,
+no `[SEP]`. One store serves every sequence length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from lambert.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_FOLDER = "tokenizer"
+SPLITS = ("train", "held_out")
+
+_COUNT_CHUNK_TOKENS = 1 << 20
+
+TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+
+def sha256_of_file(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class _Shard:
+    """One memory-mapped Arrow file: `tokens` [tokens], `sentence_offsets` [sentences+1], `document_offsets` [documents+1]."""
+
+    def __init__(self, file: Path, entry: dict[str, Any], data_type: str) -> None:
+        try:
+            with pa.memory_map(str(file)) as source:
+                column = pa.ipc.open_file(source).get_batch(0).column("sentences")
+            sentences = column.values
+            tokens = sentences.values
+            self.document_offsets = column.offsets.to_numpy()
+            self.sentence_offsets = sentences.offsets.to_numpy()
+            self.tokens: TokenArray = tokens.to_numpy()
+        except (pa.ArrowException, OSError, KeyError, AttributeError, IndexError) as error:
+            raise _damaged(file, str(error)) from error
+        counts = {
+            "documents": len(self.document_offsets) - 1,
+            "sentences": len(self.sentence_offsets) - 1,
+            "tokens": len(self.tokens),
+        }
+        if self.tokens.dtype != np.dtype(data_type) or any(entry[key] != value for key, value in counts.items()):
+            raise _damaged(file, f"it holds {counts} of {self.tokens.dtype}, its manifest says otherwise")
+
+
+class Split:
+    """The documents of one split, in order; sentences and tokens are numbered through the whole split."""
+
+    def __init__(self, corpus: Corpus, name: str) -> None:
+        self.corpus = corpus
+        self.name = name
+        self._entries = [entry for entry in corpus.manifest["shards"] if entry["split"] == name]
+        self.document_count = sum(entry["documents"] for entry in self._entries)
+        self.sentence_count = sum(entry["sentences"] for entry in self._entries)
+        self.token_count = sum(entry["tokens"] for entry in self._entries)
+        self._first_tokens = _offsets([entry["tokens"] for entry in self._entries])
+
+    @cached_property
+    def _shards(self) -> list[_Shard]:
+        corpus = self.corpus
+        data_type = corpus.manifest["token_type"]
+        return [_Shard(corpus.path / entry["file"], entry, data_type) for entry in self._entries]
+
+    @cached_property
+    def document_offsets(self) -> npt.NDArray[np.int64]:
+        """int64 [documents+1]: document d is sentences [offsets[d], offsets[d+1])."""
+        return _joined([shard.document_offsets for shard in self._shards])
+
+    @cached_property
+    def sentence_offsets(self) -> npt.NDArray[np.int64]:
+        """int64 [sentences+1]: sentence s is tokens [offsets[s], offsets[s+1])."""
+        return _joined([shard.sentence_offsets for shard in self._shards])
+
+    def tokens(self, start: int, stop: int) -> TokenArray:
+        """Token ids [stop - start], read-only and without a copy where they lie in one shard, as nearly always."""
+        assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
+        if start == stop:
+            return np.empty(0, self.corpus.manifest["token_type"])
+        first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
+        begin = int(self._first_tokens[first])
+        if stop <= self._first_tokens[first + 1]:
+            return self._shards[first].tokens[start - begin : stop - begin]
+        parts = []
+        while start < stop:
+            begin, end = int(self._first_tokens[first]), int(self._first_tokens[first + 1])
+            parts.append(self._shards[first].tokens[start - begin : min(stop, end) - begin])
+            start, first = min(stop, end), first + 1
+        return np.concatenate(parts)
+
+    def token_counts(self) -> npt.NDArray[np.int64]:
+        """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
+        size = self.corpus.vocabulary_size
+        counts = np.zeros(size, np.int64)
+        for shard in self._shards:
+            for start in range(0, len(shard.tokens), _COUNT_CHUNK_TOKENS):
+                counts += np.bincount(shard.tokens[start : start + _COUNT_CHUNK_TOKENS], minlength=size)
+        return counts
+
+    def __reduce__(self) -> tuple[Callable[..., Split], tuple[Path, str]]:
+        return _reopen_split, (self.corpus.path, self.name)
+
+
+class Corpus:
+    """A token store, opened for reading. Opening maps nothing and hashes nothing; `verify` reads everything."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.vocabulary_size: int = manifest["vocabulary_size"]
+        self.fingerprint: str = manifest["fingerprint"]
+
+    @classmethod
+    def open(cls, path: Path | str) -> Corpus:
+        """Opens a store written by `build_corpus`.
+
+        Raises:
+            UserError: there is no store, it is of another format version, or its files do not fit its manifest.
+        """
+        path = Path(path)
+        corpus = cls(path, read_manifest(path))
+        for entry in corpus.manifest["shards"]:
+            _check_size(path / entry["file"], entry["bytes"])
+        corpus._check_tokenizer()
+        return corpus
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        return {name: Split(self, name) for name in SPLITS}
+
+    def split(self, name: str) -> Split:
+        """The split `train` or `held_out`; the held-out one may be empty."""
+        return self._splits[name]
+
+    def tokenizer(self) -> Tokenizer:
+        """A fresh tokenizer that made this store's ids."""
+        return Tokenizer.from_file(str(self.path / TOKENIZER_FOLDER / "tokenizer.json"))
+
+    def verify(self) -> None:
+        """Reads every shard and compares its SHA-256 and its ids with the manifest.
+
+        Raises:
+            UserError: naming the first file that is damaged.
+        """
+        for entry in self.manifest["shards"]:
+            file = self.path / entry["file"]
+            if sha256_of_file(file) != entry["sha256"]:
+                raise _damaged(file, "its SHA-256 is not that of its manifest")
+            shard = _Shard(file, entry, self.manifest["token_type"])
+            if len(shard.tokens) and int(shard.tokens.max()) >= self.vocabulary_size:
+                raise _damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
+
+    def _check_tokenizer(self) -> None:
+        file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
+        if not file.is_file():
+            raise _damaged(file, "it is missing")
+        if sha256_of_file(file) != self.manifest["tokenizer_sha256"]:
+            raise _damaged(file, "it is not the tokenizer that made this store")
+        size = self.tokenizer().get_vocab_size(with_added_tokens=True)
+        if size != self.vocabulary_size:
+            raise _damaged(file, f"the manifest says {self.vocabulary_size:,} entries, it has {size:,}")
+
+    def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
+        return Corpus.open, (self.path,)
+
+
+def _reopen_split(path: Path, name: str) -> Split:
+    return Corpus.open(path).split(name)
+
+
+_FIELDS: dict[str, type] = {
+    "vocabulary_size": int,
+    "cased": bool,
+    "language": str,
+    "token_type": str,
+    "tokenizer_sha256": str,
+    "fingerprint": str,
+    "shards": list,
+    "settings": dict,
+    "sources": list,
+    "statistics": dict,
+}
+_SHARD_FIELDS: dict[str, type] = {
+    "file": str,
+    "split": str,
+    "bytes": int,
+    "sha256": str,
+    "documents": int,
+    "sentences": int,
+    "tokens": int,
+}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The checked manifest of the store at `path`; UserError when it is missing, damaged or of another version."""
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        raise UserError(f"{path} is not a prepared corpus: it has no {MANIFEST_NAME}", remedy="Make one with lambert prepare")
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file, str(error)) from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise _damaged(file, "it has no format_version")
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has store format {manifest['format_version']}, this version of lambert reads {FORMAT_VERSION}",
+            remedy="Prepare the corpus again with this version",
+        )
+    _check_fields(file, manifest, _FIELDS)
+    for entry in manifest["shards"]:
+        _check_fields(file, entry, _SHARD_FIELDS)
+    if manifest["token_type"] not in ("uint16", "uint32"):
+        raise _damaged(file, f"its token_type is {manifest['token_type']!r}")
+    return manifest
+
+
+def _check_fields(file: Path, entry: Any, fields: dict[str, type]) -> None:
+    for name, kind in fields.items():
+        if not isinstance(entry, dict) or type(entry.get(name)) is not kind:
+            raise _damaged(file, f"its field {name!r} is missing or not {kind.__name__}")
+
+
+def _check_size(file: Path, size: int) -> None:
+    if not file.is_file():
+        raise _damaged(file, "it is missing")
+    if file.stat().st_size != size:
+        raise _damaged(file, f"it has {file.stat().st_size:,} bytes instead of {size:,}")
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"corpus file {file} cannot be used: {reason}", remedy="Prepare the corpus again into a new folder")
+
+
+def _offsets(counts: list[int]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
+
+
+def _joined(shards: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int64]:
+    """Offsets of consecutive shards as offsets of the whole, int64 [items+1]."""
+    lengths = [np.diff(offsets) for offsets in shards]
+    return _offsets(np.concatenate(lengths) if lengths else [])  # type: ignore[arg-type]

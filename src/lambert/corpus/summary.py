@@ -1,0 +1,79 @@
+"""What a build tells while it runs and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far a build has come; `total_bytes` and `done_bytes` are of the files as stored, total None if unknown."""
+
+    stage: str  # "vocabulary" (first pass, only when one is learned) or "tokens"
+    done_bytes: int
+    total_bytes: int | None
+    documents: int
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class SplitCounts:
+    """Size of one split. Words are pieces between white space."""
+
+    documents: int = 0
+    sentences: int = 0
+    words: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What was read and written. `splits` has the keys `train` and `held_out`; bytes are of decompressed text."""
+
+    path: Path
+    splits: dict[str, SplitCounts]
+    files: int
+    bytes_read: int
+    seconds: float
+    replaced_bytes: dict[str, int] = field(default_factory=dict)
+    cut_lines: int = 0
+    cut_documents: int = 0
+    unknown_share: float = 0.0
+    vocabulary_size: int = 0
+    vocabulary_learned: bool = False
+    fingerprint: str = ""
+
+    @property
+    def documents(self) -> int:
+        return sum(split.documents for split in self.splits.values())
+
+    @property
+    def sentences(self) -> int:
+        return sum(split.sentences for split in self.splits.values())
+
+    @property
+    def words(self) -> int:
+        return sum(split.words for split in self.splits.values())
+
+    @property
+    def tokens(self) -> int:
+        return sum(split.tokens for split in self.splits.values())
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """10^6 bytes of decompressed text a second, over the whole build."""
+        return self.bytes_read / 1e6 / max(self.seconds, 1e-9)
+
+    @property
+    def has_held_out(self) -> bool:
+        """False when nothing was held out: a share of 0, or a corpus of one document."""
+        return self.splits["held_out"].documents > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        totals = {name: getattr(self, name) for name in ("documents", "sentences", "words", "tokens")}
+        rate = {"megabytes_per_second": self.megabytes_per_second}
+        return {**asdict(self), "path": str(self.path), **totals, **rate}

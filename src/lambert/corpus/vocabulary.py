@@ -1,0 +1,276 @@
+"""BERT's WordPiece vocabulary: learned from text or brought along, and saved as `transformers` reads it."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import WordPiece as WordPieceDecoder
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import WordPieceTrainer
+
+from lambert.errors import UserError
+
+PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
+
+# The rarest characters, together this share of a text, get no entry of their own when a vocabulary is learned.
+RARE_CHARACTER_SHARE = 1e-4
+LEAST_VOCABULARY_SIZE = 100
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the five tokens that are not text."""
+
+    pad: int
+    unknown: int
+    classify: int
+    separate: int
+    mask: int
+
+
+def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
+    """The ids of the special tokens.
+
+    Raises:
+        UserError: the vocabulary lacks one.
+    """
+    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
+    missing = [token for token, number in zip(SPECIAL, ids, strict=True) if number is None]
+    if missing:
+        raise UserError(
+            f"the vocabulary lacks {', '.join(missing)}",
+            remedy=f"Take a BERT vocabulary: it has the entries {', '.join(SPECIAL)}",
+        )
+    return SpecialTokens(*ids)
+
+
+def is_cased(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer tells capitals from small letters."""
+    normalizer = json.dumps(json.loads(tokenizer.to_str())["normalizer"])
+    return '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer
+
+
+def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokenizer:
+    """Learns a WordPiece vocabulary of at most `size` entries.
+
+    The same texts give the same vocabulary, in whatever process and however many threads. The library's trainer breaks
+    ties by the ids of the pieces, and gives the `##` pieces ids in the order of a hash table: they are handed to it in
+    sorted order beforehand. So every letter has an entry as a beginning and as a continuation, and no word made of
+    known letters is unknown. The entries are then sorted: special tokens, single characters, words, continuations.
+
+    Args:
+        texts: lines of text; they are kept in memory, so the caller bounds them.
+        size: entries wanted, special tokens included; a small text may not have as many.
+
+    Raises:
+        UserError: `size` is too small for the characters of the text, or there is no text.
+    """
+    lines = list(texts)
+    normalizer = _normalizer(cased=cased)
+    letters, signs = _alphabet(lines, normalizer, limit=size // 2)
+    if not letters and not signs:
+        raise UserError("there is no text to learn a vocabulary from", remedy="Give files with text in them")
+    first = [*SPECIAL, *sorted(letters + signs), *(f"##{letter}" for letter in sorted(letters))]
+    least = max(LEAST_VOCABULARY_SIZE, len(first))
+    if size < least:
+        raise UserError(
+            f"a vocabulary of {size:,} entries is too small: this text needs at least {least:,} for its characters",
+            remedy="Choose a larger --vocab-size; 30,522 is BERT's own",
+        )
+    learner = Tokenizer(WordPiece({}, unk_token=UNKNOWN))
+    learner.normalizer, learner.pre_tokenizer = normalizer, BertPreTokenizer()
+    trainer = WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=first,
+        initial_alphabet=letters + signs,
+        limit_alphabet=len(letters + signs),
+        show_progress=False,
+    )
+    learner.train_from_iterator(lines, trainer)
+    learned = set(learner.get_vocab()) - set(first)
+    words = sorted(entry for entry in learned if not entry.startswith("##"))
+    continuations = sorted(entry for entry in learned if entry.startswith("##"))
+    return _tokenizer([*first, *words, *continuations], cased=cased)
+
+
+def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
+    """(letters, signs that always stand alone): the commonest characters that make up all but the rarest share."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(normalizer.normalize_str(line))
+    counts.pop(" ", None)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    allowed = counts.total() * (1 - RARE_CHARACTER_SHARE)
+    kept: list[str] = []
+    covered = 0
+    for character, count in ranked[:limit]:
+        if covered > allowed:
+            break
+        kept.append(character)
+        covered += count
+    letters = [character for character in kept if not _stands_alone(character)]
+    return letters, [character for character in kept if _stands_alone(character)]
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether BERT's rules make the character a word by itself, so that it never continues one."""
+    pieces = BertPreTokenizer().pre_tokenize_str(_CHINESE_SPACES.normalize_str(f"a{character}a"))
+    return len(pieces) != 1
+
+
+_CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False)
+
+
+def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
+    """Loads `vocab.txt` (one entry a line, the line number is the id), `tokenizer.json`, or a folder with either.
+
+    `cased` is how a bare `vocab.txt` is to be read; a `tokenizer.json`, or a `tokenizer_config.json` beside the list,
+    knows better and wins, but cannot fulfil `cased=True` if it was made for small letters.
+
+    Raises:
+        UserError: the file is missing or is no WordPiece vocabulary, an entry occurs twice, a special token is missing,
+            or the vocabulary and `cased` contradict each other.
+    """
+    path = Path(path)
+    file = _vocabulary_file(path)
+    if file.suffix == ".json":
+        tokenizer = _load_tokenizer_json(file)
+    else:
+        configured = _configured_case(file.parent) if path.is_dir() else None
+        entries = _read_entries(file)
+        tokenizer = _tokenizer(entries, cased=cased if configured is None else configured)
+        if configured is None:
+            _check_case(file, entries, cased=cased)
+    special_tokens(tokenizer)
+    if cased and not is_cased(tokenizer):
+        raise UserError(
+            f"{path} was made for small letters only, but a cased vocabulary was asked for",
+            remedy="Leave out --cased or bring a cased vocabulary",
+        )
+    return tokenizer
+
+
+def _vocabulary_file(path: Path) -> Path:
+    if path.is_dir():
+        for name in ("tokenizer.json", "vocab.txt"):
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"folder {path} holds no vocabulary", remedy="It needs a tokenizer.json or a vocab.txt")
+    if not path.is_file():
+        raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave it out to learn one")
+    return path
+
+
+def _read_entries(file: Path) -> list[str]:
+    try:
+        # Only line feeds end an entry: there are vocabularies with U+2028 or U+0085 as entries.
+        lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"vocabulary {file} cannot be read ({error})", remedy="Give a vocab.txt in UTF-8") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(lines, start=1):
+        if entry in seen:
+            raise UserError(
+                f"{file}, line {number}: {entry!r} is already on line {seen[entry]}",
+                remedy="Each entry must occur once, as the line number is its id",
+            )
+        seen[entry] = number
+    return lines
+
+
+def _load_tokenizer_json(file: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception for whatever it cannot parse
+        raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
+    if not isinstance(tokenizer.model, WordPiece):
+        raise UserError(
+            f"{file} holds a {type(tokenizer.model).__name__} model",
+            remedy="BERT needs a WordPiece vocabulary; bring one or leave it out to learn one",
+        )
+    ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
+    if ids != list(range(len(ids))):
+        raise UserError(f"the ids in {file} are not 0 to {len(ids) - 1:,}, each once", remedy="Bring a whole vocabulary")
+    # Published files often carry the truncation and padding of the last program that used them.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _configured_case(folder: Path) -> bool | None:
+    try:
+        lower: Any = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("do_lower_case")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if lower is None else not lower
+
+
+def _check_case(file: Path, entries: list[str], *, cased: bool) -> None:
+    """Stops a cased list being read as uncased and the reverse: half the text would silently become `[UNK]`."""
+    capitals = sum(entry != entry.lower() for entry in entries if entry not in SPECIAL and entry[:1] != "[")
+    if not cased and capitals > len(entries) // 20:
+        raise UserError(f"{file} has {capitals:,} entries with capital letters", remedy="Say that it is --cased")
+    if cased and not capitals and any(entry.upper() != entry for entry in entries):
+        raise UserError(f"{file} has no entry with a capital letter", remedy="Leave out --cased")
+
+
+def _normalizer(*, cased: bool) -> BertNormalizer:
+    return BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=not cased)
+
+
+def _tokenizer(entries: list[str], *, cased: bool) -> Tokenizer:
+    """BERT's tokenizer around a list of entries whose places are their ids."""
+    vocabulary = {entry: number for number, entry in enumerate(entries)}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
+    ids = special_tokens(tokenizer)
+    tokenizer.normalizer = _normalizer(cased=cased)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.decoder = WordPieceDecoder(prefix="##")
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{CLASSIFY} $A {SEPARATE}",
+        pair=f"{CLASSIFY} $A {SEPARATE} $B:1 {SEPARATE}:1",
+        special_tokens=[(CLASSIFY, ids.classify), (SEPARATE, ids.separate)],
+    )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
+
+
+def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
+    """The entries in the order of their ids."""
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    return iter(sorted(vocabulary, key=vocabulary.__getitem__))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, from which `transformers` makes the same ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text = "".join(f"{entry}\n" for entry in entries_by_id(tokenizer))
+    (folder / "vocab.txt").write_bytes(text.encode("utf-8"))
+    configuration = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": not is_cased(tokenizer),
+        "strip_accents": None,
+        "tokenize_chinese_chars": True,
+        "model_max_length": 512,
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "cls_token": CLASSIFY,
+        "sep_token": SEPARATE,
+        "mask_token": MASK,
+    }
+    text = json.dumps(configuration, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""BERT: encoder, heads, published sizes, and the Hugging Face folder layout."""

@@ -1,0 +1,164 @@
+"""The BERT encoder as published (Devlin et al. 2018, arXiv 1810.04805): post-layer-norm, learned positions, GELU.
+
+Shapes: B sequences, S tokens in each, H hidden size, A attention heads, D = H / A, F feed-forward size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lambert.errors import UserError
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The size of a BERT and the numbers fixed at its birth."""
+
+    vocabulary_size: int
+    """Entries of the WordPiece vocabulary."""
+    layers: int
+    """Transformer blocks."""
+    hidden_size: int
+    """H, width of every token vector."""
+    attention_heads: int
+    """A, which divides H."""
+    feed_forward_size: int
+    """F, width between the two feed-forward matrices; 4 · H in every published size."""
+    maximum_positions: int = 512
+    """Longest sequence in tokens."""
+    segment_types: int = 2
+    """Sentence A and sentence B."""
+    dropout: float = 0.1
+    """Probability of dropping a hidden unit or an attention weight while training."""
+    layer_norm_epsilon: float = 1e-12
+    """Added to the variance under the root in every layer norm."""
+    initializer_range: float = 0.02
+    """Standard deviation of the truncated normal that matrices start from."""
+    pad_token_id: int = 0
+    """Id of [PAD]."""
+
+    def __post_init__(self) -> None:
+        for field in ("vocabulary_size", "layers", "hidden_size", "attention_heads", "feed_forward_size"):
+            if getattr(self, field) < 1:
+                raise UserError(
+                    f"model {field} = {getattr(self, field)}", remedy="Give a whole number from 1"
+                )
+        if self.hidden_size % self.attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}",
+                remedy="Choose a number of heads that divides the hidden size (BERT uses hidden size / 64)",
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout = {self.dropout}", remedy="Give a probability from 0 to below 1")
+
+
+class Embeddings(nn.Module):
+    """Word + position + segment vectors, normalised: [B, S] ids → [B, S, H]."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        self.position = nn.Embedding(config.maximum_positions, config.hidden_size)
+        self.segment = nn.Embedding(config.segment_types, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+        summed = self.word(token_ids) + self.segment(segment_ids) + self.position(positions)
+        normalised: Tensor = self.dropout(self.layer_norm(summed))
+        return normalised
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with its residual and layer norm: [B, S, H] → [B, S, H]."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.heads = config.attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.attention_dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _split(self, projected: Tensor) -> Tensor:
+        """[B, S, H] → [B, A, S, D]."""
+        batch, length, _ = projected.shape
+        return projected.view(batch, length, self.heads, -1).transpose(1, 2)
+
+    def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
+        """`visible` is [B, 1, 1, S], True where a token may be looked at; None when every token may."""
+        context = functional.scaled_dot_product_attention(
+            self._split(self.query(hidden)),
+            self._split(self.key(hidden)),
+            self._split(self.value(hidden)),
+            attn_mask=visible,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        projected = self.output(context.transpose(1, 2).flatten(2))
+        normalised: Tensor = self.layer_norm(hidden + self.dropout(projected))
+        return normalised
+
+
+class FeedForward(nn.Module):
+    """Two matrices with an exact GELU between them, residual and layer norm: [B, S, H] → [B, S, H]."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.hidden_size, config.feed_forward_size)
+        self.contract = nn.Linear(config.feed_forward_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        contracted = self.contract(functional.gelu(self.expand(hidden)))
+        normalised: Tensor = self.layer_norm(hidden + self.dropout(contracted))
+        return normalised
+
+
+class Block(nn.Module):
+    """One transformer layer: attention, then feed-forward."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
+        result: Tensor = self.feed_forward(self.attention(hidden, visible))
+        return result
+
+
+class BertModel(nn.Module):
+    """The encoder: token and segment ids [B, S] and an attention mask [B, S] → hidden states [B, S, H]."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """`attention_mask` is True at real tokens; None says that no sequence is padded."""
+        visible = None if attention_mask is None else attention_mask[:, None, None, :]
+        hidden: Tensor = self.embeddings(token_ids, segment_ids)
+        for block in self.blocks:
+            hidden = block(hidden, visible)
+        return hidden
+
+
+def initialise(module: nn.Module, config: BertConfig) -> None:
+    """BERT's initialisation in place: truncated normal matrices, zero biases, unit layer norms."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            std = config.initializer_range
+            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,94 @@
+"""What is built on the encoder: masked-word and next-sentence heads for pre-training, the span head for SQuAD.
+
+Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked words in the whole batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lambert.model.bert import BertConfig, BertModel, initialise
+
+
+class Pooler(nn.Module):
+    """tanh of a linear map of the [CLS] vector: [B, S, H] → [B, H]."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class MaskedWordHead(nn.Module):
+    """Scores of every vocabulary entry, for the masked positions only: [M, H] → [M, V].
+
+    The decoder is the word embedding itself (tied) plus a bias of its own.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+
+    def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
+        transformed = self.layer_norm(functional.gelu(self.transform(hidden)))
+        return functional.linear(transformed, word_embedding, self.bias)
+
+
+class BertForPreTraining(nn.Module):
+    """Encoder with both pre-training heads."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BertModel(config)
+        self.pooler = Pooler(config)
+        self.masked_word_head = MaskedWordHead(config)
+        self.next_sentence_head = nn.Linear(config.hidden_size, 2)
+        initialise(self, config)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        segment_ids: Tensor,
+        attention_mask: Tensor | None,
+        masked_positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores at the masked positions and for the next-sentence question.
+
+        Args:
+            token_ids, segment_ids: [B, S] integers.
+            attention_mask: [B, S], True at real tokens, or None when nothing is padded.
+            masked_positions: [M] places in the flattened batch, b · S + s.
+
+        Returns:
+            Masked-word scores [M, V] and next-sentence scores [B, 2] (class 0: B follows A; 1: B is random).
+        """
+        hidden = self.encoder(token_ids, segment_ids, attention_mask)
+        masked = hidden.flatten(0, 1).index_select(0, masked_positions)
+        word_scores = self.masked_word_head(masked, self.encoder.embeddings.word.weight)
+        return word_scores, self.next_sentence_head(self.pooler(hidden))
+
+
+class BertForQuestionAnswering(nn.Module):
+    """Encoder with a start and an end score for every token."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BertModel(config)
+        self.span_head = nn.Linear(config.hidden_size, 2)
+        initialise(self, config)
+
+    def forward(
+        self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Start and end scores, each [B, S]; inputs as in `BertForPreTraining.forward`."""
+        scores = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
+        start, end = scores.unbind(-1)
+        return start, end

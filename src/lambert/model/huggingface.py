@@ -1,0 +1,211 @@
+"""The Hugging Face folder layout: `config.json` and `model.safetensors` that `transformers` opens, both ways.
+
+The tokenizer files beside them belong to `corpus/vocabulary.py`. Weights are safetensors only: nothing read
+here can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
+
+Model = TypeVar("Model", BertForPreTraining, BertForQuestionAnswering)
+
+# Our module path → theirs; `blocks.N` is handled by the pattern in `_their_name`.
+_MODULES = {
+    "encoder.embeddings.word": "bert.embeddings.word_embeddings",
+    "encoder.embeddings.position": "bert.embeddings.position_embeddings",
+    "encoder.embeddings.segment": "bert.embeddings.token_type_embeddings",
+    "encoder.embeddings.layer_norm": "bert.embeddings.LayerNorm",
+    "pooler.dense": "bert.pooler.dense",
+    "masked_word_head": "cls.predictions",
+    "masked_word_head.transform": "cls.predictions.transform.dense",
+    "masked_word_head.layer_norm": "cls.predictions.transform.LayerNorm",
+    "next_sentence_head": "cls.seq_relationship",
+    "span_head": "qa_outputs",
+}
+_BLOCK_MODULES = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.output": "attention.output.dense",
+    "attention.layer_norm": "attention.output.LayerNorm",
+    "feed_forward.expand": "intermediate.dense",
+    "feed_forward.contract": "output.dense",
+    "feed_forward.layer_norm": "output.LayerNorm",
+}
+# Our field → theirs in config.json.
+_CONFIG_FIELDS = {
+    "vocabulary_size": "vocab_size",
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "attention_heads": "num_attention_heads",
+    "feed_forward_size": "intermediate_size",
+    "maximum_positions": "max_position_embeddings",
+    "segment_types": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "initializer_range": "initializer_range",
+    "pad_token_id": "pad_token_id",
+}
+# What this encoder computes; a folder that says otherwise is another model.
+_REQUIRED_SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+_ARCHITECTURES = {
+    BertForPreTraining: "BertForPreTraining",
+    BertForQuestionAnswering: "BertForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a folder's weights did not settle."""
+
+    freshly_initialised: list[str]
+    """Our names of parameters the folder had no weights for (heads, as a rule)."""
+    unused: list[str]
+    """The folder's tensors that the asked-for model has no place for."""
+
+
+def _their_name(ours: str) -> str:
+    module, _, parameter = ours.rpartition(".")
+    block = re.fullmatch(r"encoder\.blocks\.(\d+)\.(.+)", module)
+    if block:
+        return f"bert.encoder.layer.{block[1]}.{_BLOCK_MODULES[block[2]]}.{parameter}"
+    return f"{_MODULES[module]}.{parameter}"
+
+
+def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights under `transformers`' names (tensors are shared, not copied)."""
+    return {_their_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def save_model(model: BertForPreTraining | BertForQuestionAnswering, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors` into `folder`, which is made if need be.
+
+    The tied decoder is left out of the file, as `transformers` does itself: it ties it again on loading.
+    """
+    config = model.config
+    settings: dict[str, Any] = {
+        "architectures": [_ARCHITECTURES[type(model)]],
+        **_REQUIRED_SETTINGS,
+        **{theirs: getattr(config, ours) for ours, theirs in _CONFIG_FIELDS.items()},
+        "attention_probs_dropout_prob": config.dropout,
+        "tie_word_embeddings": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.cpu().contiguous() for name, tensor in huggingface_state(model).items()}
+    _write_aside(folder / "model.safetensors", lambda path: save_file(state, path, metadata={"format": "pt"}))
+    text = json.dumps(settings, indent=2) + "\n"
+    _write_aside(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _write_aside(path: Path, write: Any) -> None:
+    aside = path.with_name(path.name + ".partial")
+    write(aside)
+    aside.replace(path)
+
+
+def read_config(folder: Path) -> BertConfig:
+    """The model configuration in `folder/config.json`.
+
+    Raises:
+        UserError: no such file, not JSON, a field missing, or not a BERT this encoder computes.
+    """
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} has no config.json", remedy="Give a Hugging Face BERT folder or a finished run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy="Fetch or export the model again") from None
+    for key, needed in _REQUIRED_SETTINGS.items():
+        found = settings.get(key, needed if key != "model_type" else None)
+        if found != needed:
+            raise UserError(
+                f"{path}: {key} is {found!r}, needed is {needed!r}",
+                remedy="Give a model of the original BERT family",
+            )
+    missing = [
+        theirs
+        for ours, theirs in _CONFIG_FIELDS.items()
+        if theirs not in settings and ours in ("vocabulary_size", "layers", "hidden_size", "attention_heads")
+    ]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}", remedy="Fetch or export the model again")
+    known = {ours: settings[theirs] for ours, theirs in _CONFIG_FIELDS.items() if theirs in settings}
+    known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
+    return BertConfig(**known)
+
+
+def load_model(folder: Path, head: type[Model], *, dropout: float | None = None) -> tuple[Model, LoadReport]:
+    """Build `head` with the weights of a Hugging Face BERT folder.
+
+    Parameters that the folder lacks (a head it was not trained with) keep BERT's random initialisation and are
+    named in the report; a missing encoder weight is an error.
+
+    Args:
+        dropout: overrides the folder's `hidden_dropout_prob`.
+
+    Raises:
+        UserError: the folder, its config or its weights are missing, damaged or of another shape.
+    """
+    config = read_config(folder)
+    if dropout is not None:
+        config = BertConfig(**{**config.__dict__, "dropout": dropout})
+    found = {_modern_name(name): tensor for name, tensor in _read_weights(folder).items()}
+    model = head(config)
+    fresh: list[str] = []
+    for name, parameter in model.named_parameters():
+        weight = found.pop(_their_name(name), None)
+        if weight is None:
+            if name.startswith("encoder."):
+                raise UserError(
+                    f"{folder}/model.safetensors lacks {_their_name(name)}",
+                    remedy="Fetch or export the model again",
+                )
+            fresh.append(name)
+            continue
+        if weight.shape != parameter.shape:
+            raise UserError(
+                f"{folder}/model.safetensors: {_their_name(name)} has shape {tuple(weight.shape)}, "
+                f"config.json asks for {tuple(parameter.shape)}",
+                remedy="Fetch or export the model again",
+            )
+        parameter.data.copy_(weight)
+    return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        remedy = "Give a folder with model.safetensors"
+        if (folder / "pytorch_model.bin").is_file():
+            remedy = (
+                "Its pytorch_model.bin is a pickle, which can run code and is not opened here: convert it with "
+                "transformers (model.save_pretrained writes safetensors)"
+            )
+        raise UserError(f"{folder} has no model.safetensors", remedy=remedy)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy="Fetch or export the model again") from None
+
+
+def _modern_name(name: str) -> str:
+    """Their name with the `bert.` prefix and without TensorFlow's gamma and beta."""
+    if name.startswith(("embeddings.", "encoder.", "pooler.")):
+        name = f"bert.{name}"
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

@@ -1,0 +1,26 @@
+"""Run folders -> one HTML page. Reads files only; knows nothing of training.
+
+The two functions import their module when called, because `lambert.report.read` and
+`lambert.report.words` are also used while training and must not pay for matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["write_loss_curve", "write_report"]
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """See `lambert.report.page.write_report`."""
+    from lambert.report import page
+
+    return page.write_report(runs, out)
+
+
+def write_loss_curve(run: Path, out: Path) -> Path:
+    """See `lambert.report.page.write_loss_curve`."""
+    from lambert.report import page
+
+    return page.write_loss_curve(run, out)

@@ -1,0 +1,103 @@
+"""What a run says of itself, as names and text: machine, model, command, nested settings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from lambert.report import words
+from lambert.report.read import Run
+
+
+def machine_rows(run: Run) -> list[tuple[str, str]]:
+    """What the `run` event says of machine, software and corpus."""
+    header, host = run.header, run.header.get("host")
+    rows = []
+    for name, value in host.items() if isinstance(host, dict) else ():
+        shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else inline(value)
+        rows.append((name.removesuffix("_bytes").replace("_", " "), shown))
+    for name in ("precision", "micro_batch_size", "seed", "lambert", "torch", "python"):
+        if name in header:
+            rows.append((name.replace("_", " "), inline(header[name])))
+    corpus = header.get("corpus")
+    rows += flat({"corpus": corpus}) if isinstance(corpus, dict) else []
+    return rows
+
+
+def model_words(run: Run) -> str:
+    """The model in a few words: its name where the journal gives one, and its number of parameters."""
+    model = run.header.get("model")
+    if isinstance(model, dict):
+        name = model.get("name") or model.get("preset")
+        layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
+        sizes = f"{layers} × {width}" if layers and width else ""
+        text = " ".join(str(part) for part in (name, sizes) if part) or words.MISSING
+    else:
+        text = str(model) if model else words.MISSING
+    return text
+
+
+def command(recipe: Mapping[str, object]) -> str | None:
+    """The command line that started the run, where recipe.toml records it."""
+    recorded = recipe.get("command")
+    if isinstance(recorded, list):
+        return shlex.join(str(part) for part in recorded)
+    return recorded if isinstance(recorded, str) and recorded.strip() else None
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested tables as dotted names with their values as text."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for place, item in enumerate(value, start=1):
+                rows += flat(item, f"{prefix}{name} {place}.")
+        else:
+            rows.append((f"{prefix}{name}", inline(value)))
+    return rows
+
+
+def ranges(numbers: Sequence[int], most: int = 8) -> str:
+    """Line numbers as text: 3, 7–9 and so on."""
+    starts = [numbers[0], *(after for before, after in pairwise(numbers) if after != before + 1)]
+    parts = []
+    for start in starts[:most]:
+        stop = start
+        while stop + 1 in numbers:
+            stop += 1
+        parts.append(str(start) if stop == start else f"{start}–{stop}")
+    return ", ".join(parts) + (" and others" if len(starts) > most else "")
+
+
+def inline(value: object) -> str:
+    """A value of a setting as text on one line."""
+    if value is None:
+        return words.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return words.count(value) if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        text = f"{value:.6g}".replace("e-0", "e-")
+        return text if set(text) & set(".en") else f"{text}.0"  # 1.0, as recipe.toml has it
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inline(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(inline(item) for item in value)
+    return str(value)
+
+
+def mean_speed(run: Run, column: str) -> float:
+    """Mean over time, not over steps: what was done divided by the seconds it took."""
+    speed, seconds = run.series[column], run.series["seconds"]
+    known = np.isfinite(speed) & np.isfinite(seconds)
+    total = float(seconds[known].sum())
+    if total > 0:
+        return float((speed * seconds)[known].sum() / total)
+    finite = speed[np.isfinite(speed)]
+    return float(finite.mean()) if len(finite) else float("nan")

@@ -1,0 +1,210 @@
+"""A run folder as plain numbers: `journal.jsonl` and `recipe.toml` -> Run.
+
+The journal is append-only and may be cut or damaged: half a last line is skipped, a bad line in the middle
+is counted and skipped, and where a step occurs twice (after a resume) its last record wins.
+`docs/journal.md` documents every field.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambert.errors import UserError
+from lambert.report.journal import (
+    EVALUATION_FIELDS,
+    STEP_FIELDS,
+    Evaluation,
+    Fill,
+    Phase,
+    Record,
+    fill_of,
+    float_or_nan,
+    mapping,
+    number_or_none,
+    parse_line,
+    phase_of,
+    whole,
+)
+
+Floats = NDArray[np.float64]
+
+JOURNAL, RECIPE = "journal.jsonl", "recipe.toml"
+
+
+@dataclass(frozen=True)
+class TrustRatios:
+    """steps: int64 [records]; values: float64 [records, layers], NaN where a layer was not recorded."""
+
+    steps: NDArray[np.int64]
+    layers: tuple[str, ...]
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report knows of a run. Columns in `series` are float64 [recorded steps]."""
+
+    folder: Path
+    name: str
+    header: Record  # the last `run` event, {} when the journal has none
+    started: float | None  # time of the first record, seconds since the epoch
+    starts: int  # how often the run was started or resumed
+    phases: tuple[Phase, ...]
+    steps: NDArray[np.int64]
+    series: Mapping[str, Floats]
+    evaluations: tuple[Evaluation, ...]
+    trust_ratios: TrustRatios
+    fills: tuple[Fill, ...]
+    checkpoints: tuple[Record, ...]
+    end: Record | None  # None while running, or when the run was killed
+    recipe: Record
+    bad_lines: tuple[int, ...]  # line numbers, from 1
+    notices: tuple[str, ...] = ()
+
+    @property
+    def final(self) -> Evaluation | None:
+        """The last evaluation."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def training_seconds(self) -> float:
+        """The sum of the recorded steps' times."""
+        return float(np.nansum(self.series["seconds"]))
+
+
+@dataclass
+class _Journal:
+    """What has been gathered so far; dictionaries by step, so that later records win."""
+
+    header: Record = field(default_factory=dict)
+    started: float | None = None
+    starts: int = 0
+    phases: dict[int, Phase] = field(default_factory=dict)
+    steps: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    evaluations: dict[int, Evaluation] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+    trust_ratios: dict[int, dict[int, float]] = field(default_factory=dict)
+    fills: dict[str, Fill] = field(default_factory=dict)
+    checkpoints: dict[int, Record] = field(default_factory=dict)
+    end: Record | None = None
+
+    def add(self, record: Record) -> None:
+        """Takes one record in. Raises ValueError when a field it needs is missing or wrong."""
+        if self.started is None:
+            self.started = number_or_none(record.get("time"))
+        match record["event"]:
+            case "run":
+                self.header, self.end = record, None
+                self.starts += 1
+            case "phase":
+                phase = phase_of(record)
+                self.phases[phase.number] = phase
+            case "step":
+                self.steps[whole(record, "step")] = tuple(
+                    float_or_nan(record.get(name)) for name in STEP_FIELDS
+                )
+            case "trust_ratios":
+                ratios = mapping(record.get("trust_ratios"))
+                self.trust_ratios[whole(record, "step")] = {
+                    self.layers.setdefault(str(layer), len(self.layers)): float_or_nan(ratio)
+                    for layer, ratio in ratios.items()
+                }
+            case "evaluation":
+                step = whole(record, "step")
+                figures = {name: float_or_nan(record.get(name)) for name in EVALUATION_FIELDS}
+                self.evaluations[step] = Evaluation(step=step, **figures)
+            case "fill":
+                fill = fill_of(record)
+                self.fills[fill.text] = fill
+            case "checkpoint":
+                self.checkpoints[whole(record, "step")] = record
+            case "end":
+                self.end = record
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        UserError: there is no such folder, no journal in it, or no step in the journal.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no run folder {folder}", remedy="Give the folder that a run wrote (its --out)"
+        )
+    journal, bad_lines = _read_journal(folder / JOURNAL)
+    if not journal.steps:
+        raise UserError(
+            f"{folder / JOURNAL} records no step yet",
+            remedy="Let the run finish its first step, then ask again",
+        )
+    recipe, notices = _read_recipe(folder / RECIPE)
+    steps = sorted(journal.steps)
+    table = np.array([journal.steps[step] for step in steps], dtype=np.float64)
+    return Run(
+        folder=folder,
+        name=folder.name or folder.resolve().name,
+        header=journal.header,
+        started=journal.started,
+        starts=journal.starts,
+        phases=tuple(sorted(journal.phases.values(), key=lambda phase: phase.first_step)),
+        steps=np.array(steps, dtype=np.int64),
+        series={name: table[:, column] for column, name in enumerate(STEP_FIELDS)},
+        evaluations=tuple(journal.evaluations[step] for step in sorted(journal.evaluations)),
+        trust_ratios=_trust_table(journal),
+        fills=tuple(journal.fills.values()),
+        checkpoints=tuple(journal.checkpoints[step] for step in sorted(journal.checkpoints)),
+        end=journal.end,
+        recipe=recipe,
+        bad_lines=tuple(bad_lines),
+        notices=tuple(notices),
+    )
+
+
+def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
+    journal, bad_lines = _Journal(), []
+    try:
+        with path.open("rb") as lines:
+            for line_number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                record = parse_line(line)
+                try:
+                    if record is not None:
+                        journal.add(record)
+                    elif line.endswith(b"\n"):  # without it: the half line of a killed run
+                        bad_lines.append(line_number)
+                except ValueError:
+                    bad_lines.append(line_number)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} holds no {JOURNAL}", remedy="Give the folder that a run wrote (its --out)"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", remedy="Check its permissions") from None
+    return journal, bad_lines
+
+
+def _read_recipe(path: Path) -> tuple[Record, list[str]]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")), []
+    except FileNotFoundError:
+        return {}, [f"There is no {RECIPE} in the run folder, so the settings are missing here."]
+    except (OSError, ValueError) as error:
+        return {}, [f"{RECIPE} could not be read ({error}), so the settings are missing here."]
+
+
+def _trust_table(journal: _Journal) -> TrustRatios:
+    steps = sorted(journal.trust_ratios)
+    values = np.full((len(steps), len(journal.layers)), np.nan)
+    for row, step in enumerate(steps):
+        for column, ratio in journal.trust_ratios[step].items():
+            values[row, column] = ratio
+    return TrustRatios(np.array(steps, dtype=np.int64), tuple(journal.layers), values)

@@ -1,0 +1,232 @@
+"""Fine-tuning a BERT for questions, and its answers to a question set.
+
+The recipe is that of BERT's run_squad.py: batches of 32, two passes, linear warm-up over a tenth of the
+steps, linear decay, gradient clipped at 1.0. What a run computes depends on the questions, the settings and
+the seed, which decides the order, the dropout and, where the head is new, its start (see `comparison.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW, Optimizer
+
+from lambert.corpus.vocabulary import special_tokens
+from lambert.errors import UserError
+from lambert.model.heads import BertForQuestionAnswering
+from lambert.optim import LAMB, parameter_groups
+from lambert.squad.answers import AnswerCollector
+from lambert.squad.data import Question, shuffled
+from lambert.squad.features import Window, WindowBatch, make_batch, make_windows
+from lambert.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
+from lambert.training.schedule import warmup_then_linear
+from lambert.training.step import StepResult, TaskOutput, train_step
+
+_ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
+
+
+@dataclass(frozen=True)
+class FineTuneSummary:
+    """What a fine-tuning did."""
+
+    windows: int
+    """Training windows of one epoch."""
+    steps: int
+    learning_rate: float
+    """Peak."""
+    train_loss: float
+    """Mean over the windows of the last epoch, as they were met."""
+    seconds: float
+
+
+def make_optimizer(model: nn.Module, settings: FineTuneSettings) -> Optimizer:
+    """The optimizer that `settings` names, with BERT's groups; the step sets its learning rate."""
+    groups = parameter_groups(model, weight_decay=settings.weight_decay)
+    if settings.optimizer == "lamb":
+        return LAMB(groups, betas=(0.9, 0.999), eps=1e-6)
+    return AdamW(groups, betas=(0.9, 0.999), eps=1e-6)
+
+
+def span_task(model: nn.Module, batch: WindowBatch) -> TaskOutput:
+    """Mean of the start's and the end's cross-entropy, summed over the windows; right when both are.
+
+    Padding is kept out of the softmax, so the loss of a window does not depend on how far it was padded.
+    """
+    starts, ends = _span_scores(model, batch)
+    start_loss = functional.cross_entropy(starts, batch.start_positions, reduction="sum")
+    end_loss = functional.cross_entropy(ends, batch.end_positions, reduction="sum")
+    right = (starts.argmax(-1) == batch.start_positions) & (ends.argmax(-1) == batch.end_positions)
+    return TaskOutput(loss_sums={"span": (start_loss + end_loss) / 2}, correct={"span": right.sum()})
+
+
+def epoch_batches(windows: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[list[int]]:
+    """Each window once in an order decided by (seed, epoch); the last batch may be smaller."""
+    order = shuffled(windows, (seed, _ORDER, epoch)).tolist()
+    for first in range(0, windows, batch_size):
+        yield order[first : first + batch_size]
+
+
+def fine_tune(
+    model: BertForQuestionAnswering,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    settings: FineTuneSettings,
+    *,
+    seed: int,
+    optimizer: Optimizer | None = None,
+    progress: Progress | None = None,
+) -> FineTuneSummary:
+    """Train `model` in place, on the device where it lies.
+
+    Args:
+        questions: at least one, each with an answer; only the first answer is learned.
+        seed: decides order and dropout, a whole number from 0.
+        optimizer: one already made, instead of the one `settings` names.
+        progress: called after every step.
+
+    Raises:
+        UserError: the windows are longer than the model's positions, the tokenizer does not fit the model, or
+            the loss stopped being a number.
+    """
+    check_fit(model, tokenizer, settings)
+    assert questions
+    windows = make_windows(questions, tokenizer, settings.shape)
+    peak = settings.learning_rate or default_learning_rate(settings.optimizer, model.config.hidden_size)
+    total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
+    warmup_steps = round(settings.warmup_share * total_steps)
+    optimizer = optimizer or make_optimizer(model, settings)
+    pad_id = special_tokens(tokenizer).pad
+    began, step, loss_sum = time.monotonic(), 0, 0.0
+    for epoch in range(settings.epochs):
+        loss_sum = 0.0
+        for batch in epoch_batches(len(windows), settings.batch_size, seed=seed, epoch=epoch):
+            step += 1
+            rate = warmup_then_linear(step, peak=peak, warmup_steps=warmup_steps, total_steps=total_steps)
+            micro_batches = _micro_batches(
+                [windows[index] for index in batch], settings.micro_batch_size, pad_id
+            )
+            result = _step(model, optimizer, micro_batches, settings, rate, seed=seed, step=step)
+            loss_sum += result.loss * len(batch)
+            if progress is not None:
+                elapsed = time.monotonic() - began
+                progress(FineTuneProgress(seed, "training", step, total_steps, elapsed, result.loss, rate))
+    seconds = time.monotonic() - began
+    return FineTuneSummary(len(windows), step, peak, loss_sum / len(windows), seconds)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's answers to a question set."""
+
+    answers: dict[str, str]
+    """Question id → text, in question order; "" where no span was offered."""
+    windows: int
+    seconds: float
+
+
+@torch.no_grad()
+def predict(
+    model: BertForQuestionAnswering,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    settings: FineTuneSettings,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Predictions:
+    """The model's best answer to every question.
+
+    Windows of like length are scored together, longest first, so that little is padded and memory runs out at
+    once or not at all; the answers do not depend on it. `seed` is only passed on to `progress`.
+
+    Raises:
+        UserError: the windows are longer than the model's positions or the tokenizer does not fit the model.
+    """
+    check_fit(model, tokenizer, settings)
+    windows = make_windows(questions, tokenizer, settings.shape)
+    by_length = sorted(windows, key=lambda window: -len(window.token_ids))
+    collector = AnswerCollector(questions, best=settings.best, answer_length=settings.answer_length)
+    device = next(model.parameters()).device
+    pad_id = special_tokens(tokenizer).pad
+    began = time.monotonic()
+    model.eval()
+    for first in range(0, len(by_length), settings.evaluation_batch_size):
+        part = by_length[first : first + settings.evaluation_batch_size]
+        with settings.precision.autocast(device):
+            starts, ends = _span_scores(model, make_batch(part, pad_id=pad_id).to(device))
+        for window, start, end in zip(part, starts.cpu().numpy(), ends.cpu().numpy(), strict=True):
+            collector.add(window, start, end)
+        if progress is not None:
+            done = first + len(part)
+            progress(FineTuneProgress(seed, "evaluating", done, len(windows), time.monotonic() - began))
+    return Predictions(collector.predictions(), len(windows), time.monotonic() - began)
+
+
+def check_fit(model: BertForQuestionAnswering, tokenizer: Tokenizer, settings: FineTuneSettings) -> None:
+    """Refuse windows that the model has no positions for and a vocabulary that it has no vectors for."""
+    positions = model.config.maximum_positions
+    if settings.shape.sequence_length > positions:
+        raise UserError(
+            f"windows of {settings.shape.sequence_length} tokens do not fit a model of {positions} positions",
+            remedy=f"Set the sequence length to {positions} or less",
+        )
+    entries = tokenizer.get_vocab_size(with_added_tokens=True)
+    if entries > model.config.vocabulary_size:
+        raise UserError(
+            f"the tokenizer has {entries} entries, the model {model.config.vocabulary_size}",
+            remedy="Put the vocabulary that the model was trained with into its folder",
+        )
+
+
+def _step(
+    model: BertForQuestionAnswering,
+    optimizer: Optimizer,
+    micro_batches: Sequence[WindowBatch],
+    settings: FineTuneSettings,
+    learning_rate: float,
+    *,
+    seed: int,
+    step: int,
+) -> StepResult:
+    """One optimizer step, refused once the loss is no number."""
+    keys = [np.random.SeedSequence((seed, _DROPOUT, step, place)) for place in range(len(micro_batches))]
+    result = train_step(
+        model,
+        optimizer,
+        micro_batches,
+        task=span_task,
+        learning_rate=learning_rate,
+        clip_norm=settings.clip_norm,
+        dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
+        precision=settings.precision,
+    )
+    if not math.isfinite(result.loss):
+        raise UserError(
+            f"the loss became {result.loss} at step {step} (learning rate {learning_rate:.3g})",
+            remedy="Lower the learning rate",
+        )
+    return result
+
+
+def _micro_batches(windows: Sequence[Window], size: int, pad_id: int) -> list[WindowBatch]:
+    """A batch in parts of like length, so that short windows are not padded to the longest of the batch."""
+    by_length = sorted(windows, key=lambda window: len(window.token_ids))
+    return [
+        make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)
+    ]
+
+
+def _span_scores(model: nn.Module, batch: WindowBatch) -> tuple[Tensor, Tensor]:
+    """Start and end scores in float32, [B, S] each, lowest at padding."""
+    starts, ends = model(batch.token_ids, batch.segment_ids, batch.attention_mask)
+    padding = ~batch.attention_mask
+    lowest = torch.finfo(torch.float32).min
+    return starts.float().masked_fill(padding, lowest), ends.float().masked_fill(padding, lowest)

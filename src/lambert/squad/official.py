@@ -1,0 +1,109 @@
+"""The official SQuAD v1.1 files, fetched where there is an internet and checked by their SHA-256.
+
+Nothing in the project needs this: a local file does everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Literal
+
+from lambert.errors import UserError
+
+OFFICIAL_ADDRESS = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A published file, known by its contents."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+OFFICIAL_FILES = {
+    "train": OfficialFile(
+        "train-v1.1.json", "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955", 30_288_272
+    ),
+    "dev": OfficialFile(
+        "dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279
+    ),
+}
+
+
+def official_file(
+    part: Literal["train", "dev"],
+    folder: Path | None = None,
+    *,
+    address: str = OFFICIAL_ADDRESS,
+    timeout_seconds: float = 30.0,
+) -> Path:
+    """The path of an official file, fetched into `folder` unless a sound copy lies there already.
+
+    Args:
+        folder: where to keep it; None takes `$XDG_CACHE_HOME/lambert/squad` (`~/.cache` where unset).
+        address: the folder on the web, with a closing slash.
+        timeout_seconds: longest wait for any one answer of the server.
+
+    Raises:
+        UserError: the server is out of reach, what came is not the published file, or the folder cannot be
+            written to.
+    """
+    wanted = OFFICIAL_FILES[part]
+    path = (_cache_folder() if folder is None else folder) / wanted.name
+    url = address + wanted.name
+    try:
+        if path.is_file() and _sha256(path) == wanted.sha256:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            digest = _download(url, aside, limit_bytes=wanted.size_bytes, timeout_seconds=timeout_seconds)
+            if digest != wanted.sha256:
+                raise UserError(
+                    f"{url} gave a file with SHA-256 {digest[:12]}…, not the published {wanted.sha256[:12]}…",
+                    remedy="Try again, or give the path of a local copy",
+                )
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        raise UserError(
+            f"{url} cannot be fetched ({error})",
+            remedy="Fetch it on a machine with internet access and give the path of the copy",
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error})", remedy="Choose a folder you may write to"
+        ) from None
+    return path
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "lambert" / "squad"
+
+
+def _download(url: str, target: Path, *, limit_bytes: int, timeout_seconds: float) -> str:
+    """Stream `url` into `target` and give the SHA-256; stops soon after `limit_bytes`, whatever is sent."""
+    digest = hashlib.sha256()
+    received_bytes = 0
+    with urllib.request.urlopen(url, timeout=timeout_seconds) as answer, target.open("wb") as file:
+        while received_bytes <= limit_bytes and (chunk := answer.read(_CHUNK_BYTES)):
+            received_bytes += len(chunk)
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""From batches to a trained model: recipe, schedule, step, checkpoints, journal, trainer."""

@@ -1,0 +1,45 @@
+"""A run's newest checkpoint as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import torch
+
+from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
+from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
+from lambert.training.checkpoint import latest_step, load_checkpoint
+from lambert.training.run_folder import TOKENIZER_FOLDER
+from lambert.training.settings import RECIPE_FILE
+
+
+def export_run(run: Path, folder: Path) -> int:
+    """Write the model of `run`'s newest checkpoint and its tokenizer to `folder`; returns the checkpoint's step.
+
+    Raises:
+        UserError: `run` is not a run, has no checkpoint yet or a damaged one, or `folder` is not empty.
+    """
+    try:
+        recipe = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))
+        config = BertConfig(**recipe["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
+        ) from None
+    step = latest_step(run)
+    if step is None:
+        raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty", remedy="Choose a new folder")
+    model = BertForPreTraining(config)
+    weights = load_checkpoint(run, step)["model"]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    save_model(model, folder)
+    save_tokenizer(load_vocabulary(run / TOKENIZER_FOLDER, cased=False), folder)
+    return step

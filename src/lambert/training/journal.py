@@ -1,0 +1,60 @@
+"""The run's diary: one JSON object a line in `journal.jsonl` (fields in docs/journal.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class Journal:
+    """Appends events to a file; every line is complete and readable at once.
+
+    A file that ends in half a line, as a killed run leaves it, is ended there before anything is added.
+    """
+
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
+        """`silent` writes nothing, for the processes that are not the first."""
+        self._silent = silent
+        if silent:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        self._end_half_a_line()
+
+    def _end_half_a_line(self) -> None:
+        if self._file.seek(0, 2) > 0:
+            self._file.seek(-1, 2)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def write(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Add one event; numbers that are not finite become null, since JSON has no word for them."""
+        if self._silent:
+            return
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._silent:
+            self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

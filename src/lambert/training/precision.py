@@ -1,0 +1,84 @@
+"""Number formats of a run: float32, or bfloat16 in two ways, chosen only where the hardware gains."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from lambert.errors import unknown_name
+
+
+class Precision(Enum):
+    """How numbers are held and multiplied."""
+
+    FLOAT32 = "float32"
+    """Everything in float32."""
+    BFLOAT16_AUTOCAST = "bfloat16-autocast"
+    """Weights in float32, matrix products in bfloat16."""
+    BFLOAT16_MASTER = "bfloat16-master"
+    """Weights and activations in bfloat16; the optimizer keeps and updates a float32 copy."""
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """The context a forward pass runs in."""
+        if self is Precision.BFLOAT16_AUTOCAST:
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def resolve_precision(name: str, *, bfloat16_gains: bool) -> Precision:
+    """The precision called `name`; `auto` is bfloat16-autocast where bfloat16 gains and float32 elsewhere.
+
+    Raises:
+        UserError: no such precision.
+    """
+    if name == "auto":
+        return Precision.BFLOAT16_AUTOCAST if bfloat16_gains else Precision.FLOAT32
+    try:
+        return Precision(name)
+    except ValueError:
+        raise unknown_name("precision", name, ["auto", *(p.value for p in Precision)]) from None
+
+
+class MasterWeights:
+    """A float32 copy of a model's weights for the optimizer; the model itself becomes bfloat16.
+
+    Gradients of every micro-batch are added up in float32, so accumulation loses nothing.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._named = dict(model.named_parameters())
+        self._masters: dict[str, Tensor] = {}
+        for name, parameter in self._named.items():
+            self._masters[name] = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
+        model.to(torch.bfloat16)
+
+    def replace(self, parameter: Tensor) -> Tensor:
+        """The float32 stand-in of one of the model's parameters."""
+        for name, own in self._named.items():
+            if own is parameter:
+                return self._masters[name]
+        raise KeyError("not a parameter of this model")
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameter name → float32 weights."""
+        return dict(self._masters)
+
+    @torch.no_grad()
+    def collect_gradients(self) -> None:
+        """Move the model's gradients into the float32 copies."""
+        for name, parameter in self._named.items():
+            if parameter.grad is None:
+                continue
+            master = self._masters[name]
+            gradient = parameter.grad.to(torch.float32)
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the float32 copies into the model."""
+        for name, parameter in self._named.items():
+            parameter.copy_(self._masters[name])

@@ -1,0 +1,53 @@
+"""The folder of a run: what lies in it, and whether a new command may go on there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lambert.errors import UserError
+from lambert.training.settings import RECIPE_FILE, RunSettings, refuse_other_settings, write_recipe
+
+JOURNAL_FILE = "journal.jsonl"
+MODEL_FOLDER = "huggingface"
+TOKENIZER_FOLDER = "tokenizer"
+REPORT_FILE = "report.html"
+_OURS = (RECIPE_FILE, JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, "checkpoints", "latest")
+
+
+def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh: bool) -> None:
+    """Make `run`, or check that the run in it has these very settings; `fresh` deletes that run first.
+
+    Raises:
+        UserError: the folder holds a run with other settings or files that are not a run's, or it cannot be
+            written.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            _delete_run(run)
+        if (run / RECIPE_FILE).exists():
+            refuse_other_settings(run, settings)
+        elif any(run.iterdir()):
+            raise UserError(
+                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
+            )
+        else:
+            write_recipe(run, settings, command=command)
+    except OSError as error:
+        raise UserError(
+            f"the run folder {run} cannot be written: {error.strerror or error}",
+            remedy="Choose another --out or mend its permissions",
+        ) from None
+
+
+def _delete_run(run: Path) -> None:
+    """Delete what a run writes, and nothing else."""
+    if not (run / RECIPE_FILE).exists():
+        return
+    for name in _OURS:
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

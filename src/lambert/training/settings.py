@@ -1,0 +1,128 @@
+"""Everything a run is decided by, resolved: what is written to `recipe.toml` and compared before a resume."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.training.precision import Precision
+from lambert.training.recipe import Phase
+
+RECIPE_FILE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One pre-training run. With the corpus these fields decide every bit of the result on one kind of machine."""
+
+    model_name: str
+    """Preset, `LAYERSxHIDDEN`, or the folder's model when continuing one."""
+    model: BertConfig
+    """Size and dropout."""
+    optimizer: str
+    """`lamb` or `adamw`."""
+    samples: int
+    """Sequences asked for; the phases say what whole batches make of it."""
+    phases: tuple[Phase, Phase]
+    """Length, batch, steps and rate of both phases."""
+    micro_batch_sizes: tuple[int, int]
+    """Sequences that go through the model at once, by phase."""
+    corpus_fingerprint: str
+    """SHA-256 of the corpus contents."""
+    seed: int = 0
+    """Start of every random draw."""
+    precision: Precision = Precision.FLOAT32
+    """Number format of the forward and backward pass."""
+    initial_weights: str = ""
+    """SHA-256 of the weights that are continued; empty for BERT's random start."""
+    weight_decay: float = 0.01
+    """λ, on matrices and embeddings only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of both moments."""
+    epsilon: float = 1e-6
+    """ε in m̂ / (√v̂ + ε)."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the whole gradient, as in BERT."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
+        for phase, micro_batch in zip(self.phases, self.micro_batch_sizes, strict=True):
+            if micro_batch < 1:
+                raise UserError(
+                    f"micro-batch size {micro_batch}", remedy="Give a whole number of sequences from 1"
+                )
+            if phase.sequence_length > self.model.maximum_positions:
+                raise UserError(
+                    f"sequence length {phase.sequence_length} is longer than the model's "
+                    f"{self.model.maximum_positions} positions",
+                    remedy="Choose shorter sequences",
+                )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of both phases."""
+        return sum(phase.step_count for phase in self.phases)
+
+    def as_tables(self) -> dict[str, Any]:
+        """Plain tables for TOML; formulas and their provenance stand beside the numbers."""
+        tables = asdict(self)
+        tables["precision"] = self.precision.value
+        tables["phases"] = [
+            {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
+        ]
+        return tables
+
+
+def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None:
+    """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
+    tables = {"command": command, **settings.as_tables()}
+    aside = run / (RECIPE_FILE + ".partial")
+    aside.write_text(tomli_w.dumps(tables), encoding="utf-8")
+    aside.replace(run / RECIPE_FILE)
+
+
+def refuse_other_settings(run: Path, settings: RunSettings) -> None:
+    """Check that `run/recipe.toml` holds the same settings.
+
+    Raises:
+        UserError: it does not (each difference is shown), or it cannot be read.
+    """
+    path = run / RECIPE_FILE
+    try:
+        recorded = _flat(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
+        ) from None
+    recorded.pop("command", None)
+    asked = _flat(tomllib.loads(tomli_w.dumps(settings.as_tables())))
+    differences = [
+        f"{key}: {recorded.get(key, 'nothing')} there, {asked.get(key, 'nothing')} now"
+        for key in sorted(recorded.keys() | asked.keys())
+        if recorded.get(key) != asked.get(key) and not key.endswith((".formula", ".provenance"))
+    ]
+    if differences:
+        raise UserError(
+            f"{run} holds a run with other settings ({'; '.join(differences)})",
+            remedy="Give the settings it was started with to go on, another --out, or --fresh to start over",
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = ((str(number + 1), item) for number, item in enumerate(value))  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat.update(_flat(item, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

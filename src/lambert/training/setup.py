@@ -1,0 +1,180 @@
+"""From what was asked for to what will be run: a request and a corpus → settings and starting weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from lambert.batches.pairs import PairSource
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import load_vocabulary, special_tokens
+from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import load_model, read_config
+from lambert.model.presets import model_config
+from lambert.training.precision import Precision
+from lambert.training.recipe import FIRST_PHASE_SHARE, make_phases
+from lambert.training.settings import RunSettings
+
+MICRO_BATCH_TOKENS = 4_096
+"""Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
+DEFAULT_VOCABULARY_SIZE = 30_522
+"""BERT's, for a plan without a corpus."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of `plan` and `pretrain`."""
+
+    model: str
+    """Preset or `LAYERSxHIDDEN`; not looked at when `init_from` is given."""
+    batch_sizes: tuple[int, ...]
+    """One for both phases or one for each."""
+    epochs: float | None = None
+    """Passes over the corpus in all; this or `samples`."""
+    samples: int | None = None
+    """Sequences in all."""
+    sequence_lengths: tuple[int, int] = (128, 512)
+    optimizer: str = "lamb"
+    rule: str = "sqrt"
+    learning_rate: float | None = None
+    warmup_share: float | None = None
+    dropout: float = 0.1
+    seed: int = 0
+    micro_batch_size: int | None = None
+    """At the first phase's length; longer sequences get proportionally fewer."""
+    init_from: Path | None = None
+    """Hugging Face folder whose weights are continued."""
+
+
+def resolve_settings(
+    request: Request, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
+) -> RunSettings:
+    """Every number of the run that `request` asks for.
+
+    Without a corpus (a plan from `samples`) the vocabulary is taken to be BERT's.
+
+    Raises:
+        UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
+    """
+    vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
+    if request.init_from is not None:
+        config = replace(read_config(request.init_from), dropout=request.dropout)
+        _check_vocabulary(request.init_from, config, corpus)
+    else:
+        config = model_config(request.model, vocabulary_size=vocabulary_size, dropout=request.dropout)
+    longest = max(request.sequence_lengths)
+    if request.init_from is None and longest > config.maximum_positions:
+        config = replace(config, maximum_positions=longest)
+    phases = make_phases(
+        samples=_samples(request, corpus),
+        batch_sizes=request.batch_sizes,
+        sequence_lengths=request.sequence_lengths,
+        optimizer=request.optimizer,
+        rule=request.rule,
+        learning_rate=request.learning_rate,
+        warmup_share=request.warmup_share,
+    )
+    first_length = request.sequence_lengths[0]
+    asked = request.micro_batch_size
+    tokens = MICRO_BATCH_TOKENS if asked is None else asked * first_length
+    if asked is not None and asked < 1:
+        raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
+    sizes = [min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases]
+    return RunSettings(
+        model_name=request.init_from.name if request.init_from else request.model,
+        model=config,
+        optimizer=request.optimizer,
+        samples=sum(phase.samples for phase in phases),
+        phases=phases,
+        micro_batch_sizes=(sizes[0], sizes[1]),
+        corpus_fingerprint="" if corpus is None else corpus.fingerprint,
+        seed=request.seed,
+        precision=precision,
+        initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
+    )
+
+
+def examples_per_pass(corpus: Corpus, sequence_lengths: tuple[int, int], *, seed: int) -> tuple[int, int]:
+    """How many training examples one pass over the corpus makes at each length."""
+    special = special_tokens(corpus.tokenizer())
+    first, second = (
+        len(
+            PairSource(
+                corpus.split("train"),
+                special,
+                vocabulary_size=corpus.vocabulary_size,
+                sequence_length=length,
+                seed=seed,
+                phase=number,
+            )
+        )
+        for number, length in enumerate(sequence_lengths, start=1)
+    )
+    return first, second
+
+
+def starting_model(settings: RunSettings, init_from: Path | None, tokenizer: Tokenizer) -> BertForPreTraining:
+    """BERT's random start from the run's seed, or the weights of a Hugging Face folder.
+
+    Raises:
+        UserError: the folder cannot be read, or its vocabulary is not the corpus's.
+    """
+    torch.manual_seed(settings.seed)
+    if init_from is None:
+        return BertForPreTraining(settings.model)
+    theirs = load_vocabulary(init_from, cased=False)
+    if theirs.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"the vocabulary of {init_from} is not the corpus's",
+            remedy=f"Prepare the corpus again with --vocab {init_from}",
+        )
+    model, _ = load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)
+    return model
+
+
+def parameter_count(config: BertConfig) -> int:
+    """Parameters of the pre-training model, tied ones counted once; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in BertForPreTraining(config).parameters())
+
+
+def _samples(request: Request, corpus: Corpus | None) -> int:
+    """Sequences in all; `epochs` counts passes over the text in both phases together."""
+    if (request.epochs is None) == (request.samples is None):
+        raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
+    if request.samples is not None:
+        return request.samples
+    assert request.epochs is not None
+    if corpus is None:
+        raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
+    if not request.epochs > 0:
+        raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
+    first, second = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed)
+    passes_per_sample = FIRST_PHASE_SHARE / first + (1 - FIRST_PHASE_SHARE) / second
+    return round(request.epochs / passes_per_sample)
+
+
+def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -> None:
+    if corpus is not None and config.vocabulary_size != corpus.vocabulary_size:
+        raise UserError(
+            f"{folder} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
+            f"{corpus.vocabulary_size:,}",
+            remedy=f"Prepare the corpus again with --vocab {folder}",
+        )
+
+
+def _weights_sha256(folder: Path) -> str:
+    path = folder / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}", remedy="Give a Hugging Face folder with safetensors weights"
+        ) from None

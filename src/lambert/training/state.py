@@ -1,0 +1,98 @@
+"""What a step changes: weights, moments and the number of steps done; and their way to disk and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from lambert.errors import UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.optim import LAMB, parameter_groups
+from lambert.training.checkpoint import (
+    latest_step,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from lambert.training.precision import MasterWeights, Precision
+from lambert.training.settings import RunSettings
+
+
+class TrainingState:
+    """Model, optimizer and step count of one run."""
+
+    def __init__(self, model: BertForPreTraining, settings: RunSettings, device: torch.device) -> None:
+        self.model = model.to(device)
+        # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
+        groups = parameter_groups(self.model, weight_decay=settings.weight_decay)
+        self._names = {
+            p: name for group in groups for p, name in zip(group["params"], group["names"], strict=True)
+        }
+        self.master: MasterWeights | None = None
+        if settings.precision is Precision.BFLOAT16_MASTER:
+            self.master = MasterWeights(self.model)
+            self._names = {self.master.replace(p): name for p, name in self._names.items()}
+            for group in groups:
+                group["params"] = [self.master.replace(p) for p in group["params"]]
+        for group in groups:
+            del group["names"]
+        self.optimizer: Optimizer
+        if settings.optimizer == "lamb":
+            self.optimizer = LAMB(groups, betas=settings.betas, eps=settings.epsilon)
+        else:
+            for group in groups:
+                del group["adapt"]
+            self.optimizer = AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
+        self.step = 0
+
+    def trust_ratios(self) -> dict[str, float]:
+        """Layer name → trust ratio of the last step; empty for an optimizer without."""
+        if not isinstance(self.optimizer, LAMB):
+            return {}
+        return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameter name → weights as the optimizer holds them."""
+        return {name: parameter.detach() for parameter, name in self._names.items()}
+
+    def save(self, run: Path) -> Path:
+        """Write a checkpoint of the steps done so far; returns its folder."""
+        tensors = {"model": self.weights(), "optimizer": optimizer_tensors(self.optimizer, self._names)}
+        return save_checkpoint(run, self.step, tensors)
+
+    def restore(self, run: Path) -> int:
+        """Load the run's newest checkpoint, if it has one; returns its step, 0 without.
+
+        Raises:
+            UserError: the checkpoint is damaged or of another model.
+        """
+        step = latest_step(run)
+        if step is None:
+            return 0
+        saved = load_checkpoint(run, step)
+        weights = saved["model"]
+        if weights.keys() != set(self._names.values()):
+            raise UserError(
+                f"the checkpoint of step {step} in {run} holds another model",
+                remedy="Choose another --out, or --fresh to start over",
+            )
+        with torch.no_grad():
+            for parameter, name in self._names.items():
+                parameter.copy_(weights[name])
+        if self.master is not None:
+            self.master.publish()
+        restore_optimizer(self.optimizer, self._names, saved["optimizer"])
+        self.step = step
+        return step
+
+    def exportable_model(self) -> BertForPreTraining:
+        """The model with float32 weights."""
+        if self.master is None:
+            return self.model
+        exported = BertForPreTraining(self.model.config)
+        exported.load_state_dict(self.weights())
+        return exported

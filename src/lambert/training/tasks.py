@@ -1,0 +1,106 @@
+"""Pre-training as a task for `train_step`, and its measure on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lambert.batches.loader import PretrainingBatch
+from lambert.training.precision import Precision
+from lambert.training.step import TaskOutput
+
+
+def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
+    """Masked-word and next-sentence cross-entropy of one micro-batch, summed."""
+    word_scores, pair_scores = model(
+        batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions
+    )
+    return TaskOutput(
+        loss_sums={
+            "masked_word": _cross_entropy_sum(word_scores, batch.masked_labels),
+            "next_sentence": _cross_entropy_sum(pair_scores, batch.next_sentence_labels),
+        },
+        correct={
+            "masked_word": (word_scores.argmax(-1) == batch.masked_labels).sum(),
+            "next_sentence": (pair_scores.argmax(-1) == batch.next_sentence_labels).sum(),
+        },
+    )
+
+
+def _cross_entropy_sum(scores: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(scores.float(), labels, reduction="sum")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out figures, beside those of a guesser that knows nothing but how often each word occurs."""
+
+    masked_word_loss: float
+    """Mean cross-entropy of the masked words, nats."""
+    masked_word_accuracy: float
+    next_sentence_loss: float
+    next_sentence_accuracy: float
+    unigram_loss: float
+    """Cross-entropy of the same words under the training text's word frequencies, nats."""
+    unigram_accuracy: float
+    """Share of the masked words that are the commonest word of the training text."""
+    masked_words: int
+    """How many words were guessed."""
+
+
+class Unigram:
+    """The guesser from word frequencies: counts [V] of the training text, each raised by one."""
+
+    def __init__(self, token_counts: NDArray[np.int64]) -> None:
+        smoothed = token_counts.astype(np.float64) + 1
+        self._log_probability = np.log(smoothed / smoothed.sum())
+        self._commonest = int(token_counts.argmax())
+
+    def loss_sum(self, labels: NDArray[np.int64]) -> float:
+        """Sum of −log p over `labels`, nats."""
+        return float(-self._log_probability[labels].sum())
+
+    def correct(self, labels: NDArray[np.int64]) -> int:
+        """How many labels are the commonest word."""
+        return int((labels == self._commonest).sum())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[PretrainingBatch], unigram: Unigram, *, precision: Precision
+) -> Evaluation:
+    """Measure `model` without dropout on `batches` and put it back into training mode."""
+    device = next(model.parameters()).device
+    model.eval()
+    loss, correct = {"masked_word": 0.0, "next_sentence": 0.0}, {"masked_word": 0, "next_sentence": 0}
+    words = pairs = unigram_correct = 0
+    unigram_loss = 0.0
+    for batch in batches:
+        with precision.autocast(device):
+            output = pretraining_task(model, batch.to(device))
+        for kind in loss:
+            loss[kind] += float(output.loss_sums[kind])
+            correct[kind] += int(output.correct[kind])
+        labels = batch.masked_labels.numpy()
+        unigram_loss += unigram.loss_sum(labels)
+        unigram_correct += unigram.correct(labels)
+        words += len(labels)
+        pairs += len(batch.next_sentence_labels)
+    model.train()
+    if not words:
+        raise ValueError("evaluation got no batches")
+    return Evaluation(
+        masked_word_loss=loss["masked_word"] / words,
+        masked_word_accuracy=correct["masked_word"] / words,
+        next_sentence_loss=loss["next_sentence"] / pairs,
+        next_sentence_accuracy=correct["next_sentence"] / pairs,
+        unigram_loss=unigram_loss / words,
+        unigram_accuracy=unigram_correct / words,
+        masked_words=words,
+    )

@@ -1,0 +1,356 @@
+"""The two-phase run: alone decides when to log, evaluate, save and stop. It draws nothing; it writes the journal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lambert.batches.loader import PretrainingBatch, SampleStream
+from lambert.batches.pairs import PairSource
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import save_tokenizer, special_tokens
+from lambert.errors import UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
+from lambert.training.journal import Journal
+from lambert.training.parallel import Processes
+from lambert.training.recipe import Phase
+from lambert.training.run_folder import (
+    JOURNAL_FILE,
+    MODEL_FOLDER,
+    TOKENIZER_FOLDER,
+    prepare_run_folder,
+)
+from lambert.training.schedule import warmup_then_linear
+from lambert.training.settings import RunSettings
+from lambert.training.state import TrainingState
+from lambert.training.step import StepResult, train_step
+from lambert.training.tasks import Evaluation, Unigram, evaluate, pretraining_task
+
+_EVALUATION_PHASE = 0
+_EVALUATION_BATCH_TOKENS = 8_192
+
+
+@dataclass(frozen=True)
+class Housekeeping:
+    """What a run does beside training; nothing here changes a bit of the weights."""
+
+    checkpoint_seconds: float = 300.0
+    """Least time between two checkpoints; the end of a phase and of the run are always saved."""
+    checkpoint_steps: int = 0
+    """Save after every so many steps instead; 0 goes by the clock."""
+    evaluation_samples: int = 1_024
+    """Most held-out sequences that are measured; 0 measures none."""
+    evaluations_per_phase: int = 5
+    """How often, evenly spread; the last one is at the end of the phase."""
+    trust_ratios_per_phase: int = 25
+    """How often the trust ratios of all layers are written down."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    """Steps done in all."""
+    finished: bool
+    """False when it was asked to stop before its last step."""
+    resumed_from_step: int
+    """0 when it was new."""
+    evaluation: Evaluation | None
+    """The last one of this sitting."""
+    seconds: float
+    """Time this sitting took."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A phase with its place in the run."""
+
+    number: int
+    phase: Phase
+    first_step: int
+    micro_batch_size: int
+
+    @property
+    def last_step(self) -> int:
+        return self.first_step + self.phase.step_count - 1
+
+    def is_due(self, step: int, times: int) -> bool:
+        """True at `times` evenly spread steps of the phase, the last step among them."""
+        done, count = step - self.first_step + 1, self.phase.step_count
+        return done * times // count > (done - 1) * times // count
+
+
+class Trainer:
+    """One run in one folder.
+
+    Args:
+        run: the run's folder; made if need be.
+        settings: what the run is decided by; must name `corpus` by its fingerprint.
+        model: starting weights; moved to the processes' device.
+        facts: of the machine and the call, for the journal's first event.
+        command: what was typed, for `recipe.toml`.
+        fresh: start over, deleting what an earlier run left in the folder.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: RunSettings,
+        model: BertForPreTraining,
+        corpus: Corpus,
+        *,
+        housekeeping: Housekeeping | None = None,
+        processes: Processes | None = None,
+        facts: Mapping[str, Any] | None = None,
+        command: str = "",
+        fresh: bool = False,
+    ) -> None:
+        assert settings.corpus_fingerprint == corpus.fingerprint
+        self.run = run
+        self.settings = settings
+        self.corpus = corpus
+        self.housekeeping = housekeeping or Housekeeping()
+        self.processes = processes or Processes()
+        self.facts = dict(facts or {})
+        self.command = command
+        self.fresh = fresh
+        self.state = TrainingState(model, settings, self.processes.device)
+        self.evaluation: Evaluation | None = None
+        self._special = special_tokens(corpus.tokenizer())
+        self._unigram: Unigram | None = None
+        self._stop_requested = False
+        self._seconds_per_token = math.nan
+
+    def request_stop(self) -> None:
+        """Ask the run to save and stop after the step in progress."""
+        self._stop_requested = True
+
+    def train(self) -> Outcome:
+        """Run from the newest checkpoint, or from the start, to the end of the second phase.
+
+        Raises:
+            UserError: the folder holds another run or a damaged checkpoint, or the loss is no longer a number.
+        """
+        if self.processes.is_first:
+            prepare_run_folder(self.run, self.settings, command=self.command, fresh=self.fresh)
+            save_tokenizer(self.corpus.tokenizer(), self.run / TOKENIZER_FOLDER)
+        self.processes.barrier()
+        resumed = self.state.restore(self.run)
+        began = saved = time.monotonic()
+        with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
+            journal.write("run", self._run_facts(resumed))
+            for part in self._parts():
+                journal.write("phase", _phase_facts(part))
+                stream = self._stream(part.phase, part.number, "train") if self._is_open(part) else None
+                while stream is not None and self._is_open(part):
+                    step_began = time.monotonic()
+                    batches = self._batches(stream, part)
+                    result = self._step(part, batches)
+                    journal.write("step", self._step_facts(part, batches, result, step_began))
+                    if part.is_due(self.state.step, self.housekeeping.trust_ratios_per_phase):
+                        self._write_trust_ratios(journal)
+                    if part.is_due(self.state.step, self.housekeeping.evaluations_per_phase):
+                        self._evaluate(journal, part)
+                    if self._must_save(part, saved):
+                        self._save(journal)
+                        saved = time.monotonic()
+            return self._end(journal, resumed, time.monotonic() - began)
+
+    def _parts(self) -> list[_Part]:
+        parts, first_step = [], 1
+        for number, (phase, size) in enumerate(
+            zip(self.settings.phases, self.settings.micro_batch_sizes, strict=True), start=1
+        ):
+            parts.append(_Part(number, phase, first_step, min(size, phase.batch_size)))
+            first_step += phase.step_count
+        return parts
+
+    def _is_open(self, part: _Part) -> bool:
+        """There is a step of this part to do, and nobody has asked to stop."""
+        return self.state.step < part.last_step and not self._stop_requested
+
+    def _stream(self, phase: Phase, phase_number: int, split: str) -> SampleStream:
+        return SampleStream(
+            PairSource(
+                self.corpus.split(split),
+                self._special,
+                vocabulary_size=self.corpus.vocabulary_size,
+                sequence_length=phase.sequence_length,
+                seed=self.settings.seed,
+                phase=phase_number,
+            )
+        )
+
+    def _places(self, part: _Part) -> range:
+        """This process's micro-batches, numbered through the global batch."""
+        return self.processes.share(math.ceil(part.phase.batch_size / part.micro_batch_size))
+
+    def _batches(self, stream: SampleStream, part: _Part) -> list[PretrainingBatch]:
+        """This process's micro-batches of the next step; a pure function of the step's number."""
+        size = part.phase.batch_size
+        first = (self.state.step + 1 - part.first_step) * size
+        starts = (place * part.micro_batch_size for place in self._places(part))
+        return [stream.batch(first + start, min(part.micro_batch_size, size - start)) for start in starts]
+
+    def _step(self, part: _Part, batches: list[PretrainingBatch]) -> StepResult:
+        state = self.state
+        step = state.step + 1
+        result = train_step(
+            state.model,
+            state.optimizer,
+            batches,
+            task=pretraining_task,
+            learning_rate=_learning_rate(part, step),
+            clip_norm=self.settings.clip_norm,
+            # A seed names (run, step, place in the global batch): dropout does not depend on who computes what.
+            dropout_seeds=[_dropout_seed(self.settings.seed, step, place) for place in self._places(part)],
+            precision=self.settings.precision,
+            processes=self.processes,
+            master=state.master,
+        )
+        if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
+            raise UserError(
+                f"the loss or its gradient is no longer a number at step {step} of {self.run}",
+                remedy="Start over (--fresh) with a smaller --learning-rate; the journal shows where it began",
+            )
+        state.step = step
+        return result
+
+    def _must_save(self, part: _Part, saved: float) -> bool:
+        step, every = self.state.step, self.housekeeping.checkpoint_steps
+        if step == part.last_step or self._stop_requested:
+            return True
+        if every:
+            return step % every == 0
+        return time.monotonic() - saved >= self.housekeeping.checkpoint_seconds
+
+    def _save(self, journal: Journal) -> None:
+        if self.processes.is_first:
+            began = time.monotonic()
+            path = self.state.save(self.run)
+            size = sum(file.stat().st_size for file in path.iterdir())
+            seconds = time.monotonic() - began
+            journal.write(
+                "checkpoint",
+                {
+                    "step": self.state.step,
+                    "path": str(path.relative_to(self.run)),
+                    "bytes": size,
+                    "seconds": seconds,
+                },
+            )
+        self.processes.barrier()
+
+    def _evaluate(self, journal: Journal, part: _Part) -> None:
+        """Measure on held-out text. Every process does, so that none runs ahead."""
+        if not self.housekeeping.evaluation_samples or not self.corpus.split("held_out").sentence_count:
+            return
+        if self._unigram is None:
+            self._unigram = Unigram(self.corpus.split("train").token_counts())
+        stream = self._stream(part.phase, _EVALUATION_PHASE, "held_out")
+        count = min(len(stream.pairs), self.housekeeping.evaluation_samples)
+        size = max(1, _EVALUATION_BATCH_TOKENS // part.phase.sequence_length)
+        batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
+        self.evaluation = evaluate(
+            self.state.model, batches, self._unigram, precision=self.settings.precision
+        )
+        journal.write("evaluation", {"step": self.state.step, **asdict(self.evaluation)})
+
+    def _write_trust_ratios(self, journal: Journal) -> None:
+        ratios = self.state.trust_ratios()
+        if ratios:
+            journal.write("trust_ratios", {"step": self.state.step, "trust_ratios": ratios})
+
+    def _end(self, journal: Journal, resumed: int, seconds: float) -> Outcome:
+        finished = self.state.step == self.settings.total_steps
+        if finished and self.processes.is_first:
+            save_model(self.state.exportable_model(), self.run / MODEL_FOLDER)
+            save_tokenizer(self.corpus.tokenizer(), self.run / MODEL_FOLDER)
+        reason = "finished" if finished else "interrupted"
+        journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
+        return Outcome(self.state.step, finished, resumed, self.evaluation, seconds)
+
+    def _run_facts(self, resumed: int) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            **self.facts,
+            "model": settings.model_name,
+            "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
+            "optimizer": settings.optimizer,
+            "precision": settings.precision.value,
+            "seed": settings.seed,
+            "micro_batch_size": list(settings.micro_batch_sizes),
+            "processes": self.processes.count,
+            "total_steps": settings.total_steps,
+            "corpus": {
+                "path": str(self.corpus.path),
+                "fingerprint": self.corpus.fingerprint,
+                "tokens": self.corpus.split("train").token_count,
+            },
+            "resumed_from_step": resumed,
+        }
+
+    def _step_facts(
+        self, part: _Part, batches: list[PretrainingBatch], result: StepResult, began: float
+    ) -> dict[str, Any]:
+        seconds = time.monotonic() - began
+        tokens = self.processes.sum_integers([sum(batch.real_tokens for batch in batches)])[0]
+        return {
+            "step": self.state.step,
+            "phase": part.number,
+            "loss": result.loss,
+            "masked_word_loss": result.losses["masked_word"],
+            "next_sentence_loss": result.losses["next_sentence"],
+            "masked_word_accuracy": result.accuracies["masked_word"],
+            "next_sentence_accuracy": result.accuracies["next_sentence"],
+            "learning_rate": _learning_rate(part, self.state.step),
+            "gradient_norm": result.gradient_norm,
+            "seconds": seconds,
+            "sequences_per_second": part.phase.batch_size / seconds,
+            "tokens_per_second": tokens / seconds,
+            "seconds_left": self._seconds_left(part, seconds),
+        }
+
+    def _seconds_left(self, part: _Part, seconds: float) -> float:
+        """Time to the end at the smoothed pace, a token slot costing the same in both phases."""
+        pace = seconds / (part.phase.batch_size * part.phase.sequence_length)
+        before = self._seconds_per_token
+        self._seconds_per_token = pace if math.isnan(before) else 0.9 * before + 0.1 * pace
+        left = 0
+        for other in self._parts():
+            steps = min(other.phase.step_count, max(0, other.last_step - self.state.step))
+            left += steps * other.phase.batch_size * other.phase.sequence_length
+        return left * self._seconds_per_token
+
+
+def _learning_rate(part: _Part, step: int) -> float:
+    return warmup_then_linear(
+        step - part.first_step + 1,
+        peak=part.phase.peak_learning_rate.value,
+        warmup_steps=int(part.phase.warmup_steps.value),
+        total_steps=part.phase.step_count,
+    )
+
+
+def _dropout_seed(seed: int, step: int, place: int) -> int:
+    return int(np.random.SeedSequence((seed, step, place)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _phase_facts(part: _Part) -> dict[str, Any]:
+    return {
+        "phase": part.number,
+        "sequence_length": part.phase.sequence_length,
+        "batch_size": part.phase.batch_size,
+        "first_step": part.first_step,
+        "steps": part.phase.step_count,
+        "peak_learning_rate": part.phase.peak_learning_rate.value,
+        "warmup_steps": part.phase.warmup_steps.value,
+    }

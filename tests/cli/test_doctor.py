@@ -1,0 +1,59 @@
+"""`lambert doctor` on machines that are not here: what it prints, returns and exits with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from lambert.cli.doctor import Doctor
+from lambert.planning import hardware
+from lambert.planning.hardware import GpuTraces, Hardware
+
+
+def on(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "inspect_hardware", lambda folder: machine)
+
+
+@pytest.fixture
+def well(tmp_path: Path) -> Hardware:
+    """This machine, with whatever could disturb a test put right."""
+    return dataclasses.replace(
+        hardware.inspect_hardware(tmp_path),
+        traces=GpuTraces(),
+        memory_bytes=2**35,
+        memory_available_bytes=2**34,
+        disk_free_bytes=2**40,
+        visible_devices=None,
+    )
+
+
+def test_a_machine_that_is_well(
+    well: Hardware, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    on(well, monkeypatch)
+    results = Doctor(folder=tmp_path).run()
+    assert (results["healthy"], results["exit_code"]) == (True, 0)
+    assert {finding["level"] for finding in results["findings"]} == {"ok"}
+    assert results["hardware"]["disk"] == str(tmp_path)
+    assert json.loads(json.dumps(results))["hardware"]["torch"]["build"] == well.torch.build
+    assert "Nothing stands in the way of a run." in capsys.readouterr().out
+
+
+def test_a_gpu_left_idle_is_loud(
+    well: Hardware, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = GpuTraces(
+        nvidia=("nvidia-smi",), nvidia_names=("Tesla T4 [odd name]",), nvidia_driver="535.129.03"
+    )
+    facts = dataclasses.replace(well.torch, cuda="13.0", devices=())
+    on(dataclasses.replace(well, traces=idle, torch=facts), monkeypatch)
+    results = Doctor().run()
+    assert (results["healthy"], results["exit_code"]) == (False, 1)
+    printed = capsys.readouterr().out
+    assert "PROBLEM  the NVIDIA driver 535.129.03 is too old" in printed
+    assert "[odd name]" in printed
+    assert "         -> Update the driver to 580 or newer" in printed
+    assert "1 problem found." in printed

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lambert.corpus import build
+from lambert.corpus.build import build_corpus
+from lambert.corpus.sources import Document
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import SPECIAL, special_tokens
+from lambert.errors import UserError
+
+ENTRIES = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789.,!?。[]", "the", "story", "of", "mask"]
+ENTRIES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Path:
+    file = tmp_path / "vocab.txt"
+    file.write_text("".join(f"{entry}\n" for entry in ENTRIES), encoding="utf-8")
+    return file
+
+
+def text_file(folder: Path, documents: int, name: str = "text.txt") -> Path:
+    file = folder / name
+    stories = [f"The story of number {number}.\nIt ends here. The end, {number * 7}!" for number in range(documents)]
+    file.write_text("\n\n".join(stories) + "\n", encoding="utf-8")
+    return file
+
+
+def texts_of(corpus: Corpus, name: str) -> list[list[str]]:
+    split, tokenizer = corpus.split(name), corpus.tokenizer()
+    bounds = split.sentence_offsets
+    sentences = [tokenizer.decode(split.tokens(a, b).tolist()) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [sentences[a:b] for a, b in zip(split.document_offsets, split.document_offsets[1:], strict=False)]
+
+
+def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
+    summary = build_corpus([text_file(tmp_path, 300)], tmp_path / "out", vocabulary=vocabulary, held_out_share=0.1)
+    corpus = Corpus.open(tmp_path / "out")
+    corpus.verify()
+    train, held_out = texts_of(corpus, "train"), texts_of(corpus, "held_out")
+    expected = [
+        [f"the story of number {number}.", "it ends here.", f"the end, {number * 7}!"] for number in range(300)
+    ]
+    assert sorted(train + held_out) == sorted(expected)
+    assert 15 <= len(held_out) <= 45
+    assert (summary.documents, summary.sentences, summary.words) == (300, 900, 300 * 11)
+    assert summary.splits["train"].tokens == corpus.split("train").token_count
+    assert summary.tokens == corpus.split("train").token_count + corpus.split("held_out").token_count
+    assert summary.bytes_read == (tmp_path / "text.txt").stat().st_size
+    assert summary.unknown_share == 0
+    assert summary.fingerprint == corpus.fingerprint
+    assert not special_tokens(corpus.tokenizer()).classify in corpus.split("train").tokens(0, 1000)
+    assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.tokens
+    assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
+
+
+def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) -> None:
+    file = text_file(tmp_path, 200)
+    program = "import sys, pathlib; from lambert.corpus import build_corpus; build_corpus([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]), vocabulary_size=100)"
+    environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "5", "RAYON_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", program, str(file), str(tmp_path / "a")], env=environment, check=True)
+    build_corpus([file], tmp_path / "b", vocabulary_size=100)
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(names) >= 6
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_batches_and_shards_change_no_token(
+    tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = text_file(tmp_path, 100)
+    build_corpus([file], tmp_path / "one", vocabulary=vocabulary)
+    monkeypatch.setattr(build, "BATCH_CHARACTERS", 50)
+    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 5)
+    build_corpus([file], tmp_path / "two", vocabulary=vocabulary)
+    assert Corpus.open(tmp_path / "one").fingerprint == Corpus.open(tmp_path / "two").fingerprint
+
+
+def test_a_document_is_held_out_for_its_text_alone(tmp_path: Path, vocabulary: Path) -> None:
+    documents = [Document("a", [f"The story of {number}."]) for number in range(200)]
+
+    def held_out(name: str, given: list[Document]) -> list[list[str]]:
+        build_corpus(lambda: given, tmp_path / name, vocabulary=vocabulary, held_out_share=0.2)
+        return sorted(texts_of(Corpus.open(tmp_path / name), "held_out"))
+
+    everything = held_out("all", documents)
+    assert 20 <= len(everything) <= 60
+    assert held_out("reversed", documents[::-1]) == everything
+    first = {f"the story of {number}." for number in range(100)}
+    assert held_out("half", documents[:100]) == [document for document in everything if document[0] in first]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_small_corpora_hold_out_one_document_where_they_have_two(tmp_path: Path, vocabulary: Path, count: int) -> None:
+    documents = [Document("a", [f"The story of {number}."]) for number in range(count)]
+    held: set[str] = set()
+    for name, given in (("one", documents), ("two", documents[::-1])):
+        summary = build_corpus(lambda given=given: given, tmp_path / name, vocabulary=vocabulary, held_out_share=1e-9)
+        assert summary.splits["held_out"].documents == (count > 1)
+        assert summary.splits["train"].documents == max(1, count - 1)
+        assert summary.has_held_out == (count > 1)
+        held.update(document[0] for document in texts_of(Corpus.open(tmp_path / name), "held_out"))
+    assert len(held) == (count > 1)  # the same one whatever the order
+    summary = build_corpus(lambda: documents, tmp_path / "none", vocabulary=vocabulary, held_out_share=0)
+    assert not summary.has_held_out
+    assert summary.splits["train"].documents == count
+
+
+def test_special_tokens_in_the_text_stay_text(tmp_path: Path, vocabulary: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("The [MASK] of [CLS]\n", encoding="utf-8")
+    build_corpus([file], tmp_path / "out", vocabulary=vocabulary)
+    ids = Corpus.open(tmp_path / "out").split("train")
+    tokenizer = Corpus.open(tmp_path / "out").tokenizer()
+    tokens = [tokenizer.id_to_token(number) for number in ids.tokens(0, ids.token_count).tolist()]
+    assert tokens == ["the", "[", "mask", "]", "of", "[", "c", "##l", "##s", "]"]
+
+
+def test_text_that_is_nothing_but_marks_is_left_out(tmp_path: Path, vocabulary: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("The story.\n\n\u200d\u200e\n\n\x01\x02\nof.\n", encoding="utf-8")
+    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, held_out_share=0)
+    assert (summary.documents, summary.sentences) == (2, 2)
+
+
+def test_counts_of_what_was_mended(tmp_path: Path, vocabulary: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"The story \xff\xfe of.\n\n" + b"the of " * 200_000 + b"\n")
+    summary = build_corpus([tmp_path / "bad.txt"], tmp_path / "out", vocabulary=vocabulary)
+    assert summary.replaced_bytes == {str(tmp_path / "bad.txt"): 2}
+    assert summary.cut_lines == 1
+    assert Corpus.open(tmp_path / "out").manifest["statistics"]["cut_lines"] == 1
+
+
+def test_progress_reaches_the_end(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "BATCH_CHARACTERS", 2_000)
+    file = text_file(tmp_path, 300)
+    seen: list[build.BuildProgress] = []
+    build_corpus([file], tmp_path / "out", vocabulary_size=100, progress=seen.append)
+    assert [entry.stage for entry in seen] == sorted((entry.stage for entry in seen), reverse=True)
+    assert {entry.stage for entry in seen} == {"vocabulary", "tokens"}
+    tokens = [entry for entry in seen if entry.stage == "tokens"]
+    assert [entry.documents for entry in tokens] == sorted(entry.documents for entry in tokens)
+    assert len(tokens) > 5
+    assert tokens[-1].documents == 300
+    assert tokens[-1].done_bytes == tokens[-1].total_bytes == file.stat().st_size
+
+
+def test_the_vocabulary_sample_is_bounded_and_even(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "VOCABULARY_SAMPLE_CHARACTERS", 2_000)
+    documents = [Document("a", [f"Story number {number:05}."]) for number in range(3_000)]
+    lines = {}
+    for name, given in (("forward", documents), ("backward", documents[::-1])):
+        source = build._Source(lambda given=given: given)
+        lines[name] = build._vocabulary_sample(source, build._Report(None, source, 0.0))
+    assert sorted(lines["forward"]) == sorted(lines["backward"])
+    assert 700 < sum(map(len, lines["forward"])) <= 2_000
+    numbers = sorted(int(line[13:18]) for line in lines["forward"])
+    assert numbers[0] < 300
+    assert numbers[-1] > 2_700
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("The story.", {"held_out_share": 1.0}, "held-out share 1.0"),
+        ("The story.", {"held_out_share": -0.1}, "held-out share -0.1"),
+        ("The story.", {"held_out_share": 0.9999999}, "all 1 documents were held out"),
+        (" \n\n \n", {}, "no words in it"),
+        ("\u200d\n", {}, "no words in it"),
+        ("Добрый день. Мама мыла раму.", {}, "unknown to the vocabulary"),
+    ],
+)
+def test_wrong_input_leaves_nothing_behind(
+    tmp_path: Path, vocabulary: Path, content: str, options: dict[str, float], message: str
+) -> None:
+    (tmp_path / "a.txt").write_text(content, encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=message):
+        build_corpus([tmp_path / "a.txt"], tmp_path / "out", vocabulary=vocabulary, **options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_nothing_is_overwritten(tmp_path: Path, vocabulary: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="out exists already"):
+        build_corpus([text_file(tmp_path, 3)], tmp_path / "out", vocabulary=vocabulary)
+    with pytest.raises(UserError, match="cannot be written"):
+        build_corpus([tmp_path / "text.txt"], tmp_path / "text.txt" / "out", vocabulary=vocabulary)
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path, vocabulary: Path) -> None:
+    def documents() -> object:
+        yield Document("a", ["The story."])
+        raise KeyboardInterrupt
+
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(documents, tmp_path / "out", vocabulary=vocabulary)  # type: ignore[arg-type]
+    assert sorted(tmp_path.iterdir()) == before

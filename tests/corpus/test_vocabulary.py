@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+
+from lambert.corpus.encoding import SentenceEncoder
+from lambert.corpus.vocabulary import (
+    SPECIAL,
+    is_cased,
+    load_vocabulary,
+    save_tokenizer,
+    special_tokens,
+    train_vocabulary,
+)
+from lambert.errors import UserError
+
+ENTRIES = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789.,!?。，[]-'\"()é中国好", "the", "mask", "##ing", "caf"]
+ENTRIES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789é"]
+LINES = [
+    "The café's naïve façade, e\u0301tude.",
+    "中国很好。国中，好！",
+    "mixed 中文text words",
+    "control\x00\x07\u200bcharacters\tand\u00a0spaces\u3000here\ufffd",
+    "[MASK] the [CLS]mask[SEP] [mask] [ MASK ]",
+    "İstanbul ΣΑΣ ǅ ﬁ ½ ①",
+    "x" * 101 + " " + "y" * 100,
+    "don't well-known 3.14 (a) \"b\"",
+    "🙂 emoji 👨‍👩‍👧 and ᚠ runes",
+    "",
+    " ",
+]
+CASED_ENTRIES = [*ENTRIES, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *(f"##{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")]
+
+
+def vocabulary_file(folder: Path, entries: list[str]) -> Path:
+    file = folder / "vocab.txt"
+    file.write_bytes("".join(f"{entry}\n" for entry in entries).encode())
+    return file
+
+
+@pytest.mark.parametrize(("cased", "entries"), [(False, ENTRIES), (True, CASED_ENTRIES)])
+def test_ids_are_those_of_transformers(tmp_path: Path, cased: bool, entries: list[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = load_vocabulary(vocabulary_file(tmp_path, entries), cased=cased)
+    save_tokenizer(ours, tmp_path / "saved")
+    list_only = tmp_path / "list_only"
+    list_only.mkdir()
+    (list_only / "vocab.txt").write_bytes((tmp_path / "vocab.txt").read_bytes())
+    (list_only / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": not cased}))
+    with_model = tmp_path / "with_model"
+    save_tokenizer(ours, with_model)
+    (with_model / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(entries)}))
+    theirs = [
+        transformers.BertTokenizerFast.from_pretrained(list_only),
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "saved"),
+        transformers.AutoTokenizer.from_pretrained(with_model),
+    ]
+    for their in theirs:
+        for line in LINES:
+            assert ours.encode(line).ids == their(line)["input_ids"], line
+            pair, their_pair = ours.encode(line, "the mask"), their(line, "the mask")
+            assert (pair.ids, pair.type_ids) == (their_pair["input_ids"], their_pair["token_type_ids"])
+        assert their.mask_token_id == special_tokens(ours).mask
+        assert their.pad_token_id == special_tokens(ours).pad
+        assert len(their) == len(entries)
+        assert their.model_max_length == 512 or their is theirs[0]
+
+
+def test_saved_files_are_read_back_the_same(tmp_path: Path) -> None:
+    ours = load_vocabulary(vocabulary_file(tmp_path, CASED_ENTRIES), cased=True)
+    save_tokenizer(ours, tmp_path / "saved")
+    assert (tmp_path / "saved/vocab.txt").read_bytes() == (tmp_path / "vocab.txt").read_bytes()
+    for path in (tmp_path / "saved", tmp_path / "saved/tokenizer.json"):
+        again = load_vocabulary(path, cased=False)  # what the file says of its case wins
+        assert is_cased(again)
+        assert [again.encode(line).ids for line in LINES] == [ours.encode(line).ids for line in LINES]
+
+
+def test_words_are_encoded_as_whole_sentences_are(tmp_path: Path) -> None:
+    tokenizer = load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False)
+    lines = [" ".join(line.split()) for line in LINES]
+    expected = []
+    tokenizer.encode_special_tokens = True
+    for line in lines:
+        expected.append(tokenizer.encode(line, add_special_tokens=False).ids)
+    tokenizer.encode_special_tokens = False
+    encoder = SentenceEncoder(tokenizer)
+    assert encoder.encode(lines) == expected
+    assert encoder.encode(lines[::-1]) == expected[::-1]  # now remembered
+    special = set(vars(special_tokens(tokenizer)).values()) - {special_tokens(tokenizer).unknown}
+    assert not special & {number for ids in expected for number in ids}
+
+
+@given(st.lists(st.text(max_size=30).map(lambda text: " ".join(text.split())), max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_encoded_by_words_as_by_sentences(lines: list[str]) -> None:
+    tokenizer = _tokenizer_of(tuple(ENTRIES))
+    tokenizer.encode_special_tokens = True
+    whole = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
+    assert SentenceEncoder(tokenizer).encode(lines) == whole
+
+
+def _tokenizer_of(entries: tuple[str, ...], _made: dict[tuple[str, ...], Tokenizer] = {}) -> Tokenizer:  # noqa: B006
+    import tempfile
+
+    if entries not in _made:
+        with tempfile.TemporaryDirectory() as folder:
+            _made[entries] = load_vocabulary(vocabulary_file(Path(folder), list(entries)), cased=False)
+    return _made[entries]
+
+
+def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 10)
+    encoder = SentenceEncoder(load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False))
+    for start in range(50):
+        encoder.encode([" ".join(str(number) for number in range(start, start + 4)) + " " + "z" * 40])
+        assert len(encoder._known) <= 14
+        assert all(len(word) <= 32 for word in encoder._known)
+
+
+TRAINING_TEXT = [f"The {adjective} {noun} {verb}s the café, number {number}." for number in range(7)
+                 for adjective in ("quick", "lazy", "quiet") for noun in ("fox", "dog", "quiver") for verb in ("sing", "call", "sail")]
+
+
+def test_a_learned_vocabulary_knows_its_text() -> None:
+    tokenizer = train_vocabulary(TRAINING_TEXT, 150, cased=False)
+    entries = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    assert entries[:5] == list(SPECIAL)
+    assert 100 < len(entries) <= 150
+    assert {"the", "quick", "cafe"} <= set(entries)
+    words = [entry for entry in entries[5:] if len(entry) > 1 and not entry.startswith("##")]
+    assert words == sorted(words)
+    assert special_tokens(tokenizer).unknown not in tokenizer.encode("Lazy xxq quoth the fiddler").ids or "x" not in entries
+    assert tokenizer.token_to_id("[UNK]") not in tokenizer.encode("gnat qis aun").ids  # letters it has seen, words not
+    assert tokenizer.encode("the fox").tokens == ["[CLS]", "the", "fox", "[SEP]"]
+    assert tokenizer.decode(tokenizer.encode("the singing").ids) == "the singing"
+    assert not is_cased(tokenizer)
+    cased = train_vocabulary(TRAINING_TEXT, 150, cased=True)
+    assert is_cased(cased)
+    assert "The" in cased.get_vocab()
+
+
+def test_learning_is_the_same_in_every_process() -> None:
+    program = (
+        "import random, hashlib; from lambert.corpus.vocabulary import train_vocabulary; draw = random.Random(1);"
+        "words = [''.join(draw.choices('abcdefgh', k=draw.randint(2, 7))) for _ in range(3000)];"
+        "t = train_vocabulary([' '.join(words)], 400, cased=False); print(hashlib.sha256(t.to_str().encode()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(4)
+    ]
+    assert len({run.stdout for run in runs}) == 1
+
+
+def test_chinese_characters_are_words_of_their_own() -> None:
+    tokenizer = train_vocabulary(["中国很好。很好！国中人很多，多多。" * 30], 120, cased=False)
+    assert "##国" not in tokenizer.get_vocab()
+    assert tokenizer.encode("中国人。", add_special_tokens=False).tokens == ["中", "国", "人", "。"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "cased", "message"),
+    [
+        ([entry for entry in ENTRIES if entry != "[MASK]"], False, r"lacks \[MASK\]"),
+        ([*ENTRIES, "[CLS]"], False, r"line \d+: '\[CLS\]' is already on line 3"),
+        ([*ENTRIES, "the"], False, "'the' is already on line"),
+        (CASED_ENTRIES, False, "Say that it is --cased"),
+        (ENTRIES, True, "Leave out --cased"),
+        ([], False, "lacks"),
+    ],
+)
+def test_lists_that_are_no_vocabulary(tmp_path: Path, entries: list[str], cased: bool, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_vocabulary(vocabulary_file(tmp_path, entries), cased=cased)
+
+
+def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong.json").write_text("{}")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    bpe = Tokenizer(BPE({entry: number for number, entry in enumerate(SPECIAL)}, []))
+    bpe.save(str(tmp_path / "bpe.json"))
+    for name, message in [
+        ("missing.txt", "does not exist"),
+        ("empty", "holds no vocabulary"),
+        ("wrong.json", "cannot be read"),
+        ("latin.txt", "cannot be read"),
+        ("bpe.json", "BPE"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_vocabulary(tmp_path / name, cased=False)
+
+
+def test_truncation_and_padding_in_a_tokenizer_file_are_taken_off(tmp_path: Path) -> None:
+    tokenizer = load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False)
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_vocabulary(tmp_path / "tokenizer.json", cased=False)
+    assert len(loaded.encode("the the the the the the the the the the").ids) == 12
+    with pytest.raises(UserError, match="small letters only"):
+        load_vocabulary(tmp_path / "tokenizer.json", cased=True)
+
+
+def test_too_small_a_vocabulary_and_no_text() -> None:
+    with pytest.raises(UserError, match="too small"):
+        train_vocabulary(TRAINING_TEXT, 20, cased=False)
+    with pytest.raises(UserError, match="no text"):
+        train_vocabulary([" "], 1000, cased=False)

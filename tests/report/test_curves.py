@@ -1,0 +1,87 @@
+"""Smoothing and thinning, against what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lambert.report import words
+from lambert.report.curves import pick, smooth, thin, window_steps, y_limits
+
+
+def test_smoothing_is_the_mean_of_the_window_and_stays_in_its_phase() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 100.0, 200.0, 300.0])
+    smoothed = smooth(values, 3, np.array([1, 1, 1, 1, 1, 2, 2, 2]))
+    np.testing.assert_allclose(smoothed, [1, 2, 3, 4, 4.5, 100, 200, 250])
+
+
+def test_smoothing_leaves_gaps_as_gaps() -> None:
+    smoothed = smooth(np.array([1.0, np.nan, 3.0]), 3, np.ones(3))
+    np.testing.assert_allclose(smoothed, [1.0, np.nan, 3.0])
+
+
+def test_smoothing_takes_the_noise_out_but_not_the_trend() -> None:
+    steps = np.arange(6_000)
+    trend = 6 + 4 * np.exp(-steps / 800)
+    noisy = trend + np.random.default_rng(0).normal(0, 0.1, len(steps))
+    smoothed = smooth(noisy, window_steps(len(steps)), np.ones(len(steps)))
+    assert np.abs(noisy - trend).mean() > 0.07
+    assert np.abs(smoothed - trend).mean() < 0.02
+
+
+@pytest.mark.parametrize(("steps", "window"), [(1, 1), (59, 1), (60, 3), (600, 11), (100_000, 1_667)])
+def test_windows_are_odd_and_short_runs_are_not_smoothed(steps: int, window: int) -> None:
+    assert window_steps(steps) == window
+
+
+def test_thinning_keeps_ends_peaks_and_order() -> None:
+    x = np.arange(100_000.0)
+    y = np.sin(x / 9_000)
+    y[54_321], y[12_345] = 50.0, -50.0
+    thin_x, thin_y = thin(x, y, 1_000)
+    assert len(thin_x) <= 1_010 and thin_x[0] == 0 and thin_x[-1] == 99_999
+    assert thin_y.max() == 50 and thin_y.min() == -50
+    assert (np.diff(thin_x) > 0).all()
+    assert len(pick(x, y, 500)[0]) == 500
+
+
+def test_thinning_keeps_long_gaps() -> None:
+    y = np.ones(10_000)
+    y[3_000:6_000] = np.nan
+    _, thinned = thin(np.arange(10_000.0), y, 100)
+    assert 12 <= np.isnan(thinned).sum() <= 16
+
+
+def test_one_spike_does_not_flatten_the_curve() -> None:
+    loss = np.linspace(10, 6, 500)
+    loss[250] = 4_000
+    low, high, cut = y_limits([loss], [7.0], from_zero=False)
+    assert cut and high < 15 and low < 6
+    assert not y_limits([np.linspace(10, 6, 500)], [7.0], from_zero=False)[2]
+
+
+def test_limits_without_any_number_are_still_limits() -> None:
+    assert y_limits([np.array([np.nan])], [], from_zero=False) == (0.0, 1.0, False)
+    low, high, _ = y_limits([np.array([5.0])], [], from_zero=False)
+    assert low < 5 < high
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (words.number(0.025516), "0.0255"), (words.number(4.4e-4), "4.4e-4"), (words.number(39_712.4),
+        "39,712"),
+        (words.number(6.9), "6.90"), (words.number(0.005), "0.005"), (words.number(None), "–"),
+        (words.number(float("nan")), "not a number"), (words.duration(0.83), "0.8 s"), (words.duration(59.7),
+        "1 min"),
+        (words.duration(192), "3 min 12 s"), (words.duration(7_500), "2 h 5 min"), (words.duration(97_200),
+        "1 d 3 h"),
+        (words.size(17_512_000), "17.5 MB"), (words.size(999), "999 bytes"), (words.size(999_990), "1.0 MB"),
+        (words.percent(0.1371), "13.7 %"), (words.large(4_386_178), "4.39 million"), (words.count(32_768),
+        "32,768"),
+        (words.tick(30_000, 36_000), "30 k"), (words.tick(0.02, 0.025), "0.02"), (words.whole_percent(0.025),
+        "2.5 %"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(text: str, expected: str) -> None:
+    assert text == expected

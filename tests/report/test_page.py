@@ -1,0 +1,242 @@
+"""The page: complete, self-contained, escaped, small, the same every time, and seen by a browser."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambert.errors import UserError
+from lambert.report import write_report
+
+MakeRun = Callable[..., Path]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are balanced and gathers tags, attributes and text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+
+
+def report(out: Path, *runs: Path) -> Page:
+    return Page(write_report(runs, out).read_text("utf-8"))
+
+
+def test_one_run_from_headline_to_footer(make_run: MakeRun, tmp_path: Path) -> None:
+    page = report(tmp_path / "report.html", make_run(steps=120))
+    for expected in (
+        "mini-lamb", "11.17 million parameters", "pre-trained with LAMB in 2 phases",
+        "Finished after 120 steps",
+        "guessing from word frequencies: 6.990", "that of always guessing the commonest word (5.1 %)",
+        "Masked-word loss", "Learning rate", "Trust ratios", "The capital of France is",
+        "short_sequence_probability",
+        "Intel Xeon @ 2.20 GHz", "8.3 GB", "9f3c2ab07d15",
+        "lambert pretrain --corpus 'corpora/my docs' --model mini --batch-size 256 128",
+        "last checkpoint at step 120",
+    ):  # fmt: skip
+        assert expected in page.text, expected
+    assert page.tags.count("svg") >= 2 + 6 + 2
+
+
+def test_nothing_is_requested_and_nothing_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    page = report(
+        tmp_path / "report.html",
+        make_run(steps=60, layers=1),
+        make_run("b", steps=9, layers=1, batch_sizes=(64, 32)),
+    )
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    for name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+            assert value is not None and value.startswith(("#", "data:image/png;base64,"))
+    source = (tmp_path / "report.html").read_text("utf-8")
+    assert "@import" not in source and not re.search(r"url\((?!#)", source)
+    assert "default-src 'none'" in source
+
+
+def test_words_from_a_run_never_become_markup(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+    evil = '"><script>alert(1)</script>&amp;<img src=x onerror=alert(2)>]]><!--'
+    records = make_journal(steps=8)
+    for record in records:
+        if record["event"] == "run":
+            record |= {"model": evil, "optimizer": evil, "torch": evil, "lambert": evil, "host": {evil: evil}}
+            record["corpus"] = {"path": evil}
+        if record["event"] == "fill":
+            record |= {"text": f"[MASK] {evil}", "candidates": [{"word": evil, "probability": 0.5}]}
+        if record["event"] == "trust_ratios":
+            record["trust_ratios"] = {f"{name}{evil}": 0.3 for name in "ab"}
+        if record["event"] == "end":
+            record["reason"] = evil
+    toml = f"command = '{evil}'\n'<script>' = '</td><script>'\n['{evil}']\nx = ['{evil}']\n"
+    name = "<script>alert(1)<!--" + chr(34)
+    page = report(tmp_path / "r.html", make_run(name, records, toml), make_run("<script>2", steps=3))
+    assert "script" not in page.tags and "img" not in page.tags
+    assert not any(attribute.startswith("on") for attribute, _ in page.attributes)
+    assert page.text.count(evil) >= 12 and name in page.text and "</td><script>" in page.text
+    report(tmp_path / "one.html", tmp_path / "runs" / name)
+
+
+def test_several_runs_are_compared(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run("batch-256", steps=80)
+    recipe = (first / "recipe.toml").read_text("utf-8").replace("epsilon = 1e-6", "epsilon = 1e-8")
+    second = make_run("batch-64", steps=80, batch_sizes=(64, 32), floor=5.9, recipe=recipe)
+    page = report(tmp_path / "r.html", first, second)
+    source = (tmp_path / "r.html").read_text("utf-8")
+    assert "2 runs compared" in page.text and "Masked-word loss by sequences seen" in page.text
+    assert '<td class="">optimizer.epsilon</td><td class="">1e-6</td><td class="">1e-8</td>' in source
+    assert "weight_decay" not in source.split("How it went")[0]
+    bold = re.findall(r'class="number best">([^<]+)', source)
+    row = re.search(r"batch-64</td>(.*?)</tr>", source)
+    assert row and len(bold) == 2 and all(f">{value}<" in row[1] for value in bold)
+
+
+def test_the_same_runs_give_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(steps=70, layers=1), make_run("b", steps=10, seed=1, layers=1)]
+    first = write_report(runs, tmp_path / "1.html").read_bytes()
+    assert write_report(runs, tmp_path / "2.html").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 1}, {"steps": 2}, {"second_phase": False, "steps": 70}, {"evaluate": False, "steps": 40}],
+)
+def test_short_and_bare_runs(make_run: MakeRun, tmp_path: Path, options: dict[str, Any]) -> None:
+    options = {"second_phase": options["steps"] > 1, **options}
+    page = report(tmp_path / "r.html", make_run(**options))
+    assert f"Finished after {options['steps']} steps" in page.text
+    assert "nan" not in re.sub(r"[a-z]*nan[a-z]+", "", page.text.lower())
+
+
+def test_a_run_of_bare_steps_and_one_that_diverged(
+    make_run: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
+    bare = [{"event": "step", "step": step, "masked_word_loss": 8.0} for step in (1, 2, 3)]
+    page = report(tmp_path / "bare.html", make_run("bare", bare, recipe=None))
+    assert (
+        "records no command" in page.text and "no recipe.toml" in page.text and "still going on" in page.text
+    )
+    records = make_journal(steps=100)
+    for record in records:
+        if record["event"] == "step" and record["step"] >= 60:
+            record |= {"masked_word_loss": float("nan"), "gradient_norm": float("inf"), "loss": None}
+    page = report(tmp_path / "nan.html", make_run("nan", records))
+    assert "41 steps have a loss that is not a number, first at step 60" in page.text
+    for record in records:
+        if record["event"] == "step":
+            record["masked_word_loss"] = None
+    page = report(tmp_path / "all.html", make_run("all", records))
+    assert "100 steps have a loss" in page.text
+
+
+def test_damaged_lines_are_reported_on_the_page(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(steps=10)
+    lines = (run / "journal.jsonl").read_text("utf-8").splitlines()
+    lines[4:4] = ["{damaged", "more damage", "and more"]
+    (run / "journal.jsonl").write_text("\n".join(lines) + '\n{"event": "st', "utf-8")
+    page = report(tmp_path / "r.html", run)
+    assert "3 damaged lines were skipped in journal.jsonl (line 5–7)." in page.text
+
+
+def test_a_long_run_stays_small(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+    records = [record for record in make_journal(steps=200, layers=1) if record["event"] != "step"]
+    run = make_run(records=records)
+    line = '{"event": "step", "step": %d, "phase": 1, "masked_word_loss": %f, "seconds": 1}\n'
+    with (run / "journal.jsonl").open("a") as journal:
+        journal.writelines(line % (n + 1, 6 + (n * 7_919 % 1_000) / 1e3) for n in range(100_000))
+    out = write_report([run], tmp_path / "r.html")
+    assert out.stat().st_size < 1_000_000
+
+
+def test_wrong_input(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder was given"):
+        write_report([], tmp_path / "r.html")
+    with pytest.raises(UserError, match="nowhere"):
+        write_report([tmp_path / "nowhere"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+    run = make_run(steps=2)
+    with pytest.raises(UserError, match="is a folder"):
+        write_report([run], tmp_path)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report([run], run / "recipe.toml" / "r.html")
+
+
+def test_reading_needs_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, lambert.report, lambert.report.tail, lambert.report.words, lambert.report.read;"
+        "print(sorted({'torch', 'matplotlib'} & set(sys.modules)));"
+        "import lambert.report.page; print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment()
+    )
+    assert done.stdout.split("\n")[:2] == ["[]", "False"]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH to open the page with")
+def test_a_browser_renders_the_page(make_run: MakeRun, tmp_path: Path) -> None:
+    out = write_report([make_run(steps=300)], tmp_path / "report.html")
+    assert BROWSER is not None
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,1600", "--enable-logging=stderr",
+        f"--screenshot={tmp_path / 'page.png'}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "CONSOLE" not in done.stderr  # a browser complains there of what it refused or could not read
+    colours = _pixels(tmp_path / "page.png")
+    assert colours[(255, 255, 255)] > 0.5  # paper
+    assert sum(colours.get(colour, 0.0) for colour in [(36, 89, 197)]) > 5e-4  # the loss line, in series-1
+    assert colours.get((194, 65, 12), 0.0) > 5e-5  # evaluation dots, in series-2
+
+
+def _pixels(picture: Path) -> dict[tuple[int, ...], float]:
+    import matplotlib.image
+    import numpy as np
+
+    pixels = (matplotlib.image.imread(picture)[..., :3] * 255).round().astype(int).reshape(-1, 3)
+    values, counts = np.unique(pixels, axis=0, return_counts=True)
+    return {
+        tuple(value): count / len(pixels)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    }

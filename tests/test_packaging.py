@@ -1,0 +1,219 @@
+"""What a stranger gets: the metadata, the pins, the wheel, and the two commands that do their own set-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import HeaderParser
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import lambert
+import test_house
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DEPENDENCIES = [Requirement(text) for text in PROJECT["dependencies"]]
+TEST_DEPENDENCIES = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+
+# PyTorch's GPU wheels pin these exactly themselves, each build its own.
+PINNED_BY_TORCH = ("nvidia-", "cuda-", "triton", "pytorch-triton")
+
+
+def pins() -> dict[str, str]:
+    """Distribution -> version in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in requirements}
+
+
+def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program in a copy of this environment without the settings of a surrounding make."""
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
+    return subprocess.run(
+        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+# Metadata
+
+
+def test_one_version_everywhere() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(lambert.__version__)}\b", changelog, re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {lambert.__version__}\n" in citation
+
+
+def test_the_citation_names_the_lamb_paper() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert "1904.00962" in citation
+    assert "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes" in citation
+
+
+def test_dependencies_have_a_lower_bound_and_no_upper_one() -> None:
+    for requirement in DEPENDENCIES + TEST_DEPENDENCIES:
+        operators = {clause.operator for clause in requirement.specifier}
+        assert operators == {">="}, f"{requirement} should have a lower bound and nothing else"
+        assert requirement.url is None
+    torch = next(requirement for requirement in DEPENDENCIES if requirement.name == "torch")
+    assert str(torch.specifier) == ">=2.10"
+
+
+def test_the_house_and_the_metadata_know_the_same_dependencies() -> None:
+    declared = {requirement.name.replace("-", "_") for requirement in DEPENDENCIES}
+    assert declared == set(test_house.DEPENDENCIES)
+
+
+def test_the_pins_are_exact_and_of_no_one_build() -> None:
+    for name, specifier in pins().items():
+        assert re.fullmatch(r"==[0-9][0-9a-z.]*", specifier), f"{name}{specifier}"
+    assert pins()["torch"] == "==2.13.0"
+
+
+def test_every_distribution_we_need_is_pinned() -> None:
+    """Direct and transitive: a version that is free today breaks somebody's installation tomorrow."""
+    pinned, seen, waiting = pins(), set[str](), [*DEPENDENCIES, *TEST_DEPENDENCIES]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if name in seen or name.startswith(PINNED_BY_TORCH) or not wanted:
+            continue
+        seen.add(name)
+        assert name in pinned, f"constraints.txt does not pin {name}"
+        waiting += [Requirement(text) for text in metadata.requires(name) or []]
+    assert len(seen) > 30  # the walk walked
+
+
+def test_the_pins_satisfy_the_bounds() -> None:
+    for requirement in DEPENDENCIES + TEST_DEPENDENCIES:
+        pinned = pins()[canonicalize_name(requirement.name)].removeprefix("==")
+        assert requirement.specifier.contains(Version(pinned)), f"{requirement} against {pinned}"
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "Makefile", "constraints.txt", ".ci/run"])
+def test_nobodys_own_package_index_is_written_down(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "--extra-index-url" not in text and "--find-links" not in text
+
+
+def test_the_wheel_holds_the_whole_house(tmp_path: Path) -> None:
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"lambert_bert-{lambert.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"lambert_bert-{lambert.__version__}.dist-info"
+        header = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode())
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+    package = ROOT / "src"
+    modules = {file.relative_to(package).as_posix() for file in package.rglob("*.py")}
+    assert modules | {"lambert/py.typed", f"{info}/licenses/LICENSE"} <= names
+    assert {name.split("/")[0] for name in names} == {"lambert", info}
+    assert header["License-Expression"] == "Apache-2.0"
+    assert header["Requires-Python"] == ">=3.11"
+    assert header["Description-Content-Type"] == "text/markdown"
+    assert "lambert = lambert.cli.main:main" in scripts
+
+
+# The package
+
+
+def test_importing_lambert_loads_nothing_heavy() -> None:
+    program = "import sys, lambert; print([name for name in sys.modules if name in sys.argv[1:]])"
+    done = run(sys.executable, "-c", program, *test_house.DEPENDENCIES)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    done = run(sys.executable, "-m", "lambert", "--help")
+    assert done.returncode == 0, done.stderr
+    for verb in ("prepare", "plan", "pretrain", "squad", "fill", "export", "report", "doctor", "demo"):
+        assert verb in done.stdout
+
+
+def test_the_check_is_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    commands = [line for line in script.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert [line for line in commands if "make" in line] == ["exec make test"]
+
+
+# The Makefile
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The files that make reads, in a folder of their own."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def stand_in(folder: Path, body: str) -> str:
+    """A program that make takes for Python; `$2` is the code it was asked to run."""
+    path = folder / "stand-in"
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_old_python_is_refused_by_name(checkout: Path) -> None:
+    python = stand_in(checkout, 'case "$1" in --version) echo Python 3.9.2 ;; *) exit 1 ;; esac')
+    done = run("make", "demo", f"PYTHON={python}", cwd=checkout)
+    assert done.returncode != 0
+    assert "lambert needs Python 3.11 or newer" in done.stderr
+    assert "Python 3.9.2" in done.stderr
+    assert "make demo PYTHON=python3.12" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_missing_python_is_refused_by_name(checkout: Path) -> None:
+    done = run("make", "test", "PYTHON=no-such-python", cwd=checkout)
+    assert done.returncode != 0
+    assert "lambert needs Python 3.11 or newer, and 'no-such-python' is not" in done.stderr
+
+
+def test_a_python_without_ensurepip_is_refused_with_the_remedy(checkout: Path) -> None:
+    python = stand_in(checkout, 'case "$2" in *ensurepip*) exit 1 ;; *) exit 0 ;; esac')
+    done = run("make", "demo", f"PYTHON={python}", cwd=checkout)
+    assert done.returncode != 0
+    assert "ensurepip" in done.stderr
+    assert "apt install python3-venv" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_the_set_up_is_done_once(checkout: Path) -> None:
+    """With the stamps in place, make goes straight to work; a changed pyproject.toml installs again."""
+    (checkout / ".venv").mkdir()
+    for stamp in ("made", "installed-runtime", "installed-test"):
+        (checkout / ".venv" / stamp).touch()
+    plan = run("make", "--dry-run", "demo", cwd=checkout).stdout
+    assert plan.split("\n")[0] == ".venv/bin/lambert demo"
+    assert "pip" not in run("make", "--dry-run", "test", cwd=checkout).stdout
+    stamp = (checkout / ".venv" / "made").stat()
+    os.utime(checkout / "pyproject.toml", (stamp.st_atime + 60, stamp.st_mtime + 60))
+    assert "install -c constraints.txt -e '.'" in run("make", "--dry-run", "demo", cwd=checkout).stdout
+    assert "install -c constraints.txt -e '.[test]'" in run("make", "--dry-run", "test", cwd=checkout).stdout
+
+
+def test_another_build_of_pytorch_comes_first_and_alone(checkout: Path) -> None:
+    plan = run("make", "--dry-run", "demo", "TORCH_INDEX=https://an.index/cpu", cwd=checkout).stdout
+    first, second = (line for line in plan.splitlines() if "-m pip" in line)
+    assert first.endswith("install -c constraints.txt --no-deps --index-url https://an.index/cpu torch")
+    assert second.endswith("install -c constraints.txt -e '.'")
