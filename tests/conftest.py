@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Before torch is imported. Programs that a test starts inherit all of it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +23,9 @@ from hypothesis import settings
 # Hypothesis draws the same examples on every run; a slow machine is not a failure.
 settings.register_profile("lambert", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("lambert")
+
+if TYPE_CHECKING:
+    from lambert.corpus.store import Corpus
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -50,3 +55,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a GPU that PyTorch can use"))
+
+
+def write_small_text(path: Path, *, documents: int = 40, seed: int = 0) -> Path:
+    """Documents of sentences over made-up words, a sentence a line."""
+    chance = random.Random(seed)
+    words = [f"{a}{b}" for a in "bdfgklmnprst" for b in "aeiou"]
+    lines = []
+    for _ in range(documents):
+        for _ in range(chance.randint(3, 25)):
+            length = chance.randint(3, 20)
+            lines.append(" ".join(chance.choice(words) for _ in range(length)).capitalize() + ".")
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A prepared corpus of 40 documents, a tenth of them held out, vocabulary of 200."""
+    from lambert.corpus.build import build_corpus
+    from lambert.corpus.store import Corpus
+
+    folder = tmp_path_factory.mktemp("small")
+    text = write_small_text(folder / "text.txt")
+    build_corpus([text], folder / "corpus", vocabulary_size=200, held_out_share=0.1)
+    return Corpus.open(folder / "corpus")

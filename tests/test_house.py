@@ -269,9 +269,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("file", "source", "said", "allowed_in"), BROKEN)
-def test_a_broken_rule_is_found(
-    small_house: Path, file: str, source: str, said: str, allowed_in: str | None
-) -> None:
+def test_a_broken_rule_is_found(small_house: Path, file: str, source: str, said: str, allowed_in: str | None) -> None:
     found = break_rule(small_house, file, source)
     assert found
     for line in found:

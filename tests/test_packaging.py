@@ -39,9 +39,7 @@ def pins() -> dict[str, str]:
 
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """A program in a copy of this environment without the settings of a surrounding make."""
-    kept = {
-        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    }
+    kept = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     return subprocess.run(
         command, cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -174,11 +172,12 @@ def stand_in(folder: Path, body: str) -> str:
 
 
 def test_an_old_python_is_refused_by_name(checkout: Path) -> None:
-    python = stand_in(checkout, 'case "$1" in --version) echo Python 3.9.2 ;; *) exit 1 ;; esac')
+    aged = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 9); $2"'
+    python = stand_in(checkout, f'case "$1" in --version) echo Python 3.10.9 ;; -c) {aged} ;; *) exit 1 ;; esac')
     done = run("make", "demo", f"PYTHON={python}", cwd=checkout)
     assert done.returncode != 0
     assert "lambert needs Python 3.11 or newer" in done.stderr
-    assert "Python 3.9.2" in done.stderr
+    assert "Python 3.10.9" in done.stderr
     assert "make demo PYTHON=python3.12" in done.stderr
     assert not (checkout / ".venv").exists()
 

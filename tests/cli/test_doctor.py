@@ -45,9 +45,7 @@ def test_a_machine_that_is_well(
 def test_a_gpu_left_idle_is_loud(
     well: Hardware, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    idle = GpuTraces(
-        nvidia=("nvidia-smi",), nvidia_names=("Tesla T4 [odd name]",), nvidia_driver="535.129.03"
-    )
+    idle = GpuTraces(nvidia=("nvidia-smi",), nvidia_names=("Tesla T4 [odd name]",), nvidia_driver="535.129.03")
     facts = dataclasses.replace(well.torch, cuda="13.0", devices=())
     on(dataclasses.replace(well, traces=idle, torch=facts), monkeypatch)
     results = Doctor().run()

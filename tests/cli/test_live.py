@@ -64,8 +64,7 @@ def shown(journal: Path, *records: dict[str, Any], clock: Any = time.monotonic) 
 def test_without_a_terminal_every_line_can_be_read_on_its_own(tmp_path: Path) -> None:
     lines = shown(tmp_path / "journal.jsonl", RUN, PHASE, step(1), EVALUATION, CHECKPOINT, step(20), END)
     assert lines == [
-        "phase 1: steps 1 to 18, sequence length 128, batch 1,024, peak learning rate 0.0255"
-        " after 4 warm-up steps",
+        "phase 1: steps 1 to 18, sequence length 128, batch 1,024, peak learning rate 0.0255 after 4 warm-up steps",
         "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), loss 7.420, masked-word accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
         "held-out at step 10: masked-word loss 6.810 (guessing from word frequencies 6.990), accuracy 9.9 %"
@@ -127,6 +126,15 @@ def test_a_journal_that_starts_afresh_is_read_from_its_beginning(tmp_path: Path)
     assert list(tail.read()) == [RUN]
 
 
+def test_a_run_from_the_beginning_forgets_the_one_before() -> None:
+    state = LiveState()
+    for record in (RUN, PHASE, step(10), EVALUATION, CHECKPOINT, END, {**RUN, "resumed_from_step": 10}):
+        state.update(record)
+    assert state.end is None and state.step == step(10) and state.evaluation == EVALUATION
+    state.update({**RUN, "resumed_from_step": 0})
+    assert state == LiveState(header={**RUN, "resumed_from_step": 0})
+
+
 @pytest.mark.parametrize("width", [40, 100])
 def test_the_panel_shows_what_matters(width: int) -> None:
     state = LiveState()
@@ -183,20 +191,21 @@ PROGRAM = """
 import sys, time, json, pathlib
 from lambert.cli.live import LiveDisplay
 journal = pathlib.Path(sys.argv[1])
-with LiveDisplay(journal, poll_seconds=0.01):
+with LiveDisplay(journal, stream=getattr(sys, sys.argv[4]), poll_seconds=0.01):
     for record in json.loads(sys.argv[2]):
         with journal.open("a") as file:
             file.write(json.dumps(record) + "\\n")
     print("a word from the training")
     time.sleep(0.3)
-    sys.stdout.write("no end of line")
+    kept = sys.stdout  # as a logging handler would
+    kept.write("no end of line")
     if sys.argv[3] == "interrupt":
         raise KeyboardInterrupt
 print(); print("after")
 """
 
 
-def on_a_terminal(tmp_path: Path, how: str, *, stdout: int | None = None) -> str:
+def on_a_terminal(tmp_path: Path, how: str, stream: str = "stdout", *, stdout: int | None = None) -> str:
     """What the program writes to a terminal of 100 columns; standard output elsewhere where given."""
     ours, theirs = pty.openpty()
     environment = {
@@ -204,7 +213,7 @@ def on_a_terminal(tmp_path: Path, how: str, *, stdout: int | None = None) -> str
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }  # fmt: skip
     records = json.dumps([RUN, PHASE, step(10), EVALUATION, CHECKPOINT])
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "journal.jsonl"), records, how]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "journal.jsonl"), records, how, stream]
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs if stdout is None else stdout, stderr=theirs, env=environment
     )
@@ -228,14 +237,19 @@ def test_a_terminal_gets_a_panel_its_cursor_back_and_all_output(tmp_path: Path, 
     written = on_a_terminal(tmp_path, how)
     assert "╭" in written and "10 of 20" in written and "6.810" in written
     assert "a word from the training" in written and "no end of line" in written
-    assert "\x1b[?25h" in written and written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")
+    assert written.find("no end of line") < written.rfind("╭")  # above the panel, as everything else
+    assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")
+    assert -1 < written.find("\x1b[?25h") < written.find("10 of 20")  # not even while the panel is drawn
     assert ("after" in written) == (how == "finish")
     assert ("KeyboardInterrupt" in written) == (how == "interrupt")
 
 
-def test_output_that_goes_to_a_pipe_stays_in_the_pipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_goes_to_a_pipe_stays_in_the_pipe(tmp_path: Path, stream: str) -> None:
     with (tmp_path / "out").open("wb") as out:
-        on_a_terminal(tmp_path, "finish", stdout=out.fileno())
+        terminal = on_a_terminal(tmp_path, "finish", stream, stdout=out.fileno())
     text = (tmp_path / "out").read_text()
     assert "a word from the training\n" in text and text.endswith("no end of line\nafter\n")
-    assert "\x1b" not in text and "held-out at step 10" in text
+    assert "\x1b" not in text and "╭" not in text
+    assert ("held-out at step 10" in text) == (stream == "stdout")
+    assert ("╭" in terminal) == (stream == "stderr")

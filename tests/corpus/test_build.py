@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def text_file(folder: Path, documents: int, name: str = "text.txt") -> Path:
 def texts_of(corpus: Corpus, name: str) -> list[list[str]]:
     split, tokenizer = corpus.split(name), corpus.tokenizer()
     bounds = split.sentence_offsets
-    sentences = [tokenizer.decode(split.tokens(a, b).tolist()) for a, b in zip(bounds, bounds[1:], strict=False)]
-    return [sentences[a:b] for a, b in zip(split.document_offsets, split.document_offsets[1:], strict=False)]
+    sentences = [tokenizer.decode(split.tokens(a, b).tolist()) for a, b in pairwise(bounds)]
+    return [sentences[a:b] for a, b in pairwise(split.document_offsets)]
 
 
 def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
@@ -44,9 +45,7 @@ def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
     corpus = Corpus.open(tmp_path / "out")
     corpus.verify()
     train, held_out = texts_of(corpus, "train"), texts_of(corpus, "held_out")
-    expected = [
-        [f"the story of number {number}.", "it ends here.", f"the end, {number * 7}!"] for number in range(300)
-    ]
+    expected = [[f"the story of number {number}.", "it ends here.", f"the end, {number * 7}!"] for number in range(300)]
     assert sorted(train + held_out) == sorted(expected)
     assert 15 <= len(held_out) <= 45
     assert (summary.documents, summary.sentences, summary.words) == (300, 900, 300 * 11)
@@ -55,14 +54,17 @@ def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
     assert summary.bytes_read == (tmp_path / "text.txt").stat().st_size
     assert summary.unknown_share == 0
     assert summary.fingerprint == corpus.fingerprint
-    assert not special_tokens(corpus.tokenizer()).classify in corpus.split("train").tokens(0, 1000)
+    assert special_tokens(corpus.tokenizer()).classify not in corpus.split("train").tokens(0, 1000)
     assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.tokens
     assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
 
 
 def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) -> None:
     file = text_file(tmp_path, 200)
-    program = "import sys, pathlib; from lambert.corpus import build_corpus; build_corpus([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]), vocabulary_size=100)"
+    program = (
+        "import sys; from pathlib import Path; from lambert.corpus import build_corpus;"
+        "build_corpus([Path(sys.argv[1])], Path(sys.argv[2]), vocabulary_size=100)"
+    )
     environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "5", "RAYON_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", program, str(file), str(tmp_path / "a")], env=environment, check=True)
     build_corpus([file], tmp_path / "b", vocabulary_size=100)
@@ -72,9 +74,7 @@ def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def test_batches_and_shards_change_no_token(
-    tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_and_shards_change_no_token(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = text_file(tmp_path, 100)
     build_corpus([file], tmp_path / "one", vocabulary=vocabulary)
     monkeypatch.setattr(build, "BATCH_CHARACTERS", 50)

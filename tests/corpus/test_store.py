@@ -104,6 +104,7 @@ def test_a_split_is_sent_to_another_process_by_its_path(tmp_path: Path) -> None:
     _ = split.tokens(0, 10), split.sentence_offsets
     sent = pickle.dumps(split)
     assert len(sent) < 500
+    assert len(pickle.dumps(split.corpus)) < 500
     assert np.array_equal(pickle.loads(sent).tokens(5, 90), split.tokens(5, 90))
 
 

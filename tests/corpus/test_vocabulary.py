@@ -23,7 +23,14 @@ from lambert.corpus.vocabulary import (
 )
 from lambert.errors import UserError
 
-ENTRIES = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789.,!?。，[]-'\"()é中国好", "the", "mask", "##ing", "caf"]
+ENTRIES = [
+    *SPECIAL,
+    *"abcdefghijklmnopqrstuvwxyz0123456789.,!?。，[]-'\"()é中国好",
+    "the",
+    "mask",
+    "##ing",
+    "caf",
+]
 ENTRIES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789é"]
 LINES = [
     "The café's naïve façade, e\u0301tude.",
@@ -33,12 +40,16 @@ LINES = [
     "[MASK] the [CLS]mask[SEP] [mask] [ MASK ]",
     "İstanbul ΣΑΣ ǅ ﬁ ½ ①",
     "x" * 101 + " " + "y" * 100,
-    "don't well-known 3.14 (a) \"b\"",
+    'don\'t well-known 3.14 (a) "b"',
     "🙂 emoji 👨‍👩‍👧 and ᚠ runes",
     "",
     " ",
 ]
-CASED_ENTRIES = [*ENTRIES, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *(f"##{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")]
+CASED_ENTRIES = [
+    *ENTRIES,
+    *"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    *(f"##{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+]
 
 
 def vocabulary_file(folder: Path, entries: list[str]) -> Path:
@@ -100,22 +111,18 @@ def test_words_are_encoded_as_whole_sentences_are(tmp_path: Path) -> None:
     assert not special & {number for ids in expected for number in ids}
 
 
+@pytest.fixture(scope="module")
+def uncased(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    tokenizer = load_vocabulary(vocabulary_file(tmp_path_factory.mktemp("uncased"), ENTRIES), cased=False)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
 @given(st.lists(st.text(max_size=30).map(lambda text: " ".join(text.split())), max_size=5))
 @settings(max_examples=100, deadline=None)
-def test_any_text_is_encoded_by_words_as_by_sentences(lines: list[str]) -> None:
-    tokenizer = _tokenizer_of(tuple(ENTRIES))
-    tokenizer.encode_special_tokens = True
-    whole = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
-    assert SentenceEncoder(tokenizer).encode(lines) == whole
-
-
-def _tokenizer_of(entries: tuple[str, ...], _made: dict[tuple[str, ...], Tokenizer] = {}) -> Tokenizer:  # noqa: B006
-    import tempfile
-
-    if entries not in _made:
-        with tempfile.TemporaryDirectory() as folder:
-            _made[entries] = load_vocabulary(vocabulary_file(Path(folder), list(entries)), cased=False)
-    return _made[entries]
+def test_any_text_is_encoded_by_words_as_by_sentences(uncased: Tokenizer, lines: list[str]) -> None:
+    whole = [uncased.encode(line, add_special_tokens=False).ids for line in lines]
+    assert SentenceEncoder(uncased).encode(lines) == whole
 
 
 def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +134,13 @@ def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         assert all(len(word) <= 32 for word in encoder._known)
 
 
-TRAINING_TEXT = [f"The {adjective} {noun} {verb}s the café, number {number}." for number in range(7)
-                 for adjective in ("quick", "lazy", "quiet") for noun in ("fox", "dog", "quiver") for verb in ("sing", "call", "sail")]
+TRAINING_TEXT = [
+    f"The {adjective} {noun} {verb}s the café, number {number}."
+    for number in range(7)
+    for adjective in ("quick", "lazy", "quiet")
+    for noun in ("fox", "dog", "quiver")
+    for verb in ("sing", "call", "sail")
+]
 
 
 def test_a_learned_vocabulary_knows_its_text() -> None:
@@ -139,8 +151,8 @@ def test_a_learned_vocabulary_knows_its_text() -> None:
     assert {"the", "quick", "cafe"} <= set(entries)
     words = [entry for entry in entries[5:] if len(entry) > 1 and not entry.startswith("##")]
     assert words == sorted(words)
-    assert special_tokens(tokenizer).unknown not in tokenizer.encode("Lazy xxq quoth the fiddler").ids or "x" not in entries
-    assert tokenizer.token_to_id("[UNK]") not in tokenizer.encode("gnat qis aun").ids  # letters it has seen, words not
+    # Letters it has seen, words it has not.
+    assert special_tokens(tokenizer).unknown not in tokenizer.encode("gnat qis aun").ids
     assert tokenizer.encode("the fox").tokens == ["[CLS]", "the", "fox", "[SEP]"]
     assert tokenizer.decode(tokenizer.encode("the singing").ids) == "the singing"
     assert not is_cased(tokenizer)
@@ -151,14 +163,14 @@ def test_a_learned_vocabulary_knows_its_text() -> None:
 
 def test_learning_is_the_same_in_every_process() -> None:
     program = (
-        "import random, hashlib; from lambert.corpus.vocabulary import train_vocabulary; draw = random.Random(1);"
+        "import random; from lambert.corpus.vocabulary import train_vocabulary; draw = random.Random(1);"
         "words = [''.join(draw.choices('abcdefgh', k=draw.randint(2, 7))) for _ in range(3000)];"
-        "t = train_vocabulary([' '.join(words)], 400, cased=False); print(hashlib.sha256(t.to_str().encode()).hexdigest())"
+        "print(train_vocabulary([' '.join(words)], 400, cased=False).to_str())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     runs = [
         subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(4)
+        for _ in range(3)
     ]
     assert len({run.stdout for run in runs}) == 1
 

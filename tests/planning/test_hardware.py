@@ -219,9 +219,7 @@ def test_a_cpu_build_beside_a_gpu_whose_driver_is_not_told() -> None:
 
 
 def test_a_driver_too_old_for_the_build() -> None:
-    finding = only(
-        machine(commands={"nvidia-smi": "Tesla T4, 535.129.03\n"}, torch_facts=CUDA_BUILD, files=GPU_FILES)
-    )
+    finding = only(machine(commands={"nvidia-smi": "Tesla T4, 535.129.03\n"}, torch_facts=CUDA_BUILD, files=GPU_FILES))
     assert finding.level == "problem"
     assert "the NVIDIA driver 535.129.03 is too old" in finding.text
     assert "CUDA 13.0 needs 580 or newer" in finding.text

@@ -97,9 +97,7 @@ def journal(
             (phase["steps"] - place) / max(phase["steps"] - phase["warmup_steps"], 1),
         )
         share = step / max(steps, 1)
-        loss = floor + (10.35 - floor) * (
-            0.75 * math.exp(-step / (0.025 * steps + 4)) + 0.25 * math.exp(-3 * share)
-        )
+        loss = floor + (10.35 - floor) * (0.75 * math.exp(-step / (0.025 * steps + 4)) + 0.25 * math.exp(-3 * share))
         loss += 0.15 * math.exp(-place / (0.01 * steps + 1)) * (phase["phase"] - 1) + random.normal(0, 0.045)
         seconds = (0.82 if phase["phase"] == 1 else 2.1) * (1 + abs(random.normal(0, 0.05)))
         sequences, accuracy = phase["batch_size"] / seconds, min(0.6, max(0.001, 0.052 + 0.07 * (7.2 - loss)))

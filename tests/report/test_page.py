@@ -110,6 +110,31 @@ def test_words_from_a_run_never_become_markup(make_run: MakeRun, make_journal: A
     report(tmp_path / "one.html", tmp_path / "runs" / name)
 
 
+def test_settings_with_reasons_and_repeated_sections(make_run: MakeRun, tmp_path: Path) -> None:
+    recipe = """
+betas = [0.9, 0.999]
+initial_weights = ""
+[[phases]]
+batch_size = 64
+[phases.steps]
+value = 675
+formula = "round(0.9 · S/B)"
+provenance = "published"
+[[phases]]
+batch_size = 32
+"""
+    report(tmp_path / "r.html", make_run(steps=3, recipe=recipe))
+    source = (tmp_path / "r.html").read_text("utf-8")
+    assert "<caption>phases 1</caption>" in source and "<caption>phases 2</caption>" in source
+    assert "<td>675 (round(0.9 · S/B); published)</td>" in source
+    assert "<td>0.9, 0.999</td>" in source and '<th scope="row">initial_weights</th><td>–</td>' in source
+
+
+def test_captions_speak_of_evaluations_only_where_there_are_some(make_run: MakeRun, tmp_path: Path) -> None:
+    assert "Dots are measured" in report(tmp_path / "a.html", make_run("a", steps=5, layers=1)).text
+    assert "Dots" not in report(tmp_path / "b.html", make_run("b", steps=5, layers=1, evaluate=False)).text
+
+
 def test_several_runs_are_compared(make_run: MakeRun, tmp_path: Path) -> None:
     first = make_run("batch-256", steps=80)
     recipe = (first / "recipe.toml").read_text("utf-8").replace("epsilon = 1e-6", "epsilon = 1e-8")
@@ -141,14 +166,10 @@ def test_short_and_bare_runs(make_run: MakeRun, tmp_path: Path, options: dict[st
     assert "nan" not in re.sub(r"[a-z]*nan[a-z]+", "", page.text.lower())
 
 
-def test_a_run_of_bare_steps_and_one_that_diverged(
-    make_run: MakeRun, make_journal: Any, tmp_path: Path
-) -> None:
+def test_a_run_of_bare_steps_and_one_that_diverged(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
     bare = [{"event": "step", "step": step, "masked_word_loss": 8.0} for step in (1, 2, 3)]
     page = report(tmp_path / "bare.html", make_run("bare", bare, recipe=None))
-    assert (
-        "records no command" in page.text and "no recipe.toml" in page.text and "still going on" in page.text
-    )
+    assert "records no command" in page.text and "no recipe.toml" in page.text and "still going on" in page.text
     records = make_journal(steps=100)
     for record in records:
         if record["event"] == "step" and record["step"] >= 60:
@@ -200,9 +221,7 @@ def test_reading_needs_neither_torch_nor_matplotlib() -> None:
         "print(sorted({'torch', 'matplotlib'} & set(sys.modules)));"
         "import lambert.report.page; print('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment()
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
     assert done.stdout.split("\n")[:2] == ["[]", "False"]
 
 
@@ -220,9 +239,7 @@ def test_a_browser_renders_the_page(make_run: MakeRun, tmp_path: Path) -> None:
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,1600", "--enable-logging=stderr",
         f"--screenshot={tmp_path / 'page.png'}",
     ]  # fmt: skip
-    done = subprocess.run(
-        [BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([BROWSER, *flags, out.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr  # a browser complains there of what it refused or could not read
     colours = _pixels(tmp_path / "page.png")
     assert colours[(255, 255, 255)] > 0.5  # paper
@@ -236,7 +253,4 @@ def _pixels(picture: Path) -> dict[tuple[int, ...], float]:
 
     pixels = (matplotlib.image.imread(picture)[..., :3] * 255).round().astype(int).reshape(-1, 3)
     values, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {
-        tuple(value): count / len(pixels)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
-    }
+    return {tuple(value): count / len(pixels) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}

@@ -29,9 +29,7 @@ MakeRun = Callable[..., Path]
 
 def texts(svg: str) -> list[str]:
     return [
-        "".join(element.itertext())
-        for element in ElementTree.fromstring(svg).iter()
-        if element.tag.endswith("text")
+        "".join(element.itertext()) for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")
     ]
 
 
@@ -77,9 +75,7 @@ def test_axes_units_and_phases_are_written_on_the_picture(make_run: MakeRun) -> 
 
 def test_the_phase_line_stands_before_its_first_step(make_run: MakeRun) -> None:
     axes = draw(loss_chart([read_run(make_run(steps=100))]), NARROW).axes[0]
-    upright = [
-        line for line in axes.get_lines() if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
-    ]
+    upright = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
     assert [line.get_xdata()[0] for line in upright] == [90.5]
 
 
@@ -105,9 +101,7 @@ def test_sequences_seen_counts_batches_by_phase(make_run: MakeRun) -> None:
 
 
 def test_names_are_grouped_at_the_deepest_level_that_fits() -> None:
-    names = [
-        f"bert.encoder.{layer}.{part}.weight" for layer in range(24) for part in ("q.in", "q.out", "ffn.a")
-    ]
+    names = [f"bert.encoder.{layer}.{part}.weight" for layer in range(24) for part in ("q.in", "q.out", "ffn.a")]
     assert group_names(names, 72) == names
     assert group_names(names, 48)[:3] == ["bert.encoder.0.q", "bert.encoder.0.q", "bert.encoder.0.ffn"]
     assert len(set(group_names(names, 24))) == 24

@@ -50,12 +50,17 @@ def test_half_a_last_line_is_skipped_silently_and_bad_lines_are_counted(
         deep,
         b'{"a": 1}',
     ]
-    (folder / "journal.jsonl").write_bytes(
-        b"\n".join([*lines, json.dumps(step(2)).encode(), b'{"event": "st'])
-    )
+    (folder / "journal.jsonl").write_bytes(b"\n".join([*lines, json.dumps(step(2)).encode(), b'{"event": "st']))
     run = read_run(folder)
     assert run.steps.tolist() == [1, 2]
     assert run.bad_lines == (2, 4, 5, 6, 7, 8)
+
+
+def test_half_a_line_that_a_resumed_run_has_ended_is_no_damage(make_run: Callable[..., Path]) -> None:
+    folder = make_run(records=[step(1)])
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"event": "st\n{"event": "run"}\n' + json.dumps(step(2)) + "\n{damage\n")
+    assert read_run(folder).bad_lines == (5,)
 
 
 def test_a_whole_last_line_without_newline_counts(make_run: Callable[..., Path]) -> None:
@@ -103,9 +108,7 @@ def test_a_realistic_run_is_read_whole(make_run: Callable[..., Path]) -> None:
     assert run.training_seconds == pytest.approx(sum(run.series["seconds"]))
 
 
-def test_missing_and_empty_runs_are_refused_with_a_remedy(
-    tmp_path: Path, make_run: Callable[..., Path]
-) -> None:
+def test_missing_and_empty_runs_are_refused_with_a_remedy(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="no run folder .*nowhere"):
         read_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds no journal\.jsonl"):

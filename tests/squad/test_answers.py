@@ -56,8 +56,8 @@ def test_an_answer_has_at_most_thirty_tokens_and_does_not_run_backwards() -> Non
 
 
 def test_equal_scores_go_to_the_first_place() -> None:
-    flat = np.zeros(50, dtype=np.float32)
-    assert best_spans(flat, flat, np.ones(50, dtype=bool), best=3) == [(0, 0, 0.0), (0, 1, 0.0), (0, 2, 0.0)]
+    flat = np.zeros(380, dtype=np.float32)
+    assert best_spans(flat, flat, np.ones(380, dtype=bool), best=3) == [(0, 0, 0.0), (0, 1, 0.0), (0, 2, 0.0)]
 
 
 def test_no_span_where_none_may_start_or_every_end_is_before_it() -> None:
@@ -104,9 +104,7 @@ def test_a_span_counts_only_where_its_first_token_has_most_context(tokenizer: To
     collector = AnswerCollector([question])
     collector.add(windows[0], _peaks(size, {position: 9.0}), _peaks(size, {position: 9.0}))
     best = collector.candidates(0)[0]
-    assert (
-        best.start != windows[0].spans[place, 0] and best.score == 9.0
-    )  # the end may be there, the start not
+    assert best.start != windows[0].spans[place, 0] and best.score == 9.0  # the end may be there, the start not
     # A span that begins inside and ends past the border stays reachable.
     start = position - 1
     assert windows[0].most_context[place - 1]

@@ -80,9 +80,7 @@ def folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 3e-3), ("lamb", 3e-2)])
-def test_learns_a_handful_of_questions_by_heart(
-    tokenizer: Tokenizer, optimizer: str, learning_rate: float
-) -> None:
+def test_learns_a_handful_of_questions_by_heart(tokenizer: Tokenizer, optimizer: str, learning_rate: float) -> None:
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, learning_rate=learning_rate)
     model = _model(tokenizer, dropout=0.0)
     before = predict(model, tokenizer, QUESTIONS, settings)
@@ -169,16 +167,11 @@ def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, summary.steps + 1))
-    assert {(progress.seed, progress.stage, progress.total) for progress in seen} == {
-        (6, "training", summary.steps)
-    }
+    assert {(progress.seed, progress.stage, progress.total) for progress in seen} == {(6, "training", summary.steps)}
     rates = [progress.learning_rate for progress in seen]
     warmup_steps = round(summary.steps / 2)
     assert rates[:warmup_steps] == pytest.approx([1e-3 * (i + 1) / warmup_steps for i in range(warmup_steps)])
-    assert all(
-        later < earlier
-        for earlier, later in zip(rates[warmup_steps:], rates[warmup_steps + 1 :], strict=False)
-    )
+    assert all(later < earlier for earlier, later in zip(rates[warmup_steps:], rates[warmup_steps + 1 :], strict=False))
     seen.clear()
     result = predict(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
     assert seen[-1].stage == "evaluating" and seen[-1].done == seen[-1].total == result.windows
@@ -231,9 +224,7 @@ def test_seeds_and_the_files_they_leave(folder: Path, tmp_path: Path) -> None:
     written = json.loads((out / "squad.json").read_text())
     assert written == json.loads(json.dumps(result_fields(result)))
     assert written["f1"] == result.f1 and written["dev_questions"] == 4 and written["train_questions"] == 6
-    assert [seed["seed"] for seed in written["seeds"]] == [5, 6, 7] and "predictions" not in written["seeds"][
-        0
-    ]
+    assert [seed["seed"] for seed in written["seeds"]] == [5, 6, 7] and "predictions" not in written["seeds"][0]
     assert json.loads((out / "predictions.json").read_text()) == result.seeds[0].predictions
     assert json.loads((out / "predictions-seed-7.json").read_text()) == result.seeds[2].predictions
     assert not list(out.glob("*.partial"))
@@ -244,6 +235,17 @@ def test_the_seed_decides_a_new_head_and_leaves_torchs_chance_alone(folder: Path
     heads = [load_for_questions(folder, seed=seed)[0].span_head.weight for seed in (1, 1, 2)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+def test_random_weights_take_only_the_size(folder: Path) -> None:
+    trained, _, _ = load_for_questions(folder, seed=1)
+    fresh, _, new_head = load_for_questions(folder, seed=1, random_weights=True)
+    other, _, _ = load_for_questions(folder, seed=2, random_weights=True)
+    words = [model.encoder.embeddings.word.weight for model in (trained, fresh, other)]
+    assert words[0].shape == words[1].shape and new_head
+    assert not torch.equal(words[0], words[1]) and not torch.equal(words[1], words[2])
+    settings = dataclasses.replace(BRIEF, epochs=1)
+    assert fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS, settings, random_weights=True).random_weights
 
 
 def test_a_trained_head_is_kept(folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -277,9 +279,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tokenizer: Tokenizer) -> None:
 
 def test_windows_and_vocabulary_must_fit_the_model(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
-    with pytest.raises(
-        UserError, match=r"windows of 384 tokens do not fit a model of 64 positions.*to 64 or less"
-    ):
+    with pytest.raises(UserError, match=r"windows of 384 tokens do not fit a model of 64 positions.*to 64 or less"):
         predict(model, tokenizer, QUESTIONS, FineTuneSettings())
     small = BertForQuestionAnswering(dataclasses.replace(_config(tokenizer), vocabulary_size=50))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ entries, the model 50"):
@@ -310,9 +310,7 @@ def test_impossible_seeds(folder: Path, seeds: tuple[int, ...]) -> None:
 
 
 def test_an_unwritable_folder(folder: Path, tmp_path: Path) -> None:
-    result = fine_tune_and_evaluate(
-        folder, QUESTIONS[:1], QUESTIONS[:1], dataclasses.replace(BRIEF, epochs=1)
-    )
+    result = fine_tune_and_evaluate(folder, QUESTIONS[:1], QUESTIONS[:1], dataclasses.replace(BRIEF, epochs=1))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written to"):
         write_result(result, tmp_path / "file" / "out")

@@ -69,9 +69,7 @@ class PairSource:
     ) -> None:
         assert sequence_length >= 8
         if split.sentence_count == 0:
-            raise UserError(
-                f"the {split.name} part of the corpus is empty", remedy="Prepare a corpus from more text"
-            )
+            raise UserError(f"the {split.name} part of the corpus is empty", remedy="Prepare a corpus from more text")
         self.split = split
         self.special = special
         self.vocabulary_size = vocabulary_size
@@ -169,9 +167,7 @@ def _cut(
     return np.array(first, np.int64), np.array(stop, np.int64), np.array(target_of, np.int32)
 
 
-def _truncate(
-    a: TokenArray, b: TokenArray, room: int, random: np.random.Generator
-) -> tuple[TokenArray, TokenArray]:
+def _truncate(a: TokenArray, b: TokenArray, room: int, random: np.random.Generator) -> tuple[TokenArray, TokenArray]:
     """Shorten the longer of the two, token by token, until both fit; each token goes from front or back at random.
 
     BERT flips a coin for each token; the number of heads is drawn here at once.

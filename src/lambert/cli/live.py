@@ -154,9 +154,7 @@ def plain_line(record: Record, state: LiveState) -> str | None:
         case "phase":
             return _phase_line(record, state)
         case "step":
-            return ", ".join(
-                f"{name} {text}" for name, text in _step_figures(record, state) if text != words.MISSING
-            )
+            return ", ".join(f"{name} {text}" for name, text in _step_figures(record, state) if text != words.MISSING)
         case "evaluation":
             return f"held-out at step {words.count(value('step'))}: {_evaluation_text(record)}"
         case "checkpoint":

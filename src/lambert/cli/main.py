@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
@@ -21,7 +21,7 @@ from lambert.cli.squad import Squad
 from lambert.cli.verb import Verb
 from lambert.errors import UserError
 
-VERBS: dict[str, type[Verb]] = {
+VERBS: dict[str, Callable[..., Verb]] = {
     "demo": Demo,
     "prepare": Prepare,
     "plan": Plan,

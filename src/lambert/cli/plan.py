@@ -92,10 +92,10 @@ class Plan(RecipeOptions):
 
 def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe: bool) -> dict[str, Any]:
     """Print the plan and return it as JSON."""
+    from lambert.batches.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory
     from lambert.training.parallel import join_processes
     from lambert.training.setup import examples_per_pass, parameter_count
-    from lambert.batches.masking import maximum_predictions
 
     lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
     per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=settings.seed)
@@ -129,8 +129,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe: bool) -> d
 
         device = join_processes().device
         seconds = sum(
-            seconds_per_sequence(settings, index, device) * phase.samples
-            for index, phase in enumerate(settings.phases)
+            seconds_per_sequence(settings, index, device) * phase.samples for index, phase in enumerate(settings.phases)
         )
         say(f"time      about {_duration(seconds)} on this machine (from a probe of a few steps, evaluation left out)")
         results["seconds"] = seconds

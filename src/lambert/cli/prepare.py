@@ -52,7 +52,7 @@ class Prepare(Verb):
             )
         say_summary(summary)
         say(f"Next: lambert plan --corpus {self.out} --model mini --batch-size 256 --epochs 1")
-        return summary.as_json()
+        return summary.as_dict()
 
 
 def say_summary(summary: BuildSummary) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.plan import RecipeOptions, show_plan
-from lambert.cli.verb import Verb, say, warn
+from lambert.cli.verb import say, warn
 
 if TYPE_CHECKING:
     from lambert.training.trainer import Trainer
@@ -99,7 +99,12 @@ def _facts(host: dict[str, Any]) -> dict[str, Any]:
 
     from lambert import __version__
 
-    return {"lambert": __version__, "torch": torch.__version__, "python": platform.python_version(), "host": host}
+    return {
+        "lambert": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "host": host,
+    }
 
 
 def _finish(run: Path) -> None:
@@ -107,7 +112,7 @@ def _finish(run: Path) -> None:
 
     report = write_report([run], run / "report.html")
     say(f"Report: {report}")
-    say(f"Model:  {run / 'huggingface'} (transformers opens it; `lambert fill {run} \"a [MASK] sentence\"` tries it)")
+    say(f'Model:  {run / "huggingface"} (transformers opens it; `lambert fill {run} "a [MASK] sentence"` tries it)')
 
 
 @contextmanager

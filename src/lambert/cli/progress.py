@@ -24,7 +24,12 @@ def build_progress() -> Iterator[Callable[[BuildProgress], None]]:
     if not sys.stderr.isatty():
         yield _plain_lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading", total=None, facts="")
 
@@ -49,6 +54,9 @@ def _plain_lines() -> Callable[[BuildProgress], None]:
             last = time.monotonic()
             share = f"{100 * progress.done_bytes / progress.total_bytes:.0f} %, " if progress.total_bytes else ""
             stage = _STAGES[progress.stage]
-            print(f"{stage}: {share}{progress.documents:,} documents, {progress.tokens:,} tokens", file=sys.stderr)
+            print(
+                f"{stage}: {share}{progress.documents:,} documents, {progress.tokens:,} tokens",
+                file=sys.stderr,
+            )
 
     return show

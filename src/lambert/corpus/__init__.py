@@ -1,10 +1,7 @@
 """Raw text to a memory-mapped token store, once per corpus.
 
-    from lambert.corpus import Corpus, build_corpus
-
-    build_corpus([Path("my_text")], Path("my_corpus"))
-    train = Corpus.open("my_corpus").split("train")
-    train.tokens(0, 128)
+>>> build_corpus([Path("my_text")], Path("my_corpus"))  # doctest: +SKIP
+>>> Corpus.open("my_corpus").split("train").tokens(0, 128)  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Raw text into a token store in one streaming pass, after one more over the text where a vocabulary is to be learned.
+"""Raw text into a token store in one streaming pass, after one more over the text where a vocabulary is to be
+learned.
 
-Memory does not grow with the corpus: what is held is one batch of sentences, one shard for each split and, while a
-vocabulary is learned, a sample of bounded size.
+Memory does not grow with the corpus: what is held is one batch of sentences, one shard for each split and,
+while a vocabulary is learned, a sample of bounded size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lambert.corpus.folder import written_aside
 from lambert.corpus.sentences import split_sentences
 from lambert.corpus.sources import Document, ReadStatistics, TextReader, find_files
 from lambert.corpus.summary import BuildProgress, BuildSummary, SplitCounts
-from lambert.corpus.vocabulary import UNKNOWN, load_vocabulary, train_vocabulary
+from lambert.corpus.vocabulary import load_vocabulary, special_tokens, train_vocabulary
 from lambert.corpus.writer import StoreWriter
 from lambert.errors import UserError
 
@@ -47,9 +48,10 @@ def build_corpus(
 ) -> BuildSummary:
     """Writes the token store `out`, which must not exist yet; it appears whole or not at all.
 
-    The same text and settings make the same files, byte for byte, in whatever order of threads. A document is held out
-    when the hash of its text falls below `held_out_share`, so the same document (and its copies) is held out from every
-    corpus. Special tokens written out in the text (`[MASK]`) become ordinary word pieces, never special ids.
+    The same text and settings make the same files, byte for byte, in whatever order of threads. A document is
+    held out when the hash of its text falls below `held_out_share`, so the same document (and its copies) is
+    held out from every corpus. Special tokens written out in the text (`[MASK]`) become ordinary word pieces,
+    never special ids.
 
     Args:
         documents_from: files and folders of text, or a function that gives the documents anew at each call.
@@ -62,36 +64,36 @@ def build_corpus(
         progress: called after every batch.
 
     Raises:
-        UserError: wrong or missing input, `out` exists or cannot be written, a vocabulary that does not fit, no text.
+        UserError: wrong or missing input, `out` exists or cannot be written, a vocabulary that does not fit,
+        no text.
     """
-    out = Path(out)
     started = time.perf_counter()
     if not 0 <= held_out_share < 1:
-        raise UserError(f"held-out share {held_out_share} is not from 0 to below 1", remedy="Try 0.01, one document in 100")
+        raise UserError(
+            f"held-out share {held_out_share} is not from 0 to below 1",
+            remedy="Try 0.01, one document in 100",
+        )
     source = _Source(documents_from)
-    with written_aside(out) as folder:
+    with written_aside(Path(out)) as folder:
         report = _Report(progress, source, started)
         if vocabulary is None:
-            sample = _vocabulary_sample(source, report)
-            tokenizer = train_vocabulary(sample, vocabulary_size, cased=cased)
+            tokenizer = train_vocabulary(_vocabulary_sample(source, report), vocabulary_size, cased=cased)
         else:
             tokenizer = load_vocabulary(Path(vocabulary), cased=cased)
         run = _Build(folder, tokenizer, held_out_share, language, report)
         for document in source:
             run.add(document)
-        counts = run.finish()
-        settings = {
-            "vocabulary": "learned" if vocabulary is None else "given",
-            "held_out_share": held_out_share,
-            "language": language,
-        }
-        statistics = _statistics(source.statistics, counts, run)
+        run.finish()
+        origin = "learned" if vocabulary is None else "given"
         manifest = run.writer.finish(
-            language=language, settings=settings, sources=source.described(), statistics=statistics
+            language=language,
+            settings={"vocabulary": origin, "held_out_share": held_out_share, "language": language},
+            sources=source.described(),
+            statistics=_statistics(source.statistics, run),
         )
     return BuildSummary(
-        path=out,
-        splits=counts,
+        path=Path(out),
+        splits=run.counts,
         files=len(source.files),
         bytes_read=source.statistics.bytes,
         seconds=time.perf_counter() - started,
@@ -161,10 +163,11 @@ def _document_hash(document: Document) -> int:
 
 
 def _vocabulary_sample(source: _Source, report: _Report) -> list[str]:
-    """Lines of documents drawn evenly from the whole text by their hash, at most `VOCABULARY_SAMPLE_CHARACTERS`.
+    """Lines of documents drawn evenly from the whole text by their hash, at most
+    `VOCABULARY_SAMPLE_CHARACTERS`.
 
-    Whenever the sample grows too large, the half of the documents with the larger hashes leaves it and no such document
-    enters it again: a sample that needs one pass and does not depend on the order of the files.
+    Whenever the sample grows too large, the half of the documents with the larger hashes leaves it and no
+    such document enters it again: a sample that needs one pass and does not depend on the order of the files.
     """
     limit = 1 << 64
     kept: list[tuple[int, int, list[str]]] = []
@@ -209,7 +212,7 @@ class _Build:
     def __post_init__(self) -> None:
         self.writer = StoreWriter(self.folder, self.tokenizer)
         self.encoder = SentenceEncoder(self.tokenizer)
-        self.unknown = self.tokenizer.token_to_id(UNKNOWN)
+        self.unknown = special_tokens(self.tokenizer).unknown
         self.counts = {"train": SplitCounts(), "held_out": SplitCounts()}
         self.spare: _Encoded | None = None
 
@@ -239,7 +242,7 @@ class _Build:
         self.report("tokens", documents=sum(counts.documents for counts in self.counts.values()), tokens=self.tokens)
 
     def _place(self, document: _Encoded) -> None:
-        """Sends a document to its split, keeping back the one with the smallest hash while nothing is held out."""
+        """Sends a document to its split, keeping back the one of smallest hash while none is held out."""
         if document.key < self.held_out_share * 2**64:
             self._write("held_out", document)
         elif self.counts["held_out"].documents or self.held_out_share == 0:
@@ -262,7 +265,7 @@ class _Build:
         counts.tokens += sum(map(len, document.sentences))
         self.unknown_tokens += sum(ids.count(self.unknown) for ids in document.sentences)
 
-    def finish(self) -> dict[str, SplitCounts]:
+    def finish(self) -> None:
         """Writes what is still held; of two documents or more one is held out, unless none was wanted."""
         self._encode_batch()
         if self.spare is not None:
@@ -275,21 +278,20 @@ class _Build:
                 f"all {self.counts['held_out'].documents:,} documents were held out",
                 remedy=f"Choose a smaller held-out share than {self.held_out_share}",
             )
-        return self.counts
 
     def _check_unknown(self) -> None:
         if self.unknown_share > MOST_UNKNOWN_SHARE:
             raise UserError(
                 f"{self.unknown_share:.0%} of the text is unknown to the vocabulary",
-                remedy="Bring a vocabulary of the text's language, or leave it out to learn one from the text",
+                remedy="Bring a vocabulary of the text's language, or leave it out to learn one",
             )
 
 
-def _statistics(read: ReadStatistics, counts: dict[str, SplitCounts], run: _Build) -> dict[str, Any]:
+def _statistics(read: ReadStatistics, run: _Build) -> dict[str, Any]:
     return {
         "bytes": read.bytes,
         "lines": read.lines,
-        "words": {name: split.words for name, split in counts.items()},
+        "words": {name: split.words for name, split in run.counts.items()},
         "unknown_tokens": run.unknown_tokens,
         "replaced_bytes": read.replaced_bytes,
         "cut_lines": read.cut_lines,

@@ -1,4 +1,4 @@
-"""Plain and compressed files as one kind of byte stream, known by their first bytes rather than their names."""
+"""Plain and compressed files as one kind of byte stream, known by their first bytes, not by name."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, BinaryIO]]:
     """Opens a file as (decompressed stream, the file itself, whose place tells how much of it was used).
 
     Raises:
-        UserError: the file cannot be read, is damaged, or is of a kind that holds no plain text. Errors met while the
-            caller reads inside the `with` block are turned into the same.
+        UserError: the file cannot be read, is damaged, or is of a kind that holds no plain text. Errors met
+            while the caller reads inside the `with` block are turned into the same.
     """
     try:
         with file.open("rb") as raw:
@@ -55,7 +55,9 @@ def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, BinaryIO]]:
         # bz2 and pyarrow report damage as a plain OSError; the system's own errors carry a number.
         if error.errno is None:
             raise _damaged(file, error) from error
-        raise UserError(f"{file} cannot be read ({error.strerror})", remedy="Check the file and its permissions") from error
+        raise UserError(
+            f"{file} cannot be read ({error.strerror})", remedy="Check the file and its permissions"
+        ) from error
 
 
 def read_blocks(stream: ByteStream) -> Iterator[bytes]:
@@ -73,7 +75,7 @@ def read_blocks(stream: ByteStream) -> Iterator[bytes]:
 
 
 def refuse_other_formats(file: Path, start: bytes) -> None:
-    """Raises UserError where the first (decompressed) bytes are those of a well-known format that is not text."""
+    """Raises UserError where the first (decompressed) bytes are those of a format that is not text."""
     for magic, kind in _NOT_TEXT.items():
         if start.startswith(magic):
             raise UserError(f"{file} is {kind}, not plain text", remedy="Convert it to plain text in UTF-8 first")
@@ -94,7 +96,7 @@ def _decompressed(file: Path, start: bytes, raw: BinaryIO) -> ByteStream:
 
 
 def _open_as(suffix: str, raw: BinaryIO) -> ByteStream:
-    # The three of the standard library read files of many streams, as parallel compressors write them, to the end.
+    # All of them read files of several streams, as parallel compressors write them, to the end.
     if suffix == ".gz":
         return cast(ByteStream, gzip.GzipFile(fileobj=raw))
     if suffix == ".bz2":

@@ -16,10 +16,10 @@ _REMEMBERED_CHARACTERS = 32
 class SentenceEncoder:
     """The ids of sentences, exactly as the tokenizer gives them, without special tokens.
 
-    BERT's normaliser and pre-tokenizer never look across white space, so the ids of a sentence are those of its words
-    in a row, and text repeats its words: remembering them is several times faster than encoding every sentence.
-    Tokenizers with other rules encode whole sentences. Special tokens written out in a sentence (`[MASK]`) become the
-    word pieces of their characters, never special ids.
+    BERT's normaliser and pre-tokenizer never look across white space, so the ids of a sentence are those of
+    its words in a row, and text repeats its words: remembering them is several times faster than encoding
+    every sentence. Tokenizers with other rules encode whole sentences. Special tokens written out in a
+    sentence (`[MASK]`) become the word pieces of their characters, never special ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -22,12 +22,16 @@ def written_aside(out: Path) -> Iterator[Path]:
         UserError: `out` exists already, or its place cannot be written to.
     """
     if out.exists() or out.is_symlink():
-        raise UserError(f"{out} exists already", remedy="Choose another folder or remove it first; nothing is overwritten")
+        raise UserError(
+            f"{out} exists already", remedy="Choose another folder or remove it first; nothing is overwritten"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to") from error
+        raise UserError(
+            f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to"
+        ) from error
     try:
         yield aside
         # mkdtemp makes folders for the owner alone; a store has the permissions of any new folder.
@@ -35,7 +39,9 @@ def written_aside(out: Path) -> Iterator[Path]:
         aside.rename(out)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(f"{out} cannot be written ({error})", remedy="Check the disk's free space and permissions") from error
+        raise UserError(
+            f"{out} cannot be written ({error})", remedy="Check the disk's free space and permissions"
+        ) from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -12,9 +12,12 @@ LEAST_COMMON_SHARE = 0.2
 
 # Words that English cannot do without; code, tables and lists of names have few of them.
 _COMMON_WORDS = frozenset(
-    "a all also an and any are as at be been but by can do does each either for from given has have how if in into is"
-    " it its like may must no not of on one only or other same should so some such than that the their them then there"
-    " these they this to two use used using was we when where whether which while will with would you your".split()
+    """
+    a all also an and any are as at be been but by can do does each either for from given has have how if in
+    into is it its like may must no not of on one only or other same should so some such than that the their
+    them then there these they this to two use used using was we when where whether which while will with
+    would you your
+    """.split()  # noqa: SIM905
 )
 
 _ITEM_START = re.compile(r"(?:[-*+•]|\(?(?:\d{1,2}|[a-z])[.)])\s+")
@@ -27,7 +30,10 @@ _RULED = re.compile(r"([-=~^\"'`+*#|_.])\1{2,}")
 
 _INLINE = (
     (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r"\1"),  # [text](address)
-    (re.compile(r"(?::[a-zA-Z:+-]+:)?`([^`<]*?)\s*<[^`>]*>`_{0,2}"), r"\1"),  # `text <address>`_, :ref:`text <place>`
+    (
+        re.compile(r"(?::[a-zA-Z:+-]+:)?`([^`<]*?)\s*<[^`>]*>`_{0,2}"),
+        r"\1",
+    ),  # `text <address>`_, :ref:`text <place>`
     (re.compile(r":[a-zA-Z:+-]+:`[~.]?(?:\w+\.)*(\w+)(?:\(\))?`"), r"\1"),  # :class:`~package.Name`
     (re.compile(r":[a-zA-Z:+-]+:`([^`]*)`"), r"\1"),
     (re.compile(r"`{1,3}[~.]?([^`]*)`{1,3}_{0,2}"), r"\1"),
@@ -69,7 +75,7 @@ def is_prose(paragraph: str) -> bool:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Runs of lines that belong together, joined: parted at blank lines, list items, directives and indentation."""
+    """Runs of lines that belong together, joined: parted at blank lines, list items and indentation."""
     lines: list[str] = []
     indent = 0
     literal_indent: int | None = None  # a literal block goes on while lines are indented deeper than this

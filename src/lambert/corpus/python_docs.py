@@ -19,16 +19,37 @@ from pathlib import Path
 from lambert.corpus.prose import prose_paragraphs
 from lambert.corpus.sources import Document
 
-# The dependencies of lambert and of those, as top-level packages, those with most prose first; a package that is not
-# installed is left out.
-PACKAGES = ("torch", "numpy", "matplotlib", "networkx", "sympy", "pyarrow", "tyro", "rich", "tokenizers", "jinja2", "fsspec")
+# The dependencies of lambert and of those, as top-level packages, those with most prose first; a package that
+# is not installed is left out.
+PACKAGES = (
+    "torch",
+    "numpy",
+    "matplotlib",
+    "networkx",
+    "sympy",
+    "pyarrow",
+    "tyro",
+    "rich",
+    "tokenizers",
+    "jinja2",
+    "fsspec",
+)
 
 TEXT_LIMIT_BYTES = 12_000_000
 # Generated tables and test data make the largest files; there is no prose in them worth the time to parse.
 _FILE_LIMIT_BYTES = 1_500_000
 _LEAST_TEXT_BYTES = 500
 _LEAST_TEXT_SHARE = 0.15
-_LEFT_OUT_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"}
+_LEFT_OUT_FOLDERS = {
+    "test",
+    "tests",
+    "testing",
+    "idle_test",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "_vendor",
+}
 _LEFT_OUT_FOLDERS |= {"lib2to3", "encodings", "pydoc_data", "turtledemo", "_inductor"}
 
 
@@ -37,9 +58,11 @@ def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES) -> Iterator[Documen
     seen: set[str] = set()
     taken = 0
     for source, texts in _sources():
-        paragraphs = [line for text in texts for line in prose_paragraphs(text) if not (line in seen or seen.add(line))]
+        candidates = dict.fromkeys(line for text in texts for line in prose_paragraphs(text))
+        paragraphs = [line for line in candidates if line not in seen]
         if not paragraphs:
             continue
+        seen.update(paragraphs)
         yield Document(source, paragraphs)
         taken += sum(len(line.encode()) + 1 for line in paragraphs)
         if taken >= limit_bytes:
@@ -88,7 +111,8 @@ def _python_files(root: Path) -> Iterator[Path]:
 def _texts_of(file: Path) -> list[str]:
     """The docstrings of a source file, in the order of its lines."""
     source = file.read_bytes()
-    # Strings are seldom in single triple quotes; parsing is what takes the time, so files of little text are spared it.
+    # Strings are seldom in single triple quotes; parsing is what takes the time, so files of little text are
+    # spared it.
     quoted = sum(map(len, source.split(b'"""')[1::2]))
     if quoted < max(_LEAST_TEXT_BYTES, _LEAST_TEXT_SHARE * len(source)):
         return []
@@ -98,7 +122,7 @@ def _texts_of(file: Path) -> list[str]:
 
 
 def _collect(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, texts: list[str]) -> None:
-    """Appends the docstrings of a module, class or function and of those within, and texts that a call attaches."""
+    """Appends the docstrings of a module, class or function, of those within, and those a call attaches."""
     for statement in node.body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _collect(statement, texts)
@@ -106,12 +130,15 @@ def _collect(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFuncti
             value = statement.value
             # Functions written in C get their docstring as an argument of a call.
             arguments = value.args if isinstance(value, ast.Call) else [value]
-            texts += [item.value for item in arguments if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+            texts += [
+                item.value for item in arguments if isinstance(item, ast.Constant) and isinstance(item.value, str)
+            ]
 
 
 def _parse(source: bytes) -> ast.Module:
     """The syntax tree, empty where this Python cannot parse the source."""
-    # A syntax tree is very many objects and no cycles: collecting garbage meanwhile takes longer than the parsing.
+    # A syntax tree is very many objects and no cycles: collecting garbage meanwhile takes longer than the
+    # parsing.
     collects_garbage = gc.isenabled()
     gc.disable()
     try:

@@ -1,18 +1,15 @@
-"""Text into sentences: sentencex's rules by language, within bounds on the length of what it is given and gives back."""
+"""Text into sentences: sentencex's rules by language, within bounds on the length of a sentence."""
 
 from __future__ import annotations
 
-import re
-
 import sentencex
 
-# On text without spaces sentencex takes time quadratic in the length of what it is given: short calls keep it linear.
+# On text without spaces sentencex takes time quadratic in the length of what it is given: short calls keep it
+# linear.
 SEGMENT_CHARACTERS = 4_000
-# Text without full stops (transcripts, lists) would be one endless sentence, of which a training sequence could use
-# only the beginning. About 500 WordPieces of English.
+# Text without full stops (transcripts, lists) would be one endless sentence, of which a training sequence
+# could use only the beginning. About 500 WordPieces of English.
 SENTENCE_CHARACTERS = 2_000
-
-_SPACES = re.compile(r"\s+")
 
 
 def split_sentences(text: str, language: str = "en") -> list[str]:
@@ -23,9 +20,9 @@ def split_sentences(text: str, language: str = "en") -> list[str]:
 
     Args:
         text: one paragraph without line breaks.
-        language: code of two or three letters; it chooses the list of abbreviations. Unknown codes get English rules.
+        language: code of two or three letters; it chooses the list of abbreviations.
     """
-    text = _SPACES.sub(" ", text).strip()
+    text = " ".join(text.split())
     sentences: list[str] = []
     while len(text) > SEGMENT_CHARACTERS:
         head, text = _cut(text, SEGMENT_CHARACTERS)
@@ -53,6 +50,6 @@ def _bounded(sentence: str) -> list[str]:
 
 
 def _cut(text: str, limit: int) -> tuple[str, str]:
-    """(the first part, of at most `limit` characters and ending after a space where there is one, the rest)."""
+    """(at most `limit` characters, ending after a space where there is one, and the rest)."""
     place = text.rfind(" ", 0, limit) + 1 or limit
     return text[:place], text[place:]

@@ -1,8 +1,8 @@
 """Text files, plain or compressed, as a stream of documents in bounded memory.
 
-A document is a run of lines that are not blank; a blank line or the end of a file ends it. Each line is one paragraph
-or one sentence. Whatever the input looks like, no line is held beyond `LINE_LIMIT_BYTES` and no document beyond
-`DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
+A document is a run of lines that are not blank; a blank line or the end of a file ends it. Each line is one
+paragraph or one sentence. Whatever the input looks like, no line is held beyond `LINE_LIMIT_BYTES` and no
+document beyond `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ReadStatistics:
 def find_files(paths: Sequence[Path]) -> list[Path]:
     """The text files among files and folders, sorted by path within each folder, each file once.
 
-    A file named outright is taken whatever it is called; in folders (searched to any depth, hidden entries left out)
-    only `.txt`, `.txt.gz`, `.txt.bz2`, `.txt.xz` and `.txt.zst` that are not empty.
+    A file named outright is taken whatever it is called; in folders (searched to any depth, hidden entries
+    left out) only `.txt`, `.txt.gz`, `.txt.bz2`, `.txt.xz` and `.txt.zst` that are not empty.
 
     Raises:
         UserError: a path does not exist or cannot be read, a named file is empty, or a folder holds no text.
@@ -201,7 +201,7 @@ class TextReader:
 
 
 def _cut(raw: bytes) -> tuple[list[bytes], bytes]:
-    """(pieces of at most `LINE_LIMIT_BYTES`, what is left); the left edge alone decides where the cuts fall."""
+    """(pieces of at most `LINE_LIMIT_BYTES`, what is left); what follows does not move the cuts."""
     pieces: list[bytes] = []
     while len(raw) > LINE_LIMIT_BYTES:
         place = _cut_place(raw)
@@ -211,7 +211,7 @@ def _cut(raw: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _cut_place(raw: bytes) -> int:
-    """The last white space or Chinese full stop of the first `LINE_LIMIT_BYTES`, else the last whole character."""
+    """After the last white space or Chinese full stop within the limit, else the last whole character."""
     head = raw[:LINE_LIMIT_BYTES]
     place = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
     if place == 0 and _CHINESE_FULL_STOP in head:

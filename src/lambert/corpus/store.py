@@ -5,8 +5,8 @@
     train-00000.arrow ...    one row a document, column `sentences`: list<list<uint16 or uint32>> of token ids
     held_out-00000.arrow ...
 
-Each shard is an Arrow IPC file of one record batch, so its tokens lie in one piece. Ids are of text only: no `[CLS]`,
-no `[SEP]`. One store serves every sequence length.
+Each shard is an Arrow IPC file of one record batch, so its tokens lie in one piece. Ids are of text only: no
+`[CLS]`, no `[SEP]`. One store serves every sequence length.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def sha256_of_file(file: Path) -> str:
 
 
 class _Shard:
-    """One memory-mapped Arrow file: `tokens` [tokens], `sentence_offsets` [sentences+1], `document_offsets` [documents+1]."""
+    """One memory-mapped Arrow file.
+
+    tokens [tokens], sentence_offsets [sentences+1], document_offsets [documents+1]; offsets are int32.
+    """
 
     def __init__(self, file: Path, entry: dict[str, Any], data_type: str) -> None:
         try:
@@ -92,10 +95,10 @@ class Split:
         return _joined([shard.sentence_offsets for shard in self._shards])
 
     def tokens(self, start: int, stop: int) -> TokenArray:
-        """Token ids [stop - start], read-only and without a copy where they lie in one shard, as nearly always."""
+        """Token ids [stop - start], read-only; a copy only where they lie in two shards."""
         assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
         if start == stop:
-            return np.empty(0, self.corpus.manifest["token_type"])
+            return self._shards[0].tokens[:0] if self._shards else np.empty(0, np.uint16)
         first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
         begin = int(self._first_tokens[first])
         if stop <= self._first_tokens[first + 1]:
@@ -105,7 +108,8 @@ class Split:
             begin, end = int(self._first_tokens[first]), int(self._first_tokens[first + 1])
             parts.append(self._shards[first].tokens[start - begin : min(stop, end) - begin])
             start, first = min(stop, end), first + 1
-        return np.concatenate(parts)
+        joined: TokenArray = np.concatenate(parts)  # type: ignore[assignment]
+        return joined
 
     def token_counts(self) -> npt.NDArray[np.int64]:
         """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
@@ -121,7 +125,7 @@ class Split:
 
 
 class Corpus:
-    """A token store, opened for reading. Opening maps nothing and hashes nothing; `verify` reads everything."""
+    """A token store, opened for reading. Opening is quick; `verify` reads everything."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -134,7 +138,8 @@ class Corpus:
         """Opens a store written by `build_corpus`.
 
         Raises:
-            UserError: there is no store, it is of another format version, or its files do not fit its manifest.
+            UserError: there is no store, it is of another format version, or its files do not fit
+                its manifest.
         """
         path = Path(path)
         corpus = cls(path, read_manifest(path))
@@ -211,10 +216,13 @@ _SHARD_FIELDS: dict[str, type] = {
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The checked manifest of the store at `path`; UserError when it is missing, damaged or of another version."""
+    """The checked manifest of the store at `path`; UserError when it is missing, damaged or too new."""
     file = path / MANIFEST_NAME
     if not file.is_file():
-        raise UserError(f"{path} is not a prepared corpus: it has no {MANIFEST_NAME}", remedy="Make one with lambert prepare")
+        raise UserError(
+            f"{path} is not a prepared corpus: it has no {MANIFEST_NAME}",
+            remedy="Make one with lambert prepare",
+        )
     try:
         manifest = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -223,7 +231,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(file, "it has no format_version")
     if manifest["format_version"] != FORMAT_VERSION:
         raise UserError(
-            f"{path} has store format {manifest['format_version']}, this version of lambert reads {FORMAT_VERSION}",
+            f"{path} has store format {manifest['format_version']}, this lambert reads {FORMAT_VERSION}",
             remedy="Prepare the corpus again with this version",
         )
     _check_fields(file, manifest, _FIELDS)
@@ -248,7 +256,9 @@ def _check_size(file: Path, size: int) -> None:
 
 
 def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(f"corpus file {file} cannot be used: {reason}", remedy="Prepare the corpus again into a new folder")
+    return UserError(
+        f"corpus file {file} cannot be used: {reason}", remedy="Prepare the corpus again into a new folder"
+    )
 
 
 def _offsets(counts: list[int]) -> npt.NDArray[np.int64]:

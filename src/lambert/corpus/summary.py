@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build has come; `total_bytes` and `done_bytes` are of the files as stored, total None if unknown."""
+    """How far a build has come; bytes are of the files as stored, the total None if unknown."""
 
     stage: str  # "vocabulary" (first pass, only when one is learned) or "tokens"
     done_bytes: int
@@ -31,7 +31,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What was read and written. `splits` has the keys `train` and `held_out`; bytes are of decompressed text."""
+    """What was read and written; `splits` has the keys `train` and `held_out`, bytes are decompressed."""
 
     path: Path
     splits: dict[str, SplitCounts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from lambert.errors import UserError
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
 
-# The rarest characters, together this share of a text, get no entry of their own when a vocabulary is learned.
+# The rarest characters, together this share of a text, get no entry of their own when a vocabulary is
+# learned.
 RARE_CHARACTER_SHARE = 1e-4
 LEAST_VOCABULARY_SIZE = 100
 
@@ -45,9 +45,10 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     Raises:
         UserError: the vocabulary lacks one.
     """
-    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
-    missing = [token for token, number in zip(SPECIAL, ids, strict=True) if number is None]
-    if missing:
+    found: dict[str, int | None] = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    ids = [number for number in found.values() if number is not None]
+    if len(ids) < len(SPECIAL):
+        missing = [token for token, number in found.items() if number is None]
         raise UserError(
             f"the vocabulary lacks {', '.join(missing)}",
             remedy=f"Take a BERT vocabulary: it has the entries {', '.join(SPECIAL)}",
@@ -64,10 +65,11 @@ def is_cased(tokenizer: Tokenizer) -> bool:
 def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokenizer:
     """Learns a WordPiece vocabulary of at most `size` entries.
 
-    The same texts give the same vocabulary, in whatever process and however many threads. The library's trainer breaks
-    ties by the ids of the pieces, and gives the `##` pieces ids in the order of a hash table: they are handed to it in
-    sorted order beforehand. So every letter has an entry as a beginning and as a continuation, and no word made of
-    known letters is unknown. The entries are then sorted: special tokens, single characters, words, continuations.
+    The same texts give the same vocabulary, in whatever process and however many threads. The library's
+    trainer breaks ties by the ids of the pieces, and gives the `##` pieces ids in the order of a hash table:
+    they are handed to it in sorted order beforehand. So every letter has an entry as a beginning and as a
+    continuation, and no word made of known letters is unknown. The entries are then sorted: special tokens,
+    single characters, words, continuations.
 
     Args:
         texts: lines of text; they are kept in memory, so the caller bounds them.
@@ -85,7 +87,7 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     least = max(LEAST_VOCABULARY_SIZE, len(first))
     if size < least:
         raise UserError(
-            f"a vocabulary of {size:,} entries is too small: this text needs at least {least:,} for its characters",
+            f"a vocabulary of {size:,} entries is too small: the characters of this text need {least:,}",
             remedy="Choose a larger --vocab-size; 30,522 is BERT's own",
         )
     learner = Tokenizer(WordPiece({}, unk_token=UNKNOWN))
@@ -105,7 +107,7 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
 
 
 def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
-    """(letters, signs that always stand alone): the commonest characters that make up all but the rarest share."""
+    """(letters, signs that always stand alone): the commonest characters, which make up nearly all."""
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(normalizer.normalize_str(line))
@@ -133,14 +135,14 @@ _CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, st
 
 
 def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
-    """Loads `vocab.txt` (one entry a line, the line number is the id), `tokenizer.json`, or a folder with either.
+    """Loads `vocab.txt` (an entry a line, its place is its id), `tokenizer.json` or a folder with either.
 
-    `cased` is how a bare `vocab.txt` is to be read; a `tokenizer.json`, or a `tokenizer_config.json` beside the list,
-    knows better and wins, but cannot fulfil `cased=True` if it was made for small letters.
+    `cased` is how a bare `vocab.txt` is to be read; a `tokenizer.json`, or a `tokenizer_config.json` beside
+    the list, knows better and wins, but cannot fulfil `cased=True` if it was made for small letters.
 
     Raises:
-        UserError: the file is missing or is no WordPiece vocabulary, an entry occurs twice, a special token is missing,
-            or the vocabulary and `cased` contradict each other.
+        UserError: the file is missing or is no WordPiece vocabulary, an entry occurs twice, a special token
+            is missing, or the vocabulary and `cased` contradict each other.
     """
     path = Path(path)
     file = _vocabulary_file(path)
@@ -203,7 +205,9 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
         )
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
-        raise UserError(f"the ids in {file} are not 0 to {len(ids) - 1:,}, each once", remedy="Bring a whole vocabulary")
+        raise UserError(
+            f"the ids in {file} are not 0 to {len(ids) - 1:,}, each once", remedy="Bring a whole vocabulary"
+        )
     # Published files often carry the truncation and padding of the last program that used them.
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -219,7 +223,7 @@ def _configured_case(folder: Path) -> bool | None:
 
 
 def _check_case(file: Path, entries: list[str], *, cased: bool) -> None:
-    """Stops a cased list being read as uncased and the reverse: half the text would silently become `[UNK]`."""
+    """Stops a cased list being read as uncased and the reverse, which makes words `[UNK]` silently."""
     capitals = sum(entry != entry.lower() for entry in entries if entry not in SPECIAL and entry[:1] != "[")
     if not cased and capitals > len(entries) // 20:
         raise UserError(f"{file} has {capitals:,} entries with capital letters", remedy="Say that it is --cased")
@@ -255,7 +259,7 @@ def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, from which `transformers` makes the same ids."""
+    """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; `transformers` gives the same ids."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     text = "".join(f"{entry}\n" for entry in entries_by_id(tokenizer))

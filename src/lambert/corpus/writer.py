@@ -32,8 +32,8 @@ class _Growing:
 class StoreWriter:
     """Collects documents of token ids into shards of a folder, and describes them in a manifest at the end.
 
-    The folder is not a store before `finish` has written its manifest: the caller makes the folder beside its final
-    place and renames it afterwards.
+    The folder is not a store before `finish` has written its manifest: the caller makes the folder beside its
+    final place and renames it afterwards.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, *, shard_tokens: int = SHARD_TOKENS) -> None:
@@ -81,7 +81,12 @@ class StoreWriter:
         self._growing[split] = _Growing(growing.tokens.typecode)
 
     def finish(
-        self, *, language: str, settings: dict[str, Any], sources: list[dict[str, Any]], statistics: dict[str, Any]
+        self,
+        *,
+        language: str,
+        settings: dict[str, Any],
+        sources: list[dict[str, Any]],
+        statistics: dict[str, Any],
     ) -> dict[str, Any]:
         """Writes what is left and, last, the manifest, which it returns."""
         for split in SPLITS:

@@ -44,9 +44,7 @@ class BertConfig:
     def __post_init__(self) -> None:
         for field in ("vocabulary_size", "layers", "hidden_size", "attention_heads", "feed_forward_size"):
             if getattr(self, field) < 1:
-                raise UserError(
-                    f"model {field} = {getattr(self, field)}", remedy="Give a whole number from 1"
-                )
+                raise UserError(f"model {field} = {getattr(self, field)}", remedy="Give a whole number from 1")
         if self.hidden_size % self.attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}",

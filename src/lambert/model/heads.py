@@ -85,9 +85,7 @@ class BertForQuestionAnswering(nn.Module):
         self.span_head = nn.Linear(config.hidden_size, 2)
         initialise(self, config)
 
-    def forward(
-        self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Start and end scores, each [B, S]; inputs as in `BertForPreTraining.forward`."""
         scores = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
         start, end = scores.unbind(-1)

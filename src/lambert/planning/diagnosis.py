@@ -213,23 +213,17 @@ def _memory_and_disk(hardware: Hardware) -> Iterator[Finding]:
         yield Finding("ok", "memory: this system does not tell")
     else:
         left = total if available is None else available
-        text = f"memory: {total / GIB:.1f} GiB" + (
-            f", {available / GIB:.1f} free" if available is not None else ""
-        )
+        text = f"memory: {total / GIB:.1f} GiB" + (f", {available / GIB:.1f} free" if available is not None else "")
         if left < MEMORY_ENOUGH_BYTES:
             yield Finding("warning", text, "Train a small model (tiny, mini, small) or close other programs")
         else:
             yield Finding("ok", text)
     text = f"disk: {hardware.disk_free_bytes / GIB:.1f} GiB free at {hardware.disk}"
     if not hardware.disk_writable:
-        yield Finding(
-            "problem", f"{hardware.disk} cannot be written to", "Choose another folder with --folder"
-        )
+        yield Finding("problem", f"{hardware.disk} cannot be written to", "Choose another folder with --folder")
     elif hardware.disk_free_bytes < DISK_LOWEST_BYTES:
         yield Finding("problem", text, "Free some space, or look at another folder with --folder")
     elif hardware.disk_free_bytes < DISK_ENOUGH_BYTES:
-        yield Finding(
-            "warning", text, "Free some space before a long run: checkpoints of large models need it"
-        )
+        yield Finding("warning", text, "Free some space before a long run: checkpoints of large models need it")
     else:
         yield Finding("ok", text)

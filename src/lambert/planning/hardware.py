@@ -154,9 +154,7 @@ def inspect_hardware(folder: Path = Path("."), probes: Probes | None = None) -> 
     probes = probes or real_probes()
     logical, schedulable = probes.cores()
     processor_text = probes.read("/proc/cpuinfo") or ""
-    flags = set(
-        re.findall(r"\S+", " ".join(re.findall(r"^flags\s*:(.*)$", processor_text, re.MULTILINE)[:1]))
-    )
+    flags = set(re.findall(r"\S+", " ".join(re.findall(r"^flags\s*:(.*)$", processor_text, re.MULTILINE)[:1])))
     total, available = _memory_bytes(probes)
     disk = _nearest_existing(folder)
     free_bytes, writable = probes.disk(disk)
@@ -292,9 +290,7 @@ def read_torch() -> TorchFacts:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
-    devices = (
-        [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if usable else []
-    )
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if usable else []
     return TorchFacts(
         version=torch.__version__,
         cuda=torch.version.cuda,

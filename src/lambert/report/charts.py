@@ -65,8 +65,8 @@ def loss_chart(runs: Sequence[Run], name: str = "loss") -> Chart | None:
     """Masked-word loss, held-out evaluations and the unigram loss."""
     return _chart(
         runs, name, "masked_word_loss", "Masked-word loss", "nats per masked word",
-        "Lower is better. {raw}Dots are measured on held-out text; the dashed line is what guessing from word"
-        " frequencies alone would reach.",
+        "Lower is better.",
+        " Dots are measured on held-out text; the dashed line is what guessing from word frequencies alone reaches.",
         evaluated=lambda e: (e.masked_word_loss, e.unigram_loss), reference="guessing from word frequencies",
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def accuracy_chart(runs: Sequence[Run]) -> Chart | None:
     """Masked-word accuracy with that of always guessing the commonest word."""
     return _chart(
         runs, "accuracy", "masked_word_accuracy", "Masked-word accuracy", "masked words guessed right",
-        "Higher is better. Dots: on held-out text; dashed: always guessing the commonest word.",
+        "Higher is better.", " Dots: on held-out text; dashed: always guessing the commonest word.",
         evaluated=lambda e: (e.masked_word_accuracy, e.unigram_accuracy),
         reference="commonest word", as_percent=True, from_zero=True,
     )  # fmt: skip
@@ -151,7 +151,8 @@ def sequences_seen(run: Run) -> Floats:
 
 
 def _chart(
-    runs: Sequence[Run], name: str, column: str, title: str, y_label: str, caption: str, *,
+    runs: Sequence[Run], name: str, column: str, title: str, y_label: str, caption: str,
+    held_out_caption: str = "", *,
     evaluated: Callable[..., tuple[float, float]] | None = None, reference: str = "", exact: bool = False,
     as_percent: bool = False, from_zero: bool = False, horizontal: float | None = None,
 ) -> Chart | None:  # fmt: skip
@@ -163,18 +164,15 @@ def _chart(
     if evaluated is not None:
         traces += _evaluation_traces(runs, evaluated, reference)
     if horizontal is not None:
-        traces.append(
-            Trace("horizontal", "muted", np.array([0.0]), np.array([horizontal]), "chance", dashed=True)
-        )
+        traces.append(Trace("horizontal", "muted", np.array([0.0]), np.array([horizontal]), "chance", dashed=True))
     window = window_steps(len(runs[0].steps))
-    raw = (
-        f"The line averages {window} steps, the faint one is every step. "
-        if window > 1 and len(runs) == 1
-        else ""
-    )
+    if column == "masked_word_loss" and window > 1 and len(runs) == 1:
+        caption += f" The line averages {window} steps, the faint one is every step."
+    if any(trace.kind == "points" for trace in traces):
+        caption += held_out_caption
     marks = {phase_marks(run) for run in runs}
     return Chart(
-        name, title, caption.format(raw=raw), y_label, tuple(traces), marks.pop() if len(marks) == 1 else (),
+        name, title, caption, y_label, tuple(traces), marks.pop() if len(marks) == 1 else (),
         as_percent=as_percent, from_zero=from_zero,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_WINDOWS_PER_RUN = 60  # a smoothed line keeps about this many independent points
+_WINDOWS_PER_RUN = 40  # a smoothed line keeps about this many independent points
 _LEAST_STEPS_TO_SMOOTH = 60
 
 

@@ -49,10 +49,13 @@ def command(recipe: Mapping[str, object]) -> str | None:
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested tables as dotted names with their values as text."""
+    """Nested tables as dotted names and text; a table with a `value` is that value with its reasons."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "value" in value and not any(isinstance(v, dict) for v in value.values()):
+            reasons = "; ".join(inline(reason) for key, reason in value.items() if key != "value")
+            rows.append((f"{prefix}{name}", inline(value["value"]) + (f" ({reasons})" if reasons else "")))
+        elif isinstance(value, dict):
             rows += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             for place, item in enumerate(value, start=1):
@@ -89,7 +92,7 @@ def inline(value: object) -> str:
         return ", ".join(f"{name} {inline(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(inline(item) for item in value)
-    return str(value)
+    return str(value) or words.MISSING
 
 
 def mean_speed(run: Run, column: str) -> float:

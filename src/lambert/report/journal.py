@@ -105,9 +105,7 @@ def fill_of(record: Record) -> Fill:
     candidates = record.get("candidates")
     if not isinstance(record.get("text"), str) or not isinstance(candidates, list):
         raise ValueError("text or candidates missing")
-    pairs = [
-        (str(mapping(c).get("word", "")), float_or_nan(mapping(c).get("probability"))) for c in candidates
-    ]
+    pairs = [(str(mapping(c).get("word", "")), float_or_nan(mapping(c).get("probability"))) for c in candidates]
     return Fill(record["text"], tuple(pairs))
 
 

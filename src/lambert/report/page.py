@@ -45,15 +45,11 @@ def write_loss_curve(run: Path, out: Path) -> Path:
     if out.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"{out} is neither an SVG nor a PNG", remedy="Give a name that ends in .svg or .png")
     if not np.isfinite(read.series["masked_word_loss"]).any():
-        raise UserError(
-            f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge"
-        )
+        raise UserError(f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge")
     figure = loss_curve_figure(read)
     if out.suffix.lower() == ".png":
         return _write(out, png(figure))
-    return _write(
-        out, standing_svg(figure, f"Masked-word loss, {read.name}").encode("utf-8", errors="replace")
-    )
+    return _write(out, standing_svg(figure, f"Masked-word loss, {read.name}").encode("utf-8", errors="replace"))
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -97,11 +93,7 @@ def _summary(run: Run) -> str:
         what += f" with {words.large(parameters)} parameters"
     optimizer = run.header.get("optimizer")
     name = optimizer.get("name") if isinstance(optimizer, dict) else optimizer
-    how = (
-        f", pre-trained with {str(name).upper() if str(name).islower() else name}"
-        if name
-        else ", pre-trained"
-    )
+    how = f", pre-trained with {str(name).upper() if str(name).islower() else name}" if name else ", pre-trained"
     if len(run.phases) > 1:
         how += f" in {len(run.phases)} phases"
     return f"{what}{how}. {_ending(run)}"
@@ -207,9 +199,7 @@ def _again(run: Run) -> str:
     command = facts.command(run.recipe)
     report = f"lambert report {run.name} --out report.html"
     if command is None:
-        text = (
-            f"<p>{RECIPE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
-        )
+        text = f"<p>{RECIPE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
     else:
         text = (
             "<p>The same command on the same corpus resumes where the run stopped; with <code>--fresh</code>"
@@ -232,11 +222,7 @@ def _footer(runs: Sequence[Run]) -> str:
 
 def _moment(seconds: float | None) -> str:
     try:
-        return (
-            f"{datetime.fromtimestamp(seconds or 0, UTC):%Y-%m-%d %H:%M} UTC"
-            if seconds
-            else "at an unknown time"
-        )
+        return f"{datetime.fromtimestamp(seconds or 0, UTC):%Y-%m-%d %H:%M} UTC" if seconds else "at an unknown time"
     except (OverflowError, OSError, ValueError):
         return "at an unknown time"
 
@@ -248,9 +234,7 @@ def _writable(out: Path) -> Path:
     for above in out.parents:
         if above.exists():
             if not above.is_dir() or not os.access(above, os.W_OK):
-                raise UserError(
-                    f"{out} cannot be written, because of {above}", remedy="Give another file to write"
-                )
+                raise UserError(f"{out} cannot be written, because of {above}", remedy="Give another file to write")
             break
     return out
 
@@ -264,7 +248,5 @@ def _write(out: Path, content: bytes) -> Path:
         os.replace(aside, out)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{out} cannot be written ({error.strerror})", remedy="Give another file to write"
-        ) from None
+        raise UserError(f"{out} cannot be written ({error.strerror})", remedy="Give another file to write") from None
     return out

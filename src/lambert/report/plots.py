@@ -76,9 +76,7 @@ def loss_curve_figure(run: Run) -> Figure:
     figure.patch.set(visible=True, facecolor=light("paper"))
     with house_settings():
         left, top = size.margin / size.width, 1 - 42 / size.height
-        figure.text(
-            left, top, f"{chart.title}, {run.name}", fontsize=17, fontweight="bold", color=light("ink")
-        )
+        figure.text(left, top, f"{chart.title}, {run.name}", fontsize=17, fontweight="bold", color=light("ink"))
         figure.legend(
             handles=figure.axes[0].get_legend_handles_labels()[0],
             loc="upper left", bbox_to_anchor=(left - 0.006, 1 - 54 / size.height), ncols=3, frameon=False,
@@ -123,13 +121,11 @@ def _draw_trace(axes: Axes, trace: Trace, dot: int) -> None:
     colour, label = light(trace.colour), trace.label or "_"
     dashes = (0, (5, 3)) if trace.dashed else "-"
     if trace.kind in ("reference", "horizontal"):
-        axes.axhline(
-            float(trace.y[0]), color=colour, linewidth=1.5, linestyle=dashes, label=label, zorder=2.5
-        )
+        axes.axhline(float(trace.y[0]), color=colour, linewidth=1.5, linestyle=dashes, label=label, zorder=2.5)
     elif trace.kind == "points":
         axes.plot(
             trace.x, trace.y, "o", color=colour, markersize=dot, label=label, zorder=4, clip_on=True,
-            markeredgecolor=light("paper"), markeredgewidth=1.3,
+            markeredgecolor=light("paper"), markeredgewidth=1.3 if dot > 5 else 0.6,
         )  # fmt: skip
     elif trace.kind == "raw":
         axes.plot(trace.x, trace.y, "-", color=colour, linewidth=0.8, alpha=0.28, label=label, zorder=2)

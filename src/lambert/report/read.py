@@ -106,9 +106,7 @@ class _Journal:
                 phase = phase_of(record)
                 self.phases[phase.number] = phase
             case "step":
-                self.steps[whole(record, "step")] = tuple(
-                    float_or_nan(record.get(name)) for name in STEP_FIELDS
-                )
+                self.steps[whole(record, "step")] = tuple(float_or_nan(record.get(name)) for name in STEP_FIELDS)
             case "trust_ratios":
                 ratios = mapping(record.get("trust_ratios"))
                 self.trust_ratios[whole(record, "step")] = {
@@ -136,9 +134,7 @@ def read_run(folder: Path) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(
-            f"there is no run folder {folder}", remedy="Give the folder that a run wrote (its --out)"
-        )
+        raise UserError(f"there is no run folder {folder}", remedy="Give the folder that a run wrote (its --out)")
     journal, bad_lines = _read_journal(folder / JOURNAL)
     if not journal.steps:
         raise UserError(
@@ -169,17 +165,20 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
-    journal, bad_lines = _Journal(), []
+    journal = _Journal()
+    bad_lines: list[int] = []
     try:
         with path.open("rb") as lines:
             for line_number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 record = parse_line(line)
+                if record is not None and record["event"] == "run" and bad_lines[-1:] == [line_number - 1]:
+                    bad_lines.pop()  # half a line, left by a killed run and ended by the one that resumes
                 try:
                     if record is not None:
                         journal.add(record)
-                    elif line.endswith(b"\n"):  # without it: the half line of a killed run
+                    elif line.endswith(b"\n"):  # without it: the half line of a run just killed
                         bad_lines.append(line_number)
                 except ValueError:
                     bad_lines.append(line_number)

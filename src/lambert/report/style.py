@@ -68,7 +68,7 @@ th{font-weight:500;color:var(--muted)}
 thead th{font-size:.85rem;vertical-align:bottom;border-bottom-color:var(--rule)}
 td.number,th.number{text-align:right;white-space:nowrap}
 td.number:last-child,th.number:last-child{padding-right:.2rem}
-td:first-child{min-width:6.5rem}
+td:not(.number){min-width:7.5rem}
 .scroll+.columns{margin-top:1.8rem}
 .settings th{width:42%;overflow-wrap:anywhere}
 .settings td{overflow-wrap:anywhere}

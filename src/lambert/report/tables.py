@@ -28,9 +28,7 @@ def tiles(run: Run) -> str:
         entries.append(("Last training loss", words.loss(last), "masked words; no held-out evaluation"))
     seconds = run.training_seconds
     sequences = float(sequences_seen(run)[-1])
-    beside = f"{words.count(run.steps[-1])} steps" + (
-        f", {words.large(sequences)} sequences" if sequences else ""
-    )
+    beside = f"{words.count(run.steps[-1])} steps" + (f", {words.large(sequences)} sequences" if sequences else "")
     entries.append(("Training time", words.duration(seconds), beside))
     speed = mean_speed(run, "tokens_per_second")
     if np.isfinite(speed):
@@ -59,9 +57,7 @@ def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
     times = words.times(final.masked_word_accuracy, final.unigram_accuracy)
     beside = f"always the commonest word: {words.percent(final.unigram_accuracy)}"
     if times:
-        beside = (
-            f"{times} that of always guessing the commonest word ({words.percent(final.unigram_accuracy)})"
-        )
+        beside = f"{times} that of always guessing the commonest word ({words.percent(final.unigram_accuracy)})"
     known = np.isfinite(final.unigram_accuracy)
     return (
         "Held-out accuracy",
@@ -170,29 +166,28 @@ def differences(runs: Sequence[Run]) -> str:
         values = [table.get(name, words.MISSING) for table in settings]
         if len(set(values)) > 1:
             rows.append([name, *values])
-    return (
-        _grid(["Setting", *(run.name for run in runs)], rows, texts=set(range(len(runs) + 1))) if rows else ""
-    )
+    return _grid(["Setting", *(run.name for run in runs)], rows, texts=set(range(len(runs) + 1))) if rows else ""
 
 
 def settings_tables(recipe: Mapping[str, object]) -> str:
     """recipe.toml as one table a section; `command` has a place of its own on the page."""
-    top = {name: value for name, value in recipe.items() if name != "command" and not isinstance(value, dict)}
-    sections = [("", top), *((name, value) for name, value in recipe.items() if isinstance(value, dict))]
+    top: dict[str, object] = {}
+    sections: list[tuple[str, Mapping[str, object]]] = [("", top)]
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            sections.append((name, value))
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            sections += [(f"{name} {place}", item) for place, item in enumerate(value, start=1)]
+        elif name != "command":
+            top[name] = value
     return "".join(settings(flat(section), caption=name) for name, section in sections if section)
 
 
 def settings(rows: Rows, caption: str = "") -> str:
     """Names and values, two columns."""
     heading = f"<caption>{escape(caption)}</caption>" if caption else ""
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows
-    )
-    return (
-        f'<div class="scroll"><table class="settings">{heading}<tbody>{body}</tbody></table></div>'
-        if body
-        else ""
-    )
+    body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    return f'<div class="scroll"><table class="settings">{heading}<tbody>{body}</tbody></table></div>' if body else ""
 
 
 def _grid(
@@ -208,9 +203,7 @@ def _grid(
     def cell(row: int, column: int, text: str) -> str:
         classes = ["number"] * (column not in texts) + ["best"] * ((row, column) in (best or ()))
         swatch = f'<span class="swatch" style="background:var(--{colour_of(row)})"></span>'
-        return (
-            f'<td class="{" ".join(classes)}">{swatch if swatches and column == 0 else ""}{escape(text)}</td>'
-        )
+        return f'<td class="{" ".join(classes)}">{swatch if swatches and column == 0 else ""}{escape(text)}</td>'
 
     titles = "".join(
         f'<th scope="col" class="{"" if column in texts else "number"}">{escape(title)}</th>'

@@ -60,6 +60,8 @@ class LiveState:
         """Takes one record in; one that lacks what it needs changes nothing."""
         match record["event"]:
             case "run":
+                if record.get("resumed_from_step") == 0:  # from the beginning: what was known is of another run
+                    self.phases, self.step, self.evaluation, self.checkpoint = {}, None, None, None
                 self.header, self.end = record, None
             case "phase":
                 try:

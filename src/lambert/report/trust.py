@@ -107,8 +107,9 @@ def trust_svg(run: Run, shown: HeatMap, *, wide: bool, name: str) -> str:
         axes.set_yticks(range(len(shown.rows)), [_label(row, wide) for row in shown.rows])
         axes.tick_params(axis="y", labelcolor=light("ink"), labelsize=min(font, row_height - 3.5))
         axes.set_xlabel("optimizer step", color=light("muted"), fontsize=font, labelpad=6)
-        for row, (before, after) in enumerate(pairwise(map(_block, shown.rows))):
-            if before != after:
+        blocks = [_block(row) for row in shown.rows]
+        for row, (before, after) in enumerate(pairwise(blocks)):
+            if before != after and len(set(blocks)) * 2 < len(blocks):
                 axes.axhline(row + 0.5, color=light("paper"), linewidth=2)
         for mark in phase_marks(run)[1:]:
             _mark(axes, mark)
@@ -140,9 +141,7 @@ def _mark(axes: Axes, mark: PhaseMark) -> None:
 def _colour_key(figure: Figure, size: Size, low: float, high: float) -> None:
     """A bar of the colours above the map, with the ratios they stand for."""
     width = min(300, size.width - size.left - size.right)
-    key = figure.add_axes(
-        (size.left / size.width, 1 - 44 / size.height, width / size.width, 11 / size.height)
-    )
+    key = figure.add_axes((size.left / size.width, 1 - 44 / size.height, width / size.width, 11 / size.height))
     key.imshow(colormaps[_COLOURS](np.linspace(0, 1, 128))[None, :, :], aspect="auto", extent=(0, 1, 0, 1))
     places = np.linspace(0, 1, 4)
     key.set_xticks(places, [words.number(low * (high / low) ** place, 2) for place in places])

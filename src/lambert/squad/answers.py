@@ -65,9 +65,7 @@ class AnswerCollector:
 
     def candidates(self, question: int) -> list[Candidate]:
         """The best answers to a question over all its windows, best first, each text once."""
-        ranked = sorted(
-            self._candidates.get(question, ()), key=lambda each: (-each.score, each.start, each.stop)
-        )
+        ranked = sorted(self._candidates.get(question, ()), key=lambda each: (-each.score, each.start, each.stop))
         by_text: dict[str, Candidate] = {}
         for candidate in ranked:
             by_text.setdefault(candidate.text, candidate)

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.model.huggingface import load_model
+from lambert.model.huggingface import load_model, read_config
 from lambert.squad.data import Question
-from lambert.squad.finetune import fine_tune, predict
+from lambert.squad.finetune import FineTuneSummary, Predictions, fine_tune, predict
 from lambert.squad.metric import score
 from lambert.squad.settings import FineTuneSettings, Progress
 
@@ -53,6 +53,8 @@ class SquadResult:
     learning_rate: float
     new_head: bool
     """Whether the span head started from random weights."""
+    random_weights: bool
+    """Whether the encoder did too."""
     settings: FineTuneSettings
     seeds: tuple[SeedResult, ...]
 
@@ -69,21 +71,19 @@ def model_folder(path: Path) -> Path:
     if exported.is_dir():
         return exported
     if (path / "journal.jsonl").exists() and not (path / "config.json").exists():
-        raise UserError(
-            f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint"
-        )
+        raise UserError(f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint")
     return path
 
 
 def load_for_questions(
-    path: Path, *, seed: int, cased: bool = False, dropout: float | None = None
+    path: Path, *, seed: int, cased: bool = False, random_weights: bool = False
 ) -> tuple[BertForQuestionAnswering, Tokenizer, bool]:
     """A folder's encoder with a span head, its tokenizer, and whether the head is new.
 
     Args:
-        seed: decides the start of a new head.
+        seed: decides the start of a new head, and of all weights with `random_weights`.
         cased: how to read a folder that has a bare `vocab.txt` and says nothing else.
-        dropout: overrides the folder's.
+        random_weights: take only the size and the vocabulary from the folder.
 
     Raises:
         UserError: the folder or something in it is missing, damaged or not a BERT.
@@ -92,8 +92,10 @@ def load_for_questions(
     tokenizer = load_vocabulary(folder, cased=cased)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, report = load_model(folder, BertForQuestionAnswering, dropout=dropout)
-    return model, tokenizer, bool(report.freshly_initialised)
+        if random_weights:
+            return BertForQuestionAnswering(read_config(folder)), tokenizer, True
+        model, report = load_model(folder, BertForQuestionAnswering)
+    return model, tokenizer, any(name.startswith("span_head.") for name in report.freshly_initialised)
 
 
 def fine_tune_and_evaluate(
@@ -105,6 +107,7 @@ def fine_tune_and_evaluate(
     seeds: Sequence[int] = (0,),
     device: torch.device | None = None,
     cased: bool = False,
+    random_weights: bool = False,
     progress: Progress | None = None,
 ) -> SquadResult:
     """Fine-tune the model of a folder once for each seed and score it; nothing is written.
@@ -114,6 +117,8 @@ def fine_tune_and_evaluate(
         train, dev: questions to learn and to be scored on (see `data.select_questions` for a part of a file).
         seeds: whole numbers from 0; each decides the order, the dropout and the start of a new head.
         device: where to compute; None is the CPU.
+        cased, random_weights: as in `load_for_questions`; a model from random weights is the baseline that shows
+            what pre-training was worth.
 
     Raises:
         UserError: from loading, from settings that do not fit the model, or from a loss that is no number.
@@ -125,24 +130,11 @@ def fine_tune_and_evaluate(
             raise UserError(f"there are no {name} questions", remedy="Give at least one")
     results = []
     for seed in seeds:
-        model, tokenizer, new_head = load_for_questions(path, seed=seed, cased=cased)
+        model, tokenizer, new_head = load_for_questions(path, seed=seed, cased=cased, random_weights=random_weights)
         model.to(device or torch.device("cpu"))
         summary = fine_tune(model, tokenizer, train, settings, seed=seed, progress=progress)
         answered = predict(model, tokenizer, dev, settings, seed=seed, progress=progress)
-        figures = score(dev, answered.answers)
-        results.append(
-            SeedResult(
-                seed=seed,
-                exact_match=figures.exact_match,
-                f1=figures.f1,
-                train_loss=summary.train_loss,
-                steps=summary.steps,
-                train_windows=summary.windows,
-                dev_windows=answered.windows,
-                seconds=summary.seconds + answered.seconds,
-                predictions=answered.answers,
-            )
-        )
+        results.append(_seed_result(seed, dev, summary, answered))
     return SquadResult(
         exact_match=statistics.fmean(result.exact_match for result in results),
         f1=statistics.fmean(result.f1 for result in results),
@@ -152,8 +144,24 @@ def fine_tune_and_evaluate(
         dev_questions=len(dev),
         learning_rate=summary.learning_rate,
         new_head=new_head,
+        random_weights=random_weights,
         settings=settings,
         seeds=tuple(results),
+    )
+
+
+def _seed_result(seed: int, dev: Sequence[Question], summary: FineTuneSummary, answered: Predictions) -> SeedResult:
+    figures = score(dev, answered.answers)
+    return SeedResult(
+        seed=seed,
+        exact_match=figures.exact_match,
+        f1=figures.f1,
+        train_loss=summary.train_loss,
+        steps=summary.steps,
+        train_windows=summary.windows,
+        dev_windows=answered.windows,
+        seconds=summary.seconds + answered.seconds,
+        predictions=answered.answers,
     )
 
 
@@ -185,9 +193,7 @@ def write_result(result: SquadResult, folder: Path) -> None:
             _write_json(folder / name, predictions)
         _write_json(folder / "squad.json", result_fields(result))
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written to ({error.strerror})", remedy="Choose another folder"
-        ) from error
+        raise UserError(f"{folder} cannot be written to ({error.strerror})", remedy="Choose another folder") from error
 
 
 def _write_json(path: Path, value: Any) -> None:

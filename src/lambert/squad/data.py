@@ -103,9 +103,7 @@ def shuffled(count: int, key: tuple[int, ...]) -> NDArray[np.int64]:
     return np.argsort(np.random.SeedSequence(key).generate_state(count, np.uint64), kind="stable")
 
 
-def read_json(
-    path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
-) -> Any:
+def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The JSON value in a plain or compressed file.
 
     Args:
@@ -120,18 +118,14 @@ def read_json(
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 (byte {error.start})", remedy=f"Give a {what} JSON file"
-        ) from None
+        raise UserError(f"{path} is not UTF-8 (byte {error.start})", remedy=f"Give a {what} JSON file") from None
     if not text.strip():
         raise UserError(f"{path} is empty", remedy=f"Give a {what} JSON file")
     try:
         return json.loads(text, object_pairs_hook=object_pairs_hook)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(
-            f"{path} is not JSON ({place}: {error.msg})", remedy=f"Give a {what} JSON file"
-        ) from None
+        raise UserError(f"{path} is not JSON ({place}: {error.msg})", remedy=f"Give a {what} JSON file") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply", remedy=f"Give a {what} JSON file") from None
 
@@ -166,9 +160,7 @@ def _answers(path: Path, place: str, entry: Any) -> tuple[Answer, ...]:
         text = _field(path, answer_place, answer, "text", str)
         start = _field(path, answer_place, answer, "answer_start", int)
         if not text.strip():
-            raise UserError(
-                f"{path}: {answer_place} has an empty text", remedy="Fill it in or remove the question"
-            )
+            raise UserError(f"{path}: {answer_place} has an empty text", remedy="Fill it in or remove the question")
         answers.append(Answer(text, start))
     if not answers:
         raise UserError(
@@ -208,9 +200,7 @@ def _version_2(path: Path, reason: str) -> UserError:
 def _matched(path: Path, place: str, question: Question) -> tuple[Question, int, str]:
     """The question with every answer where its text is, the answers moved, and words for an absent answer."""
     context = question.context
-    if all(
-        context.startswith(answer.text, answer.start) and answer.start >= 0 for answer in question.answers
-    ):
+    if all(context.startswith(answer.text, answer.start) and answer.start >= 0 for answer in question.answers):
         return question, 0, ""
     answers, moved = [], 0
     for answer in question.answers:

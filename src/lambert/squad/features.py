@@ -151,15 +151,14 @@ def pieces(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
 def most_context(cuts: Sequence[tuple[int, int]], tokens: int) -> list[NDArray[np.bool_]]:
     """For each piece, which of its tokens have more context in it than in any other piece.
 
-    A token's context in a piece is the smaller number of tokens to its left and to its right, plus 0.01 for
-    each token of the piece, so that the longer piece wins a tie; between equal pieces it is the first
-    (BERT's rule).
+    A token's context in a piece is the smaller number of tokens to its left and to its right; of equals the
+    first piece wins. (BERT lets the longer one win, which is the same: only the last piece is ever shorter.)
     """
-    best = np.full(tokens, -1.0)
+    best = np.full(tokens, -1)
     owner = np.zeros(tokens, dtype=np.int64)
     for index, (start, stop) in enumerate(cuts):
         places = np.arange(start, stop)
-        context = np.minimum(places - start, stop - 1 - places) + 0.01 * (stop - start)
+        context = np.minimum(places - start, stop - 1 - places)
         better = context > best[start:stop]
         best[start:stop][better] = context[better]
         owner[start:stop][better] = index
@@ -204,9 +203,7 @@ def _windows_of(
     shape: WindowShape,
 ) -> Iterator[Window]:
     """The windows of one question over a tokenised context."""
-    cuts = pieces(
-        len(ids), shape.sequence_length - len(question_ids) - _SPECIALS_IN_A_WINDOW, shape.document_stride
-    )
+    cuts = pieces(len(ids), shape.sequence_length - len(question_ids) - _SPECIALS_IN_A_WINDOW, shape.document_stride)
     wanted = None if answer is None else answer_tokens(spans, answer)
     head = np.concatenate(([specials.classify], question_ids, [specials.separate])).astype(np.int32)
     tail = np.array([specials.separate], dtype=np.int32)

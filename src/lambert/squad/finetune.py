@@ -110,9 +110,7 @@ def fine_tune(
         for batch in epoch_batches(len(windows), settings.batch_size, seed=seed, epoch=epoch):
             step += 1
             rate = warmup_then_linear(step, peak=peak, warmup_steps=warmup_steps, total_steps=total_steps)
-            micro_batches = _micro_batches(
-                [windows[index] for index in batch], settings.micro_batch_size, pad_id
-            )
+            micro_batches = _micro_batches([windows[index] for index in batch], settings.micro_batch_size, pad_id)
             result = _step(model, optimizer, micro_batches, settings, rate, seed=seed, step=step)
             loss_sum += result.loss * len(batch)
             if progress is not None:
@@ -219,9 +217,7 @@ def _step(
 def _micro_batches(windows: Sequence[Window], size: int, pad_id: int) -> list[WindowBatch]:
     """A batch in parts of like length, so that short windows are not padded to the longest of the batch."""
     by_length = sorted(windows, key=lambda window: len(window.token_ids))
-    return [
-        make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)
-    ]
+    return [make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)]
 
 
 def _span_scores(model: nn.Module, batch: WindowBatch) -> tuple[Tensor, Tensor]:

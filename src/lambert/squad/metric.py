@@ -99,9 +99,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     value = read_json(path, what="predictions", object_pairs_hook=_refuse_repeated_ids(path))
     remedy = 'Give one JSON object that maps each question id to its answer, such as {"56be4db0": "Denver"}'
     if not isinstance(value, dict):
-        raise UserError(
-            f"{path} holds a JSON {type(value).__name__}, not an object of predictions", remedy=remedy
-        )
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object of predictions", remedy=remedy)
     for identifier, text in value.items():
         if not isinstance(text, str):
             raise UserError(
@@ -133,9 +131,7 @@ def _refuse_repeated_ids(path: Path) -> Callable[[list[tuple[str, Any]]], dict[s
         built: dict[str, Any] = {}
         for identifier, value in pairs:
             if identifier in built:
-                raise UserError(
-                    f"{path} has two predictions for question {identifier!r}", remedy="Keep one of the two"
-                )
+                raise UserError(f"{path} has two predictions for question {identifier!r}", remedy="Keep one of the two")
             built[identifier] = value
         return built
 

@@ -33,9 +33,7 @@ OFFICIAL_FILES = {
     "train": OfficialFile(
         "train-v1.1.json", "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955", 30_288_272
     ),
-    "dev": OfficialFile(
-        "dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279
-    ),
+    "dev": OfficialFile("dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279),
 }
 
 
@@ -81,9 +79,7 @@ def official_file(
             remedy="Fetch it on a machine with internet access and give the path of the copy",
         ) from None
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error})", remedy="Choose a folder you may write to"
-        ) from None
+        raise UserError(f"{path} cannot be written ({error})", remedy="Choose a folder you may write to") from None
     return path
 
 

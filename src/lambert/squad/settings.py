@@ -49,9 +49,7 @@ class FineTuneSettings:
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision is Precision.BFLOAT16_MASTER:
-            raise UserError(
-                "fine-tuning does not run in bfloat16-master", remedy="Choose float32 or bfloat16-autocast"
-            )
+            raise UserError("fine-tuning does not run in bfloat16-master", remedy="Choose float32 or bfloat16-autocast")
         whole_numbers = (
             "epochs",
             "batch_size",

@@ -23,9 +23,7 @@ FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 
 
-def save_checkpoint(
-    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep: int = 2
-) -> Path:
+def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep: int = 2) -> Path:
     """Write `run/checkpoints/step-N`, point `run/latest` at it, and delete all but the newest `keep`.
 
     `tensors` is part (`model`, `optimizer`) → name → tensor; each part becomes one file.

@@ -124,14 +124,12 @@ def _check(
     warmup_share: float | None,
 ) -> None:
     if len(batch_sizes) not in (1, 2):
-        raise UserError(
-            f"{len(batch_sizes)} batch sizes", remedy="Give one for both phases or one for each of the two"
-        )
+        raise UserError(f"{len(batch_sizes)} batch sizes", remedy="Give one for both phases or one for each of the two")
     for batch_size in batch_sizes:
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}", remedy="Give a whole number of sequences from 1")
     for length in sequence_lengths:
-        if not 8 <= length:
+        if not length >= 8:
             raise UserError(f"sequence length {length}", remedy="Give a whole number of tokens from 8")
     if samples < 1:
         raise UserError(f"{samples} samples", remedy="Give a whole number of sequences from 1")
@@ -182,9 +180,7 @@ def _peak_learning_rate(samples: int, batch_size: int, optimizer: str) -> Number
         return Number(min(rate, cap), formula, "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     if rate > cap:
-        return Number(
-            cap, f"cap; {LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S) would be {rate:.2g}", "fitted here"
-        )
+        return Number(cap, f"cap; {LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S) would be {rate:.2g}", "fitted here")
     if samples == PAPER_SAMPLES:
         published = _is_paper_batch(batch_size)
         return Number(rate, "5e-3 · √(B/32,768)", "published" if published else "extrapolated")
@@ -197,7 +193,5 @@ def _warmup_steps(samples: int, batch_size: int, steps: int, share: float | None
     paper_share = PAPER_WARMUP_STEPS * batch_size / PAPER_SAMPLES
     if samples == PAPER_SAMPLES and paper_share <= 0.5:
         published = _is_paper_batch(batch_size)
-        return Number(
-            round(paper_share * steps), "steps · B/163,840", "published" if published else "extrapolated"
-        )
+        return Number(round(paper_share * steps), "steps · B/163,840", "published" if published else "extrapolated")
     return Number(round(SHORT_RUN_WARMUP_SHARE * steps), f"{SHORT_RUN_WARMUP_SHARE} · steps", "fitted here")

@@ -24,14 +24,15 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            _delete_run(run)
-        if (run / RECIPE_FILE).exists():
-            refuse_other_settings(run, settings)
-        elif any(run.iterdir()):
+        is_run = (run / RECIPE_FILE).exists()
+        if not is_run and any(run.iterdir()):
             raise UserError(
                 f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
             )
+        if is_run and fresh:
+            _delete_run(run)
+        if is_run and not fresh:
+            refuse_other_settings(run, settings)
         else:
             write_recipe(run, settings, command=command)
     except OSError as error:
@@ -43,8 +44,6 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
 
 def _delete_run(run: Path) -> None:
     """Delete what a run writes, and nothing else."""
-    if not (run / RECIPE_FILE).exists():
-        return
     for name in _OURS:
         path = run / name
         if path.is_dir():

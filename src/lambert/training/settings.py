@@ -55,9 +55,7 @@ class RunSettings:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
         for phase, micro_batch in zip(self.phases, self.micro_batch_sizes, strict=True):
             if micro_batch < 1:
-                raise UserError(
-                    f"micro-batch size {micro_batch}", remedy="Give a whole number of sequences from 1"
-                )
+                raise UserError(f"micro-batch size {micro_batch}", remedy="Give a whole number of sequences from 1")
             if phase.sequence_length > self.model.maximum_positions:
                 raise UserError(
                     f"sequence length {phase.sequence_length} is longer than the model's "

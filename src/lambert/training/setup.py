@@ -176,5 +176,6 @@ def _weights_sha256(folder: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}", remedy="Give a Hugging Face folder with safetensors weights"
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Give a Hugging Face folder with safetensors weights",
         ) from None

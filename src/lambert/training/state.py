@@ -29,9 +29,7 @@ class TrainingState:
         self.model = model.to(device)
         # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
         groups = parameter_groups(self.model, weight_decay=settings.weight_decay)
-        self._names = {
-            p: name for group in groups for p, name in zip(group["params"], group["names"], strict=True)
-        }
+        self._names = {p: name for group in groups for p, name in zip(group["params"], group["names"], strict=True)}
         self.master: MasterWeights | None = None
         if settings.precision is Precision.BFLOAT16_MASTER:
             self.master = MasterWeights(self.model)

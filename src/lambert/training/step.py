@@ -97,7 +97,7 @@ def train_step(
         with precision.autocast(device):
             output = task(model, micro_batch.to(device))
         loss = sum((output.loss_sums[kind] / totals[kind] for kind in kinds), torch.zeros((), device=device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if master is not None:
             master.collect_gradients()
         for column, kind in enumerate(kinds):

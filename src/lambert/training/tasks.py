@@ -18,9 +18,7 @@ from lambert.training.step import TaskOutput
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
     """Masked-word and next-sentence cross-entropy of one micro-batch, summed."""
-    word_scores, pair_scores = model(
-        batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions
-    )
+    word_scores, pair_scores = model(batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions)
     return TaskOutput(
         loss_sums={
             "masked_word": _cross_entropy_sum(word_scores, batch.masked_labels),

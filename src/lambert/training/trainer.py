@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lambert.batches.loader import PretrainingBatch, SampleStream
 from lambert.batches.pairs import PairSource
 from lambert.corpus.store import Corpus
@@ -20,6 +18,7 @@ from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
 from lambert.training.journal import Journal
 from lambert.training.parallel import Processes
+from lambert.training.part import Part, dropout_seed, parts_of
 from lambert.training.recipe import Phase
 from lambert.training.run_folder import (
     JOURNAL_FILE,
@@ -27,7 +26,6 @@ from lambert.training.run_folder import (
     TOKENIZER_FOLDER,
     prepare_run_folder,
 )
-from lambert.training.schedule import warmup_then_linear
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
 from lambert.training.step import StepResult, train_step
@@ -67,25 +65,6 @@ class Outcome:
     """The last one of this sitting."""
     seconds: float
     """Time this sitting took."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A phase with its place in the run."""
-
-    number: int
-    phase: Phase
-    first_step: int
-    micro_batch_size: int
-
-    @property
-    def last_step(self) -> int:
-        return self.first_step + self.phase.step_count - 1
-
-    def is_due(self, step: int, times: int) -> bool:
-        """True at `times` evenly spread steps of the phase, the last step among them."""
-        done, count = step - self.first_step + 1, self.phase.step_count
-        return done * times // count > (done - 1) * times // count
 
 
 class Trainer:
@@ -128,6 +107,7 @@ class Trainer:
         self._unigram: Unigram | None = None
         self._stop_requested = False
         self._seconds_per_token = math.nan
+        self._parts = parts_of(settings)
 
     def request_stop(self) -> None:
         """Ask the run to save and stop after the step in progress."""
@@ -147,8 +127,8 @@ class Trainer:
         began = saved = time.monotonic()
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
             journal.write("run", self._run_facts(resumed))
-            for part in self._parts():
-                journal.write("phase", _phase_facts(part))
+            for part in self._parts:
+                journal.write("phase", part.facts())
                 stream = self._stream(part.phase, part.number, "train") if self._is_open(part) else None
                 while stream is not None and self._is_open(part):
                     step_began = time.monotonic()
@@ -164,16 +144,7 @@ class Trainer:
                         saved = time.monotonic()
             return self._end(journal, resumed, time.monotonic() - began)
 
-    def _parts(self) -> list[_Part]:
-        parts, first_step = [], 1
-        for number, (phase, size) in enumerate(
-            zip(self.settings.phases, self.settings.micro_batch_sizes, strict=True), start=1
-        ):
-            parts.append(_Part(number, phase, first_step, min(size, phase.batch_size)))
-            first_step += phase.step_count
-        return parts
-
-    def _is_open(self, part: _Part) -> bool:
+    def _is_open(self, part: Part) -> bool:
         """There is a step of this part to do, and nobody has asked to stop."""
         return self.state.step < part.last_step and not self._stop_requested
 
@@ -189,29 +160,23 @@ class Trainer:
             )
         )
 
-    def _places(self, part: _Part) -> range:
-        """This process's micro-batches, numbered through the global batch."""
-        return self.processes.share(math.ceil(part.phase.batch_size / part.micro_batch_size))
-
-    def _batches(self, stream: SampleStream, part: _Part) -> list[PretrainingBatch]:
+    def _batches(self, stream: SampleStream, part: Part) -> list[PretrainingBatch]:
         """This process's micro-batches of the next step; a pure function of the step's number."""
-        size = part.phase.batch_size
-        first = (self.state.step + 1 - part.first_step) * size
-        starts = (place * part.micro_batch_size for place in self._places(part))
-        return [stream.batch(first + start, min(part.micro_batch_size, size - start)) for start in starts]
+        places = self.processes.share(part.micro_batch_count)
+        return [stream.batch(*part.samples_of(self.state.step + 1, place)) for place in places]
 
-    def _step(self, part: _Part, batches: list[PretrainingBatch]) -> StepResult:
+    def _step(self, part: Part, batches: list[PretrainingBatch]) -> StepResult:
         state = self.state
         step = state.step + 1
+        places = self.processes.share(part.micro_batch_count)
         result = train_step(
             state.model,
             state.optimizer,
             batches,
             task=pretraining_task,
-            learning_rate=_learning_rate(part, step),
+            learning_rate=part.learning_rate(step),
             clip_norm=self.settings.clip_norm,
-            # A seed names (run, step, place in the global batch): dropout does not depend on who computes what.
-            dropout_seeds=[_dropout_seed(self.settings.seed, step, place) for place in self._places(part)],
+            dropout_seeds=[dropout_seed(self.settings.seed, step, place) for place in places],
             precision=self.settings.precision,
             processes=self.processes,
             master=state.master,
@@ -224,7 +189,7 @@ class Trainer:
         state.step = step
         return result
 
-    def _must_save(self, part: _Part, saved: float) -> bool:
+    def _must_save(self, part: Part, saved: float) -> bool:
         step, every = self.state.step, self.housekeeping.checkpoint_steps
         if step == part.last_step or self._stop_requested:
             return True
@@ -249,7 +214,7 @@ class Trainer:
             )
         self.processes.barrier()
 
-    def _evaluate(self, journal: Journal, part: _Part) -> None:
+    def _evaluate(self, journal: Journal, part: Part) -> None:
         """Measure on held-out text. Every process does, so that none runs ahead."""
         if not self.housekeeping.evaluation_samples or not self.corpus.split("held_out").sentence_count:
             return
@@ -259,9 +224,7 @@ class Trainer:
         count = min(len(stream.pairs), self.housekeeping.evaluation_samples)
         size = max(1, _EVALUATION_BATCH_TOKENS // part.phase.sequence_length)
         batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
-        self.evaluation = evaluate(
-            self.state.model, batches, self._unigram, precision=self.settings.precision
-        )
+        self.evaluation = evaluate(self.state.model, batches, self._unigram, precision=self.settings.precision)
         journal.write("evaluation", {"step": self.state.step, **asdict(self.evaluation)})
 
     def _write_trust_ratios(self, journal: Journal) -> None:
@@ -299,7 +262,7 @@ class Trainer:
         }
 
     def _step_facts(
-        self, part: _Part, batches: list[PretrainingBatch], result: StepResult, began: float
+        self, part: Part, batches: list[PretrainingBatch], result: StepResult, began: float
     ) -> dict[str, Any]:
         seconds = time.monotonic() - began
         tokens = self.processes.sum_integers([sum(batch.real_tokens for batch in batches)])[0]
@@ -311,7 +274,7 @@ class Trainer:
             "next_sentence_loss": result.losses["next_sentence"],
             "masked_word_accuracy": result.accuracies["masked_word"],
             "next_sentence_accuracy": result.accuracies["next_sentence"],
-            "learning_rate": _learning_rate(part, self.state.step),
+            "learning_rate": part.learning_rate(self.state.step),
             "gradient_norm": result.gradient_norm,
             "seconds": seconds,
             "sequences_per_second": part.phase.batch_size / seconds,
@@ -319,38 +282,10 @@ class Trainer:
             "seconds_left": self._seconds_left(part, seconds),
         }
 
-    def _seconds_left(self, part: _Part, seconds: float) -> float:
+    def _seconds_left(self, part: Part, seconds: float) -> float:
         """Time to the end at the smoothed pace, a token slot costing the same in both phases."""
         pace = seconds / (part.phase.batch_size * part.phase.sequence_length)
         before = self._seconds_per_token
         self._seconds_per_token = pace if math.isnan(before) else 0.9 * before + 0.1 * pace
-        left = 0
-        for other in self._parts():
-            steps = min(other.phase.step_count, max(0, other.last_step - self.state.step))
-            left += steps * other.phase.batch_size * other.phase.sequence_length
+        left = sum(other.token_slots_left(self.state.step) for other in self._parts)
         return left * self._seconds_per_token
-
-
-def _learning_rate(part: _Part, step: int) -> float:
-    return warmup_then_linear(
-        step - part.first_step + 1,
-        peak=part.phase.peak_learning_rate.value,
-        warmup_steps=int(part.phase.warmup_steps.value),
-        total_steps=part.phase.step_count,
-    )
-
-
-def _dropout_seed(seed: int, step: int, place: int) -> int:
-    return int(np.random.SeedSequence((seed, step, place)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _phase_facts(part: _Part) -> dict[str, Any]:
-    return {
-        "phase": part.number,
-        "sequence_length": part.phase.sequence_length,
-        "batch_size": part.phase.batch_size,
-        "first_step": part.first_step,
-        "steps": part.phase.step_count,
-        "peak_learning_rate": part.phase.peak_learning_rate.value,
-        "warmup_steps": part.phase.warmup_steps.value,
-    }

@@ -1,0 +1,86 @@
+"""From sample numbers to padded tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lambert.batches.loader import SampleStream, collate
+from lambert.batches.pairs import PairSource
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import special_tokens
+
+
+def stream(corpus: Corpus) -> SampleStream:
+    special = special_tokens(corpus.tokenizer())
+    return SampleStream(
+        PairSource(
+            corpus.split("train"),
+            special,
+            vocabulary_size=corpus.vocabulary_size,
+            sequence_length=64,
+            seed=0,
+            phase=1,
+        )
+    )
+
+
+def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
+    pairs = stream(small_corpus).pairs
+    every = sorted((pairs.example(0, index) for index in range(len(pairs))), key=lambda e: len(e.token_ids))
+    examples = [every[0], every[-1], *every[10:14]]  # rows of unequal length
+    batch = collate(examples, pad_id=pairs.special.pad)
+    rows, width = batch.token_ids.shape
+    assert rows == 6 and width % 8 == 0
+    assert batch.attention_mask is not None
+    assert batch.real_tokens == sum(len(e.token_ids) for e in examples) == int(batch.attention_mask.sum())
+    flat = batch.token_ids.flatten()
+    offset = 0
+    for row, example in enumerate(examples):
+        length = len(example.token_ids)
+        assert batch.token_ids[row, :length].tolist() == example.token_ids.tolist()
+        assert batch.token_ids[row, length:].eq(pairs.special.pad).all()
+        assert batch.segment_ids[row, : example.second_segment_start].eq(0).all()
+        assert batch.segment_ids[row, example.second_segment_start : length].eq(1).all()
+        count = len(example.masked_positions)
+        here = batch.masked_positions[offset : offset + count]
+        assert flat[here].tolist() == example.token_ids[example.masked_positions].tolist()
+        assert batch.masked_labels[offset : offset + count].tolist() == example.masked_labels.tolist()
+        assert batch.next_sentence_labels[row].item() == int(example.is_random_next)
+        offset += count
+    assert batch.counts() == {"masked_word": offset, "next_sentence": 6}
+
+
+def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
+    pairs = stream(small_corpus).pairs
+    full = [e for e in (pairs.example(0, i) for i in range(len(pairs))) if len(e.token_ids) == 64][:3]
+    assert collate(full).attention_mask is None
+
+
+def test_portions_do_not_matter(small_corpus: Corpus) -> None:
+    whole = stream(small_corpus).batch(0, 24)
+    other = stream(small_corpus)
+    rows = [other.batch(start, 6).token_ids for start in (18, 0, 12, 6)]  # in another order, too
+    for place, part in zip((18, 0, 12, 6), rows, strict=True):
+        width = part.shape[1]
+        assert torch.equal(whole.token_ids[place : place + 6, :width], part)
+
+
+def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus: Corpus) -> None:
+    samples = stream(small_corpus)
+    count = len(samples.pairs)
+    spy: list[tuple[int, int]] = []
+    example = samples.pairs.example
+
+    def record(pass_number: int, index: int):  # type: ignore[no-untyped-def]
+        spy.append((pass_number, index))
+        return example(pass_number, index)
+
+    samples.pairs.example = record  # type: ignore[method-assign]
+    samples.batch(0, count)
+    samples.batch(count - 3, 10)  # over the border of two passes
+    assert sorted(index for _, index in spy[:count]) == list(range(count))
+    assert [pass_number for pass_number, _ in spy[count:]] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert spy[count : count + 3] == spy[count - 3 : count]
+    first, second = example(0, 5), example(1, 5)
+    assert not np.array_equal(first.masked_positions, second.masked_positions)

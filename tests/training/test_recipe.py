@@ -1,0 +1,121 @@
+"""Every published number of the LAMB paper, and the rule at batches nobody published."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lambert.errors import UserError
+from lambert.training.recipe import PAPER_SAMPLES, make_phases, round_half_up
+from lambert.training.schedule import warmup_then_linear
+
+# Batch: exponent x in 5/(2^x · 10^3), share of warm-up, total steps (arXiv 1904.00962, untuned table).
+PAPER = {
+    512: (3.0, 1 / 320, 1_000_000),
+    1_024: (2.5, 1 / 160, 500_000),
+    2_048: (2.0, 1 / 80, 250_000),
+    4_096: (1.5, 1 / 40, 125_000),
+    8_192: (1.0, 1 / 20, 62_500),
+    16_384: (0.5, 1 / 10, 31_250),
+    32_768: (0.0, 1 / 5, 15_625),
+}
+
+
+@pytest.mark.parametrize("batch", PAPER)
+def test_the_papers_table(batch: int) -> None:
+    exponent, share, steps = PAPER[batch]
+    phases = make_phases(samples=PAPER_SAMPLES, batch_sizes=(batch,))
+    assert sum(phase.step_count for phase in phases) == steps
+    for phase in phases:
+        assert phase.peak_learning_rate.value == pytest.approx(5 / (2**exponent * 1e3), rel=1e-6)
+        assert phase.warmup_steps.value == round(share * phase.step_count)
+        assert {phase.steps.provenance, phase.peak_learning_rate.provenance} == {"published"}
+
+
+def test_steps_of_both_phases_at_32k() -> None:
+    first, second = make_phases(samples=PAPER_SAMPLES, batch_sizes=(32_768,))
+    assert (first.step_count, second.step_count) == (14_063, 1_562)
+    assert (first.sequence_length, second.sequence_length) == (128, 512)
+    assert first.samples == 14_063 * 32_768
+    assert first.tokens == first.samples * 128
+
+
+def test_the_mixed_batch_by_rule_and_as_published() -> None:
+    by_rule = make_phases(samples=PAPER_SAMPLES, batch_sizes=(65_536, 32_768))
+    assert [phase.step_count for phase in by_rule] == [7_031, 1_562]
+    pinned = make_phases(samples=PAPER_SAMPLES, batch_sizes=(65_536, 32_768), rule="paper")
+    assert [phase.step_count for phase in pinned] == [7_037, 1_562]
+    assert sum(phase.step_count for phase in pinned) == 8_599
+    assert "7,031" in pinned[0].steps.formula
+    assert pinned[0].peak_learning_rate.value == pytest.approx(5e-3 * math.sqrt(2))
+    assert pinned[0].peak_learning_rate.provenance == "extrapolated"
+
+
+@pytest.mark.parametrize("batch", [768, 6_000, 24_576])
+def test_batches_nobody_published(batch: int) -> None:
+    first, second = make_phases(samples=PAPER_SAMPLES, batch_sizes=(batch,))
+    total = round(PAPER_SAMPLES / batch)
+    assert first.step_count + second.step_count == total
+    assert first.step_count == math.floor(0.9 * total + 0.5)
+    for phase in (first, second):
+        assert phase.peak_learning_rate.value == pytest.approx(5e-3 * math.sqrt(batch / 32_768))
+        assert phase.warmup_steps.value == round(phase.step_count * batch / 163_840)
+
+
+def test_rate_times_root_of_steps_is_kept_on_shorter_runs() -> None:
+    for samples, batch in ((51_200_000, 512), (5_120_000, 256), (2_000_000, 1_000)):
+        first, _ = make_phases(samples=samples, batch_sizes=(batch,))
+        assert first.peak_learning_rate.value * math.sqrt(samples / batch) == pytest.approx(0.625)
+        assert first.peak_learning_rate.provenance == "extrapolated"
+
+
+def test_overrides_are_marked_as_given() -> None:
+    first, _ = make_phases(samples=10_000, batch_sizes=(10,), learning_rate=0.5, warmup_share=0.3)
+    assert (first.peak_learning_rate.value, first.peak_learning_rate.provenance) == (0.5, "given")
+    assert (first.warmup_steps.value, first.warmup_steps.provenance) == (270, "given")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"batch_sizes": (0,)}, "batch size 0"),
+        ({"batch_sizes": (-8,)}, "batch size -8"),
+        ({"batch_sizes": (1, 2, 3)}, "3 batch sizes"),
+        ({"samples": 0}, "0 samples"),
+        ({"batch_sizes": (900,)}, "at least 9,000 samples"),
+        ({"optimizer": "lamd"}, "Did you mean 'lamb'"),
+        ({"rule": "papper"}, "Did you mean 'paper'"),
+        ({"learning_rate": -1.0}, "learning rate -1.0"),
+        ({"learning_rate": math.nan}, "learning rate nan"),
+        ({"warmup_share": 1.5}, "warm-up share 1.5"),
+        ({"sequence_lengths": (4, 512)}, "sequence length 4"),
+    ],
+)
+def test_wrong_requests_are_refused_by_name(changed: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make_phases(**{"samples": 1_000, "batch_sizes": (10,), **changed})  # type: ignore[arg-type]
+
+
+def test_a_refused_batch_names_a_number_of_samples_that_works() -> None:
+    for batches in ((900,), (64, 7), (7, 64), (1000, 10)):
+        with pytest.raises(UserError) as refused:
+            make_phases(samples=1, batch_sizes=batches)
+        needed = int(refused.value.remedy.split("at least ")[1].split(" ")[0].replace(",", ""))
+        assert all(phase.step_count >= 1 for phase in make_phases(samples=needed, batch_sizes=batches))
+
+
+def test_half_up() -> None:
+    assert [round_half_up(value) for value in (0.5, 1.5, 2.4, 14062.5)] == [1, 2, 2, 14063]
+
+
+def test_schedule_by_hand() -> None:
+    rates = [warmup_then_linear(t, peak=8.0, warmup_steps=4, total_steps=8) for t in range(1, 9)]
+    assert rates == [2.0, 4.0, 6.0, 8.0, 6.4, 4.8, 3.2, pytest.approx(1.6)]
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 5), (1, 5), (5, 5), (1, 1), (0, 1)])
+def test_schedule_peaks_once_and_never_rests(warmup: int, total: int) -> None:
+    rates = [warmup_then_linear(t, peak=1.0, warmup_steps=warmup, total_steps=total) for t in range(1, total + 1)]
+    assert max(rates) == 1.0 and rates.count(1.0) == 1 and min(rates) > 0
+    assert rates.index(1.0) == max(warmup, 1) - 1

@@ -1,0 +1,299 @@
+"""Whole runs: what they write, and that stopping, killing and going on change no bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from lambert.corpus.store import Corpus
+from lambert.errors import UserError
+from lambert.training.checkpoint import latest_step, load_checkpoint
+from lambert.training.export import export_run
+from lambert.training.precision import Precision
+from lambert.training.settings import RunSettings
+from lambert.training.trainer import Housekeeping
+
+
+def events(run: Path, kind: str = "") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [line for line in lines if not kind or line["event"] == kind]
+
+
+def fingerprint(run: Path) -> str:
+    return hashlib.sha256((run / "huggingface" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_writes_what_it_promises(tmp_path: Path, make_run: Any, settings: RunSettings) -> None:
+    run = tmp_path / "run"
+    housekeeping = Housekeeping(evaluation_samples=16, evaluations_per_phase=2, trust_ratios_per_phase=3)
+    outcome = make_run(run, housekeeping=housekeeping).train()
+    assert outcome.finished and outcome.step == settings.total_steps == 10
+    steps = events(run, "step")
+    assert [step["step"] for step in steps] == list(range(1, 11))
+    assert [step["phase"] for step in steps] == [1] * 9 + [2]
+    phases = events(run, "phase")
+    assert [(p["first_step"], p["steps"], p["sequence_length"]) for p in phases] == [(1, 9, 32), (10, 1, 64)]
+    # The learning rate of every phase starts its warm-up from zero again.
+    assert steps[0]["learning_rate"] == pytest.approx(0.01 / max(1, phases[0]["warmup_steps"]))
+    assert [e["step"] for e in events(run, "evaluation")] == [5, 9, 10]
+    ratios = events(run, "trust_ratios")
+    assert [e["step"] for e in ratios] == [3, 6, 9, 10]
+    assert "encoder.blocks.0.attention.query.weight" in ratios[0]["trust_ratios"]
+    assert "encoder.embeddings.layer_norm.weight" not in ratios[0]["trust_ratios"]
+    assert events(run, "end")[-1]["reason"] == "finished"
+    recipe = tomllib.loads((run / "recipe.toml").read_text())
+    assert recipe["model"]["hidden_size"] == 32 and recipe["phases"][1]["sequence_length"] == 64
+    assert (run / "latest").read_text() == "step-10\n"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-9", "step-10"}
+
+
+def test_loss_falls_on_what_can_be_learned(tmp_path: Path, make_run: Any, small_corpus: Corpus) -> None:
+    from lambert.training.setup import Request, resolve_settings, starting_model
+    from lambert.training.trainer import Trainer
+
+    request = Request(
+        model="2x64", batch_sizes=(16,), samples=16 * 150, sequence_lengths=(32, 32), dropout=0.0, learning_rate=0.02
+    )
+    settings = resolve_settings(request, small_corpus)
+    model = starting_model(settings, None, small_corpus.tokenizer())
+    run = tmp_path / "run"
+    outcome = Trainer(run, settings, model, small_corpus).train()
+    first, last = events(run, "step")[0], events(run, "step")[-1]
+    assert last["masked_word_loss"] < first["masked_word_loss"] - 0.3
+    assert outcome.evaluation is not None
+    assert outcome.evaluation.masked_word_loss < 1.02 * outcome.evaluation.unigram_loss
+
+
+def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run).train()
+    model = transformers.AutoModelForPreTraining.from_pretrained(run / "huggingface").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "huggingface")
+    text = "Bada [MASK] fefi komu."
+    encoded = tokenizer(text, return_tensors="pt")
+    theirs = model(**encoded).prediction_logits[0].softmax(-1)
+    fill = transformers.pipeline("fill-mask", model=str(run / "huggingface"))
+    from lambert.corpus.vocabulary import load_vocabulary
+    from lambert.model.fill import fill_masks
+    from lambert.model.heads import BertForPreTraining
+    from lambert.model.huggingface import load_model
+
+    ours, _ = load_model(run / "huggingface", BertForPreTraining)
+    (words,) = fill_masks(ours, load_vocabulary(run / "huggingface", cased=False), text, candidates=5)
+    place = encoded["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    assert words[0].probability == pytest.approx(theirs[place].max().item(), rel=1e-5)
+    assert [word.word for word in words] == [guess["token_str"] for guess in fill(text)]
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 9])
+def test_stopped_and_gone_on_is_the_same_run(tmp_path: Path, make_run: Any, stop_after: int) -> None:
+    make_run(tmp_path / "whole").train()
+    run = tmp_path / "stopped"
+    trainer = make_run(run)
+    train_one = trainer._step
+
+    def stop_soon(*arguments: Any) -> Any:
+        if trainer.state.step + 1 == stop_after:
+            trainer.request_stop()
+        return train_one(*arguments)
+
+    trainer._step = stop_soon
+    outcome = trainer.train()
+    assert (outcome.step, outcome.finished) == (stop_after, False)
+    assert events(run, "end")[-1]["reason"] == "interrupted"
+    resumed = make_run(run).train()
+    assert (resumed.resumed_from_step, resumed.finished) == (stop_after, True)
+    assert fingerprint(run) == fingerprint(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changed", [{"optimizer": "adamw"}, {"precision": Precision.BFLOAT16_MASTER}])
+def test_every_optimizer_and_precision_goes_on_bit_for_bit(
+    tmp_path: Path, make_run: Any, changed: dict[str, Any]
+) -> None:
+    make_run(tmp_path / "whole", **changed).train()
+    run = tmp_path / "stopped"
+    trainer = make_run(run, **changed)
+    trainer.request_stop()
+    trainer.train()
+    trainer = make_run(run, **changed)
+    step = trainer._step
+
+    def fail_later(*arguments: Any) -> Any:
+        if trainer.state.step == 5:
+            raise RuntimeError("power cut")
+        return step(*arguments)
+
+    trainer._step = fail_later
+    with pytest.raises(RuntimeError):
+        trainer.train()
+    assert make_run(run, **changed).train().resumed_from_step == 4
+    assert fingerprint(run) == fingerprint(tmp_path / "whole")
+
+
+_PROGRAM = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+from lambert.corpus.store import Corpus
+from lambert.training.setup import Request, resolve_settings, starting_model
+from lambert.training.trainer import Housekeeping, Trainer
+torch.set_num_threads(1)
+corpus = Corpus.open(Path(sys.argv[1]))
+request = Request(model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01)
+settings = resolve_settings(request, corpus)
+model = starting_model(settings, None, corpus.tokenizer())
+Trainer(Path(sys.argv[2]), settings, model, corpus,
+        housekeeping=Housekeeping(checkpoint_steps=3, evaluation_samples=0)).train()
+"""
+
+
+def test_killed_at_five_moments_ends_in_the_same_weights(tmp_path: Path, small_corpus: Corpus) -> None:
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", _PROGRAM, str(small_corpus.path), str(run)])
+
+    assert start(tmp_path / "whole").wait() == 0
+    run = tmp_path / "killed"
+    for kill in range(5):
+        process = start(run)
+        wanted = 15 + 17 * kill  # a line count of the journal that the run has not reached yet
+        journal = run / "journal.jsonl"
+        while process.poll() is None:
+            if journal.exists() and len(events_of_a_living_run(journal, "step")) >= wanted:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        assert process.wait() == -signal.SIGKILL
+    assert start(run).wait() == 0
+    assert len(events(run, "run")) == 6
+    assert fingerprint(run) == fingerprint(tmp_path / "whole")
+
+
+def events_of_a_living_run(journal: Path, kind: str) -> list[bytes]:
+    return [line for line in journal.read_bytes().splitlines() if line.startswith(b'{"event": "%s"' % kind.encode())]
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run).train()
+    with pytest.raises(UserError, match="seed: 0 there, 1 now") as refused:
+        make_run(run, seed=1).train()
+    assert "--fresh" in str(refused.value)
+    assert make_run(run, seed=1, fresh=True).train().resumed_from_step == 0
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run).train()
+    before = fingerprint(run)
+    again = make_run(run).train()
+    assert again.finished and again.resumed_from_step == 10
+    assert fingerprint(run) == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, make_run: Any) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(UserError, match=r"no recipe\.toml"):
+            make_run(tmp_path, fresh=fresh).train()
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_fresh_deletes_only_what_a_run_writes(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run).train()
+    (run / "notes.txt").write_text("mine")
+    make_run(run, fresh=True, seed=2).train()
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, make_run: Any, damage: str) -> None:
+    run = tmp_path / "run"
+    trainer = make_run(run)
+    trainer.request_stop()
+    trainer.train()
+    make_run(run).train()
+    folder = run / "checkpoints" / "step-10"
+    path = folder / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        (folder / "manifest.json").write_text("[]")
+    with pytest.raises(UserError, match="step-10 is damaged") as refused:
+        make_run(run).train()
+    assert "Delete" in refused.value.remedy
+    # What the message says works.
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    assert make_run(run).train().finished
+
+
+def test_latest_may_be_missing_stale_or_nonsense(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run).train()
+    for content in (None, "step-7\n", "../../etc\n", "step-9"):
+        (run / "latest").unlink(missing_ok=True)
+        if content is not None:
+            (run / "latest").write_text(content)
+        assert latest_step(run) == (9 if content == "step-9" else 10)
+    (run / "checkpoints" / "step-99.partial").mkdir()
+    (run / "checkpoints" / "step-98").mkdir()
+    assert latest_step(run) == 9
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, make_run: Any) -> None:
+    trainer = make_run(tmp_path / "run")
+    with torch.no_grad():
+        trainer.state.model.pooler.dense.weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match="no longer a number at step 1"):
+        trainer.train()
+    assert latest_step(tmp_path / "run") is None
+
+
+def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    trainer = make_run(run)
+    trainer.request_stop()
+    trainer.train()
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        export_run(run, tmp_path / "out")
+    make_run(run).train()
+    assert export_run(run, tmp_path / "out") == 10
+    name = "model.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (run / "huggingface" / name).read_bytes()
+    with pytest.raises(UserError, match="is not empty"):
+        export_run(run, tmp_path / "out")
+    with pytest.raises(UserError, match="is not a run"):
+        export_run(tmp_path / "out", tmp_path / "other")
+
+
+def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    trainer = make_run(run)
+    trainer.train()
+    saved = load_checkpoint(run, 10)
+    assert set(saved) == {"model", "optimizer"}
+    name = "encoder.blocks.1.feed_forward.expand.weight"
+    assert torch.equal(saved["model"][name], dict(trainer.state.model.named_parameters())[name])
+    assert {key.rpartition("/")[2] for key in saved["optimizer"]} == {"step", "exp_avg", "exp_avg_sq"}
+    files = {path.name for path in (run / "checkpoints" / "step-10").iterdir()}
+    assert files == {"model.safetensors", "optimizer.safetensors", "manifest.json"}
