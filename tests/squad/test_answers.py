@@ -56,8 +56,12 @@ def test_an_answer_has_at_most_thirty_tokens_and_does_not_run_backwards() -> Non
 
 
 def test_equal_scores_go_to_the_first_place() -> None:
-    flat = np.zeros(380, dtype=np.float32)
-    assert best_spans(flat, flat, np.ones(380, dtype=bool), best=3) == [(0, 0, 0.0), (0, 1, 0.0), (0, 2, 0.0)]
+    anywhere = np.ones(380, dtype=bool)
+    high = np.random.default_rng(0).random(380) < 0.5
+    start = np.where(high, 1.0, 0.0)
+    first, *rest = (int(place) for place in np.flatnonzero(high)[:20])
+    expected = [(first, place, 2.0) for place in (first, *rest) if place < first + 30]
+    assert best_spans(start, start, anywhere)[: len(expected)] == expected[:20]
 
 
 def test_no_span_where_none_may_start_or_every_end_is_before_it() -> None:

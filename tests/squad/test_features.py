@@ -134,7 +134,7 @@ def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
     return best_index
 
 
-@given(tokens=st.integers(1, 300), room=st.integers(1, 90), stride=st.integers(1, 90))
+@given(tokens=st.integers(1, 900), room=st.integers(1, 400), stride=st.integers(1, 400))
 def test_every_token_is_scored_in_one_window_the_one_bert_chose(tokens: int, room: int, stride: int) -> None:
     cuts = pieces(tokens, room, stride)
     owners = most_context(cuts, tokens)
@@ -150,6 +150,10 @@ def test_most_context_by_hand() -> None:
     first, second = most_context([(0, 6), (3, 9)], 9)
     assert first.tolist() == [True, True, True, True, True, False]
     assert second.tolist() == [False, False, True, True, True, True]
+    # 300 has 80 to its right in the first piece, 81 to its left in the second, which is 161 tokens shorter:
+    # 80 + 3.81 beats 81 + 2.20.
+    first, second = most_context([(0, 381), (219, 439)], 439)
+    assert first[300] and not second[300 - 219]
 
 
 def test_answer_tokens_share_characters_with_the_answer() -> None:

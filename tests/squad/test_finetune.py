@@ -105,14 +105,17 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(tokenizer: Toke
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_dropout_depends_on_the_seed_alone_and_is_on(tokenizer: Tokenizer) -> None:
+def test_dropout_is_drawn_afresh_in_each_step_from_the_seed(tokenizer: Tokenizer) -> None:
+    # One window and no learning: only dropout can make two losses differ.
+    still = dataclasses.replace(BRIEF, epochs=3, learning_rate=1e-30)
     losses = []
-    for dropout in (0.0, 0.1):
+    for dropout, seed in ((0.0, 1), (0.1, 1), (0.1, 2)):
         seen: list[FineTuneProgress] = []
         model = _model(tokenizer, dropout=dropout)
-        fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1, progress=seen.append)
+        fine_tune(model, tokenizer, QUESTIONS[-1:], still, seed=seed, progress=seen.append)
         losses.append([progress.loss for progress in seen])
-    assert losses[0][0] != losses[1][0]
+    assert len(losses[0]) == 3 and len(set(losses[0])) == 1
+    assert len({*losses[0], *losses[1], *losses[2]}) == 1 + 3 + 3
 
 
 def test_micro_batches_do_not_change_the_step(tokenizer: Tokenizer) -> None:
@@ -163,11 +166,14 @@ def test_an_epoch_meets_every_window_once_in_an_order_of_its_own() -> None:
 
 def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     seen: list[FineTuneProgress] = []
-    settings = dataclasses.replace(BRIEF, warmup_share=0.5, batch_size=5, learning_rate=1e-3)
+    settings = dataclasses.replace(BRIEF, warmup_share=0.5, batch_size=4, learning_rate=1e-3)
     model = _model(tokenizer)
     summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, summary.steps + 1))
     assert {(progress.seed, progress.stage, progress.total) for progress in seen} == {(6, "training", summary.steps)}
+    assert summary.windows == 10  # the last epoch's batches have 4, 4 and 2
+    last = [progress.loss for progress in seen[-3:]]
+    assert summary.train_loss == pytest.approx(np.average(last, weights=[4, 4, 2]))
     rates = [progress.learning_rate for progress in seen]
     warmup_steps = round(summary.steps / 2)
     assert rates[:warmup_steps] == pytest.approx([1e-3 * (i + 1) / warmup_steps for i in range(warmup_steps)])

@@ -297,3 +297,66 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
     assert {key.rpartition("/")[2] for key in saved["optimizer"]} == {"step", "exp_avg", "exp_avg_sq"}
     files = {path.name for path in (run / "checkpoints" / "step-10").iterdir()}
     assert files == {"model.safetensors", "optimizer.safetensors", "manifest.json"}
+
+
+def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
+    from lambert.training.parallel import Processes
+    from lambert.training.setup import Request, resolve_settings, starting_model
+    from lambert.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
+    corpus = Corpus.open(Path(corpus_path))
+    request = Request(
+        model="2x32", batch_sizes=(8,), samples=80, sequence_lengths=(32, 64), micro_batch_size=4, learning_rate=0.01
+    )
+    settings = resolve_settings(request, corpus)
+    trainer = Trainer(
+        Path(run),
+        settings,
+        starting_model(settings, None, corpus.tokenizer()),
+        corpus,
+        housekeeping=Housekeeping(evaluation_samples=16, evaluations_per_phase=1),
+        processes=Processes(rank, count),
+    )
+    step = trainer._step
+
+    def stop_after_three(*arguments: Any) -> Any:
+        if rank == 1 and trainer.state.step == 2:
+            trainer.request_stop()  # one process is asked, all stop after the same step
+        return step(*arguments)
+
+    trainer._step = stop_after_three  # type: ignore[method-assign]
+    trainer.train()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corpus: Corpus, make_run: Any) -> None:
+    run = tmp_path / "two"
+    for sitting in range(2):
+        torch.multiprocessing.start_processes(
+            _train_in_processes,
+            args=(2, str(tmp_path / f"meet-{sitting}"), str(small_corpus.path), str(run)),
+            nprocs=2,
+            start_method="spawn",
+        )
+        if sitting == 0:
+            assert latest_step(run) == 3
+    assert latest_step(run) == 10
+    make_run(tmp_path / "one").train()
+    one, two = (load_checkpoint(tmp_path / name, 10)["model"] for name in ("one", "two"))
+    for name, weight in one.items():
+        if not name.endswith("key.bias"):  # its exact gradient is zero: rounding alone
+            assert torch.linalg.vector_norm(two[name] - weight) <= 1e-5 * torch.linalg.vector_norm(weight), name
+
+
+def test_more_processes_than_micro_batches_are_refused(
+    tmp_path: Path, settings: RunSettings, small_corpus: Corpus
+) -> None:
+    from lambert.training.parallel import Processes
+    from lambert.training.setup import starting_model
+    from lambert.training.trainer import Trainer
+
+    model = starting_model(settings, None, small_corpus.tokenizer())
+    with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
+        Trainer(tmp_path / "run", settings, model, small_corpus, processes=Processes(0, 3))

@@ -15,9 +15,9 @@ from lambert.cli.verb import Verb, say
 class Export(Verb):
     """Write a run's newest checkpoint as a Hugging Face folder, whether the run has finished or not."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """The run."""
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where config.json, model.safetensors and the tokenizer go; must be empty or new."""
 
     def run(self) -> dict[str, Any]:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Fill(Verb):
     """Show the words a model would put in place of [MASK]."""
 
-    model_folder: Annotated[Path, tyro.conf.Positional]
+    model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
     """A run, or any Hugging Face BERT folder."""
-    text: Annotated[str, tyro.conf.Positional]
+    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """A sentence with one or more [MASK]."""
     candidates: int = 5
     """Words shown for each blank."""

@@ -80,18 +80,20 @@ class Plan(RecipeOptions):
     corpus: Path | None = None
     """Corpus that would be trained on; needed for --epochs."""
     no_probe: bool = False
-    """Leave out the prediction of the run's time, which takes real steps for some seconds."""
+    """Leave out the prediction of the run's time, which takes real steps."""
+    probe_seconds: float = 10.0
+    """How long each phase's steps are timed, seconds; three steps at least."""
 
     def run(self) -> dict[str, Any]:
         """Results: `phases`, `parameters`, `memory_bytes`, and `seconds` unless --no-probe."""
         from lambert.corpus.store import Corpus
 
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        return show_plan(self.settings(corpus), corpus, probe=not self.no_probe)
+        return show_plan(self.settings(corpus), corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
 
 
-def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe: bool) -> dict[str, Any]:
-    """Print the plan and return it as JSON."""
+def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: float | None = None) -> dict[str, Any]:
+    """Print the plan and return it as JSON; `probe_seconds` None leaves the time out."""
     from lambert.batches.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory
     from lambert.training.parallel import join_processes
@@ -124,12 +126,13 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe: bool) -> d
         _say_phase(index + 1, phase, settings.micro_batch_sizes[index], passes)
         phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
     results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
-    if probe:
+    if probe_seconds is not None:
         from lambert.planning.probe import seconds_per_sequence
 
         device = join_processes().device
         seconds = sum(
-            seconds_per_sequence(settings, index, device) * phase.samples for index, phase in enumerate(settings.phases)
+            seconds_per_sequence(settings, index, device, budget_seconds=probe_seconds) * phase.samples
+            for index, phase in enumerate(settings.phases)
         )
         say(f"time      about {_duration(seconds)} on this machine (from a probe of a few steps, evaluation left out)")
         results["seconds"] = seconds

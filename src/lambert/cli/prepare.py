@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Prepare(Verb):
     """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
 
-    text: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """Files or folders of plain text: a paragraph or sentence a line, a blank line between documents; `.txt`, also
     with `.gz`, `.bz2`, `.xz` or `.zst`."""
     out: Path

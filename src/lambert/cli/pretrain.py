@@ -52,7 +52,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     settings = options.settings(corpus)
     processes = join_processes()
     if processes.is_first:
-        show_plan(settings, corpus, probe=False)
+        show_plan(settings, corpus)
     trainer = Trainer(
         options.out,
         settings,
@@ -77,6 +77,8 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
             outcome = trainer.train()
     finally:
         leave_processes(processes)
+    if isinstance(display, LiveDisplay) and display.fault is not None:
+        warn(f"the display failed ({display.fault}); the run itself is not touched by that")
     if not outcome.finished:
         say(f"Stopped and saved at step {outcome.step}. Give the same command to go on.")
     elif processes.is_first:

@@ -15,7 +15,7 @@ from lambert.cli.verb import Verb, say
 class Report(Verb):
     """Write one self-contained HTML page about one run, or comparing several."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
     """Run folders."""
     out: Path
     """The page."""

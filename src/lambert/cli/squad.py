@@ -24,7 +24,7 @@ OFFICIAL = "official"
 class Squad(Verb):
     """Fine-tune a model on SQuAD v1.1 and measure exact match and F1; or only score a predictions file."""
 
-    model_folder: Annotated[Path | None, tyro.conf.Positional] = None
+    model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None
     """A run, or any Hugging Face BERT folder. Left out with --score."""
     dev: str = OFFICIAL
     """Questions to measure on: a v1.1 JSON file, also compressed; `official` fetches dev-v1.1.json."""

@@ -20,7 +20,7 @@ _LEAST_STEPS = 2
 
 
 def seconds_per_sequence(
-    settings: RunSettings, phase_index: int, device: torch.device, *, budget_seconds: float = 10.0
+    settings: RunSettings, phase_index: int, device: torch.device, *, budget_seconds: float
 ) -> float:
     """Time of one sequence of a phase, from steps of one micro-batch of random ids.
 

@@ -151,14 +151,15 @@ def pieces(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
 def most_context(cuts: Sequence[tuple[int, int]], tokens: int) -> list[NDArray[np.bool_]]:
     """For each piece, which of its tokens have more context in it than in any other piece.
 
-    A token's context in a piece is the smaller number of tokens to its left and to its right; of equals the
-    first piece wins. (BERT lets the longer one win, which is the same: only the last piece is ever shorter.)
+    A token's context in a piece is the smaller number of tokens to its left and to its right, plus 0.01 for
+    each token of the piece, by which a long piece can outweigh a little context; of equals the first piece
+    wins. All of it is BERT's rule.
     """
-    best = np.full(tokens, -1)
+    best = np.full(tokens, -1.0)
     owner = np.zeros(tokens, dtype=np.int64)
     for index, (start, stop) in enumerate(cuts):
         places = np.arange(start, stop)
-        context = np.minimum(places - start, stop - 1 - places)
+        context = np.minimum(places - start, stop - 1 - places) + 0.01 * (stop - start)
         better = context > best[start:stop]
         best[start:stop][better] = context[better]
         owner[start:stop][better] = index

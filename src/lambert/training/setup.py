@@ -87,7 +87,7 @@ def resolve_settings(
         raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
     sizes = [min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases]
     return RunSettings(
-        model_name=request.init_from.name if request.init_from else request.model,
+        model_name=_folder_name(request.init_from) if request.init_from else request.model,
         model=config,
         optimizer=request.optimizer,
         samples=sum(phase.samples for phase in phases),
@@ -167,6 +167,12 @@ def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -
             f"{corpus.vocabulary_size:,}",
             remedy=f"Prepare the corpus again with --vocab {folder}",
         )
+
+
+def _folder_name(folder: Path) -> str:
+    """What a person would call the model in `folder`; a run's is called like the run."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "huggingface" else folder.name
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -77,6 +77,9 @@ class Trainer:
         facts: of the machine and the call, for the journal's first event.
         command: what was typed, for `recipe.toml`.
         fresh: start over, deleting what an earlier run left in the folder.
+
+    Raises:
+        UserError: there are more processes than micro-batches in a global batch.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class Trainer:
         fresh: bool = False,
     ) -> None:
         assert settings.corpus_fingerprint == corpus.fingerprint
+        self._parts = parts_of(settings)
+        _check_processes(self._parts, (processes or Processes()).count)
         self.run = run
         self.settings = settings
         self.corpus = corpus
@@ -105,9 +110,8 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self._special = special_tokens(corpus.tokenizer())
         self._unigram: Unigram | None = None
-        self._stop_requested = False
+        self._stop_requested = self._stops = False
         self._seconds_per_token = math.nan
-        self._parts = parts_of(settings)
 
     def request_stop(self) -> None:
         """Ask the run to save and stop after the step in progress."""
@@ -124,6 +128,7 @@ class Trainer:
             save_tokenizer(self.corpus.tokenizer(), self.run / TOKENIZER_FOLDER)
         self.processes.barrier()
         resumed = self.state.restore(self.run)
+        self._agree_to_stop()
         began = saved = time.monotonic()
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
             journal.write("run", self._run_facts(resumed))
@@ -139,6 +144,7 @@ class Trainer:
                         self._write_trust_ratios(journal)
                     if part.is_due(self.state.step, self.housekeeping.evaluations_per_phase):
                         self._evaluate(journal, part)
+                    self._agree_to_stop()
                     if self._must_save(part, saved):
                         self._save(journal)
                         saved = time.monotonic()
@@ -146,7 +152,7 @@ class Trainer:
 
     def _is_open(self, part: Part) -> bool:
         """There is a step of this part to do, and nobody has asked to stop."""
-        return self.state.step < part.last_step and not self._stop_requested
+        return self.state.step < part.last_step and not self._stops
 
     def _stream(self, phase: Phase, phase_number: int, split: str) -> SampleStream:
         return SampleStream(
@@ -189,13 +195,16 @@ class Trainer:
         state.step = step
         return result
 
+    def _agree_to_stop(self) -> None:
+        """All processes learn whether anybody asked to stop, so that they stop after the same step."""
+        self._stops = self.processes.sum_integers([int(self._stop_requested)])[0] > 0
+
     def _must_save(self, part: Part, saved: float) -> bool:
+        """Whether to save after this step; the first process's clock counts for all."""
         step, every = self.state.step, self.housekeeping.checkpoint_steps
-        if step == part.last_step or self._stop_requested:
-            return True
-        if every:
-            return step % every == 0
-        return time.monotonic() - saved >= self.housekeeping.checkpoint_seconds
+        is_time = self.processes.is_first and time.monotonic() - saved >= self.housekeeping.checkpoint_seconds
+        is_due = step % every == 0 if every else self.processes.sum_integers([int(is_time)])[0] > 0
+        return is_due or self._stops or step == part.last_step
 
     def _save(self, journal: Journal) -> None:
         if self.processes.is_first:
@@ -289,3 +298,12 @@ class Trainer:
         self._seconds_per_token = pace if math.isnan(before) else 0.9 * before + 0.1 * pace
         left = sum(other.token_slots_left(self.state.step) for other in self._parts)
         return left * self._seconds_per_token
+
+
+def _check_processes(parts: list[Part], processes: int) -> None:
+    for part in parts:
+        if part.micro_batch_count < processes:
+            raise UserError(
+                f"{processes} processes share {part.micro_batch_count} micro-batches of phase {part.number}",
+                remedy=f"Choose a --micro-batch-size that makes at least {processes}, or fewer processes",
+            )

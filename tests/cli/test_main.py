@@ -1,0 +1,200 @@
+"""The command line from outside: what each verb prints, returns and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import write_small_text
+from lambert.cli.main import VERBS, main
+from lambert.corpus.store import Corpus
+
+
+def words(text: str) -> list[str]:
+    """Arguments as a shell would split them."""
+    return text.split()
+
+
+RUN_OPTIONS = words(
+    "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 32 64 --micro-batch-size 4 --evaluation-samples 16"
+)
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The last line of a verb's output, which must be JSON."""
+    code = main([*arguments, "--json"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    results: dict[str, Any] = json.loads(last)
+    assert code == results.get("exit_code", 0)
+    return results
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that wrong input gets."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("lambert: ")
+    return error[0]
+
+
+@pytest.fixture(scope="module")
+def finished_run(small_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["pretrain", "--corpus", str(small_corpus.path), "--out", str(run), *RUN_OPTIONS]) == 0
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(VERBS[verb]):  # type: ignore[arg-type]
+        shown = {f"--{field.name.replace('_', '-')}", field.name.upper()}
+        assert any(name in text for name in shown), field.name
+
+
+def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = write_small_text(tmp_path / "text.txt")
+    corpus, run = tmp_path / "corpus", tmp_path / "run"
+    prepared = run_json(capsys, "prepare", str(text), "--out", str(corpus), "--vocab-size", "200", "--held-out", "0.1")
+    assert prepared["documents"] == 40 and prepared["splits"]["held_out"]["documents"] > 0
+    plan = run_json(capsys, "plan", "--corpus", str(corpus), *RUN_OPTIONS[:-2], "--no-probe")
+    assert [phase["steps"] for phase in plan["phases"]] == [9, 1]
+    assert {"sequence_length", "batch_size", "samples", "tokens", "peak_learning_rate", "warmup_steps"} <= set(
+        plan["phases"][0]
+    )
+    results = run_json(capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), *RUN_OPTIONS)
+    assert results["finished"] and results["step"] == 10 and results["evaluation"]["masked_words"] > 0
+    assert (run / "report.html").stat().st_size > 10_000
+    filled = run_json(capsys, "fill", str(run), "Bada [MASK] fefi.")
+    assert len(filled["blanks"][0]) == 5
+    assert run_json(capsys, "export", str(run), str(tmp_path / "out"))["step"] == 10
+    assert run_json(capsys, "report", str(run), "--out", str(tmp_path / "page.html"))["bytes"] > 10_000
+
+
+def test_plan_from_samples_alone_with_a_probe(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = run_json(
+        capsys, "plan", "--model", "1x64", "--batch-size", "64", "--samples", "64000", "--sequence-lengths", "16", "32",
+        "--micro-batch-size", "4", "--probe-seconds", "0.1",
+    )  # fmt: skip
+    assert plan["seconds"] > 0 and plan["phases"][0]["passes"] is None
+
+
+def test_the_papers_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = words("plan --model large --batch-size 65536 32768 --samples 512000000 --recipe paper --no-probe")
+    plan = run_json(capsys, *arguments)
+    assert [phase["steps"] for phase in plan["phases"]] == [7_037, 1_562]
+    assert plan["parameters"] == 336_226_108
+
+
+def test_wrong_words_get_one_line_and_code_2(
+    tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, out = str(small_corpus.path), str(tmp_path / "new")
+    pretrain = ("pretrain", "--corpus", corpus, "--out", out)
+    assert "Did you mean 'mini'" in refused(capsys, *pretrain, *words("--model mni --batch-size 8 --samples 80"))
+    assert "batch size 0" in refused(capsys, *pretrain, *words("--model mini --batch-size 0 --samples 80"))
+    assert "batch size -4" in refused(capsys, *pretrain, *words("--model mini --batch-size -4 --samples 80"))
+    assert "at least" in refused(capsys, *pretrain, *words("--model mini --batch-size 512 --samples 80"))
+    assert "either --epochs or --samples" in refused(capsys, *pretrain, *words("--model mini --batch-size 8"))
+    assert "'lamb'" in refused(capsys, *pretrain, *words("--model mini --batch-size 8 --samples 80 --optimizer lmb"))
+    assert "precision" in refused(
+        capsys, *pretrain, *words("--model mini --batch-size 8 --samples 80 --precision half")
+    )
+    assert "manifest" in refused(
+        capsys, "pretrain", "--corpus", str(tmp_path), "--out", out, *words("--batch-size 8 --samples 80")
+    )
+    assert not Path(out).exists()
+    assert "seed: 0 there, 3 now" in refused(
+        capsys, "pretrain", "--corpus", corpus, "--out", str(finished_run), *RUN_OPTIONS, "--seed", "3"
+    )
+    assert "[MASK]" in refused(capsys, "fill", str(finished_run), "no blank here")
+    assert "config.json" in refused(capsys, "fill", str(tmp_path), "a [MASK]")
+    assert "not a run" in refused(capsys, "export", str(tmp_path), out)
+    refused(capsys, "report", str(tmp_path / "nowhere"), "--out", out)
+    refused(capsys, "prepare", str(tmp_path / "nowhere"), "--out", out)
+    refused(capsys, "squad", str(finished_run), "--train", str(tmp_path / "no.json"), "--out", out)
+    refused(capsys, "squad", "--score", str(tmp_path / "no.json"), "--dev", str(tmp_path / "no.json"))
+    assert not Path(out).exists()
+
+
+def test_a_foreign_vocabulary_is_refused(
+    tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Wholly other words stand here.\n\nAnd some more of them there.\n" * 30)
+    same_size = str(small_corpus.vocabulary_size)
+    for size, told in (("90", "90"), (same_size, "not the corpus's")):
+        corpus = tmp_path / f"corpus-{size}"
+        vocabulary = tmp_path / f"vocabulary-{size}.txt"
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        entries = [*words("[PAD] [UNK] [CLS] [SEP] [MASK] ."), *letters, *(f"##{letter}" for letter in letters)]
+        entries += [f"word{number}" for number in range(int(size) - len(entries))]
+        vocabulary.write_text("\n".join(entries))
+        assert main(["prepare", str(text), "--out", str(corpus), "--vocab", str(vocabulary)]) == 0
+        capsys.readouterr()
+        message = refused(
+            capsys, "pretrain", "--corpus", str(corpus), "--out", str(tmp_path / "run"), "--init-from",
+            str(finished_run / "huggingface"), *words("--batch-size 8 --samples 80 --sequence-lengths 32 64"),
+        )  # fmt: skip
+        assert told in message and "--vocab" in message
+
+
+def test_a_published_folder_is_continued(
+    tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run_json(
+        capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), "--init-from",
+        str(finished_run / "huggingface"), *RUN_OPTIONS[2:], "--learning-rate", "1e-9",
+    )  # fmt: skip
+    assert results["finished"]
+    before = run_json(capsys, "fill", str(finished_run), "Bada [MASK] fefi.")
+    after = run_json(capsys, "fill", str(tmp_path / "run"), "Bada [MASK] fefi.")
+    for old, new in zip(before["blanks"][0], after["blanks"][0], strict=True):
+        assert old["word"] == new["word"] and abs(old["probability"] - new["probability"]) < 1e-4
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, small_corpus: Corpus) -> None:
+    command = [
+        sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"),
+        *RUN_OPTIONS[:4], "--samples", "4000", *RUN_OPTIONS[6:],
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "run" / "journal.jsonl"
+    while not (journal.exists() and journal.read_text().count('"event": "step"') > 3):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error and "saved at step" in out
+    step = int((tmp_path / "run" / "latest").read_text().strip().removeprefix("step-"))
+    again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while f'"resumed_from_step": {step}' not in journal.read_text():
+        assert again.poll() is None
+        time.sleep(0.02)
+    os.kill(again.pid, signal.SIGTERM)
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+
+
+def test_an_unwritable_folder_is_refused(
+    tmp_path: Path, small_corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = refused(
+        capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "file" / "run"), *RUN_OPTIONS
+    )
+    assert "cannot be written" in message
