@@ -38,7 +38,8 @@ class Demo(Verb):
         corpus = self.out.with_name(self.out.name + "-corpus")
         if not corpus.exists():
             say("Collecting English from Python's own documentation …")
-            say_summary(build_corpus(python_documents, corpus, vocabulary_size=VOCABULARY_SIZE, held_out_share=0.05))
+            documents = list(python_documents())  # once: building reads its documents more than once
+            say_summary(build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, held_out_share=0.05))
         options = Pretrain(
             corpus=corpus,
             out=self.out,

@@ -48,10 +48,9 @@ def build_corpus(
 ) -> BuildSummary:
     """Writes the token store `out`, which must not exist yet; it appears whole or not at all.
 
-    The same text and settings make the same files, byte for byte, in whatever order of threads. A document is
-    held out when the hash of its text falls below `held_out_share`, so the same document (and its copies) is
-    held out from every corpus. Special tokens written out in the text (`[MASK]`) become ordinary word pieces,
-    never special ids.
+    The same text and settings make the same files, byte for byte. A document is held out when the hash of its text
+    falls below `held_out_share`, so that its copies are too. Special tokens written out in the text (`[MASK]`)
+    become ordinary word pieces, never special ids.
 
     Args:
         documents_from: files and folders of text, or a function that gives the documents anew at each call.
@@ -64,15 +63,10 @@ def build_corpus(
         progress: called after every batch.
 
     Raises:
-        UserError: wrong or missing input, `out` exists or cannot be written, a vocabulary that does not fit,
-        no text.
+        UserError: wrong or missing input, no text, `out` exists or cannot be written, an unfit vocabulary.
     """
     started = time.perf_counter()
-    if not 0 <= held_out_share < 1:
-        raise UserError(
-            f"held-out share {held_out_share} is not from 0 to below 1",
-            remedy="Try 0.01, one document in 100",
-        )
+    _check_share(held_out_share)
     source = _Source(documents_from)
     with written_aside(Path(out)) as folder:
         report = _Report(progress, source, started)
@@ -91,20 +85,35 @@ def build_corpus(
             sources=source.described(),
             statistics=_statistics(source.statistics, run),
         )
+    seconds = time.perf_counter() - started
+    return _summary(Path(out), source, run, learned=vocabulary is None, manifest=manifest, seconds=seconds)
+
+
+def _summary(
+    out: Path, source: _Source, run: _Build, *, learned: bool, manifest: dict[str, Any], seconds: float
+) -> BuildSummary:
+    facts = source.statistics
     return BuildSummary(
-        path=Path(out),
+        path=out,
         splits=run.counts,
         files=len(source.files),
-        bytes_read=source.statistics.bytes,
-        seconds=time.perf_counter() - started,
-        replaced_bytes=dict(source.statistics.replaced_bytes),
-        cut_lines=source.statistics.cut_lines,
-        cut_documents=source.statistics.cut_documents,
+        bytes_read=facts.bytes,
+        seconds=seconds,
+        replaced_bytes=dict(facts.replaced_bytes),
+        cut_lines=facts.cut_lines,
+        cut_documents=facts.cut_documents,
         unknown_share=run.unknown_share,
         vocabulary_size=run.writer.vocabulary_size,
-        vocabulary_learned=vocabulary is None,
+        vocabulary_learned=learned,
         fingerprint=manifest["fingerprint"],
     )
+
+
+def _check_share(held_out_share: float) -> None:
+    if not 0 <= held_out_share < 1:
+        raise UserError(
+            f"held-out share {held_out_share} is not from 0 to below 1", remedy="Try 0.01, one document in 100"
+        )
 
 
 class _Source:
