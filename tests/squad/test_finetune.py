@@ -16,11 +16,10 @@ from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
-from lambert.model.huggingface import save_model
+from lambert.model.huggingface import model_folder, save_model
 from lambert.squad.comparison import (
     fine_tune_and_evaluate,
     load_for_questions,
-    model_folder,
     result_fields,
     write_result,
 )

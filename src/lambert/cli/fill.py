@@ -38,17 +38,11 @@ class Fill(Verb):
         return {"text": self.text, "blanks": [[asdict(word) for word in words] for words in blanks]}
 
 
-def model_folder(path: Path) -> Path:
-    """The Hugging Face folder meant by `path`: a finished run's, or `path` itself."""
-    inside = path / "huggingface"
-    return inside if inside.is_dir() else path
-
-
 def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
     """Model and tokenizer of a run or a Hugging Face folder."""
     from lambert.corpus.vocabulary import load_vocabulary
     from lambert.model.heads import BertForPreTraining
-    from lambert.model.huggingface import load_model
+    from lambert.model.huggingface import load_model, model_folder
 
     folder = model_folder(path)
     model, _ = load_model(folder, BertForPreTraining)

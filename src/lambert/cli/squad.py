@@ -48,6 +48,10 @@ class Squad(Verb):
     """Passes over the training windows."""
     batch_size: int = 32
     """Windows in a step."""
+    micro_batch_size: int = 8
+    """Windows that go through the model at once."""
+    sequence_length: int = 384
+    """Tokens in a window of question and context."""
     precision: str = "auto"
     """auto, float32 or bfloat16-autocast. bfloat16 is untested on GPU."""
     random_weights: bool = False
@@ -82,6 +86,7 @@ class Squad(Verb):
         from lambert.planning.hardware import inspect_hardware
         from lambert.squad.comparison import fine_tune_and_evaluate, result_fields, write_result
         from lambert.squad.data import read_questions, select_questions
+        from lambert.squad.features import WindowShape
         from lambert.squad.settings import FineTuneSettings
         from lambert.training.parallel import join_processes
         from lambert.training.precision import resolve_precision
@@ -95,11 +100,17 @@ class Squad(Verb):
             learning_rate=self.learning_rate,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            shape=WindowShape(sequence_length=self.sequence_length),
             precision=resolve_precision(self.precision, bfloat16_gains=inspect_hardware().bfloat16_gains),
         )
-        train = select_questions(
-            read_questions(_file(self.train, "train")).questions, self.train_questions, sample_seed=0
-        )
+        train_file = read_questions(_file(self.train, "train"))
+        if train_file.moved_answers:
+            say(
+                f"{train_file.moved_answers:,} training answers were not at their answer_start and were moved to the "
+                "nearest place where they stand"
+            )
+        train = select_questions(train_file.questions, self.train_questions, sample_seed=0)
         dev = select_questions(read_questions(_file(self.dev, "dev")).questions, self.dev_questions)
         result = fine_tune_and_evaluate(
             self.model_folder,

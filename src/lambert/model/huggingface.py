@@ -85,6 +85,22 @@ def _their_name(ours: str) -> str:
     return f"{_MODULES[module]}.{parameter}"
 
 
+def model_folder(path: Path) -> Path:
+    """The Hugging Face folder of a run, or the folder itself.
+
+    Raises:
+        UserError: there is no such folder, or it is a run that has not exported a model yet.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no model folder {path}", remedy="Give a run or a Hugging Face BERT folder")
+    exported = path / "huggingface"
+    if exported.is_dir():
+        return exported
+    if (path / "journal.jsonl").exists() and not (path / "config.json").exists():
+        raise UserError(f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint")
+    return path
+
+
 def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
     """The weights under `transformers`' names (tensors are shared, not copied)."""
     return {_their_name(name): parameter.detach() for name, parameter in model.named_parameters()}

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.model.huggingface import load_model, read_config
+from lambert.model.huggingface import load_model, model_folder, read_config
 from lambert.squad.data import Question
 from lambert.squad.finetune import FineTuneSummary, Predictions, fine_tune, predict
 from lambert.squad.metric import score
@@ -57,22 +57,6 @@ class SquadResult:
     """Whether the encoder did too."""
     settings: FineTuneSettings
     seeds: tuple[SeedResult, ...]
-
-
-def model_folder(path: Path) -> Path:
-    """The Hugging Face folder of a run, or the folder itself.
-
-    Raises:
-        UserError: there is no such folder, or it is a run that has not exported a model yet.
-    """
-    if not path.is_dir():
-        raise UserError(f"there is no model folder {path}", remedy="Give a run or a Hugging Face BERT folder")
-    exported = path / "huggingface"
-    if exported.is_dir():
-        return exported
-    if (path / "journal.jsonl").exists() and not (path / "config.json").exists():
-        raise UserError(f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint")
-    return path
 
 
 def load_for_questions(
