@@ -25,6 +25,6 @@ class UserError(Exception):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a list, offering the nearest one."""
     choices = sorted(known)
-    nearest = difflib.get_close_matches(name, choices, n=1)
+    nearest = difflib.get_close_matches(name.lower(), choices, n=1)
     hint = f"Did you mean {nearest[0]!r}? Known" if nearest else "Known"
     return UserError(f"unknown {kind} {name!r}", remedy=f"{hint}: {', '.join(choices)}")

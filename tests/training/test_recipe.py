@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 
 from lambert.errors import UserError
-from lambert.training.recipe import PAPER_SAMPLES, make_phases, round_half_up
+from lambert.training.recipe import LEARNING_RATE_CAP, PAPER_SAMPLES, make_phases, round_half_up
 from lambert.training.schedule import warmup_then_linear
 
 # Batch: exponent x in 5/(2^x · 10^3), share of warm-up, total steps (arXiv 1904.00962, untuned table).
@@ -30,7 +31,8 @@ def test_the_papers_table(batch: int) -> None:
     for phase in phases:
         assert phase.peak_learning_rate.value == pytest.approx(5 / (2**exponent * 1e3), rel=1e-6)
         assert phase.warmup_steps.value == round(share * phase.step_count)
-        assert {phase.steps.provenance, phase.peak_learning_rate.provenance} == {"published"}
+        numbers = (phase.steps, phase.peak_learning_rate, phase.warmup_steps)
+        assert {number.provenance for number in numbers} == {"published"}
 
 
 def test_steps_of_both_phases_at_32k() -> None:
@@ -44,12 +46,15 @@ def test_steps_of_both_phases_at_32k() -> None:
 def test_the_mixed_batch_by_rule_and_as_published() -> None:
     by_rule = make_phases(samples=PAPER_SAMPLES, batch_sizes=(65_536, 32_768))
     assert [phase.step_count for phase in by_rule] == [7_031, 1_562]
-    pinned = make_phases(samples=PAPER_SAMPLES, batch_sizes=(65_536, 32_768), rule="paper")
+    pinned = make_phases(samples=PAPER_SAMPLES, batch_sizes=(65_536, 32_768), recipe="paper")
     assert [phase.step_count for phase in pinned] == [7_037, 1_562]
     assert sum(phase.step_count for phase in pinned) == 8_599
     assert "7,031" in pinned[0].steps.formula
     assert pinned[0].peak_learning_rate.value == pytest.approx(5e-3 * math.sqrt(2))
-    assert pinned[0].peak_learning_rate.provenance == "extrapolated"
+    # The mixed run's rates and warm-up were not published.
+    for phase in pinned:
+        assert {phase.peak_learning_rate.provenance, phase.warmup_steps.provenance} == {"extrapolated"}
+        assert phase.warmup_steps.value == round(phase.step_count * phase.batch_size / 163_840)
 
 
 @pytest.mark.parametrize("batch", [768, 6_000, 24_576])
@@ -61,6 +66,44 @@ def test_batches_nobody_published(batch: int) -> None:
     for phase in (first, second):
         assert phase.peak_learning_rate.value == pytest.approx(5e-3 * math.sqrt(batch / 32_768))
         assert phase.warmup_steps.value == round(phase.step_count * batch / 163_840)
+        assert phase.warmup_steps.provenance == phase.steps.provenance == "extrapolated"
+
+
+def test_short_runs_take_the_cap_and_the_largest_share() -> None:
+    first, second = make_phases(samples=64_000, batch_sizes=(64,))
+    for phase in (first, second):
+        assert phase.peak_learning_rate.value == pytest.approx(min(0.625 / math.sqrt(1000), LEARNING_RATE_CAP["lamb"]))
+        assert phase.warmup_steps.value == round(0.2 * phase.step_count)
+    (capped, _) = make_phases(samples=1_000, batch_sizes=(100,))
+    assert capped.peak_learning_rate.value == LEARNING_RATE_CAP["lamb"]
+    assert capped.peak_learning_rate.provenance == "fitted here"
+
+
+def test_adamws_rate_passes_through_berts_own() -> None:
+    bert, _ = make_phases(samples=256_000_000, batch_sizes=(256,), optimizer="adamw")
+    assert bert.peak_learning_rate.value == pytest.approx(1e-4)
+    short, _ = make_phases(samples=1_000, batch_sizes=(100,), optimizer="adamw")
+    assert short.peak_learning_rate.value == LEARNING_RATE_CAP["adamw"]
+    assert {bert.peak_learning_rate.provenance, short.peak_learning_rate.provenance} == {"fitted here"}
+
+
+def test_the_warm_up_has_no_cliffs() -> None:
+    def share(samples: int, batch: int) -> float:
+        first, _ = make_phases(samples=samples, batch_sizes=(batch,))
+        return first.warmup_steps.value / first.step_count
+
+    for batch in (512, 32_768, 65_536, 131_072):
+        assert share(PAPER_SAMPLES - 1, batch) == pytest.approx(share(PAPER_SAMPLES, batch), rel=0.01)
+    shares = [share(PAPER_SAMPLES, batch) for batch in range(16_384, 131_072, 8_192)]
+    for smaller, larger in itertools.pairwise(shares):
+        assert larger > smaller - 0.001  # whole steps round
+
+
+@pytest.mark.parametrize("changed", [{"samples": 1_000_000}, {"batch_sizes": (768,)}, {"optimizer": "adamw"}])
+def test_the_papers_recipe_takes_the_papers_runs_only(changed: dict[str, object]) -> None:
+    request = {"samples": PAPER_SAMPLES, "batch_sizes": (512,), "recipe": "paper", **changed}
+    with pytest.raises(UserError, match="the paper has no run"):
+        make_phases(**request)  # type: ignore[arg-type]
 
 
 def test_rate_times_root_of_steps_is_kept_on_shorter_runs() -> None:
@@ -85,7 +128,7 @@ def test_overrides_are_marked_as_given() -> None:
         ({"samples": 0}, "0 samples"),
         ({"batch_sizes": (900,)}, "at least 9,000 samples"),
         ({"optimizer": "lamd"}, "Did you mean 'lamb'"),
-        ({"rule": "papper"}, "Did you mean 'paper'"),
+        ({"recipe": "papper"}, "Did you mean 'paper'"),
         ({"learning_rate": -1.0}, "learning rate -1.0"),
         ({"learning_rate": math.nan}, "learning rate nan"),
         ({"warmup_share": 1.5}, "warm-up share 1.5"),

@@ -16,6 +16,8 @@ from lambert.batches.order import Shuffle
 from lambert.batches.pairs import Example, PairSource
 
 _ROW_MULTIPLE = 8
+_ORDER = 1
+"""Sets the draws of the order apart from others that start from the same seed."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class SampleStream:
 
     def __init__(self, pairs: PairSource) -> None:
         self.pairs = pairs
-        self._shuffles: dict[int, Shuffle] = {}
+        self._shuffle_of_pass: tuple[int, Shuffle] | None = None
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
@@ -103,7 +105,7 @@ class SampleStream:
         return collate(examples, pad_id=self.pairs.special.pad)
 
     def _shuffle(self, pass_number: int) -> Shuffle:
-        if pass_number not in self._shuffles:
-            key = (self.pairs.seed, self.pairs.phase, pass_number)
-            self._shuffles = {pass_number: Shuffle(len(self.pairs), key)}
-        return self._shuffles[pass_number]
+        if self._shuffle_of_pass is None or self._shuffle_of_pass[0] != pass_number:
+            key = (_ORDER, self.pairs.seed, self.pairs.phase, pass_number)
+            self._shuffle_of_pass = (pass_number, Shuffle(len(self.pairs), key))
+        return self._shuffle_of_pass[1]

@@ -28,6 +28,7 @@ def mask_words(
     mask_id: int,
     vocabulary_size: int,
     random: np.random.Generator,
+    all_masked: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Hide `count` of the `candidates` in `token_ids`, in place.
 
@@ -37,6 +38,7 @@ def mask_words(
     Args:
         token_ids: [S] ids of one sequence.
         candidates: places that may be hidden: everything but [CLS], [SEP] and padding.
+        all_masked: every hidden word becomes [MASK]; for measuring, where a word left in place would be given away.
 
     Returns:
         The hidden places in rising order and the ids that stood there.
@@ -45,6 +47,9 @@ def mask_words(
     keys = random.random(len(candidates))
     positions = np.sort(candidates[np.argsort(keys)[:count]])
     labels = token_ids[positions].copy()
+    if all_masked:
+        token_ids[positions] = mask_id
+        return positions, labels
     fate = random.random(len(positions))
     random_words = random.integers(0, vocabulary_size, len(positions), dtype=np.int32)
     token_ids[positions] = np.where(

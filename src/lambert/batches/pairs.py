@@ -52,6 +52,7 @@ class PairSource:
         vocabulary_size: range of the random words.
         sequence_length: most tokens in an example, special ones included; at least 8.
         seed, phase: with the split these name every example.
+        all_masked: hide every chosen word behind [MASK] in place of BERT's 80/10/10; for measuring.
 
     Raises:
         UserError: the split has no text.
@@ -66,6 +67,7 @@ class PairSource:
         sequence_length: int,
         seed: int,
         phase: int,
+        all_masked: bool = False,
     ) -> None:
         assert sequence_length >= 8
         if split.sentence_count == 0:
@@ -76,6 +78,7 @@ class PairSource:
         self.sequence_length = sequence_length
         self.seed = seed
         self.phase = phase
+        self.all_masked = all_masked
         self._first, self._stop, self._target = _cut(split, sequence_length, seed, phase)
 
     def __len__(self) -> int:
@@ -104,6 +107,7 @@ class PairSource:
             mask_id=self.special.mask,
             vocabulary_size=self.vocabulary_size,
             random=random,
+            all_masked=self.all_masked,
         )
         return Example(token_ids, middle + 1, positions, labels, is_random_next)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,5 +46,11 @@ def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
     from lambert.model.huggingface import load_model, model_folder
 
     folder = model_folder(path)
-    model, _ = load_model(folder, BertForPreTraining)
+    model, report = load_model(folder, BertForPreTraining)
+    missing = [name for name in report.freshly_initialised if name.startswith("masked_word_head.")]
+    if missing:
+        raise UserError(
+            f"{folder} has no masked-word head ({', '.join(missing)})",
+            remedy="Give a model that was pre-trained, with its heads",
+        )
     return model, load_vocabulary(folder, cased=False)

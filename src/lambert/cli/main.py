@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from lambert import __version__
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
@@ -42,11 +43,15 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"lambert {__version__}")
+        return 0
     verb: Verb = tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="lambert",
         description=DESCRIPTION,
-        args=arguments,
+        args=words,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
     try:
@@ -61,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`lambert … | head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
+        return EXIT_USER_ERROR
     if verb.json:
         print(json.dumps(results))
     return int(results.get("exit_code", 0))

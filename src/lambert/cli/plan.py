@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -46,7 +47,14 @@ class RecipeOptions(Verb):
     """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains.
     bfloat16 on a GPU is untested on GPU."""
     init_from: Path | None = None
-    """Hugging Face BERT folder whose weights are continued; --model is then not looked at."""
+    """Run or Hugging Face BERT folder whose weights are continued; --model is then not looked at."""
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """The Hugging Face folder that --init-from means."""
+        from lambert.model.huggingface import model_folder
+
+        return None if self.init_from is None else model_folder(self.init_from)
 
     def settings(self, corpus: Corpus | None) -> RunSettings:
         """Everything resolved."""
@@ -62,13 +70,13 @@ class RecipeOptions(Verb):
             samples=self.samples,
             sequence_lengths=self.sequence_lengths,
             optimizer=self.optimizer,
-            rule=self.recipe,
+            recipe=self.recipe,
             learning_rate=self.learning_rate,
             warmup_share=self.warmup_share,
             dropout=self.dropout,
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
-            init_from=self.init_from,
+            init_from=self.weights_folder,
         )
         return resolve_settings(request, corpus, precision=precision)
 
@@ -88,6 +96,8 @@ class Plan(RecipeOptions):
         """Results: `phases`, `parameters`, `memory_bytes`, and `seconds` unless --no-probe."""
         from lambert.corpus.store import Corpus
 
+        if not 0 <= self.probe_seconds <= 3_600:
+            raise UserError(f"a probe of {self.probe_seconds} seconds", remedy="Give 0 to 3,600, or --no-probe")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         return show_plan(self.settings(corpus), corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
 

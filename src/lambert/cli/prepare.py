@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,7 @@ class Prepare(Verb):
                 progress=progress,
             )
         say_summary(summary)
-        say(f"Next: lambert plan --corpus {self.out} --model mini --batch-size 256 --epochs 1")
+        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 64 --epochs 3")
         return summary.as_dict()
 
 

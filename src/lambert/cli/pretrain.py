@@ -45,10 +45,12 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     from lambert.corpus.store import Corpus
     from lambert.planning.hardware import inspect_hardware
     from lambert.training.parallel import join_processes, leave_processes
+    from lambert.training.run_folder import JOURNAL_FILE
     from lambert.training.setup import starting_model
     from lambert.training.trainer import Housekeeping, Trainer
 
     corpus = Corpus.open(options.corpus)
+    corpus.verify()
     settings = options.settings(corpus)
     processes = join_processes()
     if processes.is_first:
@@ -56,7 +58,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     trainer = Trainer(
         options.out,
         settings,
-        starting_model(settings, options.init_from, corpus.tokenizer()),
+        starting_model(settings, options.weights_folder, corpus.tokenizer()),
         corpus,
         housekeeping=Housekeeping(
             checkpoint_seconds=60 * options.checkpoint_minutes,
@@ -71,7 +73,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     )
     from lambert.cli.live import LiveDisplay
 
-    display = LiveDisplay(options.out / "journal.jsonl") if processes.is_first else nullcontext()
+    display = LiveDisplay(options.out / JOURNAL_FILE) if processes.is_first else nullcontext()
     try:
         with stop_on_signals(trainer), display:
             outcome = trainer.train()
@@ -79,9 +81,9 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
         leave_processes(processes)
     if isinstance(display, LiveDisplay) and display.fault is not None:
         warn(f"the display failed ({display.fault}); the run itself is not touched by that")
-    if not outcome.finished:
+    if not outcome.finished and processes.is_first:
         say(f"Stopped and saved at step {outcome.step}. Give the same command to go on.")
-    elif processes.is_first:
+    if outcome.finished and processes.is_first:
         _finish(options.out)
     return {
         "run": str(options.out),
@@ -111,8 +113,9 @@ def _facts(host: dict[str, Any]) -> dict[str, Any]:
 
 def _finish(run: Path) -> None:
     from lambert.report import write_report
+    from lambert.training.run_folder import REPORT_FILE
 
-    report = write_report([run], run / "report.html")
+    report = write_report([run], run / REPORT_FILE)
     say(f"Report: {report}")
     say(f'Model:  {run / "huggingface"} (transformers opens it; `lambert fill {run} "a [MASK] sentence"` tries it)')
 

@@ -93,6 +93,12 @@ class Squad(Verb):
 
         if self.model_folder is None or self.out is None:
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+        except OSError as error:
+            raise UserError(
+                f"{self.out} cannot be written to ({error.strerror})", remedy="Choose another --out"
+            ) from None
         if self.seeds < 1:
             raise UserError(f"{self.seeds} seeds", remedy="Give a whole number from 1")
         settings = FineTuneSettings(

@@ -21,20 +21,16 @@ class Verb:
         raise AssertionError(f"{type(self).__name__} has no run")
 
     def as_command(self, name: str) -> str:
-        """The call that makes this very object, options with their default value left out."""
+        """The call that makes this very object, for verbs without positionals; default values are left out."""
         words = ["lambert", name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value == field.default or field.name == "json":
                 continue
             values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
-            is_positional = field.default is dataclasses.MISSING and field.name in _POSITIONAL
-            option = [] if is_positional else [f"--{field.name.replace('_', '-')}"]
+            option = [f"--{field.name.replace('_', '-')}"]
             words += option if value is True else option + values
         return shlex.join(words)
-
-
-_POSITIONAL = ("text", "model_folder", "run_folder", "runs", "folder")
 
 
 def say(text: str = "") -> None:

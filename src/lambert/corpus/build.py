@@ -8,6 +8,7 @@ while a vocabulary is learned, a sample of bounded size.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ def build_corpus(
     """
     started = time.perf_counter()
     _check_share(held_out_share)
+    if not re.fullmatch("[a-z]{2,3}", language):
+        raise UserError(f"language {language!r}", remedy="Give its two- or three-letter code, such as en or zh")
     source = _Source(documents_from)
     with written_aside(Path(out)) as folder:
         report = _Report(progress, source, started)

@@ -73,7 +73,9 @@ def _files_of(path: Path) -> list[Path]:
             return _files_in_folder(path)
         if not path.exists():
             raise _missing(path)
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            raise UserError(f"{path} is neither a file nor a folder", remedy="Give files or folders of text")
+        if path.stat().st_size == 0:
             raise UserError(f"{path} is empty", remedy="Give a file with text in it")
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", remedy="Check its permissions") from error

@@ -26,6 +26,9 @@ SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
 # learned.
 RARE_CHARACTER_SHARE = 1e-4
 LEAST_VOCABULARY_SIZE = 100
+LARGEST_VOCABULARY_SIZE = 1 << 24
+# A longer word is unknown to WordPiece, as in BERT.
+LONGEST_WORD_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,13 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     Raises:
         UserError: `size` is too small for the characters of the text, or there is no text.
     """
-    lines = list(texts)
+    if not LEAST_VOCABULARY_SIZE <= size <= LARGEST_VOCABULARY_SIZE:
+        raise UserError(
+            f"a vocabulary of {size:,} entries",
+            remedy=f"Choose a --vocab-size from {LEAST_VOCABULARY_SIZE} to {LARGEST_VOCABULARY_SIZE:,}; BERT's is "
+            "30,522",
+        )
+    lines = [_without_giants(line) for line in texts]
     normalizer = _normalizer(cased=cased)
     letters, signs = _alphabet(lines, normalizer, limit=size // 2)
     if not letters and not signs:
@@ -104,6 +113,11 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     words = sorted(entry for entry in learned if not entry.startswith("##"))
     continuations = sorted(entry for entry in learned if entry.startswith("##"))
     return _tokenizer([*first, *words, *continuations], cased=cased)
+
+
+def _without_giants(line: str) -> str:
+    """`line` less the words that WordPiece calls unknown for their length: the trainer takes for ever over them."""
+    return " ".join(word for word in line.split() if len(word) <= LONGEST_WORD_CHARACTERS)
 
 
 def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
@@ -184,6 +198,8 @@ def _read_entries(file: Path) -> list[str]:
         lines.pop()
     seen: dict[str, int] = {}
     for number, entry in enumerate(lines, start=1):
+        if not entry:
+            raise UserError(f"{file}, line {number} is empty", remedy="Each line is an entry and its number the id")
         if entry in seen:
             raise UserError(
                 f"{file}, line {number}: {entry!r} is already on line {seen[entry]}",
@@ -238,7 +254,7 @@ def _normalizer(*, cased: bool) -> BertNormalizer:
 def _tokenizer(entries: list[str], *, cased: bool) -> Tokenizer:
     """BERT's tokenizer around a list of entries whose places are their ids."""
     vocabulary = {entry: number for number, entry in enumerate(entries)}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD_CHARACTERS))
     ids = special_tokens(tokenizer)
     tokenizer.normalizer = _normalizer(cased=cased)
     tokenizer.pre_tokenizer = BertPreTokenizer()

@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from lambert.errors import UserError
 
+_LARGEST_SIZE = 2**24
+_MOST_LAYERS = 1_000
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -43,12 +46,17 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         for field in ("vocabulary_size", "layers", "hidden_size", "attention_heads", "feed_forward_size"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model {field} = {getattr(self, field)}", remedy="Give a whole number from 1")
+            if not 1 <= getattr(self, field) <= _LARGEST_SIZE:
+                raise UserError(
+                    f"model {field} = {getattr(self, field)}",
+                    remedy=f"Give a whole number from 1 to {_LARGEST_SIZE:,}",
+                )
+        if self.layers > _MOST_LAYERS:
+            raise UserError(f"model layers = {self.layers}", remedy=f"Give at most {_MOST_LAYERS:,}")
         if self.hidden_size % self.attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}",
-                remedy="Choose a number of heads that divides the hidden size (BERT uses hidden size / 64)",
+                remedy="Choose a hidden size that is a multiple of 64, BERT's width of a head",
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout = {self.dropout}", remedy="Give a probability from 0 to below 1")

@@ -28,8 +28,16 @@ def fill_masks(
     """The likeliest words for each [MASK] in `text`, best first.
 
     Raises:
-        UserError: `text` has no [MASK], or is longer than the model's positions.
+        UserError: `text` has no [MASK] or is longer than the model's positions, fewer than one candidate is asked
+            for, or the tokenizer has more words than the model.
     """
+    if candidates < 1:
+        raise UserError(f"{candidates} candidates", remedy="Ask for at least 1")
+    if tokenizer.get_vocab_size() > model.config.vocabulary_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.get_vocab_size():,} words, the model {model.config.vocabulary_size:,}",
+            remedy="Put the vocabulary beside the model that it was trained with",
+        )
     mask_id = tokenizer.token_to_id(_MASK)
     ids = tokenizer.encode(text).ids
     places = [place for place, token_id in enumerate(ids) if token_id == mask_id]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -119,17 +121,24 @@ def save_model(model: BertForPreTraining | BertForQuestionAnswering, folder: Pat
         "attention_probs_dropout_prob": config.dropout,
         "tie_word_embeddings": True,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.cpu().contiguous() for name, tensor in huggingface_state(model).items()}
     _write_aside(folder / "model.safetensors", lambda path: save_file(state, path, metadata={"format": "pt"}))
     text = json.dumps(settings, indent=2) + "\n"
     _write_aside(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _write_aside(path: Path, write: Any) -> None:
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(path.name + ".partial")
-    write(aside)
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        aside.chmod(0o644)  # safetensors makes files that only their owner can read
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written: {error}", remedy="Free some space or choose another folder"
+        ) from None
 
 
 def read_config(folder: Path) -> BertConfig:
@@ -147,6 +156,8 @@ def read_config(folder: Path) -> BertConfig:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}", remedy="Fetch or export the model again") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is not a JSON object", remedy="Fetch or export the model again")
     for key, needed in _REQUIRED_SETTINGS.items():
         found = settings.get(key, needed if key != "model_type" else None)
         if found != needed:
@@ -161,6 +172,10 @@ def read_config(folder: Path) -> BertConfig:
     ]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}", remedy="Fetch or export the model again")
+    for theirs in _CONFIG_FIELDS.values():
+        value = settings.get(theirs, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{path}: {theirs} is {value!r}, not a number", remedy="Fetch or export the model again")
     known = {ours: settings[theirs] for ours, theirs in _CONFIG_FIELDS.items() if theirs in settings}
     known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
     return BertConfig(**known)
@@ -183,6 +198,7 @@ def load_model(folder: Path, head: type[Model], *, dropout: float | None = None)
         config = BertConfig(**{**config.__dict__, "dropout": dropout})
     found = {_modern_name(name): tensor for name, tensor in _read_weights(folder).items()}
     model = head(config)
+    _refuse_untied_decoder(folder, found)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
         weight = found.pop(_their_name(name), None)
@@ -202,6 +218,17 @@ def load_model(folder: Path, head: type[Model], *, dropout: float | None = None)
             )
         parameter.data.copy_(weight)
     return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
+
+
+def _refuse_untied_decoder(folder: Path, found: dict[str, Tensor]) -> None:
+    """This encoder's decoder is the word embedding; a folder with another one cannot be represented."""
+    decoder = found.get("cls.predictions.decoder.weight")
+    words = found.get("bert.embeddings.word_embeddings.weight")
+    if decoder is not None and words is not None and not torch.equal(decoder, words):
+        raise UserError(
+            f"{folder} has a masked-word decoder of its own, apart from its word embedding",
+            remedy="Give a model with tied embeddings, as BERT was published",
+        )
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

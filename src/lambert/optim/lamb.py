@@ -4,7 +4,8 @@ The paper's letters, used in this file only:
     x   the parameters of one layer            g   their gradient
     m,v first and second moments of g          r   the Adam direction m̂ / (√v̂ + ε)
     u   the update direction r + λx            η   the learning rate
-A "layer" is one tensor here. Its trust ratio is ‖x‖ / ‖u‖, so an adapted layer moves by exactly η‖x‖ in every step.
+A "layer" is one tensor here. Its trust ratio is ‖x‖ / ‖u‖, so an adapted layer moves by exactly η‖x‖
+in every step (by η‖u‖ where either norm is 0).
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ class LAMB(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
         super().__init__(params, defaults)
         self._trust_ratios: dict[Tensor, Tensor] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._trust_ratios = {}
+        for group in self.param_groups:
+            group.setdefault("adapt", True)  # groups that AdamW saved
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """BERT's two groups: layer norms and biases get neither weight decay nor a trust ratio, all else gets both.
 
-    The same split as in the code that produced the paper's numbers, decided by module type and by the name
-    `bias`. Works for LAMB and, since AdamW ignores `adapt`, for `torch.optim.AdamW`.
+    The split of Google's published LAMB (in the ALBERT code), decided by module type and by the name `bias`. Works
+    for LAMB and, since AdamW ignores `adapt`, for `torch.optim.AdamW`.
 
     Args:
         model: frozen parameters are left out; a tied parameter is counted once.

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,6 +22,7 @@ from lambert.errors import UserError
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
+PARTS = ("model", "optimizer")
 
 
 def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep: int = 2) -> Path:
@@ -36,8 +38,7 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Mapping[str, Ten
     folder = run / "checkpoints"
     target, aside = folder / f"step-{step}", folder / f"step-{step}.partial"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        aside.mkdir(parents=True, exist_ok=True)
         files = {}
         for part, named in tensors.items():
             path = aside / f"{part}.safetensors"
@@ -46,20 +47,29 @@ def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Mapping[str, Ten
             files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path.read_bytes())}
         manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
         _write_synced(aside / _MANIFEST, json.dumps(manifest, indent=1))
+        _sync(aside)
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
         _sync(folder)
         _write_synced(run / "latest.partial", f"step-{step}\n")
         (run / "latest.partial").replace(run / "latest")
         _sync(run)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)  # on a full disk it would only hold the space
         raise UserError(
             f"the checkpoint of step {step} cannot be written to {folder}: {error}",
             remedy="Free some space or mend the permissions, then give the same command to go on",
         ) from None
-    for old in sorted(_complete(folder))[:-keep]:
-        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
+    _sweep(folder, keep)
     return target
+
+
+def _sweep(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what a killed process left half-written or half-deleted."""
+    kept = {f"step-{step}" for step in sorted(_complete(folder))[-keep:]}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def latest_step(run: Path) -> int | None:
@@ -72,7 +82,7 @@ def latest_step(run: Path) -> int | None:
         named = (run / "latest").read_text(encoding="utf-8").strip().removeprefix("step-")
     except (OSError, UnicodeDecodeError):
         named = ""
-    if named.isdigit() and int(named) in finished:
+    if named.isascii() and named.isdecimal() and int(named) in finished:
         return int(named)
     return max(finished, default=None)
 
@@ -89,6 +99,8 @@ def load_checkpoint(run: Path, step: int) -> dict[str, dict[str, Tensor]]:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if manifest["format_version"] != FORMAT_VERSION:
             raise _damaged(folder, f"format version {manifest['format_version']} is not {FORMAT_VERSION}")
+        if set(manifest["files"]) != {f"{part}.safetensors" for part in PARTS}:
+            raise _damaged(folder, f"its manifest names {sorted(manifest['files'])}")
         tensors = {}
         for name, recorded in manifest["files"].items():
             # One read: the bytes that are hashed are the bytes that are used.
@@ -97,7 +109,7 @@ def load_checkpoint(run: Path, step: int) -> dict[str, dict[str, Tensor]]:
                 raise _damaged(folder, f"{name} is not what was saved (size or SHA-256 differs)")
             tensors[Path(name).stem] = load_tensors(content)
         return tensors
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from None
 
 
@@ -114,17 +126,19 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict
 def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
     """Put the tensors of `optimizer_tensors` back in place."""
     by_name = {name: parameter for parameter, name in names.items()}
+    on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for full_name, value in saved.items():
         name, _, key = full_name.rpartition("/")
         parameter = by_name[name]
-        device = parameter.device if value.dim() else value.device
-        optimizer.state[parameter][key] = value.to(device)
+        # Step counts live on the CPU, but fused optimizers keep them beside the parameter.
+        has_device = value.dim() > 0 or parameter in on_device
+        optimizer.state[parameter][key] = value.to(parameter.device) if has_device else value
 
 
 def _complete(folder: Path) -> list[int]:
     names: Iterable[Path] = folder.glob("step-*") if folder.is_dir() else ()
     steps = (path.name.removeprefix("step-") for path in names if (path / _MANIFEST).is_file())
-    return [int(step) for step in steps if step.isdigit()]
+    return [int(step) for step in steps if step.isascii() and step.isdecimal()]
 
 
 def _damaged(folder: Path, what: str) -> UserError:

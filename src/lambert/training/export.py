@@ -33,13 +33,14 @@ def export_run(run: Path, folder: Path) -> int:
     step = latest_step(run)
     if step is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty", remedy="Choose a new folder")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder", remedy="Choose a new folder")
+    tokenizer = load_vocabulary(run / TOKENIZER_FOLDER, cased=False)
     model = BertForPreTraining(config)
     weights = load_checkpoint(run, step)["model"]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     save_model(model, folder)
-    save_tokenizer(load_vocabulary(run / TOKENIZER_FOLDER, cased=False), folder)
+    save_tokenizer(tokenizer, folder)
     return step

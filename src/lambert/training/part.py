@@ -12,6 +12,9 @@ from lambert.training.recipe import Phase
 from lambert.training.schedule import warmup_then_linear
 from lambert.training.settings import RunSettings
 
+_DROPOUT = 2
+"""Sets these draws apart from those of the sample order."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -85,4 +88,5 @@ def dropout_seed(seed: int, step: int, place: int) -> int:
 
     Dropout then does not depend on which process computes the micro-batch.
     """
-    return int(np.random.SeedSequence((seed, step, place)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    name = (_DROPOUT, seed, step, place)
+    return int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> np.uint64(1))

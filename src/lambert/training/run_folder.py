@@ -12,7 +12,7 @@ JOURNAL_FILE = "journal.jsonl"
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
 REPORT_FILE = "report.html"
-_OURS = (RECIPE_FILE, JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, "checkpoints", "latest")
+_OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, "checkpoints", "latest")
 
 
 def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh: bool) -> None:
@@ -25,7 +25,7 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
     try:
         run.mkdir(parents=True, exist_ok=True)
         is_run = (run / RECIPE_FILE).exists()
-        if not is_run and any(run.iterdir()):
+        if not is_run and set(run.iterdir()) - set(_unfinished(run)):
             raise UserError(
                 f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
             )
@@ -44,9 +44,14 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
 
 def _delete_run(run: Path) -> None:
     """Delete what a run writes, and nothing else."""
-    for name in _OURS:
-        path = run / name
+    # The recipe goes last: as long as it is there, the folder is known to be a run's.
+    for path in (*(run / name for name in _OURS), *_unfinished(run), run / RECIPE_FILE):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _unfinished(run: Path) -> list[Path]:
+    """Files that a killed process was about to rename."""
+    return [path for path in (run / f"{RECIPE_FILE}.partial", run / "latest.partial") if path.exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,10 @@ def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None
     """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
     tables = {"command": command, **settings.as_tables()}
     aside = run / (RECIPE_FILE + ".partial")
-    aside.write_text(tomli_w.dumps(tables), encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(tomli_w.dumps(tables))
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(run / RECIPE_FILE)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, read_config
 from lambert.model.presets import model_config
 from lambert.training.precision import Precision
-from lambert.training.recipe import FIRST_PHASE_SHARE, make_phases
+from lambert.training.recipe import FIRST_PHASE_SHARE, Phase, check_request, make_phases
 from lambert.training.settings import RunSettings
 
 MICRO_BATCH_TOKENS = 4_096
@@ -41,7 +43,7 @@ class Request:
     """Sequences in all."""
     sequence_lengths: tuple[int, int] = (128, 512)
     optimizer: str = "lamb"
-    rule: str = "sqrt"
+    recipe: str = "sqrt"
     learning_rate: float | None = None
     warmup_share: float | None = None
     dropout: float = 0.1
@@ -62,6 +64,7 @@ def resolve_settings(
     Raises:
         UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
     """
+    check_request(request.batch_sizes, request.sequence_lengths, request.learning_rate, request.warmup_share)
     vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
     if request.init_from is not None:
         config = replace(read_config(request.init_from), dropout=request.dropout)
@@ -71,15 +74,19 @@ def resolve_settings(
     longest = max(request.sequence_lengths)
     if request.init_from is None and longest > config.maximum_positions:
         config = replace(config, maximum_positions=longest)
+    if corpus is not None:
+        config = replace(config, pad_token_id=special_tokens(corpus.tokenizer()).pad)
     phases = make_phases(
         samples=_samples(request, corpus),
         batch_sizes=request.batch_sizes,
         sequence_lengths=request.sequence_lengths,
         optimizer=request.optimizer,
-        rule=request.rule,
+        recipe=request.recipe,
         learning_rate=request.learning_rate,
         warmup_share=request.warmup_share,
     )
+    if corpus is not None:
+        _refuse_small_corpus(phases, corpus, request)
     first_length = request.sequence_lengths[0]
     asked = request.micro_batch_size
     tokens = MICRO_BATCH_TOKENS if asked is None else asked * first_length
@@ -100,6 +107,7 @@ def resolve_settings(
     )
 
 
+@functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
 def examples_per_pass(corpus: Corpus, sequence_lengths: tuple[int, int], *, seed: int) -> tuple[int, int]:
     """How many training examples one pass over the corpus makes at each length."""
     special = special_tokens(corpus.tokenizer())
@@ -134,8 +142,7 @@ def starting_model(settings: RunSettings, init_from: Path | None, tokenizer: Tok
             f"the vocabulary of {init_from} is not the corpus's",
             remedy=f"Prepare the corpus again with --vocab {init_from}",
         )
-    model, _ = load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)
-    return model
+    return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
 
 
 def parameter_count(config: BertConfig) -> int:
@@ -153,11 +160,23 @@ def _samples(request: Request, corpus: Corpus | None) -> int:
     assert request.epochs is not None
     if corpus is None:
         raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
-    if not request.epochs > 0:
+    if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
     first, second = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed)
     passes_per_sample = FIRST_PHASE_SHARE / first + (1 - FIRST_PHASE_SHARE) / second
     return round(request.epochs / passes_per_sample)
+
+
+def _refuse_small_corpus(phases: tuple[Phase, Phase], corpus: Corpus, request: Request) -> None:
+    """A batch that shows an example twice is no larger batch."""
+    counts = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed)
+    for phase, count in zip(phases, counts, strict=True):
+        if phase.batch_size > count:
+            raise UserError(
+                f"a batch of {phase.batch_size:,} is more than the {count:,} examples of length "
+                f"{phase.sequence_length} in {corpus.path}",
+                remedy=f"Choose a batch of at most {count:,} or prepare more text",
+            )
 
 
 def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -> None:

@@ -86,7 +86,7 @@ def train_step(
     Returns:
         Loss and accuracy of the global batch before the update.
     """
-    assert len(dropout_seeds) == len(micro_batches)
+    assert len(dropout_seeds) == len(micro_batches) > 0
     processes = processes or Processes()
     model.train()
     device = next(model.parameters()).device

@@ -19,7 +19,6 @@ from lambert.model.huggingface import save_model
 from lambert.training.journal import Journal
 from lambert.training.parallel import Processes
 from lambert.training.part import Part, dropout_seed, parts_of
-from lambert.training.recipe import Phase
 from lambert.training.run_folder import (
     JOURNAL_FILE,
     MODEL_FOLDER,
@@ -31,6 +30,7 @@ from lambert.training.state import TrainingState
 from lambert.training.step import StepResult, train_step
 from lambert.training.tasks import Evaluation, Unigram, evaluate, pretraining_task
 
+_EVALUATION_SEED = 0
 _EVALUATION_PHASE = 0
 _EVALUATION_BATCH_TOKENS = 8_192
 
@@ -49,6 +49,11 @@ class Housekeeping:
     """How often, evenly spread; the last one is at the end of the phase."""
     trust_ratios_per_phase: int = 25
     """How often the trust ratios of all layers are written down."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name.replace('_', ' ')} {value}", remedy="Give a number from 0")
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self._special = special_tokens(corpus.tokenizer())
         self._unigram: Unigram | None = None
+        self._evaluation_streams: dict[int, SampleStream] = {}
         self._stop_requested = self._stops = False
         self._seconds_per_token = math.nan
 
@@ -123,19 +129,18 @@ class Trainer:
         Raises:
             UserError: the folder holds another run or a damaged checkpoint, or the loss is no longer a number.
         """
-        if self.processes.is_first:
-            prepare_run_folder(self.run, self.settings, command=self.command, fresh=self.fresh)
-            save_tokenizer(self.corpus.tokenizer(), self.run / TOKENIZER_FOLDER)
-        self.processes.barrier()
+        self._prepare_folder()
         resumed = self.state.restore(self.run)
         self._agree_to_stop()
         began = saved = time.monotonic()
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
             journal.write("run", self._run_facts(resumed))
             for part in self._parts:
+                if not self._is_open(part):
+                    continue
                 journal.write("phase", part.facts())
-                stream = self._stream(part.phase, part.number, "train") if self._is_open(part) else None
-                while stream is not None and self._is_open(part):
+                stream = self._training_stream(part)
+                while self._is_open(part):
                     step_began = time.monotonic()
                     batches = self._batches(stream, part)
                     result = self._step(part, batches)
@@ -150,19 +155,51 @@ class Trainer:
                         saved = time.monotonic()
             return self._end(journal, resumed, time.monotonic() - began)
 
+    def _prepare_folder(self) -> None:
+        """The first process makes the folder; when it cannot, all of them end."""
+        problem: UserError | None = None
+        if self.processes.is_first:
+            try:
+                prepare_run_folder(self.run, self.settings, command=self.command, fresh=self.fresh)
+                save_tokenizer(self.corpus.tokenizer(), self.run / TOKENIZER_FOLDER)
+            except UserError as error:
+                problem = error
+        problems = self.processes.sum_integers([int(problem is not None)])[0]
+        if problem is not None:
+            raise problem
+        if problems:
+            raise UserError("the first process could not prepare the run folder", remedy="See its message")
+
     def _is_open(self, part: Part) -> bool:
         """There is a step of this part to do, and nobody has asked to stop."""
         return self.state.step < part.last_step and not self._stops
 
-    def _stream(self, phase: Phase, phase_number: int, split: str) -> SampleStream:
+    def _training_stream(self, part: Part) -> SampleStream:
         return SampleStream(
             PairSource(
-                self.corpus.split(split),
+                self.corpus.split("train"),
                 self._special,
                 vocabulary_size=self.corpus.vocabulary_size,
-                sequence_length=phase.sequence_length,
+                sequence_length=part.phase.sequence_length,
                 seed=self.settings.seed,
-                phase=phase_number,
+                phase=part.number,
+            )
+        )
+
+    def _evaluation_stream(self, part: Part) -> SampleStream:
+        """Held-out examples, the same for every run, with every hidden word behind [MASK].
+
+        Training leaves a tenth of the hidden words in place; a model that only copies would score on them.
+        """
+        return SampleStream(
+            PairSource(
+                self.corpus.split("held_out"),
+                self._special,
+                vocabulary_size=self.corpus.vocabulary_size,
+                sequence_length=part.phase.sequence_length,
+                seed=_EVALUATION_SEED,
+                phase=_EVALUATION_PHASE,
+                all_masked=True,
             )
         )
 
@@ -190,7 +227,7 @@ class Trainer:
         if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
             raise UserError(
                 f"the loss or its gradient is no longer a number at step {step} of {self.run}",
-                remedy="Start over (--fresh) with a smaller --learning-rate; the journal shows where it began",
+                remedy="Start over (--fresh) with a smaller --learning-rate; the journal shows the steps before",
             )
         state.step = step
         return result
@@ -227,9 +264,11 @@ class Trainer:
         """Measure on held-out text. Every process does, so that none runs ahead."""
         if not self.housekeeping.evaluation_samples or not self.corpus.split("held_out").sentence_count:
             return
+        if part.number not in self._evaluation_streams:
+            self._evaluation_streams[part.number] = self._evaluation_stream(part)
         if self._unigram is None:
             self._unigram = Unigram(self.corpus.split("train").token_counts())
-        stream = self._stream(part.phase, _EVALUATION_PHASE, "held_out")
+        stream = self._evaluation_streams[part.number]
         count = min(len(stream.pairs), self.housekeeping.evaluation_samples)
         size = max(1, _EVALUATION_BATCH_TOKENS // part.phase.sequence_length)
         batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
