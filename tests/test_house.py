@@ -41,7 +41,7 @@ EXTRA_DOORS: dict[str, tuple[str, ...]] = {
 
 # Outside the standard library, only declared dependencies come in; some rooms take fewer of them.
 DEPENDENCIES = (
-    "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w", "torch",
+    "filelock", "matplotlib", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w", "torch",
     "tyro",
 )  # fmt: skip
 OUTSIDE: dict[str, tuple[str, ...]] = {

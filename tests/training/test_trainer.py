@@ -210,6 +210,74 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, make_run: Any) 
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    first = make_run(run)
+    step = first._step
+    refusals = []
+
+    def start_another(*arguments: Any) -> Any:
+        for fresh in (False, True):
+            with pytest.raises(UserError, match="another process is training"):
+                make_run(run, fresh=fresh).train()
+            refusals.append(fresh)
+        return step(*arguments)
+
+    first._step = start_another
+    assert first.train().finished and len(refusals) == 20
+    assert make_run(run, fresh=True).train().finished  # the lock is gone with its run
+
+
+@pytest.mark.parametrize("left", ["recipe.toml.partial", "lock", "latest.partial"])
+def test_what_a_killed_start_leaves_does_not_block_the_folder(tmp_path: Path, make_run: Any, left: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / left).write_text("")
+    assert make_run(run).train().finished
+
+
+def test_any_single_failure_while_saving_leaves_a_good_checkpoint(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sync and rename fail in turn at every place they are called; the newest checkpoint always loads."""
+    run = tmp_path / "run"
+    make_run(run).train()
+    trainer = make_run(run)
+    trainer.state.restore(run)
+    real = {"fsync": os.fsync, "rename": Path.rename, "replace": Path.replace}
+    for name, original in real.items():
+        calls = 0
+
+        def count(*arguments: Any, original: Any = original) -> Any:
+            nonlocal calls
+            calls += 1
+            return original(*arguments)
+
+        owner: Any = os if name == "fsync" else Path
+        monkeypatch.setattr(owner, name, count)
+        trainer.state.save(run)
+        assert calls > 0
+        for failing in range(1, calls + 1):
+            seen = 0
+
+            def fail(*arguments: Any, original: Any = original, failing: int = failing) -> Any:
+                nonlocal seen
+                seen += 1
+                if seen == failing:
+                    raise OSError(28, "No space left on device")
+                return original(*arguments)
+
+            monkeypatch.setattr(owner, name, fail)
+            trainer.state.step += 1
+            with pytest.raises(UserError, match="cannot be written"):
+                trainer.state.save(run)
+            newest = latest_step(run)
+            assert newest is not None
+            load_checkpoint(run, newest)
+        monkeypatch.setattr(owner, name, original)
+    assert not list((run / "checkpoints").glob("*.partial"))
+
+
 def test_fresh_deletes_only_what_a_run_writes(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     make_run(run).train()

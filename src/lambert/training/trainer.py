@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lambert.batches.loader import PretrainingBatch, SampleStream
 from lambert.batches.pairs import PairSource
 from lambert.corpus.store import Corpus
@@ -16,6 +18,7 @@ from lambert.corpus.vocabulary import save_tokenizer, special_tokens
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
+from lambert.training.held_out import HeldOut
 from lambert.training.journal import Journal
 from lambert.training.parallel import Processes
 from lambert.training.part import Part, dropout_seed, parts_of
@@ -28,11 +31,7 @@ from lambert.training.run_folder import (
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
 from lambert.training.step import StepResult, train_step
-from lambert.training.tasks import Evaluation, Unigram, evaluate, pretraining_task
-
-_EVALUATION_SEED = 0
-_EVALUATION_PHASE = 0
-_EVALUATION_BATCH_TOKENS = 8_192
+from lambert.training.tasks import Evaluation, pretraining_task
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,9 @@ class Trainer:
         self.state = TrainingState(model, settings, self.processes.device)
         self.evaluation: Evaluation | None = None
         self._special = special_tokens(corpus.tokenizer())
-        self._unigram: Unigram | None = None
-        self._evaluation_streams: dict[int, SampleStream] = {}
+        self._held_out = HeldOut(corpus, self._special, samples=self.housekeeping.evaluation_samples)
         self._stop_requested = self._stops = False
+        self._lock: FileLock | None = None
         self._seconds_per_token = math.nan
 
     def request_stop(self) -> None:
@@ -130,6 +129,13 @@ class Trainer:
             UserError: the folder holds another run or a damaged checkpoint, or the loss is no longer a number.
         """
         self._prepare_folder()
+        try:
+            return self._train()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _train(self) -> Outcome:
         resumed = self.state.restore(self.run)
         self._agree_to_stop()
         began = saved = time.monotonic()
@@ -160,7 +166,7 @@ class Trainer:
         problem: UserError | None = None
         if self.processes.is_first:
             try:
-                prepare_run_folder(self.run, self.settings, command=self.command, fresh=self.fresh)
+                self._lock = prepare_run_folder(self.run, self.settings, command=self.command, fresh=self.fresh)
                 save_tokenizer(self.corpus.tokenizer(), self.run / TOKENIZER_FOLDER)
             except UserError as error:
                 problem = error
@@ -183,23 +189,6 @@ class Trainer:
                 sequence_length=part.phase.sequence_length,
                 seed=self.settings.seed,
                 phase=part.number,
-            )
-        )
-
-    def _evaluation_stream(self, part: Part) -> SampleStream:
-        """Held-out examples, the same for every run, with every hidden word behind [MASK].
-
-        Training leaves a tenth of the hidden words in place; a model that only copies would score on them.
-        """
-        return SampleStream(
-            PairSource(
-                self.corpus.split("held_out"),
-                self._special,
-                vocabulary_size=self.corpus.vocabulary_size,
-                sequence_length=part.phase.sequence_length,
-                seed=_EVALUATION_SEED,
-                phase=_EVALUATION_PHASE,
-                all_masked=True,
             )
         )
 
@@ -262,18 +251,10 @@ class Trainer:
 
     def _evaluate(self, journal: Journal, part: Part) -> None:
         """Measure on held-out text. Every process does, so that none runs ahead."""
-        if not self.housekeeping.evaluation_samples or not self.corpus.split("held_out").sentence_count:
-            return
-        if part.number not in self._evaluation_streams:
-            self._evaluation_streams[part.number] = self._evaluation_stream(part)
-        if self._unigram is None:
-            self._unigram = Unigram(self.corpus.split("train").token_counts())
-        stream = self._evaluation_streams[part.number]
-        count = min(len(stream.pairs), self.housekeeping.evaluation_samples)
-        size = max(1, _EVALUATION_BATCH_TOKENS // part.phase.sequence_length)
-        batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
-        self.evaluation = evaluate(self.state.model, batches, self._unigram, precision=self.settings.precision)
-        journal.write("evaluation", {"step": self.state.step, **asdict(self.evaluation)})
+        figures = self._held_out.measure(self.state.model, part.phase.sequence_length, self.settings.precision)
+        if figures is not None:
+            self.evaluation = figures
+            journal.write("evaluation", {"step": self.state.step, **asdict(figures)})
 
     def _write_trust_ratios(self, journal: Journal) -> None:
         ratios = self.state.trust_ratios()
