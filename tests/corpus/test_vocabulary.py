@@ -226,7 +226,17 @@ def test_truncation_and_padding_in_a_tokenizer_file_are_taken_off(tmp_path: Path
 
 
 def test_too_small_a_vocabulary_and_no_text() -> None:
+    many_letters = [" ".join(chr(first + number) for first in (0x61, 0x430) for number in range(26))]
     with pytest.raises(UserError, match="too small"):
-        train_vocabulary(TRAINING_TEXT, 20, cased=False)
+        train_vocabulary(many_letters, 100, cased=False)
+    for size in (-1, 0, 20, 10**11):
+        with pytest.raises(UserError, match="Choose a --vocab-size from 100"):
+            train_vocabulary(TRAINING_TEXT, size, cased=False)
     with pytest.raises(UserError, match="no text"):
         train_vocabulary([" "], 1000, cased=False)
+
+
+def test_giant_words_are_left_out_of_the_learning() -> None:
+    giant = "x" * 3_000_000
+    tokenizer = train_vocabulary([*TRAINING_TEXT, giant, f"before {giant} after"], 300, cased=False)
+    assert tokenizer.get_vocab() == train_vocabulary([*TRAINING_TEXT, "before  after"], 300, cased=False).get_vocab()

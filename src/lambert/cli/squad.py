@@ -93,12 +93,6 @@ class Squad(Verb):
 
         if self.model_folder is None or self.out is None:
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-        except OSError as error:
-            raise UserError(
-                f"{self.out} cannot be written to ({error.strerror})", remedy="Choose another --out"
-            ) from None
         if self.seeds < 1:
             raise UserError(f"{self.seeds} seeds", remedy="Give a whole number from 1")
         settings = FineTuneSettings(
@@ -118,6 +112,12 @@ class Squad(Verb):
             )
         train = select_questions(train_file.questions, self.train_questions, sample_seed=0)
         dev = select_questions(read_questions(_file(self.dev, "dev")).questions, self.dev_questions)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+        except OSError as error:
+            raise UserError(
+                f"{self.out} cannot be written to ({error.strerror})", remedy="Choose another --out"
+            ) from None
         result = fine_tune_and_evaluate(
             self.model_folder,
             train,

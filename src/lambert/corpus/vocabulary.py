@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ LEAST_VOCABULARY_SIZE = 100
 LARGEST_VOCABULARY_SIZE = 1 << 24
 # A longer word is unknown to WordPiece, as in BERT.
 LONGEST_WORD_CHARACTERS = 100
+# From U+2E80 on scripts are written without spaces, and BERT splits most of them by character.
+_GIANT_WORD = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{LONGEST_WORD_CHARACTERS + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
 
 def _without_giants(line: str) -> str:
     """`line` less the words that WordPiece calls unknown for their length: the trainer takes for ever over them."""
-    return " ".join(word for word in line.split() if len(word) <= LONGEST_WORD_CHARACTERS)
+    return _GIANT_WORD.sub(" ", line)
 
 
 def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
