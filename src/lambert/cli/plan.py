@@ -107,6 +107,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
     from lambert.batches.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory
     from lambert.training.parallel import join_processes
+    from lambert.training.precision import Precision
     from lambert.training.setup import examples_per_pass, parameter_count
 
     lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
@@ -123,6 +124,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
             sequences=size,
             sequence_length=phase.sequence_length,
             masked_words_per_sequence=maximum_predictions(phase.sequence_length),
+            bytes_per_value=4 if settings.precision is Precision.FLOAT32 else 2,
         ).total_bytes
         for phase, size in zip(settings.phases, settings.micro_batch_sizes, strict=True)
     )
@@ -137,13 +139,13 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
         phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
     results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
     if probe_seconds is not None:
-        from lambert.planning.probe import seconds_per_sequence
+        from lambert.planning.probe import measure_step
 
         device = join_processes().device
-        seconds = sum(
-            seconds_per_sequence(settings, index, device, budget_seconds=probe_seconds) * phase.samples
-            for index, phase in enumerate(settings.phases)
-        )
+        seconds = 0.0
+        for index, phase in enumerate(settings.phases):
+            cost = measure_step(settings, index, device, budget_seconds=probe_seconds)
+            seconds += phase.step_count * cost.step_seconds(-(-phase.batch_size // settings.micro_batch_sizes[index]))
         say(f"time      about {_duration(seconds)} on this machine (from a probe of a few steps, evaluation left out)")
         results["seconds"] = seconds
     return results

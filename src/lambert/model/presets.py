@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lambert.errors import unknown_name
+from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
 
 PRESETS: dict[str, tuple[int, int]] = {
@@ -16,6 +16,10 @@ PRESETS: dict[str, tuple[int, int]] = {
     "large": (24, 1024),
 }
 """Name → (layers, hidden size): base and large from Devlin et al. 2018, the rest from Turc et al. 2019."""
+
+PUBLISHED_START_FROM = 768
+"""Hidden size from which a model starts as Devlin et al. published it: truncated normal of deviation 0.02. Narrower
+ones start from deviation 1/√H and sinusoidal positions (docs/recipes.md tells why)."""
 
 HEAD_SIZE = 64
 """Every published size has one attention head per 64 hidden units."""
@@ -34,6 +38,8 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         layers, hidden_size = PRESETS[name]
     else:
         raise unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
+    if hidden_size < 1:
+        raise UserError(f"model {name}", remedy="Give a hidden size from 1, such as 6x384")
     return BertConfig(
         vocabulary_size=vocabulary_size,
         layers=layers,
@@ -41,4 +47,6 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         attention_heads=max(1, hidden_size // HEAD_SIZE),
         feed_forward_size=4 * hidden_size,
         dropout=dropout,
+        initializer_range=0.02 if hidden_size >= PUBLISHED_START_FROM else hidden_size**-0.5,
+        sinusoidal_positions=hidden_size < PUBLISHED_START_FROM,
     )
