@@ -172,6 +172,8 @@ def initialise(module: nn.Module, config: BertConfig) -> None:
             nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
+    # Afterwards: the walk above comes to the parts of a module after the module itself.
+    for part in module.modules():
         if isinstance(part, Embeddings) and config.sinusoidal_positions:
             _start_from_sinusoids(part.position.weight, config.initializer_range)
 
