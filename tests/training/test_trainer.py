@@ -348,7 +348,7 @@ def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> Non
     assert export_run(run, tmp_path / "out") == 10
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (run / "huggingface" / name).read_bytes()
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="is not an empty folder"):
         export_run(run, tmp_path / "out")
     with pytest.raises(UserError, match="is not a run"):
         export_run(tmp_path / "out", tmp_path / "other")

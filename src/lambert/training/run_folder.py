@@ -36,12 +36,16 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
                 f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
             )
         lock = _lock(run)
-        if is_run and fresh:
-            _delete_run(run)
-        if is_run and not fresh:
-            refuse_other_settings(run, settings)
-        else:
-            write_recipe(run, settings, command=command)
+        try:
+            if is_run and fresh:
+                _delete_run(run)
+            if is_run and not fresh:
+                refuse_other_settings(run, settings)
+            else:
+                write_recipe(run, settings, command=command)
+        except BaseException:
+            lock.release()
+            raise
         return lock
     except OSError as error:
         raise UserError(
