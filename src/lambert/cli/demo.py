@@ -11,7 +11,8 @@ from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import Pretrain, pretrain
 from lambert.cli.verb import Verb, say
 
-VOCABULARY_SIZE = 4_096
+VOCABULARY_SIZE = 2_048
+LEARNED_RATIO = 2.0
 SENTENCES = (
     "Return the [MASK] of the given list .",
     "If the file does not [MASK], an error is raised.",
@@ -44,9 +45,9 @@ class Demo(Verb):
             corpus=corpus,
             out=self.out,
             model="tiny",
-            batch_size=(64,),
-            samples=48_000,
-            sequence_lengths=(64, 128),
+            batch_size=(32,),
+            samples=64_000,
+            sequence_lengths=(32, 64),
             dropout=0.0,
             fresh=self.fresh,
         )
@@ -63,10 +64,15 @@ class Demo(Verb):
 
         figures = results["evaluation"]
         if figures is not None:
+            ratio = figures["masked_word_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
             say(
-                f"Held-out masked words: loss {figures['masked_word_loss']:.2f}, accuracy "
+                f"Held-out words behind [MASK]: loss {figures['masked_word_loss']:.2f}, accuracy "
                 f"{100 * figures['masked_word_accuracy']:.1f} %; always guessing the commonest word: loss "
                 f"{figures['unigram_loss']:.2f}, accuracy {100 * figures['unigram_accuracy']:.1f} %"
+            )
+            say(
+                f"That is {ratio:.1f} times the guesser"
+                + ("." if ratio >= LEARNED_RATIO else ": so short a run hardly leaves the plateau of word frequencies.")
             )
         model, tokenizer = open_model(self.out)
         filled = []

@@ -30,7 +30,8 @@ LARGEST_WARMUP_SHARE = 0.5
 FIRST_PHASE_SHARE = 0.9
 """BERT's share of samples at the short length."""
 
-LEARNING_RATE_CAP = {"lamb": 2e-2, "adamw": 2e-3}
+LEARNING_RATE_CAP = {"lamb": 5e-3, "adamw": 1e-3}
+"""For LAMB also the largest rate of the paper's range; batches over 32,768 may go on with the square root."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
@@ -201,13 +202,15 @@ def _step_counts(
 def _peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> Number:
     """c · √(B/S), which is c / √T when both phases share a batch size; capped where runs are short."""
     root = math.sqrt(batch_size / samples)
-    cap = LEARNING_RATE_CAP[optimizer]
+    cap = LEARNING_RATE_CAP[optimizer] * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if optimizer == "adamw":
         formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {cap})"
         return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, cap), formula, "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
-    if rate > cap:
-        return Number(cap, f"cap; {LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S) would be {rate:.2g}", "fitted here")
+    if rate > cap * (1 + 1e-9):
+        return Number(
+            cap, f"{cap:g} at most; {LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S) would be {rate:.2g}", "fitted here"
+        )
     if samples == PAPER_SAMPLES:
         return Number(rate, "5e-3 · √(B/32,768)", provenance)
     return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
