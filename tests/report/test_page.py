@@ -131,7 +131,7 @@ batch_size = 32
 
 
 def test_captions_speak_of_evaluations_only_where_there_are_some(make_run: MakeRun, tmp_path: Path) -> None:
-    assert "Dots are measured" in report(tmp_path / "a.html", make_run("a", steps=5, layers=1)).text
+    assert "Dots: held-out" in report(tmp_path / "a.html", make_run("a", steps=5, layers=1)).text
     assert "Dots" not in report(tmp_path / "b.html", make_run("b", steps=5, layers=1, evaluate=False)).text
 
 

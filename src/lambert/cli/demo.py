@@ -45,9 +45,9 @@ class Demo(Verb):
             corpus=corpus,
             out=self.out,
             model="tiny",
-            batch_size=(32,),
-            samples=64_000,
-            sequence_lengths=(32, 64),
+            batch_size=(256,),
+            samples=200_000,
+            sequence_lengths=(16, 32),
             dropout=0.0,
             fresh=self.fresh,
         )

@@ -93,7 +93,7 @@ def accuracy_chart(runs: Sequence[Run]) -> Chart | None:
     """Masked-word accuracy with that of always guessing the commonest word."""
     return _chart(
         runs, "accuracy", "masked_word_accuracy", "Masked-word accuracy", "masked words guessed right",
-        "Higher is better.", " Dots: held-out text, all hidden words masked; dashed: always guessing the commonest word.",
+        "Higher is better.", " Dots: held-out text, all masked; dashed: always guessing the commonest word.",
         evaluated=lambda e: (e.masked_word_accuracy, e.unigram_accuracy),
         reference="commonest word", as_percent=True, from_zero=True,
     )  # fmt: skip
