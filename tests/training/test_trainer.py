@@ -428,3 +428,21 @@ def test_more_processes_than_micro_batches_are_refused(
     model = starting_model(settings, None, small_corpus.tokenizer())
     with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
         Trainer(tmp_path / "run", settings, model, small_corpus, processes=Processes(0, 3))
+
+
+def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None:
+    from lambert.training.part import parts_of
+    from lambert.training.setup import Request, resolve_settings
+
+    request = Request(
+        model="1x32",
+        batch_sizes=(2,),
+        samples=400,
+        sequence_lengths=(32, 64),
+        learning_rate=0.01,
+        warmup_share=0.5,
+    )
+    first, second = parts_of(resolve_settings(request, small_corpus))
+    assert (first.first_step, first.last_step, second.first_step, second.last_step) == (1, 180, 181, 200)
+    assert [second.learning_rate(step) for step in range(181, 191)] == pytest.approx([0.001 * k for k in range(1, 11)])
+    assert first.learning_rate(180) < 0.0002 and second.learning_rate(200) < 0.001
