@@ -93,6 +93,9 @@ class Squad(Verb):
 
         if self.model_folder is None or self.out is None:
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
+        processes = join_processes()
+        if processes.count > 1:
+            raise UserError(f"squad was started in {processes.count} processes", remedy="Start it in one")
         if self.seeds < 1:
             raise UserError(f"{self.seeds} seeds", remedy="Give a whole number from 1")
         settings = FineTuneSettings(
@@ -124,7 +127,7 @@ class Squad(Verb):
             dev,
             settings,
             seeds=range(self.seeds),
-            device=join_processes().device,
+            device=processes.device,
             random_weights=self.random_weights,
             progress=_lines(),
         )
