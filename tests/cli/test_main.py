@@ -65,6 +65,22 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
         assert any(name in text for name in shown), field.name
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("pretran --corpus x", "unknown verb 'pretran'. Did you mean 'pretrain'?"),
+        ("", "{demo, prepare, plan,"),
+        ("pretrain --corpus x", "lambert pretrain needs --batch-size and --out. `lambert pretrain --help`"),
+        ("fill", "lambert fill needs MODEL_FOLDER and TEXT."),
+        ("squad m --seds 3", "Unrecognized options: --seds, 3. Did you mean --seeds?"),
+        ("plan --batch-size many --samples 10", "--batch-size: Could not find valid parse for arguments: ['many']"),
+        ("report run --out", "Missing value for argument '--out'"),
+    ],
+)
+def test_words_that_make_no_command_get_one_line(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refused(capsys, *words(line))
+
+
 def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = write_small_text(tmp_path / "text.txt")
     corpus, run = tmp_path / "corpus", tmp_path / "run"

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -113,6 +114,16 @@ def test_bad_utf8_is_replaced_and_counted_by_file(tmp_path: Path) -> None:
         ["caf\ufffd noir", "na\ufffd\ufffd"],
     ]
     assert reader.statistics.replaced_bytes == {str(bad): 3}
+
+
+@pytest.mark.parametrize("content", [random.Random(0).randbytes(5_000), "Good morning.\n".encode("utf-16-le") * 50])
+def test_binary_files_and_utf16_without_a_mark_are_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UserError, match="not plain text: .* control characters"):
+        list(TextReader([written(tmp_path / "a.txt", content)]))
+
+
+def test_a_few_control_characters_are_still_text(tmp_path: Path) -> None:
+    assert paragraphs_of(written(tmp_path / "a.txt", b"\x1b[1mbold\x1b[0m and\x00 a page\x0c\x01 end\n"))
 
 
 def test_a_giant_line_is_cut_at_white_space_into_bounded_pieces(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from lambert.squad.comparison import (
 )
 from lambert.squad.data import Answer, Question
 from lambert.squad.features import WindowShape, make_batch, make_windows
-from lambert.squad.finetune import epoch_batches, fine_tune, make_optimizer, predict, span_task
+from lambert.squad.finetune import epoch_batches, fine_tune, predict, span_task
 from lambert.squad.metric import score
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, default_learning_rate
 from lambert.training.precision import Precision
@@ -193,15 +193,6 @@ def test_an_optimizer_of_ones_own(tokenizer: Tokenizer) -> None:
         if not torch.equal(parameter, old)
     ]
     assert changed == ["span_head.weight", "span_head.bias"]
-
-
-def test_biases_and_norms_are_not_decayed(tokenizer: Tokenizer) -> None:
-    for name in ("adamw", "lamb"):
-        optimizer = make_optimizer(_model(tokenizer), dataclasses.replace(SETTINGS, optimizer=name))
-        decays = {group["weight_decay"]: group["names"] for group in optimizer.param_groups}
-        assert sorted(decays) == [0.0, 0.01]
-        assert all("bias" in parameter or "layer_norm" in parameter for parameter in decays[0.0])
-    assert isinstance(make_optimizer(_model(tokenizer), SETTINGS), torch.optim.AdamW)
 
 
 def test_default_learning_rates_fall_with_width() -> None:

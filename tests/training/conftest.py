@@ -38,7 +38,7 @@ def make_run(small_corpus: Corpus, settings: RunSettings) -> RunMaker:
 
     def make(run: Path, *, housekeeping: Housekeeping | None = None, fresh: bool = False, **changed: Any) -> Trainer:
         changed_settings = replace(settings, **changed)
-        model = starting_model(changed_settings, None, small_corpus.tokenizer())
+        model = starting_model(changed_settings, None, small_corpus)
         quiet = Housekeeping(evaluation_samples=0, checkpoint_steps=2)
         return Trainer(run, changed_settings, model, small_corpus, housekeeping=housekeeping or quiet, fresh=fresh)
 

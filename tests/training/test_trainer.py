@@ -67,7 +67,7 @@ def test_loss_falls_on_what_can_be_learned(tmp_path: Path, make_run: Any, small_
         model="2x64", batch_sizes=(16,), samples=16 * 150, sequence_lengths=(32, 32), dropout=0.0, learning_rate=0.02
     )
     settings = resolve_settings(request, small_corpus)
-    model = starting_model(settings, None, small_corpus.tokenizer())
+    model = starting_model(settings, None, small_corpus)
     run = tmp_path / "run"
     outcome = Trainer(run, settings, model, small_corpus).train()
     first, last = events(run, "step")[0], events(run, "step")[-1]
@@ -153,7 +153,7 @@ torch.set_num_threads(1)
 corpus = Corpus.open(Path(sys.argv[1]))
 request = Request(model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01)
 settings = resolve_settings(request, corpus)
-model = starting_model(settings, None, corpus.tokenizer())
+model = starting_model(settings, None, corpus)
 Trainer(Path(sys.argv[2]), settings, model, corpus,
         housekeeping=Housekeeping(checkpoint_steps=3, evaluation_samples=0)).train()
 """
@@ -382,7 +382,7 @@ def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str
     trainer = Trainer(
         Path(run),
         settings,
-        starting_model(settings, None, corpus.tokenizer()),
+        starting_model(settings, None, corpus),
         corpus,
         housekeeping=Housekeeping(evaluation_samples=16, evaluations_per_phase=1),
         processes=Processes(rank, count),
@@ -425,7 +425,7 @@ def test_more_processes_than_micro_batches_are_refused(
     from lambert.training.setup import starting_model
     from lambert.training.trainer import Trainer
 
-    model = starting_model(settings, None, small_corpus.tokenizer())
+    model = starting_model(settings, None, small_corpus)
     with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
         Trainer(tmp_path / "run", settings, model, small_corpus, processes=Processes(0, 3))
 

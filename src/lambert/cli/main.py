@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 
 import tyro
 
@@ -19,8 +21,9 @@ from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
+from lambert.cli.usage import usage_error
 from lambert.cli.verb import Verb
-from lambert.errors import UserError
+from lambert.errors import UserError, unknown_name
 
 VERBS: dict[str, Callable[..., Verb]] = {
     "demo": Demo,
@@ -47,14 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"lambert {__version__}")
         return 0
-    verb: Verb = tyro.extras.subcommand_cli_from_dict(
-        VERBS,
-        prog="lambert",
-        description=DESCRIPTION,
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
     try:
+        verb = _parse(words)
         results = verb.run()
     except UserError as error:
         print(f"lambert: {error}", file=sys.stderr)
@@ -72,3 +69,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb.json:
         print(json.dumps(results))
     return int(results.get("exit_code", 0))
+
+
+def _parse(words: list[str]) -> Verb:
+    """The verb that `words` name, with its options; `--help` prints and exits.
+
+    Raises:
+        UserError: the words make no command.
+    """
+    name = words[0] if words and not words[0].startswith("-") else ""
+    if name and name not in VERBS:
+        raise unknown_name("verb", name, VERBS)
+    told = StringIO()
+    try:
+        with redirect_stderr(told):
+            verb: Verb = tyro.extras.subcommand_cli_from_dict(
+                VERBS,
+                prog="lambert",
+                description=DESCRIPTION,
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        raise usage_error(told.getvalue(), name) from None
+    return verb

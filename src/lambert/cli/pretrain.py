@@ -58,7 +58,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     trainer = Trainer(
         options.out,
         settings,
-        starting_model(settings, options.weights_folder, corpus.tokenizer()),
+        starting_model(settings, options.weights_folder, corpus),
         corpus,
         housekeeping=Housekeeping(
             checkpoint_seconds=60 * options.checkpoint_minutes,

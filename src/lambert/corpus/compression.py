@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 
 from lambert.errors import UserError
 
 BLOCK_BYTES = 1 << 20
+# Random bytes hold a tenth of them, UTF-16 without a mark a half; text has next to none.
+MOST_CONTROLS, MOST_CONTROL_SHARE = 8, 0.05
+_CONTROL_BYTES = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 _MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
@@ -81,6 +85,13 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
             raise UserError(f"{file} is {kind}, not plain text", remedy="Convert it to plain text in UTF-8 first")
     if start[257:262] == b"ustar":
         raise UserError(f"{file} is a tar archive, not plain text", remedy="Unpack it and name its folder")
+    bytes_of = np.bincount(np.frombuffer(start, np.uint8), minlength=256)
+    controls = int(bytes_of[_CONTROL_BYTES].sum())
+    if controls > max(MOST_CONTROLS, MOST_CONTROL_SHARE * len(start)):
+        raise UserError(
+            f"{file} is not plain text: {controls / len(start):.0%} of its first bytes are control characters",
+            remedy="Leave it out, or convert it to plain text in UTF-8 first",
+        )
 
 
 def _decompressed(file: Path, start: bytes, raw: BinaryIO) -> ByteStream:

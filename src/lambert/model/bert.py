@@ -45,6 +45,8 @@ class BertConfig:
     """Standard deviation of the truncated normal that matrices and embeddings start from."""
     sinusoidal_positions: bool = False
     """Start the position vectors, which are learned like all else, from sines and cosines of that deviation."""
+    frequency_bias: bool = False
+    """Start the masked-word bias from the log frequencies of the training text, which whoever makes the model has."""
     pad_token_id: int = 0
     """Id of [PAD]."""
 

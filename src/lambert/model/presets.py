@@ -19,7 +19,7 @@ PRESETS: dict[str, tuple[int, int]] = {
 
 PUBLISHED_START_FROM = 768
 """Hidden size from which a model starts as Devlin et al. published it: truncated normal of deviation 0.02. Narrower
-ones start from deviation 1/√H and sinusoidal positions (docs/recipes.md tells why)."""
+ones start from deviation 1/√H, sinusoidal positions and the text's word frequencies (docs/recipes.md tells why)."""
 
 HEAD_SIZE = 64
 """Every published size has one attention head per 64 hidden units."""
@@ -49,4 +49,5 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         dropout=dropout,
         initializer_range=0.02 if hidden_size >= PUBLISHED_START_FROM else hidden_size**-0.5,
         sinusoidal_positions=hidden_size < PUBLISHED_START_FROM,
+        frequency_bias=hidden_size < PUBLISHED_START_FROM,
     )

@@ -17,19 +17,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.optim import LAMB, parameter_groups
 from lambert.squad.answers import AnswerCollector
 from lambert.squad.data import Question, shuffled
 from lambert.squad.features import Window, WindowBatch, make_batch, make_windows
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
+from lambert.training.optimizers import make_optimizer, named_groups
 from lambert.training.schedule import warmup_then_linear
 from lambert.training.step import StepResult, TaskOutput, train_step
 
+_BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
 
 
@@ -45,14 +46,6 @@ class FineTuneSummary:
     train_loss: float
     """Mean over the windows of the last epoch, as they were met."""
     seconds: float
-
-
-def make_optimizer(model: nn.Module, settings: FineTuneSettings) -> Optimizer:
-    """The optimizer that `settings` names, with BERT's groups; the step sets its learning rate."""
-    groups = parameter_groups(model, weight_decay=settings.weight_decay)
-    if settings.optimizer == "lamb":
-        return LAMB(groups, betas=(0.9, 0.999), eps=1e-6)
-    return AdamW(groups, betas=(0.9, 0.999), eps=1e-6)
 
 
 def span_task(model: nn.Module, batch: WindowBatch) -> TaskOutput:
@@ -102,7 +95,9 @@ def fine_tune(
     peak = settings.learning_rate or default_learning_rate(settings.optimizer, model.config.hidden_size)
     total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
     warmup_steps = round(settings.warmup_share * total_steps)
-    optimizer = optimizer or make_optimizer(model, settings)
+    if optimizer is None:
+        groups, _ = named_groups(model, weight_decay=settings.weight_decay)
+        optimizer = make_optimizer(settings.optimizer, groups, betas=_BETAS, epsilon=_EPSILON)
     pad_id = special_tokens(tokenizer).pad
     began, step, loss_sum = time.monotonic(), 0, 0.0
     for epoch in range(settings.epochs):

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lambert.errors import UserError, unknown_name
+from lambert.errors import UserError
 from lambert.squad.features import WindowShape
+from lambert.training.optimizers import check_optimizer
 from lambert.training.precision import Precision
-
-OPTIMIZERS = ("adamw", "lamb")
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class FineTuneSettings:
     """Windows that are scored at once."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        check_optimizer(self.optimizer)
         if self.precision is Precision.BFLOAT16_MASTER:
             raise UserError("fine-tuning does not run in bfloat16-master", remedy="Choose float32 or bfloat16-autocast")
         whole_numbers = (

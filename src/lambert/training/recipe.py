@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lambert.errors import UserError, unknown_name
+from lambert.training.optimizers import check_optimizer
 
 Provenance = Literal["published", "extrapolated", "fitted here", "given"]
 
@@ -30,14 +31,13 @@ LARGEST_WARMUP_SHARE = 0.5
 FIRST_PHASE_SHARE = 0.9
 """BERT's share of samples at the short length."""
 
-LEARNING_RATE_CAP = {"lamb": 5e-3, "adamw": 1e-3}
+LEARNING_RATE_CAP = {"lamb": 1e-2, "adamw": 1e-3}
 """For LAMB also the largest rate of the paper's range; batches over 32,768 may go on with the square root."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
 MOST_SAMPLES = 10**15
 
-OPTIMIZERS = ("lamb", "adamw")
 RECIPES = ("sqrt", "paper")
 
 
@@ -105,8 +105,7 @@ def make_phases(
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
     """
-    if optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", optimizer, OPTIMIZERS)
+    check_optimizer(optimizer)
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     check_request(batch_sizes, sequence_lengths, learning_rate, warmup_share)

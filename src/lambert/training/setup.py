@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from lambert.batches.pairs import PairSource
 from lambert.corpus.store import Corpus
@@ -22,6 +21,7 @@ from lambert.model.presets import model_config
 from lambert.training.precision import Precision
 from lambert.training.recipe import FIRST_PHASE_SHARE, Phase, check_request, make_phases
 from lambert.training.settings import RunSettings
+from lambert.training.tasks import Unigram
 
 MICRO_BATCH_TOKENS = 4_096
 """Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
@@ -127,22 +127,32 @@ def examples_per_pass(corpus: Corpus, sequence_lengths: tuple[int, int], *, seed
     return first, second
 
 
-def starting_model(settings: RunSettings, init_from: Path | None, tokenizer: Tokenizer) -> BertForPreTraining:
-    """BERT's random start from the run's seed, or the weights of a Hugging Face folder.
+def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
+    """The random start from the run's seed (docs/recipes.md, "How models start"), or the weights of a Hugging Face
+    folder.
 
     Raises:
         UserError: the folder cannot be read, or its vocabulary is not the corpus's.
     """
     torch.manual_seed(settings.seed)
     if init_from is None:
-        return BertForPreTraining(settings.model)
+        return _random_start(settings.model, corpus)
     theirs = load_vocabulary(init_from, cased=False)
-    if theirs.get_vocab() != tokenizer.get_vocab():
+    if theirs.get_vocab() != corpus.tokenizer().get_vocab():
         raise UserError(
             f"the vocabulary of {init_from} is not the corpus's",
             remedy=f"Prepare the corpus again with --vocab {init_from}",
         )
     return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
+
+
+def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
+    model = BertForPreTraining(config)
+    if config.frequency_bias:
+        frequencies = Unigram(corpus.split("train").token_counts()).log_probabilities
+        with torch.no_grad():
+            model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
+    return model
 
 
 def parameter_count(config: BertConfig) -> int:

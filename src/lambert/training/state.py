@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.optim import LAMB, parameter_groups
+from lambert.optim import LAMB
 from lambert.training.checkpoint import (
     latest_step,
     load_checkpoint,
@@ -18,6 +17,7 @@ from lambert.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from lambert.training.optimizers import make_optimizer, named_groups
 from lambert.training.precision import MasterWeights, Precision
 from lambert.training.settings import RunSettings
 
@@ -28,23 +28,14 @@ class TrainingState:
     def __init__(self, model: BertForPreTraining, settings: RunSettings, device: torch.device) -> None:
         self.model = model.to(device)
         # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
-        groups = parameter_groups(self.model, weight_decay=settings.weight_decay)
-        self._names = {p: name for group in groups for p, name in zip(group["params"], group["names"], strict=True)}
+        groups, self._names = named_groups(self.model, weight_decay=settings.weight_decay)
         self.master: MasterWeights | None = None
         if settings.precision is Precision.BFLOAT16_MASTER:
             self.master = MasterWeights(self.model)
             self._names = {self.master.replace(p): name for p, name in self._names.items()}
             for group in groups:
                 group["params"] = [self.master.replace(p) for p in group["params"]]
-        for group in groups:
-            del group["names"]
-        self.optimizer: Optimizer
-        if settings.optimizer == "lamb":
-            self.optimizer = LAMB(groups, betas=settings.betas, eps=settings.epsilon)
-        else:
-            for group in groups:
-                del group["adapt"]
-            self.optimizer = AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
+        self.optimizer = make_optimizer(settings.optimizer, groups, betas=settings.betas, epsilon=settings.epsilon)
         self.step = 0
 
     def trust_ratios(self) -> dict[str, float]:

@@ -57,12 +57,13 @@ class Unigram:
 
     def __init__(self, token_counts: NDArray[np.int64]) -> None:
         smoothed = token_counts.astype(np.float64) + 1
-        self._log_probability = np.log(smoothed / smoothed.sum())
+        self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
+        """[V] natural logarithms."""
         self._commonest = int(token_counts.argmax())
 
     def loss_sum(self, labels: NDArray[np.int64]) -> float:
         """Sum of −log p over `labels`, nats."""
-        return float(-self._log_probability[labels].sum())
+        return float(-self.log_probabilities[labels].sum())
 
     def correct(self, labels: NDArray[np.int64]) -> int:
         """How many labels are the commonest word."""

@@ -1,0 +1,50 @@
+"""Words that make no command, told in one line: tyro draws a box, a person wants what was wrong and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from lambert.errors import UserError
+
+_RULE = re.compile("[─-]{3,}")
+_ARGUMENT = re.compile(r" {4}\S")
+
+
+def usage_error(box: str, verb: str) -> UserError:
+    """The error that tyro's `box` stands for.
+
+    Args:
+        box: what tyro wrote on standard error.
+        verb: the verb that was typed, or "" when there was none.
+    """
+    first, *hints = _sections(box)
+    command = f"lambert {verb}".strip()
+    help_line = f"`{command} --help` explains every option"
+    if first and first[0].startswith("Missing from"):
+        return UserError(f"{command} needs {' and '.join(_named(first))}", remedy=help_line)
+    what = " ".join(line.strip() for line in first).removesuffix(".")
+    near = [name for hint in hints if hint[0].startswith("Perhaps you meant") for name in _named(hint)]
+    if near:
+        return UserError(what, remedy=f"Did you mean {near[0]}? {help_line}")
+    return UserError(what, remedy=help_line)
+
+
+def _named(section: list[str]) -> list[str]:
+    """The arguments that a section lists; their descriptions stand further in."""
+    return [line.split()[0] for line in section if _ARGUMENT.match(line)]
+
+
+def _sections(box: str) -> list[list[str]]:
+    """The box's lines without its title and frame, indented as they were, cut at its rules; at least one section."""
+    lines = box.splitlines()
+    if box.startswith("╭"):
+        lines = [line.removeprefix("│ ").rstrip("│ ") for line in lines[1:-1]]
+    else:  # on a terminal without UTF-8: a title, a rule, and everything below it indented by two
+        lines = [line.removeprefix("  ").rstrip() for line in lines[2:]]
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        if _RULE.fullmatch(line):
+            sections.append([])
+        elif line:
+            sections[-1].append(line)
+    return [section for section in sections if section] or [["the command makes no sense"]]
