@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.training.recipe import make_phases
 from lambert.training.settings import RunSettings
+from lambert.training.setup import starting_model
 from lambert.training.trainer import Housekeeping, Trainer
 
 
@@ -67,9 +67,9 @@ def run_cell(
     name = f"{arguments.model}{start}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-s{seed}"
     run = arguments.out / name
     if not (run / "huggingface").exists():
-        torch.manual_seed(seed)
+        model = starting_model(settings, None, corpus)
         housekeeping = Housekeeping(evaluation_samples=512, evaluations_per_phase=4)
-        Trainer(run, settings, BertForPreTraining(config), corpus, housekeeping=housekeeping).train()
+        Trainer(run, settings, model, corpus, housekeeping=housekeeping).train()
     figures = last_evaluation(run)
     recipe = tomllib.loads((run / "recipe.toml").read_text())
     return {

@@ -81,6 +81,20 @@ def test_words_that_make_no_command_get_one_line(line: str, told: str, capsys: p
     assert told in refused(capsys, *words(line))
 
 
+def test_a_recorded_command_never_deletes(tmp_path: Path) -> None:
+    from lambert.cli.pretrain import Pretrain
+
+    options = Pretrain(corpus=tmp_path, out=tmp_path / "run", batch_size=(8,), samples=80, fresh=True, json=True)
+    recorded = options.as_command("pretrain")
+    assert recorded == f"lambert pretrain --batch-size 8 --samples 80 --corpus {tmp_path} --out {tmp_path / 'run'}"
+
+
+def test_squad_looks_at_the_model_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert "nowhere" in refused(capsys, "squad", str(tmp_path / "nowhere"), "--out", str(out))
+    assert not out.exists()
+
+
 def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = write_small_text(tmp_path / "text.txt")
     corpus, run = tmp_path / "corpus", tmp_path / "run"

@@ -58,6 +58,12 @@ def vocabulary_file(folder: Path, entries: list[str]) -> Path:
     return file
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="the tokenizer cannot be written to .*file"):
+        save_tokenizer(load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False), tmp_path / "file")
+
+
 @pytest.mark.parametrize(("cased", "entries"), [(False, ENTRIES), (True, CASED_ENTRIES)])
 def test_ids_are_those_of_transformers(tmp_path: Path, cased: bool, entries: list[str]) -> None:
     transformers = pytest.importorskip("transformers")

@@ -21,6 +21,7 @@ from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 from lambert.training.checkpoint import latest_step, load_checkpoint
 from lambert.training.export import export_run
+from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
 from lambert.training.settings import RunSettings
 from lambert.training.trainer import Housekeeping
@@ -76,6 +77,36 @@ def test_loss_falls_on_what_can_be_learned(tmp_path: Path, make_run: Any, small_
     assert outcome.evaluation.masked_word_loss < 1.02 * outcome.evaluation.unigram_loss
 
 
+def test_processes_that_read_different_checkpoints_all_stop(tmp_path: Path, make_run: Any) -> None:
+    class Uneven(Processes):
+        """The first of two processes; the other one stands at step 4."""
+
+        def sum_integers(self, values: Any) -> list[int]:
+            return [own + other for own, other in zip(values, (4, 16), strict=True)]
+
+    trainer = make_run(tmp_path / "run")
+    trainer.processes = Uneven(rank=0, count=2)
+    with pytest.raises(UserError, match="different checkpoints .* found step 0.*shares"):
+        trainer._refuse_unequal_checkpoints()
+    trainer.state.step = 4
+    trainer._refuse_unequal_checkpoints()
+
+
+def test_saving_leaves_other_peoples_folders_alone(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    mine = run / "checkpoints" / "step-2-mine"
+    trainer = make_run(run)
+    save = trainer.state.save
+
+    def keep_a_copy(folder: Path) -> Path:
+        mine.mkdir(parents=True, exist_ok=True)
+        return save(folder)
+
+    trainer.state.save = keep_a_copy
+    trainer.train()
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-9", "step-10", "step-2-mine"}
+
+
 def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     make_run(run).train()
@@ -118,7 +149,14 @@ def test_stopped_and_gone_on_is_the_same_run(tmp_path: Path, make_run: Any, stop
     assert fingerprint(run) == fingerprint(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("changed", [{"optimizer": "adamw"}, {"precision": Precision.BFLOAT16_MASTER}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"optimizer": "adamw"},
+        {"precision": Precision.BFLOAT16_MASTER},
+        {"precision": Precision.BFLOAT16_AUTOCAST},
+    ],
+)
 def test_every_optimizer_and_precision_goes_on_bit_for_bit(
     tmp_path: Path, make_run: Any, changed: dict[str, Any]
 ) -> None:
@@ -348,7 +386,7 @@ def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> Non
     assert export_run(run, tmp_path / "out") == 10
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (run / "huggingface" / name).read_bytes()
-    with pytest.raises(UserError, match="is not an empty folder"):
+    with pytest.raises(UserError, match="exists already"):
         export_run(run, tmp_path / "out")
     with pytest.raises(UserError, match="is not a run"):
         export_run(tmp_path / "out", tmp_path / "other")

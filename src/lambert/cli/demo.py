@@ -32,7 +32,7 @@ class Demo(Verb):
     """Start over."""
 
     def run(self) -> dict[str, Any]:
-        """Results: those of `pretrain`, and `filled`."""
+        """Results: those of `pretrain`, and `filled`. Exit code 1 when it is not twice as good as the guesser."""
         from lambert.corpus.build import build_corpus
         from lambert.corpus.python_docs import python_documents
 
@@ -62,9 +62,11 @@ class Demo(Verb):
         from lambert.training.journal import Journal
         from lambert.training.run_folder import JOURNAL_FILE
 
-        figures = results["evaluation"]
+        figures = results["evaluation"] or _recorded_evaluation(self.out)
+        exit_code = 0
         if figures is not None:
             ratio = figures["masked_word_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
+            exit_code = 0 if ratio >= LEARNED_RATIO else 1
             say(
                 f"Held-out words behind [MASK]: loss {figures['masked_word_loss']:.2f}, accuracy "
                 f"{100 * figures['masked_word_accuracy']:.1f} %; always guessing the commonest word: loss "
@@ -89,4 +91,12 @@ class Demo(Verb):
         say("  lambert pretrain --corpus my-corpus --model mini --batch-size 256 --epochs 3 --out runs/mine")
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
-        return {"filled": filled}
+        return {"evaluation": figures, "filled": filled, "exit_code": exit_code}
+
+
+def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
+    """The last held-out figures of a run that had finished before."""
+    from lambert.report.read import read_run
+
+    final = read_run(run).final
+    return None if final is None else asdict(final)

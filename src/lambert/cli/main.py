@@ -67,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
         return EXIT_USER_ERROR
     if verb.json:
-        print(json.dumps(results))
+        from lambert.training.parallel import is_first_process
+
+        if is_first_process():
+            print(json.dumps(results))
     return int(results.get("exit_code", 0))
 
 

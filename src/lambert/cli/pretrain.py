@@ -82,7 +82,8 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     if isinstance(display, LiveDisplay) and display.fault is not None:
         warn(f"the display failed ({display.fault}); the run itself is not touched by that")
     if not outcome.finished and processes.is_first:
-        say(f"Stopped and saved at step {outcome.step}. Give the same command to go on.")
+        again = "the same command without --fresh" if options.fresh else "the same command"
+        say(f"Stopped and saved at step {outcome.step}. Give {again} to go on.")
     if outcome.finished and processes.is_first:
         _finish(options.out)
     return {

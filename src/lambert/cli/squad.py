@@ -14,6 +14,7 @@ from lambert.cli.verb import Verb, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
+    from lambert.squad.comparison import SquadResult
     from lambert.squad.settings import FineTuneProgress
 
 _SECONDS_BETWEEN_LINES = 20.0
@@ -83,8 +84,9 @@ class Squad(Verb):
         }
 
     def _fine_tune(self) -> dict[str, Any]:
+        from lambert.model.huggingface import model_folder, read_config
         from lambert.planning.hardware import inspect_hardware
-        from lambert.squad.comparison import fine_tune_and_evaluate, result_fields, write_result
+        from lambert.squad.comparison import fine_tune_and_evaluate, result_fields
         from lambert.squad.data import read_questions, select_questions
         from lambert.squad.features import WindowShape
         from lambert.squad.settings import FineTuneSettings
@@ -93,9 +95,11 @@ class Squad(Verb):
 
         if self.model_folder is None or self.out is None:
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
+        out = self.out
         processes = join_processes()
         if processes.count > 1:
             raise UserError(f"squad was started in {processes.count} processes", remedy="Start it in one")
+        read_config(model_folder(self.model_folder))  # before the questions are read and anything is written
         if self.seeds < 1:
             raise UserError(f"{self.seeds} seeds", remedy="Give a whole number from 1")
         settings = FineTuneSettings(
@@ -108,13 +112,15 @@ class Squad(Verb):
             precision=resolve_precision(self.precision, bfloat16_gains=inspect_hardware().bfloat16_gains),
         )
         train_file = read_questions(_file(self.train, "train"))
-        if train_file.moved_answers:
-            say(
-                f"{train_file.moved_answers:,} training answers were not at their answer_start and were moved to the "
-                "nearest place where they stand"
-            )
+        dev_file = read_questions(_file(self.dev, "dev"))
+        for read in (train_file, dev_file):
+            if read.moved_answers:
+                say(
+                    f"{read.moved_answers:,} answers of {read.path} were not at their answer_start and were moved to "
+                    "the nearest place where they stand"
+                )
         train = select_questions(train_file.questions, self.train_questions, sample_seed=0)
-        dev = select_questions(read_questions(_file(self.dev, "dev")).questions, self.dev_questions)
+        dev = select_questions(dev_file.questions, self.dev_questions)
         try:
             self.out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
         except OSError as error:
@@ -130,13 +136,23 @@ class Squad(Verb):
             device=processes.device,
             random_weights=self.random_weights,
             progress=_lines(),
+            finished=lambda so_far: _keep(so_far, out),
         )
-        write_result(result, self.out)
-        for one in result.seeds:
-            say(f"seed {one.seed}: exact match {one.exact_match:.2f}  F1 {one.f1:.2f}  ({one.seconds:.0f} s)")
         spread = "" if result.f1_deviation is None else f" ± {result.f1_deviation:.2f} (standard deviation)"
         say(f"exact match {result.exact_match:.2f}  F1 {result.f1:.2f}{spread}; {self.out / 'squad.json'}")
         return result_fields(result)
+
+
+def _keep(so_far: SquadResult, out: Path) -> None:
+    """Write the seeds done so far, so that whatever ends the command loses at most one of them."""
+    from lambert.squad.comparison import write_result
+
+    write_result(so_far, out)
+    one = so_far.seeds[-1]
+    say(
+        f"seed {one.seed}: exact match {one.exact_match:.2f}  F1 {one.f1:.2f}  ({one.seconds:.0f} s, kept in "
+        f"{out / 'squad.json'})"
+    )
 
 
 def _file(named: str, part: str) -> Path:

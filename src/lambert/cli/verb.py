@@ -21,11 +21,14 @@ class Verb:
         raise AssertionError(f"{type(self).__name__} has no run")
 
     def as_command(self, name: str) -> str:
-        """The call that makes this very object, for verbs without positionals; default values are left out."""
+        """The call that asks for the same again, for verbs without positionals; default values are left out.
+
+        So is --fresh: whoever repeats a recorded command wants to go on, not to delete.
+        """
         words = ["lambert", name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value == field.default or field.name == "json":
+            if value == field.default or field.name in ("json", "fresh"):
                 continue
             values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
             option = [f"--{field.name.replace('_', '-')}"]

@@ -277,23 +277,42 @@ def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
     return iter(sorted(vocabulary, key=vocabulary.__getitem__))
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; `transformers` gives the same ids."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    text = "".join(f"{entry}\n" for entry in entries_by_id(tokenizer))
-    (folder / "vocab.txt").write_bytes(text.encode("utf-8"))
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512) -> None:
+    """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; `transformers` gives the same ids.
+
+    Each file is written aside and renamed.
+
+    Args:
+        longest_sequence: tokens that the model beside it has positions for.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     configuration = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": not is_cased(tokenizer),
         "strip_accents": None,
         "tokenize_chinese_chars": True,
-        "model_max_length": 512,
+        "model_max_length": longest_sequence,
         "pad_token": PAD,
         "unk_token": UNKNOWN,
         "cls_token": CLASSIFY,
         "sep_token": SEPARATE,
         "mask_token": MASK,
     }
-    text = json.dumps(configuration, indent=2) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+        "vocab.txt": "".join(f"{entry}\n" for entry in entries_by_id(tokenizer)),
+        "tokenizer_config.json": json.dumps(configuration, indent=2) + "\n",
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            aside = folder / f"{name}.partial"
+            aside.write_bytes(text.encode("utf-8"))
+            aside.replace(folder / name)
+    except OSError as error:
+        raise UserError(
+            f"the tokenizer cannot be written to {folder} ({error.strerror})",
+            remedy="Free some space, mend the permissions or choose another folder",
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
@@ -40,14 +41,24 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         raise unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
     if hidden_size < 1:
         raise UserError(f"model {name}", remedy="Give a hidden size from 1, such as 6x384")
-    return BertConfig(
-        vocabulary_size=vocabulary_size,
-        layers=layers,
-        hidden_size=hidden_size,
-        attention_heads=max(1, hidden_size // HEAD_SIZE),
-        feed_forward_size=4 * hidden_size,
-        dropout=dropout,
-        initializer_range=0.02 if hidden_size >= PUBLISHED_START_FROM else hidden_size**-0.5,
-        sinusoidal_positions=hidden_size < PUBLISHED_START_FROM,
-        frequency_bias=hidden_size < PUBLISHED_START_FROM,
+    return with_start_of_width(
+        BertConfig(
+            vocabulary_size=vocabulary_size,
+            layers=layers,
+            hidden_size=hidden_size,
+            attention_heads=max(1, hidden_size // HEAD_SIZE),
+            feed_forward_size=4 * hidden_size,
+            dropout=dropout,
+        )
+    )
+
+
+def with_start_of_width(config: BertConfig) -> BertConfig:
+    """`config` with the random start that a model of its hidden size gets; Hugging Face folders do not record it."""
+    is_narrow = config.hidden_size < PUBLISHED_START_FROM
+    return replace(
+        config,
+        initializer_range=config.hidden_size**-0.5 if is_narrow else 0.02,
+        sinusoidal_positions=is_narrow,
+        frequency_bias=is_narrow,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -197,7 +198,7 @@ def _trust(run: Run, place: int) -> str:
 
 def _again(run: Run) -> str:
     command = facts.command(run.recipe)
-    report = f"lambert report {run.name} --out report.html"
+    report = f"lambert report {shlex.quote(str(run.folder))} --out report.html"
     if command is None:
         text = f"<p>{RECIPE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
     else:

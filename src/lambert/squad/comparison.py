@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lambert.corpus.vocabulary import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
 from lambert.model.huggingface import load_model, model_folder, read_config
+from lambert.model.presets import with_start_of_width
 from lambert.squad.data import Question
 from lambert.squad.finetune import FineTuneSummary, Predictions, fine_tune, predict
 from lambert.squad.metric import score
@@ -77,7 +78,7 @@ def load_for_questions(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if random_weights:
-            return BertForQuestionAnswering(read_config(folder)), tokenizer, True
+            return BertForQuestionAnswering(with_start_of_width(read_config(folder))), tokenizer, True
         model, report = load_model(folder, BertForQuestionAnswering)
     return model, tokenizer, any(name.startswith("span_head.") for name in report.freshly_initialised)
 
@@ -93,6 +94,7 @@ def fine_tune_and_evaluate(
     cased: bool = False,
     random_weights: bool = False,
     progress: Progress | None = None,
+    finished: Callable[[SquadResult], None] | None = None,
 ) -> SquadResult:
     """Fine-tune the model of a folder once for each seed and score it; nothing is written.
 
@@ -103,6 +105,7 @@ def fine_tune_and_evaluate(
         device: where to compute; None is the CPU.
         cased, random_weights: as in `load_for_questions`; a model from random weights is the baseline that shows
             what pre-training was worth.
+        finished: called after every seed with the figures over the seeds so far, so that they can be written.
 
     Raises:
         UserError: from loading, from settings that do not fit the model, or from a loss that is no number.
@@ -112,26 +115,29 @@ def fine_tune_and_evaluate(
     for questions, name in ((train, "training"), (dev, "development")):
         if not questions:
             raise UserError(f"there are no {name} questions", remedy="Give at least one")
-    results = []
+    results: list[SeedResult] = []
     for seed in seeds:
         model, tokenizer, new_head = load_for_questions(path, seed=seed, cased=cased, random_weights=random_weights)
         model.to(device or torch.device("cpu"))
         summary = fine_tune(model, tokenizer, train, settings, seed=seed, progress=progress)
         answered = predict(model, tokenizer, dev, settings, seed=seed, progress=progress)
         results.append(_seed_result(seed, dev, summary, answered))
-    return SquadResult(
-        exact_match=statistics.fmean(result.exact_match for result in results),
-        f1=statistics.fmean(result.f1 for result in results),
-        exact_match_deviation=_deviation([result.exact_match for result in results]),
-        f1_deviation=_deviation([result.f1 for result in results]),
-        train_questions=len(train),
-        dev_questions=len(dev),
-        learning_rate=summary.learning_rate,
-        new_head=new_head,
-        random_weights=random_weights,
-        settings=settings,
-        seeds=tuple(results),
-    )
+        so_far = SquadResult(
+            exact_match=statistics.fmean(result.exact_match for result in results),
+            f1=statistics.fmean(result.f1 for result in results),
+            exact_match_deviation=_deviation([result.exact_match for result in results]),
+            f1_deviation=_deviation([result.f1 for result in results]),
+            train_questions=len(train),
+            dev_questions=len(dev),
+            learning_rate=summary.learning_rate,
+            new_head=new_head,
+            random_weights=random_weights,
+            settings=settings,
+            seeds=tuple(results),
+        )
+        if finished is not None:
+            finished(so_far)
+    return so_far
 
 
 def _seed_result(seed: int, dev: Sequence[Question], summary: FineTuneSummary, answered: Predictions) -> SeedResult:

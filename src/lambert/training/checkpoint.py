@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def _sweep(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what a killed process left half-written or half-deleted."""
     kept = {f"step-{step}" for step in sorted(_complete(folder))[-keep:]}
     for path in folder.iterdir():
-        if path.name not in kept:
+        if path.name not in kept and re.fullmatch(r"step-\d+(\.partial)?", path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lambert.corpus.folder import written_aside
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
@@ -21,7 +22,7 @@ def export_run(run: Path, folder: Path) -> int:
     """Write the model of `run`'s newest checkpoint and its tokenizer to `folder`; returns the checkpoint's step.
 
     Raises:
-        UserError: `run` is not a run, has no checkpoint yet or a damaged one, or `folder` is not empty.
+        UserError: `run` is not a run, has no checkpoint yet or a damaged one, or `folder` exists.
     """
     try:
         recipe = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))
@@ -33,14 +34,13 @@ def export_run(run: Path, folder: Path) -> int:
     step = latest_step(run)
     if step is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is not an empty folder", remedy="Choose a new folder")
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER, cased=False)
     model = BertForPreTraining(config)
     weights = load_checkpoint(run, step)["model"]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-    save_model(model, folder)
-    save_tokenizer(tokenizer, folder)
+    with written_aside(folder) as aside:
+        save_model(model, aside)
+        save_tokenizer(tokenizer, aside, longest_sequence=config.maximum_positions)
     return step

@@ -57,6 +57,11 @@ class Processes:
         return range(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
 
+def is_first_process() -> bool:
+    """Whether this is the one process that speaks, before or after they have joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def join_processes() -> Processes:
     """The group that `torchrun` started, or this process alone when it did not.
 

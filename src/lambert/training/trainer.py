@@ -137,6 +137,7 @@ class Trainer:
 
     def _train(self) -> Outcome:
         resumed = self.state.restore(self.run)
+        self._refuse_unequal_checkpoints()
         self._agree_to_stop()
         began = saved = time.monotonic()
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
@@ -175,6 +176,16 @@ class Trainer:
             raise problem
         if problems:
             raise UserError("the first process could not prepare the run folder", remedy="See its message")
+
+    def _refuse_unequal_checkpoints(self) -> None:
+        """All processes end where they read different checkpoints, as on machines without a shared folder."""
+        step, count = self.state.step, self.processes.count
+        total, squares = self.processes.sum_integers([step, step * step])
+        if count * squares != total * total:  # the variance of the steps is not 0
+            raise UserError(
+                f"the {count} processes found different checkpoints in {self.run}; this one found step {step}",
+                remedy="Put --out on a folder that every machine shares",
+            )
 
     def _is_open(self, part: Part) -> bool:
         """There is a step of this part to do, and nobody has asked to stop."""
@@ -265,7 +276,8 @@ class Trainer:
         finished = self.state.step == self.settings.total_steps
         if finished and self.processes.is_first:
             save_model(self.state.exportable_model(), self.run / MODEL_FOLDER)
-            save_tokenizer(self.corpus.tokenizer(), self.run / MODEL_FOLDER)
+            longest = self.settings.model.maximum_positions
+            save_tokenizer(self.corpus.tokenizer(), self.run / MODEL_FOLDER, longest_sequence=longest)
         reason = "finished" if finished else "interrupted"
         journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
         return Outcome(self.state.step, finished, resumed, self.evaluation, seconds)
