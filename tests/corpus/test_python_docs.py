@@ -108,3 +108,9 @@ def test_nothing_is_imported_and_the_amount_is_bounded() -> None:
     size = sum(len(line.encode()) + 1 for document in documents for line in document.paragraphs)
     last = sum(len(line.encode()) + 1 for line in documents[-1].paragraphs)
     assert size - last < 100_000 <= size
+
+
+def test_the_number_of_processes_changes_nothing() -> None:
+    alone = list(python_documents(limit_bytes=700_000))
+    together = list(python_documents(limit_bytes=700_000, processes=2))
+    assert len(alone) > 50 and together == alone

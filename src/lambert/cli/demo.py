@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,16 @@ class Demo(Verb):
         corpus = self.out.with_name(self.out.name + "-corpus")
         if not corpus.exists():
             say("Collecting English from Python's own documentation …")
-            documents = list(python_documents())  # once: building reads its documents more than once
+            documents = list(
+                python_documents(processes=min(4, os.cpu_count() or 1))
+            )  # once: building reads its documents more than once
             say_summary(build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, held_out_share=0.05))
         options = Pretrain(
             corpus=corpus,
             out=self.out,
             model="tiny",
             batch_size=(256,),
-            samples=200_000,
+            samples=150_000,
             sequence_lengths=(16, 32),
             dropout=0.0,
             fresh=self.fresh,

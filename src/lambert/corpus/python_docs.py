@@ -14,6 +14,8 @@ import os
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from lambert.corpus.prose import prose_paragraphs
@@ -38,6 +40,7 @@ PACKAGES = (
 TEXT_LIMIT_BYTES = 12_000_000
 # Generated tables and test data make the largest files; there is no prose in them worth the time to parse.
 _FILE_LIMIT_BYTES = 1_500_000
+_FILES_AT_ONCE = 64
 _LEAST_TEXT_BYTES = 500
 _LEAST_TEXT_SHARE = 0.15
 _LEFT_OUT_FOLDERS = {
@@ -53,12 +56,15 @@ _LEFT_OUT_FOLDERS = {
 _LEFT_OUT_FOLDERS |= {"lib2to3", "encodings", "pydoc_data", "turtledemo", "_inductor"}
 
 
-def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES) -> Iterator[Document]:
-    """English prose of this installation in a fixed order, at most about `limit_bytes` of it."""
+def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES, processes: int = 1) -> Iterator[Document]:
+    """English prose of this installation in a fixed order, at most about `limit_bytes` of it.
+
+    Args:
+        processes: how many read source files at once; the documents are the same for any number.
+    """
     seen: set[str] = set()
     taken = 0
-    for source, texts in _sources():
-        candidates = dict.fromkeys(line for text in texts for line in prose_paragraphs(text))
+    for source, candidates in _sources(processes):
         paragraphs = [line for line in candidates if line not in seen]
         if not paragraphs:
             continue
@@ -69,18 +75,39 @@ def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES) -> Iterator[Documen
             return
 
 
-def _sources() -> Iterator[tuple[str, list[str]]]:
-    """(name, texts) of each topic and source file."""
+def _sources(processes: int) -> Iterator[tuple[str, list[str]]]:
+    """(name, paragraphs of prose) of each topic and source file."""
     standard_library = Path(sysconfig.get_paths()["stdlib"])
     topics = standard_library / "pydoc_data" / "topics.py"
     if topics.is_file():
-        yield from ((f"pydoc_data.topics.{name}", [text]) for name, text in _topics(topics))
+        yield from ((f"pydoc_data.topics.{name}", _prose([text])) for name, text in _topics(topics))
+    names, files = zip(*_source_files(standard_library), strict=True)
+    if processes == 1:
+        yield from zip(names, map(_prose_of, files), strict=True)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from zip(names, pool.map(_prose_of, files, chunksize=_FILES_AT_ONCE), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prose_of(file: Path) -> list[str]:
+    return _prose(_texts_of(file))
+
+
+def _prose(texts: list[str]) -> list[str]:
+    return list(dict.fromkeys(line for text in texts for line in prose_paragraphs(text)))
+
+
+def _source_files(standard_library: Path) -> Iterator[tuple[str, Path]]:
+    """(name, file) of every source file that is looked at."""
     roots = [standard_library, *filter(None, map(_package_folder, PACKAGES))]
     for root in roots:
         prefix = "" if root is standard_library else f"{root.name}."
         for file in _python_files(root):
             name = ".".join(file.relative_to(root).with_suffix("").parts)
-            yield prefix + name, _texts_of(file)
+            yield prefix + name, file
 
 
 def _topics(file: Path) -> list[tuple[str, str]]:
