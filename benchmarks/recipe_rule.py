@@ -13,7 +13,6 @@ import itertools
 import json
 import platform
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,8 +50,6 @@ def run_cell(
         warmup_share=None if share == "rule" else float(share),
     )
     config = model_config(arguments.model, vocabulary_size=corpus.vocabulary_size, dropout=arguments.dropout)
-    if arguments.initializer_range:
-        config = replace(config, initializer_range=arguments.initializer_range)
     settings = RunSettings(
         model_name=arguments.model,
         model=config,
@@ -63,8 +60,7 @@ def run_cell(
         corpus_fingerprint=corpus.fingerprint,
         seed=seed,
     )
-    start = f"-i{arguments.initializer_range}" if arguments.initializer_range else ""
-    name = f"{arguments.model}{start}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-s{seed}"
+    name = f"{arguments.model}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-s{seed}"
     run = arguments.out / name
     if not (run / "huggingface").exists():
         model = starting_model(settings, None, corpus)
@@ -100,7 +96,6 @@ def main() -> None:
     parser.add_argument("--warmup-shares", nargs="+", default=["rule"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--initializer-range", type=float, default=0.0, help="0 takes the preset's")
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.threads:

@@ -72,10 +72,10 @@ def test_batches_nobody_published(batch: int) -> None:
 def test_short_runs_take_the_cap_and_the_largest_share() -> None:
     first, second = make_phases(samples=64_000, batch_sizes=(64,))
     for phase in (first, second):
-        assert phase.peak_learning_rate.value == 0.005  # 0.625 / √1,000 would be 0.0198
+        assert phase.peak_learning_rate.value == 0.01  # 0.625 / √1,000 would be 0.0198
         assert phase.warmup_steps.value == round(0.2 * phase.step_count)
     (capped, _) = make_phases(samples=1_000, batch_sizes=(100,))
-    assert capped.peak_learning_rate.value == 0.005
+    assert capped.peak_learning_rate.value == 0.01
     assert capped.peak_learning_rate.provenance == "fitted here"
 
 

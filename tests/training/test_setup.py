@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.model.presets import model_config
 from lambert.training.settings import RunSettings
 from lambert.training.setup import starting_model
 
 
-def test_a_narrow_model_starts_by_guessing_from_word_frequencies(small_corpus: Corpus, settings: RunSettings) -> None:
+def test_a_model_starts_by_guessing_from_word_frequencies(small_corpus: Corpus, settings: RunSettings) -> None:
     split = small_corpus.split("train")
     counts = Counter(split.tokens(0, split.token_count).tolist())
     total = sum(counts.values()) + small_corpus.vocabulary_size
@@ -22,9 +20,3 @@ def test_a_narrow_model_starts_by_guessing_from_word_frequencies(small_corpus: C
     bias = starting_model(settings, None, small_corpus).masked_word_head.bias
     torch.testing.assert_close(bias.detach(), torch.tensor(expected))
     assert bias.requires_grad
-
-
-def test_a_published_start_has_no_frequencies(small_corpus: Corpus, settings: RunSettings) -> None:
-    assert not model_config("base", vocabulary_size=100).frequency_bias
-    published = replace(settings, model=replace(settings.model, frequency_bias=False))
-    assert starting_model(published, None, small_corpus).masked_word_head.bias.eq(0).all()

@@ -5,7 +5,6 @@ Shapes: B sequences, S tokens in each, H hidden size, A attention heads, D = H /
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,6 @@ from torch.nn import functional
 
 from lambert.errors import UserError
 
-_LONGEST_WAVELENGTH = 1_000.0
 _LARGEST_SIZE = 2**24
 _MOST_LAYERS = 1_000
 
@@ -43,10 +41,6 @@ class BertConfig:
     """Added to the variance under the root in every layer norm."""
     initializer_range: float = 0.02
     """Standard deviation of the truncated normal that matrices and embeddings start from."""
-    sinusoidal_positions: bool = False
-    """Start the position vectors, which are learned like all else, from sines and cosines of that deviation."""
-    frequency_bias: bool = False
-    """Start the masked-word bias from the log frequencies of the training text, which whoever makes the model has."""
     pad_token_id: int = 0
     """Id of [PAD]."""
 
@@ -174,20 +168,3 @@ def initialise(module: nn.Module, config: BertConfig) -> None:
             nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
-    # Afterwards: the walk above comes to the parts of a module after the module itself.
-    for part in module.modules():
-        if isinstance(part, Embeddings) and config.sinusoidal_positions:
-            _start_from_sinusoids(part.position.weight, config.initializer_range)
-
-
-@torch.no_grad()
-def _start_from_sinusoids(positions: Tensor, deviation: float) -> None:
-    """Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, with wavelengths up to 1,000 and the given deviation.
-
-    "The word before" is then one rotation at every place, learned from all places at once.
-    """
-    count, size = positions.shape
-    wavelengths = _LONGEST_WAVELENGTH ** (torch.arange(0, size, 2, device=positions.device) / size)
-    angles = torch.arange(count, device=positions.device)[:, None] / wavelengths
-    waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :size]
-    positions.copy_(waves * deviation * math.sqrt(2))

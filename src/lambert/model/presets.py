@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
@@ -18,9 +17,11 @@ PRESETS: dict[str, tuple[int, int]] = {
 }
 """Name → (layers, hidden size): base and large from Devlin et al. 2018, the rest from Turc et al. 2019."""
 
-PUBLISHED_START_FROM = 768
-"""Hidden size from which a model starts as Devlin et al. published it: truncated normal of deviation 0.02. Narrower
-ones start from deviation 1/√H, sinusoidal positions and the text's word frequencies (docs/recipes.md tells why)."""
+PUBLISHED_DEVIATION = 0.02
+"""Standard deviation that BERT's truncated normal starts from (Devlin et al. 2018, hidden sizes 768 and 1,024)."""
+LEAST_GAIN = 0.5
+"""Deviation · √(hidden size) that narrow models start from, so that a matrix hands on enough of what it is given; the
+published deviation makes it 0.55 at 768. Fitted here (docs/recipes.md)."""
 
 HEAD_SIZE = 64
 """Every published size has one attention head per 64 hidden units."""
@@ -41,24 +42,12 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         raise unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
     if hidden_size < 1:
         raise UserError(f"model {name}", remedy="Give a hidden size from 1, such as 6x384")
-    return with_start_of_width(
-        BertConfig(
-            vocabulary_size=vocabulary_size,
-            layers=layers,
-            hidden_size=hidden_size,
-            attention_heads=max(1, hidden_size // HEAD_SIZE),
-            feed_forward_size=4 * hidden_size,
-            dropout=dropout,
-        )
-    )
-
-
-def with_start_of_width(config: BertConfig) -> BertConfig:
-    """`config` with the random start that a model of its hidden size gets; Hugging Face folders do not record it."""
-    is_narrow = config.hidden_size < PUBLISHED_START_FROM
-    return replace(
-        config,
-        initializer_range=config.hidden_size**-0.5 if is_narrow else 0.02,
-        sinusoidal_positions=is_narrow,
-        frequency_bias=is_narrow,
+    return BertConfig(
+        vocabulary_size=vocabulary_size,
+        layers=layers,
+        hidden_size=hidden_size,
+        attention_heads=max(1, hidden_size // HEAD_SIZE),
+        feed_forward_size=4 * hidden_size,
+        dropout=dropout,
+        initializer_range=max(PUBLISHED_DEVIATION, LEAST_GAIN / hidden_size**0.5),
     )

@@ -16,7 +16,6 @@ from lambert.corpus.vocabulary import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
 from lambert.model.huggingface import load_model, model_folder, read_config
-from lambert.model.presets import with_start_of_width
 from lambert.squad.data import Question
 from lambert.squad.finetune import FineTuneSummary, Predictions, fine_tune, predict
 from lambert.squad.metric import score
@@ -78,7 +77,7 @@ def load_for_questions(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if random_weights:
-            return BertForQuestionAnswering(with_start_of_width(read_config(folder))), tokenizer, True
+            return BertForQuestionAnswering(read_config(folder)), tokenizer, True
         model, report = load_model(folder, BertForQuestionAnswering)
     return model, tokenizer, any(name.startswith("span_head.") for name in report.freshly_initialised)
 

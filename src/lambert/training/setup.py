@@ -148,10 +148,9 @@ def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus
 
 def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
     model = BertForPreTraining(config)
-    if config.frequency_bias:
-        frequencies = Unigram(corpus.split("train").token_counts()).log_probabilities
-        with torch.no_grad():
-            model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
+    frequencies = Unigram(corpus.split("train").token_counts()).log_probabilities
+    with torch.no_grad():
+        model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
     return model
 
 
