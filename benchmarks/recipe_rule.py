@@ -1,9 +1,9 @@
-"""Fit and test the short-run learning-rate rule: final held-out loss over a grid of peaks and warm-up shares.
+"""Fit and test the rule for short runs: held-out loss over a grid of peaks, warm-up shares, batches and starts.
 
 Every cell is an ordinary two-phase run in a folder of its own, so an interrupted grid goes on where it stopped.
 
     python benchmarks/recipe_rule.py CORPUS OUT --model tiny --samples 38400 --batch-size 64 \
-        --learning-rates 0.01 0.02 0.04 rule --warmup-shares 0.1 0.25
+        --learning-rates 0.005 0.01 0.02 rule --warmup-shares 0.1 0.25 --deviations rule 0.02
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import json
 import platform
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ def run_cell(
     batch_size: int,
     rate: str,
     share: str,
+    deviation: str,
     seed: int,
 ) -> dict[str, object]:
     """One run, or what it left when it was done before."""
@@ -50,6 +52,8 @@ def run_cell(
         warmup_share=None if share == "rule" else float(share),
     )
     config = model_config(arguments.model, vocabulary_size=corpus.vocabulary_size, dropout=arguments.dropout)
+    if deviation != "rule":
+        config = replace(config, initializer_range=float(deviation))
     settings = RunSettings(
         model_name=arguments.model,
         model=config,
@@ -60,7 +64,7 @@ def run_cell(
         corpus_fingerprint=corpus.fingerprint,
         seed=seed,
     )
-    name = f"{arguments.model}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-s{seed}"
+    name = f"{arguments.model}-{arguments.samples}-{optimizer}-b{batch_size}-lr{rate}-w{share}-d{deviation}-s{seed}"
     run = arguments.out / name
     if not (run / "huggingface").exists():
         model = starting_model(settings, None, corpus)
@@ -74,6 +78,7 @@ def run_cell(
         "steps": sum(phase["steps"]["value"] for phase in recipe["phases"]),
         "peak": recipe["phases"][0]["peak_learning_rate"]["value"],
         "warmup_share": share,
+        "deviation": config.initializer_range,
         "seed": seed,
         "loss": figures["masked_word_loss"],
         "accuracy": figures["masked_word_accuracy"],
@@ -94,6 +99,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64])
     parser.add_argument("--learning-rates", nargs="+", default=["rule"])
     parser.add_argument("--warmup-shares", nargs="+", default=["rule"])
+    parser.add_argument("--deviations", nargs="+", default=["rule"], help="of the normal that weights start from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=0)
@@ -107,13 +113,15 @@ def main() -> None:
         arguments.batch_sizes,
         arguments.learning_rates,
         arguments.warmup_shares,
+        arguments.deviations,
         arguments.seeds,
     )
-    for optimizer, batch_size, rate, share, seed in grid:
-        row = run_cell(arguments, corpus, optimizer, batch_size, rate, share, seed)
+    for cell in grid:
+        row = run_cell(arguments, corpus, *cell)
         rows.append(row)
         print(
-            f"{optimizer:6} B {batch_size:5} T {row['steps']:5} peak {row['peak']:.2e} warm-up {share:5} seed {seed} "
+            f"{row['optimizer']:6} B {row['batch_size']:5} T {row['steps']:5} peak {row['peak']:.2e} "
+            f"warm-up {row['warmup_share']:5} deviation {row['deviation']:.3f} seed {row['seed']} "
             f"loss {row['loss']:.3f} (unigram {row['unigram_loss']:.3f}) "
             f"accuracy {row['accuracy']:.3f} ({row['unigram_accuracy']:.3f})",
             flush=True,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from conftest import write_small_text
 from lambert.cli.main import VERBS, main
@@ -218,6 +220,20 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, small_corpus:
     os.kill(again.pid, signal.SIGTERM)
     again.communicate(timeout=60)
     assert again.returncode == 130
+
+
+def test_two_processes_under_torchrun_train_one_model(tmp_path: Path, small_corpus: Corpus, finished_run: Path) -> None:
+    """Only the first process prints and writes, and both together end where one alone ends, within rounding."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lambert"]
+    options = ["--corpus", str(small_corpus.path), "--out", str(run), *RUN_OPTIONS, "--json"]
+    ended = subprocess.run([*command, "pretrain", *options], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    results = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert [one["finished"] for one in results] == [True]
+    together, alone = (load_file(folder / "huggingface" / "model.safetensors") for folder in (run, finished_run))
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_an_unwritable_folder_is_refused(

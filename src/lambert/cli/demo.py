@@ -13,6 +13,7 @@ from lambert.cli.pretrain import Pretrain, pretrain
 from lambert.cli.verb import Verb, say
 
 VOCABULARY_SIZE = 2_048
+SAMPLES = 150_000
 LEARNED_RATIO = 2.0
 SENTENCES = (
     "Return the [MASK] of the given list .",
@@ -49,7 +50,7 @@ class Demo(Verb):
             out=self.out,
             model="tiny",
             batch_size=(256,),
-            samples=150_000,
+            samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,
             fresh=self.fresh,
@@ -102,4 +103,4 @@ def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
     from lambert.report.read import read_run
 
     final = read_run(run).final
-    return None if final is None else asdict(final)
+    return None if final is None else {name: value for name, value in asdict(final).items() if name != "step"}

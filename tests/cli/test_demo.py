@@ -1,0 +1,52 @@
+"""The demo from end to end, on little text and few samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import write_small_text
+from lambert.cli import demo
+from lambert.cli.main import main
+from lambert.corpus.sources import TextReader
+
+Run = Callable[[], tuple[int, dict[str, object], str]]
+
+
+@pytest.fixture
+def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    documents = list(TextReader([write_small_text(tmp_path / "text.txt", documents=400)]))
+    monkeypatch.setattr("lambert.corpus.python_docs.python_documents", lambda processes: iter(documents))
+    monkeypatch.setattr(demo, "VOCABULARY_SIZE", 200)
+    monkeypatch.setattr(demo, "SAMPLES", 2_560)
+
+    def run() -> tuple[int, dict[str, object], str]:
+        code = main(["demo", "--out", str(tmp_path / "runs" / "demo"), "--json"])
+        printed = capsys.readouterr().out
+        return code, json.loads(printed.splitlines()[-1]), printed
+
+    return run
+
+
+def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Run, tmp_path: Path) -> None:
+    code, results, printed = run_demo()
+    run = tmp_path / "runs" / "demo"
+    assert code == 1, "made-up words in random order cannot be learned"
+    assert "hardly leaves the plateau" in printed
+    assert "<svg" in (run / "report.html").read_text()
+    assert (run / "huggingface" / "model.safetensors").is_file()
+    assert "lambert prepare FOLDER" in printed and "lambert squad" in printed
+    filled = results["filled"]
+    assert isinstance(filled, list) and [one["text"] for one in filled] == list(demo.SENTENCES)
+    assert all(one["candidates"] for one in filled)
+    again_code, again, _ = run_demo()
+    assert again_code == code and again["evaluation"] == results["evaluation"] is not None
+
+
+def test_a_demo_twice_as_good_as_the_guesser_succeeds(run_demo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "LEARNED_RATIO", 0.0)
+    code, _, printed = run_demo()
+    assert code == 0 and "times the guesser." in printed
