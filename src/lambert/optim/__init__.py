@@ -1,8 +1,9 @@
-"""The optimizer family: LAMB and the parameter groups it is used with. Imports torch and nothing of ours."""
+"""The optimizer family: LAMB and the parameter groups it is used with. Needs torch, and numba for its kernel."""
 
 from __future__ import annotations
 
-from lambert.optim.lamb import LAMB, lamb_update
-from lambert.optim.layers import parameter_groups
+from lambert.optim.groups import any_of, by_dimensions, by_module, by_name, parameter_groups
+from lambert.optim.lamb import LAMB
+from lambert.optim.telemetry import LayerFigures
 
-__all__ = ["LAMB", "lamb_update", "parameter_groups"]
+__all__ = ["LAMB", "LayerFigures", "any_of", "by_dimensions", "by_module", "by_name", "parameter_groups"]

@@ -1,44 +1,86 @@
-"""Which parameters are decayed and adapted: explicit groups, each parameter in exactly one."""
+"""From parameters to layers: the views of memory, and the numbers, that one step of one layer works on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+
+from lambert.optim import norms
+from lambert.optim.equations import Numbers
+from lambert.optim.options import Slices
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """BERT's two groups: layer norms and biases get neither weight decay nor a trust ratio, all else gets both.
+@dataclass(slots=True)
+class Layer:
+    """One layer of one step, or this process's part of it."""
 
-    The split of Google's published LAMB (in the ALBERT code), decided by module type and by the name `bias`. Works
-    for LAMB and, since AdamW ignores `adapt`, for `torch.optim.AdamW`.
+    x: Tensor
+    """Parameters: real, any float type, changed in place."""
+    g: Tensor
+    """Gradient, of the shape of `x`; never changed."""
+    moments: tuple[Tensor, ...]
+    """Of the shape of `x`, float32 (float64 for float64 parameters), changed in place."""
+    numbers: Numbers
+    parameter: Tensor
+    """The parameter it belongs to."""
+    place: int | None
+    """Which slice of the parameter; None for all of it."""
+    cut: norms.ShardedOver
+    """What the layer is cut along, over processes."""
+
+
+def layers_of(
+    parameter: Tensor,
+    weights: Tensor,
+    gradient: Tensor,
+    moments: tuple[Tensor, ...],
+    numbers: Numbers,
+    slices: Slices | None,
+) -> list[Layer]:
+    """The layers that make up a parameter.
 
     Args:
-        model: frozen parameters are left out; a tied parameter is counted once.
-        weight_decay: λ of the first group.
-
-    Returns:
-        Two groups with `params`, `names`, `weight_decay` and `adapt`; an empty one is left out.
+        weights: the parameter, or its float32 master copy.
+        slices: layers along one dimension; None when the parameter is one layer.
     """
-    norm_parameters: set[Tensor] = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, nn.LayerNorm)
-        for parameter in module.parameters(recurse=False)
-    }
-    adapted: list[tuple[str, Tensor]] = []
-    excluded: list[tuple[str, Tensor]] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_excluded = parameter in norm_parameters or name.rpartition(".")[2] == "bias"
-            (excluded if is_excluded else adapted).append((name, parameter))
-    return [
-        {
-            "params": [parameter for _, parameter in named],
-            "names": [name for name, _ in named],
-            "weight_decay": decay,
-            "adapt": adapt,
-        }
-        for named, decay, adapt in ((adapted, weight_decay, True), (excluded, 0.0, False))
-        if named
-    ]
+    cut = norms.sharded_over(parameter)
+    tensors = [_real(norms.local_part(t)) for t in (weights, norms.like_parameter(gradient, parameter), *moments)]
+    if slices is None:
+        x, g, *rest = tensors
+        return [Layer(x, g, tuple(rest), numbers, parameter, None, cut)]
+    dimension, sizes = slices
+    begin, end = norms.local_range(parameter, dimension)
+    layers, start = [], 0
+    for place, size in enumerate(sizes):
+        # The part of this slice that lies here; empty where a shard holds none of it.
+        first, stop = min(max(start, begin), end), max(min(start + size, end), begin)
+        x, g, *rest = (t.narrow(dimension, first - begin, max(0, stop - first)) for t in tensors)
+        layers.append(Layer(x, g, tuple(rest), numbers, parameter, place, cut))
+        start += size
+    return layers
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def numbers_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> Numbers:
+    """The numbers of a layer that takes its step number `step`, from 1."""
+    beta1, beta2 = (float(beta) for beta in group["betas"])
+    is_corrected = group["bias_correction"]
+    bounds = group["norm_bounds"]
+    return Numbers(
+        learning_rate=float(group["lr"]),
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=float(group["eps"]),
+        weight_decay=float(group["weight_decay"]),
+        m_correction=1 / (1 - beta1**step) if is_corrected else 1.0,
+        v_correction=1 / (1 - beta2**step) if is_corrected else 1.0,
+        gradient_factor=factor,
+        adapt=adapt,
+        norm_bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+    )

@@ -1,0 +1,81 @@
+"""One step over many layers: which way each is computed, and norms completed over processes in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lambert.optim import norms
+from lambert.optim.kernels import cpu, plain
+from lambert.optim.layers import Layer
+
+
+def take_step(layers: Sequence[Layer], fused: Sequence[bool | None]) -> list[Tensor]:
+    """Change weights and moments of every layer.
+
+    Args:
+        fused: for each layer what `LAMB(fused=…)` says.
+
+    Returns:
+        For each layer ‖x‖² before the step and ‖u‖², a tensor [2] on its device; zeros where it is not adapted.
+
+    Raises:
+        RuntimeError: `fused=True` where the kernel cannot run.
+    """
+    rows = _rows([layer.x.device for layer in layers])
+    by_kernel = [cpu.runs(layer, wanted) for layer, wanted in zip(layers, fused, strict=True)]
+    whole = [not (layer.cut and layer.numbers.adapt) for layer in layers]
+
+    def chosen(kernel: bool, is_whole: bool) -> tuple[list[Layer], list[Tensor]]:
+        places = [i for i in range(len(layers)) if by_kernel[i] is kernel and whole[i] is is_whole]
+        return [layers[i] for i in places], [rows[i] for i in places]
+
+    cpu.both(*chosen(True, True))
+    plain.both(*chosen(False, True))
+    if not all(whole):
+        _step_of_shards(chosen(True, False), chosen(False, False))
+    return rows
+
+
+def _step_of_shards(by_kernel: tuple[list[Layer], list[Tensor]], by_plain: tuple[list[Layer], list[Tensor]]) -> None:
+    """All first sweeps, one reduction, all second sweeps."""
+    cpu.first(*by_kernel)
+    for layer, row in zip(*by_plain, strict=True):
+        plain.first(layer, row)
+    layers, rows = by_kernel[0] + by_plain[0], by_kernel[1] + by_plain[1]
+    completed = norms.complete(torch.stack(rows), [layer.cut for layer in layers])
+    for row, total in zip(rows, completed, strict=True):
+        row.copy_(total)
+    cpu.second(*by_kernel)
+    for layer, row in zip(*by_plain, strict=True):
+        plain.second(layer, row)
+
+
+def _rows(devices: Sequence[torch.device]) -> list[Tensor]:
+    """A row [2] of zeros for each layer, on its device; all of one device are one allocation."""
+    left = {
+        device: iter(torch.zeros(devices.count(device), 2, dtype=norms.accumulator(device), device=device))
+        for device in dict.fromkeys(devices)
+    }
+    return [next(left[device]) for device in devices]
+
+
+def global_norms(gradients: Mapping[float, Sequence[tuple[Tensor, Tensor]]]) -> dict[float, float]:
+    """L2 norm of each set of gradients as one vector, over all processes that hold parts of it.
+
+    Args:
+        gradients: any key → (parameter, gradient) pairs.
+    """
+    return {key: _global_norm(pairs) for key, pairs in gradients.items()}
+
+
+def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    if not pairs:
+        return 0.0
+    cuts = [norms.sharded_over(parameter) for parameter, _ in pairs]
+    locals_ = [norms.local_part(norms.like_parameter(gradient, parameter)) for parameter, gradient in pairs]
+    squares = torch.stack([square.to(locals_[0].device) for square in cpu.gradient_squares(locals_)])
+    return math.sqrt(norms.complete(squares[:, None], cuts).sum().item())

@@ -1,0 +1,73 @@
+"""Which parameters are decayed and which adapted: two separate choices, by name, by shape or by module.
+
+A rule answers for one parameter whether it is left out. `by_name("*bias", "*norm*")`, `by_dimensions(1)` and
+`by_module(nn.LayerNorm)` make rules, `any_of(...)` joins them, and any function of the same arguments is one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+Rule = Callable[[str, Tensor, nn.Module], bool]
+"""(name, parameter, the module that holds it) → whether the parameter is left out."""
+
+
+def by_name(*patterns: str) -> Rule:
+    """Parameters whose full name fits a shell pattern: `*` is anything, `?` one character, `[ab]` one of some."""
+    return lambda name, parameter, module: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def by_dimensions(most: int) -> Rule:
+    """Parameters of at most so many dimensions: 1 is every bias, and every scale of a normalisation."""
+    return lambda name, parameter, module: parameter.ndim <= most
+
+
+def by_module(*types: type[nn.Module]) -> Rule:
+    """Parameters held directly by a module of these types."""
+    return lambda name, parameter, module: isinstance(module, types)
+
+
+def any_of(*rules: Rule) -> Rule:
+    """Parameters that any of the rules leaves out; nothing without rules."""
+    return lambda name, parameter, module: any(rule(name, parameter, module) for rule in rules)
+
+
+BERT_RULE: Rule = any_of(by_module(nn.LayerNorm), by_name("bias", "*.bias"))
+"""Layer norms and biases, which Google's published LAMB (in the ALBERT code) leaves out of both."""
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, no_decay: Rule = BERT_RULE, no_adaptation: Rule = BERT_RULE
+) -> list[dict[str, Any]]:
+    """A model's parameters in up to four groups, each parameter in exactly one.
+
+    Works for LAMB and, since it ignores `adapt`, for `torch.optim.AdamW`.
+
+    Args:
+        model: frozen parameters are left out; a tied parameter is counted once, under its first name.
+        weight_decay: λ of the parameters that are decayed; the others get 0.
+        no_decay, no_adaptation: what is left out of either; BERT's layer norms and biases unless said otherwise.
+
+    Returns:
+        Groups with `params`, `names`, `weight_decay` and `adapt`; empty ones are left out.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for name, parameter, module in _held_parameters(model):
+        key = not no_decay(name, parameter, module), not no_adaptation(name, parameter, module)
+        group = groups.setdefault(
+            key, {"params": [], "names": [], "weight_decay": weight_decay if key[0] else 0.0, "adapt": key[1]}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def _held_parameters(model: nn.Module) -> Iterable[tuple[str, Tensor, nn.Module]]:
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter, modules[name.rpartition(".")[0]]

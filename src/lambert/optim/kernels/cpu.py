@@ -1,0 +1,266 @@
+"""The compiled kernel on CPU tensors: which layers it can take, and how they are dealt to threads."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lambert.optim.equations import Numbers, trust_ratio
+from lambert.optim.kernels import plain
+from lambert.optim.layers import Layer
+
+Floats = NDArray[np.float32]
+
+
+@functools.cache
+def compiled() -> ModuleType | None:
+    """The compiled loops; None where numba cannot be used, which is said once."""
+    try:
+        from lambert.optim.kernels import compiled as loops
+    except Exception as error:  # numba fails in many ways: not installed, too old for this Python or this NumPy
+        warnings.warn(
+            f"LAMB steps on the CPU with plain tensor operations, two to three times slower: {why(error)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return loops
+
+
+def why(error: Exception) -> str:
+    """One line about a failed import, and what to do."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed (pip install numba)"
+    return (
+        f"numba cannot be used ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})"
+    )
+
+
+def runs(layer: Layer, wanted: bool | None) -> bool:
+    """Whether the kernel takes `layer`: float32 on a CPU, dense, with a gradient in float32 or bfloat16.
+
+    Args:
+        wanted: as `LAMB(fused=…)`.
+
+    Raises:
+        RuntimeError: it is insisted on and cannot be.
+    """
+    if wanted is False:
+        return False
+    tensors = (layer.x, layer.g, *layer.moments)
+    fits = (
+        all(tensor.device.type == "cpu" for tensor in tensors)
+        and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
+        and layer.g.dtype in (torch.float32, torch.bfloat16)
+        and plain.flat(tensors) is not None
+        and compiled() is not None
+    )
+    if wanted and not fits:
+        raise RuntimeError(
+            f"LAMB(fused=True): the kernel needs dense float32 parameters on a CPU, and numba; got {layer.x.dtype} on "
+            f"{layer.x.device} with a gradient in {layer.g.dtype}. Leave fused out to take it where it can run"
+        )
+    return fits
+
+
+def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Both sweeps of whole layers, each layer while it is in the cache; `rows` get their sums."""
+    if not layers:
+        return
+    jobs = sorted((_Job(layer, row) for layer, row in zip(layers, rows, strict=True)), key=lambda job: -job.size)
+    threads = torch.get_num_threads()
+    total = sum(job.size for job in jobs)
+    # A layer that would keep one thread busy when the others have finished is cut between them all.
+    giants = [job for job in jobs if threads > 1 and job.size > total / threads]
+    for job in giants:
+        _first_cut(job, threads)
+        _second_cut(job, threads)
+    queue = jobs[len(giants) :]
+    rooms = _scratch_rooms([job.size for job in queue], total // 4, threads)
+
+    def work(worker: int) -> None:
+        scratch = np.empty(max(rooms[worker], compiled().BLOCK), np.float32)  # type: ignore[union-attr]
+        while True:
+            try:
+                job = queue.pop(0)
+            except IndexError:
+                return
+            job.both(scratch, keeps=job.size <= rooms[worker])
+
+    _in_threads(work, min(threads, len(queue)))
+
+
+def first(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """The first sweep of each layer."""
+    for layer, row in zip(layers, rows, strict=True):
+        _first_cut(_Job(layer, row), torch.get_num_threads())
+
+
+def second(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """The second sweep of each layer, with `rows` as they are now."""
+    for layer, row in zip(layers, rows, strict=True):
+        _second_cut(_Job(layer, row), torch.get_num_threads())
+
+
+def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Σg² of each gradient, 0-dimensional; by the kernel where it can."""
+    squares: list[Tensor | None] = [None] * len(gradients)
+    queue = []
+    for place, g in enumerate(gradients):
+        views = plain.flat([g]) if g.device.type == "cpu" and g.dtype in (torch.float32, torch.bfloat16) else None
+        if views is None or compiled() is None:
+            squares[place] = plain.gradient_square(g)
+        else:
+            queue.append((place, _array(views[0])))
+    queue.sort(key=lambda item: -item[1].size)
+
+    def work(worker: int) -> None:
+        loops = _loops()
+        while True:
+            try:
+                place, g = queue.pop(0)
+            except IndexError:
+                return
+            sums = np.zeros(-(-g.size // loops.BLOCK))
+            loops.gradient_squares(g, sums)
+            squares[place] = torch.tensor(sums.sum())
+
+    _in_threads(work, min(torch.get_num_threads(), len(queue)))
+    return [square for square in squares if square is not None]
+
+
+def _loops() -> ModuleType:
+    loops = compiled()
+    assert loops is not None
+    return loops
+
+
+class _Job:
+    """One layer as arrays."""
+
+    def __init__(self, layer: Layer, row: Tensor) -> None:
+        views = plain.flat((layer.x, layer.g, *layer.moments))
+        assert views is not None
+        self.x, self.g, self.m, self.v = (_array(view) for view in views)
+        self.numbers = layer.numbers
+        self.constants = _constants(layer.numbers)
+        self.row = row.numpy()
+        self.size = self.x.size
+
+    def both(self, scratch: Floats, *, keeps: bool) -> None:
+        """The whole step, with room for u in `scratch` if it `keeps` it; a block of room otherwise."""
+        loops = _loops()
+        if not self.numbers.adapt:
+            step = np.float32(self.numbers.learning_rate)
+            loops.not_adapted(self.x, self.g, self.m, self.v, scratch, self.constants, step)
+            return
+        sums = np.zeros((2, -(-self.size // loops.BLOCK)))
+        loops.first(self.x, self.g, self.m, self.v, scratch, keeps, self.constants, sums)
+        self.row[:] = sums.sum(1)
+        loops.second(self.x, self.m, self.v, scratch, keeps, self.constants, self.step_size())
+
+    def step_size(self) -> np.float32:
+        """η · ratio."""
+        ratio = 1.0
+        if self.numbers.adapt:
+            norms = torch.from_numpy(self.row).sqrt()
+            ratio = float(trust_ratio(norms[0], norms[1], self.numbers.norm_bounds))
+        return np.float32(self.numbers.learning_rate * ratio)
+
+
+def _first_cut(job: _Job, threads: int) -> None:
+    """The first sweep of one layer, cut between threads at ends of blocks."""
+    loops = _loops()
+    sums = np.zeros((2, -(-job.size // loops.BLOCK)))
+    edges = _edges(sums.shape[1], threads)
+
+    def work(worker: int) -> None:
+        blocks = slice(edges[worker], edges[worker + 1])
+        part = slice(blocks.start * loops.BLOCK, blocks.stop * loops.BLOCK)
+        room = np.empty(loops.BLOCK, np.float32)
+        own = np.zeros((2, blocks.stop - blocks.start))
+        loops.first(job.x[part], job.g[part], job.m[part], job.v[part], room, False, job.constants, own)
+        sums[:, blocks] = own
+
+    _in_threads(work, threads)
+    if job.numbers.adapt:
+        job.row[:] = sums.sum(1)
+
+
+def _second_cut(job: _Job, threads: int) -> None:
+    loops = _loops()
+    edges = _edges(-(-job.size // loops.BLOCK), threads)
+    step = job.step_size()
+
+    def work(worker: int) -> None:
+        part = slice(edges[worker] * loops.BLOCK, edges[worker + 1] * loops.BLOCK)
+        room = np.empty(loops.BLOCK, np.float32)
+        loops.second(job.x[part], job.m[part], job.v[part], room, False, job.constants, step)
+
+    _in_threads(work, threads)
+
+
+def _edges(blocks: int, threads: int) -> list[int]:
+    return [blocks * worker // threads for worker in range(threads + 1)]
+
+
+def _scratch_rooms(sizes: Sequence[int], budget: int, threads: int) -> list[int]:
+    """Elements of u that each thread may keep, at most `budget` in all (a byte a parameter): the first thread, which
+    begins with the largest layer, gets room for it, and the others share the rest."""
+    largest = max(sizes, default=0)
+    alone = min(largest, budget)
+    others = min((budget - alone) // max(1, threads - 1), largest)
+    return [alone, *[others] * (threads - 1)]
+
+
+def _array(view: Tensor) -> NDArray[Any]:
+    if view.dtype == torch.bfloat16:
+        bits: NDArray[Any] = view.detach().view(torch.int16).numpy().view(np.uint16)
+        return bits
+    array: NDArray[Any] = view.detach().numpy()
+    return array
+
+
+def _constants(numbers: Numbers) -> Floats:
+    return np.array(
+        [
+            numbers.beta1,
+            numbers.beta2,
+            numbers.m_correction,
+            numbers.v_correction,
+            numbers.epsilon,
+            numbers.weight_decay,
+            numbers.gradient_factor,
+            1 - numbers.beta1,
+            1 - numbers.beta2,
+        ],
+        np.float32,
+    )
+
+
+def _in_threads(work: Callable[[int], None], threads: int) -> None:
+    """`work(0)` here, `work(1)` to `work(threads − 1)` in other threads; the compiled loops let one another run."""
+    if threads < 1:
+        return
+    others = (
+        [_pool(os.getpid(), threads - 1).submit(work, worker) for worker in range(1, threads)] if threads > 1 else []
+    )
+    work(0)
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process (a fork has none of its parent's)."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="lamb")

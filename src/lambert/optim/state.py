@@ -1,0 +1,65 @@
+"""What is kept for a parameter between steps, and how it goes through `state_dict` and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's names of m and v."""
+
+
+def state_of(state: dict[str, Any], parameter: Tensor, *, master: bool) -> dict[str, Any]:
+    """`state` with everything a parameter needs; what is missing starts at zero, the master copy at the parameter.
+
+    Keys and the step tensor are AdamW's, so that either optimizer reads the other's.
+    """
+    if "step" not in state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+    for key in MOMENTS:
+        if key not in state:
+            state[key] = torch.zeros_like(parameter, dtype=_wide(parameter.dtype))
+    if master and "master" not in state and parameter.dtype != _wide(parameter.dtype):
+        state["master"] = parameter.detach().to(_wide(parameter.dtype), copy=True)
+    if not master:
+        state.pop("master", None)
+    return state
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision that moments and master weights of such a parameter are kept in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Put back the precision that `Optimizer.load_state_dict` casts to the parameters', in tensors of our own."""
+    saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+    own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for i, parameter in zip(saved_ids, own, strict=True):
+        saved = state_dict["state"].get(i, {})
+        if "step" in saved:
+            optimizer.state[parameter]["step"] = torch.tensor(float(saved["step"]), dtype=torch.float32)
+        for key in (*MOMENTS, "master"):
+            if key in saved:
+                wide = saved[key].detach().to(parameter.device, _wide(parameter.dtype), copy=True)
+                optimizer.state[parameter][key] = wide
+
+
+def take_over_changes(versions: dict[Tensor, int], parameter: Tensor, state: dict[str, Any]) -> None:
+    """Start the master copy again from weights that somebody has changed since the last step, by loading for example.
+
+    A copy that rounds to the parameter as it stands is kept: that is what a checkpoint of both restores.
+    """
+    master = state.get("master")
+    if master is None or versions.get(parameter) == parameter._version:
+        return
+    if not torch.equal(master.to(parameter.dtype), parameter):
+        master.copy_(parameter)
+
+
+def forget_changes(versions: dict[Tensor, int], parameter: Tensor) -> None:
+    """Remember `parameter` as it stands."""
+    versions[parameter] = parameter._version
