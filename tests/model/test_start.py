@@ -24,5 +24,5 @@ def test_matrices_start_from_the_deviation_of_their_width(name: str, deviation: 
     ):
         assert weight.std().item() == pytest.approx(0.8796 * deviation, rel=0.02)
         assert weight.abs().max().item() <= 2 * deviation
-    assert model.encoder.blocks[0].attention.query.bias.eq(0).all()
+    assert model.encoder.blocks[0].attention.query_key_value.bias.eq(0).all()
     assert embeddings.layer_norm.weight.eq(1).all()

@@ -53,7 +53,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, make_run: Any, settings: 
     assert [e["step"] for e in events(run, "evaluation")] == [5, 9, 10]
     ratios = events(run, "trust_ratios")
     assert [e["step"] for e in ratios] == [3, 6, 9, 10]
-    assert "encoder.blocks.0.attention.query.weight" in ratios[0]["trust_ratios"]
+    assert "encoder.blocks.0.attention.query_key_value.weight[2]" in ratios[0]["trust_ratios"]
     assert "encoder.embeddings.layer_norm.weight" not in ratios[0]["trust_ratios"]
     assert events(run, "end")[-1]["reason"] == "finished"
     recipe = tomllib.loads((run / "recipe.toml").read_text())

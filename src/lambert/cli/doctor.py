@@ -36,7 +36,7 @@ class Doctor(Verb):
         from lambert.planning.hardware import inspect_hardware
 
         hardware = inspect_hardware(self.folder)
-        found = findings(hardware)
+        found = [*findings(hardware), _kernel()]
         _print(found)
         problems = sum(finding.level == "problem" for finding in found)
         return {
@@ -45,6 +45,16 @@ class Doctor(Verb):
             "findings": [asdict(finding) for finding in found],
             "hardware": _as_json(hardware),
         }
+
+
+def _kernel() -> Finding:
+    from lambert.optim.kernels.cpu import load
+    from lambert.planning.diagnosis import Finding
+
+    why = load()[1]
+    if why:
+        return Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")
+    return Finding("ok", "LAMB on the CPU uses its compiled kernel (numba); on a GPU plain tensor operations")
 
 
 def _as_json(hardware: Hardware) -> dict[str, Any]:

@@ -80,15 +80,22 @@ class Embeddings(nn.Module):
         return normalised
 
 
+class StackedLinear(nn.Linear):
+    """Several layers of one input in one product: [*, I] → [*, layers · O], one layer's outputs behind another's."""
+
+    def __init__(self, inputs: int, outputs: int, *, layers: int) -> None:
+        super().__init__(inputs, layers * outputs)
+        self.layer_slices = {"weight": (0, (outputs,) * layers)}
+        """Which parameters hold several layers, along which dimension and of which sizes; for layer-wise optimizers."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention with its residual and layer norm: [B, S, H] → [B, S, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.heads = config.attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query_key_value = StackedLinear(config.hidden_size, config.hidden_size, layers=3)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.attention_dropout = config.dropout
@@ -101,10 +108,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
         """`visible` is [B, 1, 1, S], True where a token may be looked at; None when every token may."""
+        query, key, value = (self._split(part) for part in self.query_key_value(hidden).chunk(3, dim=-1))
         context = functional.scaled_dot_product_attention(
-            self._split(self.query(hidden)),
-            self._split(self.key(hidden)),
-            self._split(self.value(hidden)),
+            query,
+            key,
+            value,
             attn_mask=visible,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )

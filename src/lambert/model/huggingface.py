@@ -38,14 +38,12 @@ _MODULES = {
     "span_head": "qa_outputs",
 }
 _BLOCK_MODULES = {
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.output": "attention.output.dense",
-    "attention.layer_norm": "attention.output.LayerNorm",
-    "feed_forward.expand": "intermediate.dense",
-    "feed_forward.contract": "output.dense",
-    "feed_forward.layer_norm": "output.LayerNorm",
+    "attention.query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "attention.output": ("attention.output.dense",),
+    "attention.layer_norm": ("attention.output.LayerNorm",),
+    "feed_forward.expand": ("intermediate.dense",),
+    "feed_forward.contract": ("output.dense",),
+    "feed_forward.layer_norm": ("output.LayerNorm",),
 }
 # Our field → theirs in config.json.
 _CONFIG_FIELDS = {
@@ -79,12 +77,13 @@ class LoadReport:
     """The folder's tensors that the asked-for model has no place for."""
 
 
-def _their_name(ours: str) -> str:
+def _their_names(ours: str) -> list[str]:
+    """Under which names `transformers` holds our parameter: one, or several whose rows follow one another in ours."""
     module, _, parameter = ours.rpartition(".")
     block = re.fullmatch(r"encoder\.blocks\.(\d+)\.(.+)", module)
     if block:
-        return f"bert.encoder.layer.{block[1]}.{_BLOCK_MODULES[block[2]]}.{parameter}"
-    return f"{_MODULES[module]}.{parameter}"
+        return [f"bert.encoder.layer.{block[1]}.{theirs}.{parameter}" for theirs in _BLOCK_MODULES[block[2]]]
+    return [f"{_MODULES[module]}.{parameter}"]
 
 
 def model_folder(path: Path) -> Path:
@@ -105,7 +104,11 @@ def model_folder(path: Path) -> Path:
 
 def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
     """The weights under `transformers`' names (tensors are shared, not copied)."""
-    return {_their_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+    state: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        theirs = _their_names(name)
+        state.update(zip(theirs, parameter.detach().chunk(len(theirs)), strict=True))
+    return state
 
 
 def save_model(model: BertForPreTraining | BertForQuestionAnswering, folder: Path) -> None:
@@ -201,22 +204,23 @@ def load_model(folder: Path, head: type[Model], *, dropout: float | None = None)
     _refuse_untied_decoder(folder, found)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
-        weight = found.pop(_their_name(name), None)
-        if weight is None:
-            if name.startswith("encoder."):
+        names = _their_names(name)
+        for theirs, part in zip(names, parameter.data.chunk(len(names)), strict=True):
+            weight = found.pop(theirs, None)
+            if weight is None:
+                if name.startswith("encoder."):
+                    raise UserError(
+                        f"{folder}/model.safetensors lacks {theirs}", remedy="Fetch or export the model again"
+                    )
+                fresh.append(name)
+            elif weight.shape != part.shape:
                 raise UserError(
-                    f"{folder}/model.safetensors lacks {_their_name(name)}",
+                    f"{folder}/model.safetensors: {theirs} has shape {tuple(weight.shape)}, "
+                    f"config.json asks for {tuple(part.shape)}",
                     remedy="Fetch or export the model again",
                 )
-            fresh.append(name)
-            continue
-        if weight.shape != parameter.shape:
-            raise UserError(
-                f"{folder}/model.safetensors: {_their_name(name)} has shape {tuple(weight.shape)}, "
-                f"config.json asks for {tuple(parameter.shape)}",
-                remedy="Fetch or export the model again",
-            )
-        parameter.data.copy_(weight)
+            else:
+                part.copy_(weight)
     return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
 
 

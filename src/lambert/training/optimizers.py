@@ -41,5 +41,5 @@ def make_optimizer(name: str, groups: list[dict[str, Any]], *, betas: tuple[floa
     check_optimizer(name)
     if name == "lamb":
         return LAMB(groups, betas=betas, eps=epsilon)
-    plain = [{key: value for key, value in group.items() if key != "adapt"} for group in groups]
+    plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
     return AdamW(plain, betas=betas, eps=epsilon, fused=True)

@@ -25,20 +25,23 @@ Floats = NDArray[np.float32]
 @functools.cache
 def compiled() -> ModuleType | None:
     """The compiled loops; None where numba cannot be used, which is said once."""
-    try:
-        from lambert.optim.kernels import compiled as loops
-    except Exception as error:  # numba fails in many ways: not installed, too old for this Python or this NumPy
-        warnings.warn(
-            f"LAMB steps on the CPU with plain tensor operations, two to three times slower: {why(error)}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
+    loops, why = load()
+    if why:
+        told = f"LAMB steps on the CPU with plain tensor operations, about twice as slow: {why}"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
     return loops
 
 
-def why(error: Exception) -> str:
-    """One line about a failed import, and what to do."""
+def load() -> tuple[ModuleType | None, str]:
+    """The compiled loops, or None and why not, in a few words."""
+    try:
+        from lambert.optim.kernels import compiled as loops
+    except Exception as error:  # numba fails in many ways: not installed, too old for this Python or this NumPy
+        return None, _why(error)
+    return loops, ""
+
+
+def _why(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed (pip install numba)"
     return (
