@@ -17,13 +17,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 
-from lambert.optim import LAMB, parameter_groups
+from lambert.optim import LAMB, LANS, LARS, parameter_groups
 
 STEPS = 5
 SHAPES = [(7, 5), (5, 3), (9,), (1, 4), (6, 6)]
 
 
-def whole_run(make: Callable[[list[nn.Parameter]], LAMB], shapes: list[tuple[int, ...]]) -> list[Tensor]:
+def whole_run(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], shapes: list[tuple[int, ...]]
+) -> list[Tensor]:
     parameters = starts(shapes)
     optimizer = make(parameters)
     for step in range(STEPS):
@@ -48,7 +50,7 @@ def difference(ours: list[Tensor], expected: list[Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(whole, expected, strict=True))
 
 
-def counted_steps(optimizer: LAMB, set_gradients: Callable[[int], None]) -> int:
+def counted_steps(optimizer: torch.optim.Optimizer, set_gradients: Callable[[int], None]) -> int:
     """All steps; returns the all-reduces of the last."""
     real = distributed.all_reduce
     count = 0
@@ -67,11 +69,15 @@ def counted_steps(optimizer: LAMB, set_gradients: Callable[[int], None]) -> int:
 
 
 def as_dtensors(
-    mesh: Any, placements: list[Placement], shapes: list[tuple[int, ...]], **options: Any
+    mesh: Any,
+    placements: list[Placement],
+    shapes: list[tuple[int, ...]],
+    make: type[LAMB] | type[LARS] | type[LANS] = LAMB,
+    **options: Any,
 ) -> dict[str, float]:
-    expected = whole_run(lambda parameters: LAMB(parameters, lr=0.01, **options), shapes)
+    expected = whole_run(lambda parameters: make(parameters, lr=0.01, **options), shapes)
     parameters = [nn.Parameter(distribute_tensor(p.detach(), mesh, placements)) for p in starts(shapes)]
-    optimizer = LAMB(parameters, lr=0.01, **options)
+    optimizer = make(parameters, lr=0.01, **options)
 
     def set_gradients(step: int) -> None:
         for parameter, gradient in zip(parameters, gradients(step, shapes), strict=True):
@@ -128,7 +134,10 @@ def main() -> None:
     distributed.init_process_group("gloo")
     count = int(os.environ["WORLD_SIZE"])
     line = init_device_mesh("cpu", (count,))
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {
+        "LARS, rows": as_dtensors(line, [Shard(0)], SHAPES, LARS),
+        "LANS, rows": as_dtensors(line, [Shard(0)], SHAPES, LANS),
+    }
     for fused in (None, False):
         way = "plain " if fused is False else ""
         results[way + "rows"] = as_dtensors(line, [Shard(0)], SHAPES, fused=fused)

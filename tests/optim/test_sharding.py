@@ -48,6 +48,12 @@ def test_one_dimension_takes_one_reduction_for_all_norms(processes: str, request
     check(results, "fully_shard", 2)
 
 
+@pytest.mark.parametrize(("name", "all_reduces"), [("LARS, rows", 1), ("LANS, rows", 2)])
+def test_lars_and_lans_over_shards(name: str, all_reduces: int, two: dict[str, Any]) -> None:
+    assert two[name]["difference"] <= CLOSE
+    assert two[name]["all_reduces"] == all_reduces
+
+
 def test_two_dimensions_take_a_reduction_each_and_count_no_copy_twice(four: dict[str, Any]) -> None:
     check(four, "rows by columns", 4)
     check(four, "rows by copies", 2)

@@ -79,6 +79,14 @@ def test_short_runs_take_the_cap_and_the_largest_share() -> None:
     assert capped.peak_learning_rate.provenance == "fitted here"
 
 
+@pytest.mark.parametrize("optimizer", ["lars", "lans"])
+def test_other_layerwise_optimizers_take_lambs_rate_as_an_extrapolation(optimizer: str) -> None:
+    lamb, _ = make_phases(samples=PAPER_SAMPLES, batch_sizes=(4_096,))
+    other, _ = make_phases(samples=PAPER_SAMPLES, batch_sizes=(4_096,), optimizer=optimizer)
+    assert other.peak_learning_rate.value == lamb.peak_learning_rate.value
+    assert (lamb.peak_learning_rate.provenance, other.peak_learning_rate.provenance) == ("published", "extrapolated")
+
+
 def test_adamws_rate_passes_through_berts_own() -> None:
     bert, _ = make_phases(samples=256_000_000, batch_sizes=(256,), optimizer="adamw")
     assert bert.peak_learning_rate.value == pytest.approx(1e-4)

@@ -30,7 +30,7 @@ class RecipeOptions(Verb):
     sequence_lengths: tuple[int, int] = (128, 512)
     """Tokens in a sequence, in the first phase (9/10 of the samples) and in the second."""
     optimizer: str = "lamb"
-    """lamb or adamw."""
+    """lamb, adamw, lars or lans."""
     recipe: str = "sqrt"
     """sqrt: everything from the batch size; paper: the same with the published step counts of the 64K/32K run."""
     learning_rate: float | None = None

@@ -42,7 +42,7 @@ class Squad(Verb):
     dev_questions: int | None = None
     """Measure on the first so many questions; all otherwise."""
     optimizer: str = "adamw"
-    """adamw or lamb."""
+    """adamw, lamb, lars or lans."""
     learning_rate: float | None = None
     """Peak learning rate; by optimizer and width of the model otherwise."""
     epochs: int = 2

@@ -1,9 +1,26 @@
-"""The optimizer family: LAMB and the parameter groups it is used with. Needs torch, and numba for its kernel."""
+"""The optimizer family: LAMB, LARS and LANS, and the parameter groups they are used with.
+
+Needs torch, and numba for LAMB's kernel on the CPU.
+"""
 
 from __future__ import annotations
 
 from lambert.optim.groups import any_of, by_dimensions, by_module, by_name, parameter_groups
 from lambert.optim.lamb import LAMB
+from lambert.optim.lans import LANS
+from lambert.optim.lars import LARS
+from lambert.optim.layerwise import LayerwiseOptimizer
 from lambert.optim.telemetry import LayerFigures
 
-__all__ = ["LAMB", "LayerFigures", "any_of", "by_dimensions", "by_module", "by_name", "parameter_groups"]
+__all__ = [
+    "LAMB",
+    "LANS",
+    "LARS",
+    "LayerFigures",
+    "LayerwiseOptimizer",
+    "any_of",
+    "by_dimensions",
+    "by_module",
+    "by_name",
+    "parameter_groups",
+]

@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 
 from lambert.optim import norms
+from lambert.optim.equations import Rule
 from lambert.optim.kernels import cpu, plain
 from lambert.optim.layers import Layer
 
 
-def take_step(layers: Sequence[Layer], fused: Sequence[bool | None]) -> list[Tensor]:
+def take_step(layers: Sequence[Layer], fused: Sequence[bool | None], rule: Rule) -> list[Tensor]:
     """Change weights and moments of every layer.
 
     Args:
         fused: for each layer what `LAMB(fused=…)` says.
 
     Returns:
-        For each layer ‖x‖² before the step and ‖u‖², a tensor [2] on its device; zeros where it is not adapted.
+        For each layer ‖x‖² before the step and every ‖u‖², a tensor [1 + directions] on its device; zeros where it is
+        not adapted.
 
     Raises:
         RuntimeError: `fused=True` where the kernel cannot run.
     """
-    rows = _rows([layer.x.device for layer in layers])
-    by_kernel = [cpu.runs(layer, wanted) for layer, wanted in zip(layers, fused, strict=True)]
+    rows = _rows([layer.x.device for layer in layers], 1 + rule.direction_count)
+    by_kernel = [rule.has_kernel and cpu.runs(layer, wanted) for layer, wanted in zip(layers, fused, strict=True)]
     whole = [not (layer.cut and layer.numbers.adapt) for layer in layers]
 
     def chosen(kernel: bool, is_whole: bool) -> tuple[list[Layer], list[Tensor]]:
@@ -34,30 +36,33 @@ def take_step(layers: Sequence[Layer], fused: Sequence[bool | None]) -> list[Ten
         return [layers[i] for i in places], [rows[i] for i in places]
 
     cpu.both(*chosen(True, True))
-    plain.both(*chosen(False, True))
+    plain.both(*chosen(False, True), rule)
     if not all(whole):
-        _step_of_shards(chosen(True, False), chosen(False, False))
+        _step_of_shards(chosen(True, False), chosen(False, False), rule)
     return rows
 
 
-def _step_of_shards(by_kernel: tuple[list[Layer], list[Tensor]], by_plain: tuple[list[Layer], list[Tensor]]) -> None:
+Chosen = tuple[list[Layer], list[Tensor]]
+
+
+def _step_of_shards(by_kernel: Chosen, by_plain: Chosen, rule: Rule) -> None:
     """All first sweeps, one reduction, all second sweeps."""
     cpu.first(*by_kernel)
     for layer, row in zip(*by_plain, strict=True):
-        plain.first(layer, row)
+        plain.first(layer, row, rule)
     layers, rows = by_kernel[0] + by_plain[0], by_kernel[1] + by_plain[1]
     completed = norms.complete(torch.stack(rows), [layer.cut for layer in layers])
     for row, total in zip(rows, completed, strict=True):
         row.copy_(total)
     cpu.second(*by_kernel)
     for layer, row in zip(*by_plain, strict=True):
-        plain.second(layer, row)
+        plain.second(layer, row, rule)
 
 
-def _rows(devices: Sequence[torch.device]) -> list[Tensor]:
-    """A row [2] of zeros for each layer, on its device; all of one device are one allocation."""
+def _rows(devices: Sequence[torch.device], width: int) -> list[Tensor]:
+    """A row [width] of zeros for each layer, on its device; all of one device are one allocation."""
     left = {
-        device: iter(torch.zeros(devices.count(device), 2, dtype=norms.accumulator(device), device=device))
+        device: iter(torch.zeros(devices.count(device), width, dtype=norms.accumulator(device), device=device))
         for device in dict.fromkeys(devices)
     }
     return [next(left[device]) for device in devices]
@@ -79,3 +84,13 @@ def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     locals_ = [norms.local_part(norms.like_parameter(gradient, parameter)) for parameter, gradient in pairs]
     squares = torch.stack([square.to(locals_[0].device) for square in cpu.gradient_squares(locals_)])
     return math.sqrt(norms.complete(squares[:, None], cuts).sum().item())
+
+
+def layer_norms(layers: Sequence[Layer]) -> list[float]:
+    """L2 norm of each layer's gradient, over all processes that hold parts of it."""
+    if not layers:
+        return []
+    squares = torch.stack([square.cpu() for square in cpu.gradient_squares([layer.g for layer in layers])])
+    completed = norms.complete(squares[:, None], [layer.cut for layer in layers])
+    norms_: list[float] = completed[:, 0].sqrt().tolist()
+    return norms_

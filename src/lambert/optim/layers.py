@@ -69,14 +69,15 @@ def _real(tensor: Tensor) -> Tensor:
 
 def numbers_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> Numbers:
     """The numbers of a layer that takes its step number `step`, from 1."""
-    beta1, beta2 = (float(beta) for beta in group["betas"])
-    is_corrected = group["bias_correction"]
+    betas = group["betas"] if "betas" in group else (group["momentum"], 0.0)
+    beta1, beta2 = float(betas[0]), float(betas[1])
+    is_corrected = group.get("bias_correction", True)
     bounds = group["norm_bounds"]
     return Numbers(
         learning_rate=float(group["lr"]),
         beta1=beta1,
         beta2=beta2,
-        epsilon=float(group["eps"]),
+        epsilon=float(group.get("eps", 0.0)),
         weight_decay=float(group["weight_decay"]),
         m_correction=1 / (1 - beta1**step) if is_corrected else 1.0,
         v_correction=1 / (1 - beta2**step) if is_corrected else 1.0,

@@ -11,8 +11,6 @@ from torch import Tensor
 Slices = tuple[int, tuple[int, ...]]
 """A dimension, and the sizes of the layers that lie behind one another along it."""
 
-ADAPT = (True, False, "decayed")
-
 
 def is_adapted(group: dict[str, Any]) -> bool:
     """Whether the layers of a group get a trust ratio; `"decayed"` asks for one where there is weight decay."""
@@ -21,60 +19,63 @@ def is_adapted(group: dict[str, Any]) -> bool:
 
 def clip_limit(group: dict[str, Any]) -> float | None:
     """The group's clip as a finite number above 0; None, 0 and infinity all mean that nothing is clipped."""
-    limit = group["clip_norm"]
+    limit = group.get("clip_norm")
     return None if limit is None or limit == 0 or limit == math.inf else float(limit)
 
 
 def check_group(optimizer: str, group: dict[str, Any]) -> None:
-    """Refuse options out of their range.
+    """Refuse options out of their range; a group need not have them all.
 
     Raises:
         ValueError: names the optimizer, the option and its value.
     """
-
-    def number(value: Any, valid: Callable[[float], bool]) -> bool:
-        return isinstance(value, (int, float, Tensor)) and not isinstance(value, bool) and valid(float(value))
-
-    betas = group["betas"]
-    checks: list[tuple[str, Any, bool, str]] = [
-        ("lr", group["lr"], number(group["lr"], lambda z: 0 <= z < math.inf), "a number from 0"),
-        ("eps", group["eps"], number(group["eps"], lambda z: 0 < z < math.inf), "a number above 0"),
-        (
-            "weight_decay",
-            group["weight_decay"],
-            number(group["weight_decay"], lambda z: 0 <= z < math.inf),
-            "a number from 0",
-        ),
-        (
-            "betas",
-            betas,
-            len(betas) == 2 and all(number(b, lambda z: 0 <= z < 1) for b in betas),
-            "two from 0 to below 1",
-        ),
-        ("adapt", group["adapt"], any(group["adapt"] is known for known in ADAPT), 'True, False or "decayed"'),
-        (
-            "clip_norm",
-            group["clip_norm"],
-            group["clip_norm"] is None or number(group["clip_norm"], lambda z: z >= 0),
-            "None, or a number from 0 (0 and infinity clip nothing)",
-        ),
-        ("norm_bounds", group["norm_bounds"], _are_bounds(group["norm_bounds"]), "None, or (least, most)"),
-        *(
-            (flag, group[flag], isinstance(group[flag], bool), "True or False")
-            for flag in ("bias_correction", "maximize", "master_weights")
-        ),
-        ("fused", group["fused"], any(group["fused"] is known for known in (None, True, False)), "None, True or False"),
-    ]
-    for name, value, is_valid, wanted in checks:
-        if not is_valid:
-            raise ValueError(f"{optimizer}: {name} = {value!r} is not {wanted}")
+    for name, (is_valid, wanted) in _VALID.items():
+        if name in group and not is_valid(group[name]):
+            raise ValueError(f"{optimizer}: {name} = {group[name]!r} is not {wanted}")
     _check_slices(optimizer, group["params"], group["slices"])
 
 
-def _are_bounds(bounds: Any) -> bool:
-    if bounds is None:
-        return True
-    return isinstance(bounds, (tuple, list)) and len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]
+def _is_number(value: Any, valid: Callable[[float], bool]) -> bool:
+    return isinstance(value, (int, float, Tensor)) and not isinstance(value, bool) and valid(float(value))
+
+
+def _is_decay(value: Any) -> bool:
+    return _is_number(value, lambda z: 0 <= z < 1)
+
+
+def _is_from_zero(value: Any) -> bool:
+    return _is_number(value, lambda z: 0 <= z < math.inf)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
+
+
+def _is_one_of(*choices: Any) -> Callable[[Any], bool]:
+    """By identity: 1 is not True."""
+    return lambda value: any(value is choice for choice in choices)
+
+
+_VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (_is_from_zero, "a number from 0"),
+    "eps": (lambda value: _is_number(value, lambda z: 0 < z < math.inf), "a number above 0"),
+    "weight_decay": (_is_from_zero, "a number from 0"),
+    "betas": (lambda value: _is_pair(value) and all(map(_is_decay, value)), "two numbers from 0 to below 1"),
+    "momentum": (_is_decay, "a number from 0 to below 1"),
+    "adapt": (lambda value: value in ("decayed",) or isinstance(value, bool), 'True, False or "decayed"'),
+    "clip_norm": (
+        lambda value: value is None or _is_number(value, lambda z: z >= 0),
+        "None, or a number from 0 (0 and infinity clip nothing)",
+    ),
+    "norm_bounds": (
+        lambda value: value is None or (_is_pair(value) and 0 <= value[0] <= value[1]),
+        "None, or (least, most)",
+    ),
+    "bias_correction": (_is_one_of(True, False), "True or False"),
+    "maximize": (_is_one_of(True, False), "True or False"),
+    "master_weights": (_is_one_of(True, False), "True or False"),
+    "fused": (_is_one_of(None, True, False), "None, True or False"),
+}
 
 
 def _check_slices(optimizer: str, parameters: Sequence[Tensor], slices: Sequence[Slices | None] | None) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's names of m and v."""
 
-
-def state_of(state: dict[str, Any], parameter: Tensor, *, master: bool) -> dict[str, Any]:
+def state_of(state: dict[str, Any], parameter: Tensor, moments: Sequence[str], *, master: bool) -> dict[str, Any]:
     """`state` with everything a parameter needs; what is missing starts at zero, the master copy at the parameter.
 
     Keys and the step tensor are AdamW's, so that either optimizer reads the other's.
     """
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32)
-    for key in MOMENTS:
+    for key in moments:
         if key not in state:
             state[key] = torch.zeros_like(parameter, dtype=_wide(parameter.dtype))
     if master and "master" not in state and parameter.dtype != _wide(parameter.dtype):
@@ -34,7 +32,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any], moments: Sequence[str]) -> None:
     """Put back the precision that `Optimizer.load_state_dict` casts to the parameters', in tensors of our own."""
     saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -42,7 +40,7 @@ def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         saved = state_dict["state"].get(i, {})
         if "step" in saved:
             optimizer.state[parameter]["step"] = torch.tensor(float(saved["step"]), dtype=torch.float32)
-        for key in (*MOMENTS, "master"):
+        for key in (*moments, "master"):
             if key in saved:
                 wide = saved[key].detach().to(parameter.device, _wide(parameter.dtype), copy=True)
                 optimizer.state[parameter][key] = wide

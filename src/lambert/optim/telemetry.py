@@ -19,7 +19,7 @@ class LayerFigures:
     weight_norm: float
     """‖x‖ before the step."""
     update_norm: float
-    """‖u‖, before ratio and learning rate."""
+    """‖u‖, before ratio and learning rate (LANS: of the direction from momentum)."""
     trust_ratio: float
 
 
@@ -52,7 +52,7 @@ class Telemetry:
         for (parameter, place, bounds), row in zip(self._layers, self._sums, strict=True):
             if parameter in name_of:
                 name = name_of[parameter] + ("" if place is None else f"[{place}]")
-                x_square, u_square = row.tolist()
+                x_square, u_square = row[:2].tolist()
                 figures[name] = _figures(x_square, u_square, bounds)
         return figures
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lambert.errors import UserError
 from lambert.squad.features import WindowShape
-from lambert.training.optimizers import check_optimizer
+from lambert.training.optimizers import LAYERWISE, check_optimizer
 from lambert.training.precision import Precision
 
 
@@ -94,7 +94,7 @@ def default_learning_rate(optimizer: str, hidden_size: int) -> float:
 
     AdamW: 3e-5 from width 768 on (BERT's README); below, from the grid of Turc et al. 2019 (1908.08962), 1e-4
     from 512 on, else 3e-4. LAMB's rate is a share of a layer's own norm, so it is about 1/0.03 of AdamW's,
-    where 0.03 is the root mean square of a BERT weight; a rule of thumb, nobody published one.
+    where 0.03 is the root mean square of a BERT weight; a rule of thumb, nobody published one. So for LARS and LANS.
     """
     adamw = 3e-5 if hidden_size >= 768 else 1e-4 if hidden_size >= 512 else 3e-4
-    return adamw / 0.03 if optimizer == "lamb" else adamw
+    return adamw / 0.03 if optimizer in LAYERWISE else adamw

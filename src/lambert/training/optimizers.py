@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lambert.errors import unknown_name
-from lambert.optim import LAMB, parameter_groups
+from lambert.optim import LAMB, LANS, LARS, parameter_groups
 
-OPTIMIZERS = ("lamb", "adamw")
+LAYERWISE = ("lamb", "lars", "lans")
+"""Those whose rate is the share of its own norm that a layer moves by."""
+OPTIMIZERS = ("lamb", "adamw", "lars", "lans")
 
 
 def check_optimizer(name: str) -> None:
@@ -39,7 +41,9 @@ def make_optimizer(name: str, groups: list[dict[str, Any]], *, betas: tuple[floa
         betas, epsilon: decay of both moments, and ε.
     """
     check_optimizer(name)
-    if name == "lamb":
-        return LAMB(groups, betas=betas, eps=epsilon)
+    if name == "lars":
+        return LARS(groups, momentum=betas[0])
+    if name in LAYERWISE:
+        return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
     plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
     return AdamW(plain, betas=betas, eps=epsilon, fused=True)

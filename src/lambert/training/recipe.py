@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lambert.errors import UserError, unknown_name
-from lambert.training.optimizers import check_optimizer
+from lambert.training.optimizers import LAYERWISE, check_optimizer
 
 Provenance = Literal["published", "extrapolated", "fitted here", "given"]
 
@@ -31,8 +31,9 @@ LARGEST_WARMUP_SHARE = 0.5
 FIRST_PHASE_SHARE = 0.9
 """BERT's share of samples at the short length."""
 
-LEARNING_RATE_CAP = {"lamb": 1e-2, "adamw": 1e-3}
-"""Fitted here (docs/recipes.md); batches over 32,768 may go on with the square root."""
+LAYERWISE_RATE_CAP = 1e-2
+ADAMW_RATE_CAP = 1e-3
+"""Both fitted here (docs/recipes.md); batches over 32,768 may go on with the square root."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
@@ -201,8 +202,11 @@ def _step_counts(
 def _peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> Number:
     """c · √(B/S), which is c / √T when both phases share a batch size; capped where runs are short."""
     root = math.sqrt(batch_size / samples)
-    cap = LEARNING_RATE_CAP[optimizer] * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
-    if optimizer == "adamw":
+    is_layerwise = optimizer in LAYERWISE
+    cap = (LAYERWISE_RATE_CAP if is_layerwise else ADAMW_RATE_CAP) * max(
+        1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1])
+    )
+    if not is_layerwise:
         formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {cap})"
         return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, cap), formula, "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root

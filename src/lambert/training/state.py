@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.optim import LAMB
+from lambert.optim import LayerwiseOptimizer
 from lambert.training.checkpoint import (
     latest_step,
     load_checkpoint,
@@ -40,7 +40,7 @@ class TrainingState:
 
     def trust_ratios(self) -> dict[str, float]:
         """Layer name → trust ratio of the last step; empty for an optimizer without."""
-        if not isinstance(self.optimizer, LAMB):
+        if not isinstance(self.optimizer, LayerwiseOptimizer):
             return {}
         return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lambert.optim.equations import lamb_direction, lamb_moments, trust_ratio
+from lambert.optim.equations import Rule, trust_ratio
 from lambert.optim.layers import Layer
 from lambert.optim.norms import accumulator
 
@@ -22,37 +22,38 @@ def gradient_square(g: Tensor) -> Tensor:
     return norm.to(accumulator(g.device)).square()
 
 
-def first(layer: Layer, sums: Tensor) -> None:
-    """Moments of the layer; ‖x‖² and ‖u‖² of this process's part are added to `sums` [2]."""
+def first(layer: Layer, sums: Tensor, rule: Rule) -> None:
+    """Moments of the layer; ‖x‖² and every ‖u‖² of this process's part are added to `sums` [1 + directions]."""
     for x, g, moments in _blocks(layer):
-        m, v = moments
-        lamb_moments(_working(g) * layer.numbers.gradient_factor, m, v, layer.numbers)
+        wide, gradient = _working(x), _working(g) * layer.numbers.gradient_factor
+        rule.update_moments(wide, gradient, moments, layer.numbers)
         if layer.numbers.adapt:
-            wide = _working(x)
-            u = lamb_direction(wide, m, v, layer.numbers)
-            squares = torch.stack((torch.linalg.vector_norm(wide), torch.linalg.vector_norm(u)))
-            sums += squares.to(sums.dtype).square()
+            directions = rule.directions(wide, gradient, moments, layer.numbers)
+            norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in (wide, *directions)])
+            sums += norms.to(sums.dtype).square()
 
 
-def second(layer: Layer, sums: Tensor) -> None:
-    """x ← x − η · ratio · u."""
-    step: Tensor | float = layer.numbers.learning_rate
+def second(layer: Layer, sums: Tensor, rule: Rule) -> None:
+    """x ← x − η · Σ share · ratio · u."""
+    rate = layer.numbers.learning_rate
+    steps: list[Tensor | float] = [share * rate for share in rule.shares(layer.numbers)]
     if layer.numbers.adapt:
         norms = sums.sqrt()
-        step = trust_ratio(norms[0], norms[1], layer.numbers.norm_bounds) * layer.numbers.learning_rate
-    for x, _, (m, v) in _blocks(layer):
-        wide = _working(x)
-        u = lamb_direction(wide, m, v, layer.numbers)
-        if isinstance(step, Tensor):
-            step = step.to(u.dtype)
-        x.copy_(wide.sub(u.mul_(step)))
+        ratios = trust_ratio(norms[:1], norms[1:], layer.numbers.norm_bounds)
+        steps = [step * ratio.to(_working_dtype(layer.x)) for step, ratio in zip(steps, ratios, strict=True)]
+    for x, g, moments in _blocks(layer):
+        new = _working(x).clone()
+        gradient = _working(g) * layer.numbers.gradient_factor
+        for step, u in zip(steps, rule.directions(_working(x), gradient, moments, layer.numbers), strict=True):
+            new -= u.mul_(step)
+        x.copy_(new)
 
 
-def both(layers: Sequence[Layer], sums: Sequence[Tensor]) -> None:
+def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: Rule) -> None:
     """Whole layers, one after another."""
-    for layer, row in zip(layers, sums, strict=True):
-        first(layer, row)
-        second(layer, row)
+    for layer, row in zip(layers, rows, strict=True):
+        first(layer, row, rule)
+        second(layer, row, rule)
 
 
 def _working_dtype(tensor: Tensor) -> torch.dtype:

@@ -1,0 +1,125 @@
+"""LARS and LANS against their equations by hand, and the same promises as LAMB's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lambert.optim import LANS, LARS
+
+Array = NDArray[np.float64]
+LR, B1, B2, EPS, DECAY = 0.01, 0.9, 0.999, 1e-6, 0.1
+STEPS = 4
+
+
+def norm(x: Array) -> float:
+    return float(np.sqrt((x * x).sum()))
+
+
+def scaled(x: Array, u: Array, adapt: bool) -> Array:
+    return norm(x) / norm(u) * u if adapt and norm(x) > 0 and norm(u) > 0 else u
+
+
+def lars_by_hand(x: Array, gradients: list[Array], adapt: bool) -> Array:
+    m = np.zeros_like(x)
+    for g in gradients:
+        m = B1 * m + (1 - B1) * (g + DECAY * x)
+        x = x - LR * scaled(x, m, adapt)
+    return x
+
+
+def lans_by_hand(x: Array, gradients: list[Array], adapt: bool) -> Array:
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    for t, gradient in enumerate(gradients, start=1):
+        g = gradient / norm(gradient) if norm(gradient) > 0 else gradient
+        m = B1 * m + (1 - B1) * g
+        v = B2 * v + (1 - B2) * g * g
+        denominator = np.sqrt(v / (1 - B2**t)) + EPS
+        r = m / (1 - B1**t) / denominator + DECAY * x
+        c = g / denominator + DECAY * x
+        x = x - LR * (B1 * scaled(x, r, adapt) + (1 - B1) * scaled(x, c, adapt))
+    return x
+
+
+CASES: dict[str, tuple[Callable[..., Any], Callable[..., Array], dict[str, Any]]] = {
+    "lars": (LARS, lars_by_hand, {"momentum": B1}),
+    "lans": (LANS, lans_by_hand, {"betas": (B1, B2), "eps": EPS}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("adapt", [True, False])
+@pytest.mark.parametrize("start", ["ordinary", "zero", "gradient zero"])
+def test_equals_the_equations_in_float64(name: str, adapt: bool, start: str) -> None:
+    make, by_hand, options = CASES[name]
+    torch.manual_seed(0)
+    x = torch.zeros(4, 3, dtype=torch.float64) if start == "zero" else torch.randn(4, 3, dtype=torch.float64)
+    gradients = [torch.randn(4, 3, dtype=torch.float64) for _ in range(STEPS)]
+    if start == "gradient zero":
+        gradients[0].zero_()
+    parameter = nn.Parameter(x.clone())
+    optimizer = make([parameter], lr=LR, weight_decay=DECAY, adapt=adapt, **options)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        assert torch.equal(parameter.grad, gradient)
+    expected = by_hand(x.numpy(), [gradient.numpy() for gradient in gradients], adapt)
+    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_slices_are_layers_of_their_own(name: str) -> None:
+    make, by_hand, options = CASES[name]
+    torch.manual_seed(0)
+    whole, gradient = torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    parameter = nn.Parameter(whole.clone())
+    optimizer = make([parameter], lr=LR, weight_decay=DECAY, slices=[(0, (5, 2))], **options)
+    for _ in range(STEPS):
+        parameter.grad = gradient
+        optimizer.step()
+    for part, x, g in zip(parameter.detach().split((5, 2)), whole.split((5, 2)), gradient.split((5, 2)), strict=True):
+        np.testing.assert_allclose(part.numpy(), by_hand(x.numpy(), [g.numpy()] * STEPS, True), rtol=1e-12)
+    assert set(optimizer.trust_ratios()) == {"0.0[0]", "0.0[1]"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_goes_on_from_its_state(name: str) -> None:
+    make, _, options = CASES[name]
+    one, other = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5))
+    first, second = make([one], lr=LR, **options), make([other])
+    one.grad = other.grad = torch.linspace(-1, 2, 5)
+    first.step()
+    with torch.no_grad():
+        other.copy_(one)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for optimizer in (first, second):
+        optimizer.step()
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "told"),
+    [(LARS, {"momentum": 1.0}, "LARS: momentum = 1.0"), (LANS, {"betas": (0.9, 1.0)}, "LANS: betas = ")],
+)
+def test_options_out_of_range_are_named(make: Callable[..., Any], options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make([nn.Parameter(torch.ones(1))], **options)
+
+
+def test_lans_does_not_see_the_scale_of_the_gradient() -> None:
+    results = []
+    for scale in (1.0, 1e-6, 1e6):
+        parameter = nn.Parameter(torch.linspace(-1, 2, 6, dtype=torch.float64))
+        optimizer = LANS([parameter], lr=LR)
+        parameter.grad = scale * torch.linspace(1, 2, 6, dtype=torch.float64)
+        optimizer.step()
+        results.append(parameter.detach())
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
