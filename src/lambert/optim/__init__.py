@@ -10,14 +10,17 @@ from lambert.optim.lamb import LAMB
 from lambert.optim.lans import LANS
 from lambert.optim.lars import LARS
 from lambert.optim.layerwise import LayerwiseOptimizer
+from lambert.optim.noise import GradientNoise, NoiseEstimate
 from lambert.optim.telemetry import LayerFigures
 
 __all__ = [
     "LAMB",
     "LANS",
     "LARS",
+    "GradientNoise",
     "LayerFigures",
     "LayerwiseOptimizer",
+    "NoiseEstimate",
     "any_of",
     "by_dimensions",
     "by_module",

@@ -1,0 +1,83 @@
+"""The gradient noise scale: how large a batch must be before its gradient is more signal than noise.
+
+McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812.06162), appendix A.1: from the squared
+norms of gradients at two batch sizes b < B, averaged gradients both,
+    ‖G‖²  ≈ (B·|G_B|² − b·|G_b|²) / (B − b)
+    tr(Σ) ≈ (|G_b|² − |G_B|²) / (1/b − 1/B)
+each without bias. Their ratio is the simple noise scale B_simple, in sequences, as the batches are. The ratio of
+two noisy numbers is biased, so both are averaged over steps before they are divided. The small gradients are those
+of micro-batches or of processes, the large one that of the whole step: they are there anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """What the steps so far say."""
+
+    noise: float
+    """tr(Σ): variance of one sequence's gradient, summed over parameters."""
+    signal: float
+    """‖G‖²: squared norm of the gradient without noise. Can come out negative while there is too little to go by."""
+    noise_scale: float
+    """tr(Σ) / ‖G‖², in sequences; infinite where the signal is not above zero."""
+    standard_error: float
+    """Of `noise_scale`, by leaving out one step at a time (jackknife); infinite below two steps."""
+    steps: int
+    """How many steps it rests on."""
+
+
+class GradientNoise:
+    """Gathers both estimates step by step."""
+
+    def __init__(self) -> None:
+        self._noise: list[float] = []
+        self._signal: list[float] = []
+
+    def add(
+        self, small_squares: Sequence[float], large_square: float, *, small_batch: float, large_batch: float
+    ) -> None:
+        """Take in one step.
+
+        Args:
+            small_squares: squared norms of the averaged gradients of equal parts of the batch, one or several.
+            large_square: squared norm of the averaged gradient of the whole batch.
+            small_batch, large_batch: sequences in one part, and in the whole.
+
+        Raises:
+            ValueError: there are no parts, or they are not smaller than the whole.
+        """
+        if not small_squares or not 0 < small_batch < large_batch:
+            raise ValueError(
+                f"noise needs two batch sizes: got {len(small_squares)} parts of {small_batch} in a batch of "
+                f"{large_batch}"
+            )
+        small = math.fsum(small_squares) / len(small_squares)
+        self._signal.append((large_batch * large_square - small_batch * small) / (large_batch - small_batch))
+        self._noise.append((small - large_square) / (1 / small_batch - 1 / large_batch))
+
+    def estimate(self) -> NoiseEstimate:
+        """The noise scale of all steps taken in.
+
+        Raises:
+            ValueError: no step was.
+        """
+        count = len(self._noise)
+        if not count:
+            raise ValueError("no step has been taken in yet")
+        noise, signal = math.fsum(self._noise), math.fsum(self._signal)
+        left_out = [_ratio(noise - n, signal - s) for n, s in zip(self._noise, self._signal, strict=True)]
+        error = math.inf
+        if count > 1 and all(map(math.isfinite, left_out)):
+            mean = math.fsum(left_out) / count
+            error = math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in left_out))
+        return NoiseEstimate(noise / count, signal / count, _ratio(noise, signal), error, count)
+
+
+def _ratio(noise: float, signal: float) -> float:
+    return noise / signal if signal > 0 else math.inf
