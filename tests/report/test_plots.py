@@ -108,6 +108,7 @@ def test_names_are_grouped_at_the_deepest_level_that_fits() -> None:
     assert set(group_names(["a", "b", "c"], 2)) == {"all layers"}
     assert short_names(("bert.a.weight", "bert.b.weight")) == ("a", "b")
     assert short_names(("a.weight", "a")) == ("a.weight", "a")
+    assert short_names(("b.qkv.weight[0]", "b.out.weight")) == ("qkv[0]", "out")
 
 
 def test_heat_map_rows_are_geometric_means_without_the_layers_not_adapted() -> None:

@@ -6,6 +6,7 @@ leaves few enough rows, and a row shows the geometric mean of its layers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -77,8 +78,8 @@ def group_names(names: list[str], most: int) -> list[str]:
 
 
 def short_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names without the leading parts and the trailing ".weight" that all or most of them share."""
-    parts = [name.removesuffix(".weight").split(".") for name in names]
+    """The names without the leading parts that all share and without ".weight"; a slice keeps its number."""
+    parts = [re.sub(r"\.weight(\[\d+\])?$", r"\1", name).split(".") for name in names]
     shared = 0
     while all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
         shared += 1

@@ -29,7 +29,7 @@ class RunSettings:
     optimizer: str
     """`lamb` or `adamw`."""
     samples: int
-    """Sequences asked for; the phases say what whole batches make of it."""
+    """Sequences of all whole batches, both phases together."""
     phases: tuple[Phase, Phase]
     """Length, batch, steps and rate of both phases."""
     micro_batch_sizes: tuple[int, int]
