@@ -44,9 +44,11 @@ DEPENDENCIES = (
     "filelock", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
     "torch", "tyro",
 )  # fmt: skip
+# With PyTorch's GPU builds; whoever imports it goes on without.
+COMES_WITH_TORCH = ("triton",)
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "optim": ("numba", "numpy", "torch"),
+    "optim": ("numba", "numpy", "torch", "triton"),
     "planning": ("numpy", "torch"),
     "report": ("matplotlib", "numpy"),
     "__init__.py": (),
@@ -126,7 +128,7 @@ FUNCTION_LINES = 60
 RULES = Rules(
     doors=DOORS,
     extra_doors=EXTRA_DOORS,
-    dependencies=DEPENDENCIES,
+    dependencies=DEPENDENCIES + COMES_WITH_TORCH,
     outside=OUTSIDE,
     only=ONLY,
     only_calls=ONLY_CALLS,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lambert.optim import norms
 from lambert.optim.equations import Rule
-from lambert.optim.kernels import cpu, plain
+from lambert.optim.kernels import cpu, gpu, plain
 from lambert.optim.layers import Layer
 
 
@@ -28,33 +29,51 @@ def take_step(layers: Sequence[Layer], fused: Sequence[bool | None], rule: Rule)
         RuntimeError: `fused=True` where the kernel cannot run.
     """
     rows = _rows([layer.x.device for layer in layers], 1 + rule.direction_count)
-    by_kernel = [rule.has_kernel and cpu.runs(layer, wanted) for layer, wanted in zip(layers, fused, strict=True)]
+    kernels = [_kernel(layer, wanted, rule) for layer, wanted in zip(layers, fused, strict=True)]
     whole = [not (layer.cut and layer.numbers.adapt) for layer in layers]
 
-    def chosen(kernel: bool, is_whole: bool) -> tuple[list[Layer], list[Tensor]]:
-        places = [i for i in range(len(layers)) if by_kernel[i] is kernel and whole[i] is is_whole]
+    def chosen(kernel: Kernel, is_whole: bool) -> Chosen:
+        places = [i for i in range(len(layers)) if kernels[i] == kernel and whole[i] is is_whole]
         return [layers[i] for i in places], [rows[i] for i in places]
 
-    cpu.both(*chosen(True, True))
-    plain.both(*chosen(False, True), rule)
+    cpu.both(*chosen("cpu", True))
+    gpu.both(*chosen("gpu", True))
+    plain.both(*chosen("none", True), rule)
     if not all(whole):
-        _step_of_shards(chosen(True, False), chosen(False, False), rule)
+        _step_of_shards(chosen("cpu", False), chosen("gpu", False), chosen("none", False), rule)
     return rows
 
 
+Kernel = Literal["cpu", "gpu", "none"]
 Chosen = tuple[list[Layer], list[Tensor]]
 
 
-def _step_of_shards(by_kernel: Chosen, by_plain: Chosen, rule: Rule) -> None:
+def _kernel(layer: Layer, wanted: bool | None, rule: Rule) -> Kernel:
+    if wanted is not False and rule.has_kernel:
+        if cpu.runs(layer):
+            return "cpu"
+        if gpu.runs(layer):
+            return "gpu"
+    if wanted:
+        raise RuntimeError(
+            f"LAMB(fused=True): the kernel needs dense float32 parameters, and numba on a CPU or Triton on a GPU; got "
+            f"{layer.x.dtype} on {layer.x.device} with a gradient in {layer.g.dtype}. Leave fused out to take it where "
+            "it can run"
+        )
+    return "none"
+
+
+def _step_of_shards(by_cpu: Chosen, by_gpu: Chosen, by_plain: Chosen, rule: Rule) -> None:
     """All first sweeps, one reduction, all second sweeps."""
-    cpu.first(*by_kernel)
+    cpu.first(*by_cpu)
+    gpu.first(*by_gpu)
     for layer, row in zip(*by_plain, strict=True):
         plain.first(layer, row, rule)
-    layers, rows = by_kernel[0] + by_plain[0], by_kernel[1] + by_plain[1]
+    layers, rows = by_cpu[0] + by_gpu[0] + by_plain[0], by_cpu[1] + by_gpu[1] + by_plain[1]
     completed = norms.complete(torch.stack(rows), [layer.cut for layer in layers])
-    for row, total in zip(rows, completed, strict=True):
-        row.copy_(total)
-    cpu.second(*by_kernel)
+    torch._foreach_copy_(rows, list(completed))
+    cpu.second(*by_cpu)
+    gpu.second(*by_gpu)
     for layer, row in zip(*by_plain, strict=True):
         plain.second(layer, row, rule)
 

@@ -49,31 +49,16 @@ def _why(error: Exception) -> str:
     )
 
 
-def runs(layer: Layer, wanted: bool | None) -> bool:
-    """Whether the kernel takes `layer`: float32 on a CPU, dense, with a gradient in float32 or bfloat16.
-
-    Args:
-        wanted: as `LAMB(fused=…)`.
-
-    Raises:
-        RuntimeError: it is insisted on and cannot be.
-    """
-    if wanted is False:
-        return False
+def runs(layer: Layer) -> bool:
+    """Whether the kernel takes `layer`: float32 on a CPU, dense, with a gradient in float32 or bfloat16."""
     tensors = (layer.x, layer.g, *layer.moments)
-    fits = (
+    return (
         all(tensor.device.type == "cpu" for tensor in tensors)
         and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
         and layer.g.dtype in (torch.float32, torch.bfloat16)
         and plain.flat(tensors) is not None
         and compiled() is not None
     )
-    if wanted and not fits:
-        raise RuntimeError(
-            f"LAMB(fused=True): the kernel needs dense float32 parameters on a CPU, and numba; got {layer.x.dtype} on "
-            f"{layer.x.device} with a gradient in {layer.g.dtype}. Leave fused out to take it where it can run"
-        )
-    return fits
 
 
 def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:

@@ -1,0 +1,129 @@
+"""The Triton loops on GPU tensors: which layers they take, and the tables they read. Untested on GPU."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import os
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from lambert.optim.equations import Numbers
+from lambert.optim.kernels import plain
+from lambert.optim.layers import Layer
+
+_ADDING = 1_024
+
+
+@functools.cache
+def loops() -> ModuleType | None:
+    """The Triton loops; None where Triton is not installed or does not load."""
+    try:
+        return importlib.import_module("lambert.optim.kernels.triton_loops")
+    except Exception:  # Triton raises many kinds where its driver or compiler is missing
+        return None
+
+
+def is_interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on CPU tensors, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def runs(layer: Layer) -> bool:
+    """Whether the loops take `layer`: float32 on a GPU, dense, its gradient in float32, bfloat16 or float16."""
+    tensors = (layer.x, layer.g, *layer.moments)
+    return (
+        all(tensor.device == layer.x.device for tensor in tensors)
+        and (layer.x.device.type == "cuda" or is_interpreted())
+        and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
+        and layer.g.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and layer.x.numel() > 0
+        and plain.flat(tensors) is not None
+        and loops() is not None
+    )
+
+
+def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Both sweeps of whole layers; `rows` [2] get their sums."""
+    first(layers, rows)
+    second(layers, rows)
+
+
+def first(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Moments of all layers, and this process's sums into `rows`."""
+    for table in _tables(layers, rows):
+        code = table.code
+        partial = torch.empty(table.chunks, 2, dtype=torch.float32, device=table.device)
+        code.first[(table.chunks,)](*table.arguments, partial, table.gradient_type, code.CHUNK)
+        sums = torch.empty(len(table.rows), 2, dtype=torch.float64, device=table.device)
+        code.add_up[(len(table.rows),)](partial, table.first_chunk, sums, _ADDING)
+        torch._foreach_copy_(table.rows, list(sums))
+
+
+def second(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Weights of all layers, with `rows` as they are now."""
+    for table in _tables(layers, rows):
+        sums = torch.stack(table.rows).double()
+        table.code.second[(table.chunks,)](*table.arguments, sums, table.code.CHUNK)
+
+
+class _Table:
+    """Addresses, sizes and numbers of layers on one device with gradients of one type."""
+
+    def __init__(self, layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+        code = loops()
+        assert code is not None
+        self.code = code
+        self.rows = list(rows)
+        self.device = layers[0].x.device
+        self.gradient_type = {
+            torch.float32: code.tl.float32,
+            torch.bfloat16: code.tl.bfloat16,
+            torch.float16: code.tl.float16,
+        }[layers[0].g.dtype]
+        sizes = [layer.x.numel() for layer in layers]
+        counts = [-(-size // code.CHUNK) for size in sizes]
+        self.chunks = sum(counts)
+        addresses = [[t.data_ptr() for t in (layer.x, layer.g, *layer.moments)] for layer in layers]
+        numbers = [_numbers(layer.numbers) for layer in layers]
+        self.first_chunk = self._on_device([0, *itertools.accumulate(counts)], torch.int64)
+        self.arguments = (
+            self._on_device(addresses, torch.int64),
+            self._on_device(sizes, torch.int64),
+            self._on_device(numbers, torch.float32),
+            self._on_device([i for i, count in enumerate(counts) for _ in range(count)], torch.int64),
+            self._on_device([code.CHUNK * i for count in counts for i in range(count)], torch.int64),
+        )
+
+    def _on_device(self, values: list[list[int]] | list[list[float]] | list[int], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
+
+
+def _tables(layers: Sequence[Layer], rows: Sequence[Tensor]) -> list[_Table]:
+    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, layer in enumerate(layers):
+        places.setdefault((layer.x.device, layer.g.dtype), []).append(place)
+    return [_Table([layers[i] for i in chosen], [rows[i] for i in chosen]) for chosen in places.values()]
+
+
+def _numbers(numbers: Numbers) -> list[float]:
+    least, most = numbers.norm_bounds or (0.0, float("inf"))
+    return [
+        numbers.learning_rate,
+        numbers.beta1,
+        numbers.beta2,
+        1 - numbers.beta1,
+        1 - numbers.beta2,
+        numbers.m_correction,
+        numbers.v_correction,
+        numbers.epsilon,
+        numbers.weight_decay,
+        numbers.gradient_factor,
+        float(numbers.adapt),
+        least,
+        most,
+    ]
