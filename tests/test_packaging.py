@@ -98,6 +98,8 @@ def test_every_distribution_we_need_is_pinned() -> None:
 
 def test_the_pins_satisfy_the_bounds() -> None:
     for requirement in DEPENDENCIES + TEST_DEPENDENCIES:
+        if requirement.name.startswith(PINNED_BY_TORCH):
+            continue
         pinned = pins()[canonicalize_name(requirement.name)].removeprefix("==")
         assert requirement.specifier.contains(Version(pinned)), f"{requirement} against {pinned}"
 
