@@ -180,7 +180,7 @@ def test_paths_that_hold_no_text(tmp_path: Path) -> None:
     written(tmp_path / "void.txt", b"")
     (tmp_path / "folder").mkdir()
     for path, message in [
-        (tmp_path / "nowel.txt", "Did you mean 'novel.txt'"),
+        (tmp_path / "nowel.txt", "nowel.txt does not exist. Perhaps you meant .*novel.txt"),
         (tmp_path / "nowhere" / "a.txt", "there is no folder"),
         (tmp_path / "void.txt", "is empty"),
         (tmp_path / "folder", "holds no text"),

@@ -84,6 +84,21 @@ def test_options_out_of_range_are_named_and_leave_the_optimizer_as_it_was(option
     assert len(optimizer.param_groups) == 1
 
 
+def test_a_misspelt_option_is_named_and_an_unknown_one_is_kept() -> None:
+    parameter = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="LAMB: a group has no option weight_deacy; did you mean weight_decay?"):
+        LAMB([{"params": [parameter], "weight_deacy": 0.1}])
+    optimizer = LAMB([{"params": [parameter], "tower": "left"}])
+    assert optimizer.param_groups[0]["tower"] == "left"
+
+
+def test_a_model_in_place_of_its_parameters_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"LAMB takes parameters: give model.parameters\(\) or parameter_groups"):
+        LAMB(nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="parameter_groups needs the model itself"):
+        parameter_groups(nn.Linear(2, 2).parameters(), weight_decay=0.1)  # type: ignore[arg-type]
+
+
 def test_a_rate_in_a_tensor_is_followed() -> None:
     rate = torch.tensor(0.01)
     parameter, optimizer = make(lr=rate)
@@ -284,7 +299,7 @@ def test_decay_and_adaptation_are_left_out_separately() -> None:
         no_decay=any_of(by_module(nn.LayerNorm, nn.Embedding), by_name("*.bias")),
         no_adaptation=by_dimensions(1),
     )
-    assert [(g["names"], g["weight_decay"], g["adapt"]) for g in groups] == [
+    assert [([name for name, _ in g["params"]], g["weight_decay"], g["adapt"]) for g in groups] == [
         (["1.weight"], 0.1, True),
         (["0.weight"], 0.0, True),
         (["1.bias", "2.weight", "2.bias"], 0.0, False),

@@ -127,6 +127,7 @@ def journal(
                 "event": "evaluation", "step": step, "masked_word_loss": loss + 0.06,
                 "masked_word_accuracy": accuracy,
                 "next_sentence_loss": 0.66, "next_sentence_accuracy": 0.5 + 0.17 * share,
+                "next_sentence_commonest": 0.52,
                 "unigram_loss": 6.99,
                 "unigram_accuracy": 0.0512, "masked_words": 19_204,
             })  # fmt: skip

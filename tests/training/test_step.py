@@ -18,6 +18,7 @@ from lambert.corpus.vocabulary import special_tokens
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LAMB, parameter_groups
+from lambert.training.optimizers import named_groups
 from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
 from lambert.training.step import TaskOutput, train_step
@@ -203,7 +204,7 @@ def test_bfloat16_stays_near_float32(small_corpus: Corpus, precision: Precision)
     losses = {}
     for chosen in (Precision.FLOAT32, precision):
         model = bert(small_corpus, dropout=0.0)
-        groups = parameter_groups(model, weight_decay=0.01)
+        groups, _ = named_groups(model, weight_decay=0.01)
         master = MasterWeights(model) if chosen is Precision.BFLOAT16_MASTER else None
         if master is not None:
             for group in groups:

@@ -70,7 +70,8 @@ class Demo(Verb):
         exit_code = 0
         if figures is not None:
             ratio = figures["masked_word_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
-            exit_code = 0 if ratio >= LEARNED_RATIO else 1
+            has_learned = ratio >= LEARNED_RATIO and figures["masked_word_loss"] < figures["unigram_loss"]
+            exit_code = 0 if has_learned else 1
             say(
                 f"Held-out words behind [MASK]: loss {figures['masked_word_loss']:.2f}, accuracy "
                 f"{100 * figures['masked_word_accuracy']:.1f} %; always guessing the commonest word: loss "
@@ -78,7 +79,7 @@ class Demo(Verb):
             )
             say(
                 f"That is {ratio:.1f} times the guesser"
-                + ("." if ratio >= LEARNED_RATIO else ": so short a run hardly leaves the plateau of word frequencies.")
+                + ("." if has_learned else ": so short a run hardly leaves the plateau of word frequencies.")
             )
         model, tokenizer = open_model(self.out)
         filled = []

@@ -35,7 +35,7 @@ class Fill(Verb):
         model, tokenizer = open_model(self.model_folder)
         blanks = fill_masks(model, tokenizer, self.text, candidates=self.candidates)
         for words in blanks:
-            say("  ".join(f"{word.word} {100 * word.probability:.1f} %" for word in words))
+            say("  ".join(f"{word.word!r} {100 * word.probability:.1f} %" for word in words))
         return {"text": self.text, "blanks": [[asdict(word) for word in words] for words in blanks]}
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lambert.training.settings import RunSettings
 
 
+FEW_STEPS = 400
+"""About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions(Verb):
     """The options that `plan` and `pretrain` share."""
@@ -22,7 +26,8 @@ class RecipeOptions(Verb):
     batch_size: tuple[int, ...]
     """Sequences in a global batch: one number for both phases, or one for each. Memory does not limit it."""
     model: str = "base"
-    """tiny, mini, small, medium, base, large, or LAYERSxHIDDEN such as 6x384."""
+    """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or by hand
+    LAYERSxHIDDEN such as 6x384."""
     epochs: float | None = None
     """Passes over the corpus, both phases together. Give this or --samples."""
     samples: int | None = None
@@ -137,11 +142,18 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
         passes = None if per_pass is None else phase.samples / per_pass[index]
         _say_phase(index + 1, phase, settings.micro_batch_sizes[index], passes)
         phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
+    steps = sum(phase.step_count for phase in settings.phases)
+    if steps < FEW_STEPS and not settings.initial_weights:
+        say(
+            f"note      {steps} steps from scratch hardly get beyond word frequencies: take more --epochs, a smaller "
+            "batch, shorter --sequence-lengths or a smaller --model, or continue a published model with --init-from"
+        )
     results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
     if probe_seconds is not None:
         from lambert.planning.probe import measure_step
 
         device = join_processes().device
+        say(f"time      taking a few steps of each phase, about {2 * probe_seconds:.0f} seconds …")
         seconds = 0.0
         for index, phase in enumerate(settings.phases):
             cost = measure_step(settings, index, device, budget_seconds=probe_seconds)

@@ -25,7 +25,7 @@ class Prepare(Verb):
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
-    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, or a folder with either. Learned from the text otherwise."""
+    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, or a run. Learned otherwise."""
     vocab_size: int = 30_522
     """Entries of a learned vocabulary, BERT's number by default."""
     cased: bool = False
@@ -44,7 +44,7 @@ class Prepare(Verb):
             summary = build_corpus(
                 list(self.text),
                 self.out,
-                vocabulary=self.vocab,
+                vocabulary=_vocabulary_of_run(self.vocab) or self.vocab,
                 vocabulary_size=self.vocab_size,
                 cased=self.cased,
                 held_out_share=self.held_out,
@@ -52,8 +52,14 @@ class Prepare(Verb):
                 progress=progress,
             )
         say_summary(summary)
-        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 64 --epochs 3")
+        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
         return summary.as_dict()
+
+
+def _vocabulary_of_run(path: Path | None) -> Path | None:
+    """Where a run keeps its vocabulary; None for anything that is no run."""
+    is_run = path is not None and (path / "journal.jsonl").exists()
+    return path / "tokenizer" if is_run and path is not None else None
 
 
 def say_summary(summary: BuildSummary) -> None:

@@ -13,6 +13,7 @@ from lambert.cli.plan import RecipeOptions, show_plan
 from lambert.cli.verb import say, warn
 
 if TYPE_CHECKING:
+    from lambert.training.tasks import Evaluation
     from lambert.training.trainer import Trainer
 
 
@@ -38,6 +39,10 @@ class Pretrain(RecipeOptions):
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
         return pretrain(self, command=self.as_command("pretrain"))
+
+
+LEAST_GAIN = 0.1
+"""Nats over word frequencies from which a model counts as having learned something from context."""
 
 
 def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
@@ -85,6 +90,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
         again = "the same command without --fresh" if options.fresh else "the same command"
         say(f"Stopped and saved at step {outcome.step}. Give {again} to go on.")
     if outcome.finished and processes.is_first:
+        _say_verdict(outcome.evaluation)
         _finish(options.out)
     return {
         "run": str(options.out),
@@ -110,6 +116,21 @@ def _facts(host: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "host": host,
     }
+
+
+def _say_verdict(evaluation: Evaluation | None) -> None:
+    """What the last held-out figures mean, for a person who sees them for the first time."""
+    if evaluation is None:
+        return
+    gain = evaluation.unigram_loss - evaluation.masked_word_loss
+    if gain < LEAST_GAIN:
+        say(
+            f"The model guesses hidden words hardly better than word frequencies do ({evaluation.masked_word_loss:.3f} "
+            f"against {evaluation.unigram_loss:.3f} nats): it needs more steps (more epochs, a smaller batch, shorter "
+            "sequences), or to be smaller."
+        )
+    else:
+        say(f"The model guesses hidden words {gain:.2f} nats better than word frequencies do.")
 
 
 def _finish(run: Path) -> None:

@@ -7,6 +7,7 @@ document beyond `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts a
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lambert.corpus.compression import SUFFIXES, open_text_bytes, read_blocks, refuse_other_formats
-from lambert.errors import UserError, unknown_name
+from lambert.errors import UserError
 
 LINE_LIMIT_BYTES = 1 << 20
 DOCUMENT_LIMIT_CHARACTERS = 1_000_000
@@ -106,7 +107,9 @@ def _missing(path: Path) -> UserError:
         return UserError(f"{path} does not exist: there is no folder {parent}", remedy="Check the spelling of the path")
     names = [entry.name for entry in parent.iterdir() if not entry.name.startswith(".")]
     if 0 < len(names) <= 20:
-        return unknown_name(f"file in {parent}:", path.name, names)
+        nearest = difflib.get_close_matches(path.name, names, n=1)
+        remedy = f"Perhaps you meant {parent / nearest[0]}" if nearest else "Check the spelling of the path"
+        return UserError(f"{path} does not exist", remedy=remedy)
     return UserError(f"{path} does not exist", remedy="Check the spelling of the path")
 
 

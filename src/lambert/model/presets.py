@@ -39,7 +39,12 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
     elif name in PRESETS:
         layers, hidden_size = PRESETS[name]
     else:
-        raise unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
+        error = unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
+        if "-" in name or "/" in name:  # bert-base-uncased and its like
+            raise UserError(
+                error.what, remedy=f"{error.remedy}. To continue a published model, name its folder with --init-from"
+            )
+        raise error
     if hidden_size < 1:
         raise UserError(f"model {name}", remedy="Give a hidden size from 1, such as 6x384")
     return BertConfig(

@@ -53,9 +53,17 @@ def parameter_groups(
         no_decay, no_adaptation: what is left out of either; BERT's layer norms and biases unless said otherwise.
 
     Returns:
-        Groups with `params`, `names`, `weight_decay`, `adapt` and `slices`; empty ones are left out. Slices come from
-        modules that say in `layer_slices` which of their parameters hold several layers: name → (dimension, sizes).
+        Groups with `params` as (name, tensor) pairs, `weight_decay`, `adapt` and `slices`; empty ones are left out.
+        Slices come from modules that say in `layer_slices` which of their parameters hold several layers: name →
+        (dimension, sizes).
+
+    Raises:
+        TypeError: `model` is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"parameter_groups needs the model itself, whose modules it looks at; got {type(model).__name__}"
+        )
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter, module in _held_parameters(model):
         key = not no_decay(name, parameter, module), not no_adaptation(name, parameter, module)
@@ -63,14 +71,12 @@ def parameter_groups(
             key,
             {
                 "params": [],
-                "names": [],
                 "slices": [],
                 "weight_decay": weight_decay if key[0] else 0.0,
                 "adapt": key[1],
             },
         )
-        group["params"].append(parameter)
-        group["names"].append(name)
+        group["params"].append((name, parameter))
         group["slices"].append(getattr(module, "layer_slices", {}).get(name.rpartition(".")[2]))
     return [groups[key] for key in sorted(groups, reverse=True)]
 

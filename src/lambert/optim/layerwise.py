@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lambert.optim import norms
@@ -34,6 +34,11 @@ class LayerwiseOptimizer(Optimizer):
     _step_supports_amp_scaling = True  # torch.amp.GradScaler then hands over `grad_scale` and `found_inf`
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
+        if isinstance(params, nn.Module):
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} takes parameters: give model.parameters() or parameter_groups(model, ...), not the model"
+            )
         self._telemetry = Telemetry()
         self._versions: dict[Tensor, int] = {}
         super().__init__(params, defaults)
@@ -46,7 +51,7 @@ class LayerwiseOptimizer(Optimizer):
         """
         super().add_param_group(param_group)
         try:
-            check_group(type(self).__name__, self.param_groups[-1])
+            check_group(type(self).__name__, self.param_groups[-1], self.defaults)
         except ValueError:
             del self.param_groups[-1]
             raise

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor
 
 Slices = tuple[int, tuple[int, ...]]
 """A dimension, and the sizes of the layers that lie behind one another along it."""
+
+
+_KEPT_BY_TORCH = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
 
 def is_adapted(group: dict[str, Any]) -> bool:
@@ -23,12 +27,19 @@ def clip_limit(group: dict[str, Any]) -> float | None:
     return None if limit is None or limit == 0 or limit == math.inf else float(limit)
 
 
-def check_group(optimizer: str, group: dict[str, Any]) -> None:
-    """Refuse options out of their range; a group need not have them all.
+def check_group(optimizer: str, group: dict[str, Any], known: Collection[str]) -> None:
+    """Refuse options out of their range, and misspelt ones.
+
+    Args:
+        known: the optimizer's options. A group may hold other things too, unless they look like one of these.
 
     Raises:
         ValueError: names the optimizer, the option and its value.
     """
+    for name in group.keys() - set(known) - _KEPT_BY_TORCH:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"{optimizer}: a group has no option {name}; did you mean {near[0]}?")
     for name, (is_valid, wanted) in _VALID.items():
         if name in group and not is_valid(group[name]):
             raise ValueError(f"{optimizer}: {name} = {group[name]!r} is not {wanted}")

@@ -19,7 +19,7 @@ STEP_FIELDS = (
     "phase", "loss", *_FIGURES, "learning_rate", "gradient_norm", "seconds", "sequences_per_second",
     "tokens_per_second",
 )  # fmt: skip
-EVALUATION_FIELDS = (*_FIGURES, "unigram_loss", "unigram_accuracy", "masked_words")
+EVALUATION_FIELDS = (*_FIGURES, "next_sentence_commonest", "unigram_loss", "unigram_accuracy", "masked_words")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Evaluation:
     masked_word_accuracy: float
     next_sentence_loss: float
     next_sentence_accuracy: float
+    next_sentence_commonest: float
     unigram_loss: float
     unigram_accuracy: float
     masked_words: float

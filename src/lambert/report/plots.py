@@ -120,7 +120,7 @@ def y_label_at(axes: Axes, text: str, size: Size, above: int) -> None:
 def _draw_trace(axes: Axes, trace: Trace, dot: int) -> None:
     colour, label = light(trace.colour), trace.label or "_"
     dashes = (0, (5, 3)) if trace.dashed else "-"
-    if trace.kind in ("reference", "horizontal"):
+    if trace.kind == "reference":
         axes.axhline(float(trace.y[0]), color=colour, linewidth=1.5, linestyle=dashes, label=label, zorder=2.5)
     elif trace.kind == "points":
         axes.plot(
@@ -138,8 +138,8 @@ def _draw_trace(axes: Axes, trace: Trace, dot: int) -> None:
 
 
 def _scale(axes: Axes, chart: Chart) -> None:
-    measured = [trace.y for trace in chart.traces if trace.kind not in ("reference", "horizontal")]
-    references = [float(trace.y[0]) for trace in chart.traces if trace.kind in ("reference", "horizontal")]
+    measured = [trace.y for trace in chart.traces if trace.kind != "reference"]
+    references = [float(trace.y[0]) for trace in chart.traces if trace.kind == "reference"]
     ends = [float(x) for trace in chart.traces if trace.kind in ("raw", "line") for x in trace.x[[0, -1]]]
     first, last = min(ends), max(ends)
     room = 0.012 * (last - first) or 0.5

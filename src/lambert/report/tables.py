@@ -100,6 +100,11 @@ def evaluations(run: Run) -> str:
     beside = (
         f"Beside it: guessing from word frequencies, loss {words.loss(final.unigram_loss)}; always the"
         f" commonest word, {words.percent(final.unigram_accuracy)}."
+        + (
+            f" Always the commoner answer about the next sentence: {words.percent(final.next_sentence_commonest)}."
+            if np.isfinite(final.next_sentence_commonest)
+            else ""
+        )
     )
     known = np.isfinite(final.unigram_loss) or np.isfinite(final.unigram_accuracy)
     return (f'<p class="note">{escape(beside)}</p>' if known else "") + _grid(head, rows)

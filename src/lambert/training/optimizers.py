@@ -28,7 +28,9 @@ def check_optimizer(name: str) -> None:
 def named_groups(model: nn.Module, *, weight_decay: float) -> tuple[list[dict[str, Any]], dict[Tensor, str]]:
     """BERT's parameter groups, and the name of every parameter in them."""
     groups = parameter_groups(model, weight_decay=weight_decay)
-    names = {p: name for group in groups for p, name in zip(group["params"], group.pop("names"), strict=True)}
+    names = {parameter: name for group in groups for name, parameter in group["params"]}
+    for group in groups:
+        group["params"] = [parameter for _, parameter in group["params"]]
     return groups, names
 
 

@@ -44,6 +44,8 @@ class Evaluation:
     masked_word_accuracy: float
     next_sentence_loss: float
     next_sentence_accuracy: float
+    next_sentence_commonest: float
+    """Share of the commoner answer among the pairs; short sequences often hold one sentence, with a random partner."""
     unigram_loss: float
     """Cross-entropy of the same words under the training text's word frequencies, nats."""
     unigram_accuracy: float
@@ -78,7 +80,7 @@ def evaluate(
     device = next(model.parameters()).device
     model.eval()
     loss, correct = {"masked_word": 0.0, "next_sentence": 0.0}, {"masked_word": 0, "next_sentence": 0}
-    words = pairs = unigram_correct = 0
+    words = pairs = random_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
         with precision.autocast(device):
@@ -91,6 +93,7 @@ def evaluate(
         unigram_correct += unigram.correct(labels)
         words += len(labels)
         pairs += len(batch.next_sentence_labels)
+        random_pairs += int(batch.next_sentence_labels.sum())
     model.train()
     if not words:
         raise ValueError("evaluation got no batches")
@@ -99,6 +102,7 @@ def evaluate(
         masked_word_accuracy=correct["masked_word"] / words,
         next_sentence_loss=loss["next_sentence"] / pairs,
         next_sentence_accuracy=correct["next_sentence"] / pairs,
+        next_sentence_commonest=max(random_pairs, pairs - random_pairs) / pairs,
         unigram_loss=unigram_loss / words,
         unigram_accuracy=unigram_correct / words,
         masked_words=words,
