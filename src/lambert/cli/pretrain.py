@@ -51,6 +51,7 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     from lambert.planning.hardware import inspect_hardware
     from lambert.training.parallel import join_processes, leave_processes
     from lambert.training.run_folder import JOURNAL_FILE
+    from lambert.training.settings import RECIPE_FILE, refuse_other_settings
     from lambert.training.setup import starting_model
     from lambert.training.trainer import Housekeeping, Trainer
 
@@ -58,6 +59,8 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     corpus.verify()
     settings = options.settings(corpus)
     processes = join_processes()
+    if not options.fresh and (options.out / RECIPE_FILE).exists():
+        refuse_other_settings(options.out, settings)  # before the plan of a run that cannot be
     if processes.is_first:
         show_plan(settings, corpus)
     trainer = Trainer(
