@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["test_lamb.py", "test_kernels.py", "test_presets.py", "test_options.py"]
+TESTS = ["test_lamb.py", "test_kernels.py", "test_presets.py", "test_options.py", "test_lars_lans.py"]
 
 E, C, P, L, N = "equations.py", "kernels/compiled.py", "kernels/plain.py", "layers.py", "norms.py"
 MUTATIONS = [
@@ -35,8 +35,11 @@ MUTATIONS = [
     (L, "1 / (1 - beta1**step) if is_corrected else 1.0", "1 / (1 - beta1**step)"),
     (L, "1 / (1 - beta2**step) if is_corrected", "1 / (1 - beta1**step) if is_corrected"),
     (P, "_working(g) * layer.numbers.gradient_factor", "_working(g)"),
-    (P, "wide.sub(u.mul_(step))", "wide.add(u.mul_(step))"),
+    (P, "new -= u.mul_(step)", "new += u.mul_(step)"),
     (P, "if layer.numbers.adapt:\n        norms", "if True:\n        norms"),
+    (P, "share * rate for share", "rate for share"),
+    (E, "g.add(x, alpha=numbers.weight_decay)", "g"),
+    (E, "return by_momentum, g.div(denominator)", "return by_momentum, m.div(denominator)"),
     (C, "m[i] = beta1 * m[i] + one_minus_beta1 * gradient", "m[i] = beta1 * m[i] + gradient"),
     (C, "v[i] = beta2 * v[i] + one_minus_beta2 * (gradient * gradient)", "v[i] = beta2 * v[i] + one_minus_beta2"),
     (C, "(m * m_correction)", "m"),
@@ -49,9 +52,9 @@ MUTATIONS = [
     (C, "u[i] = _wide(g[i]) * factor", "u[i] = _wide(g[i])"),
     (C, "place = start if keeps else 0", "place = 0"),
     (C, "us = u[: stop - start]\n            _directions", "us = u[: stop - start]\n            _square"),
-    ("lamb.py", "-1.0 if group[\"maximize\"] else 1.0", "1.0"),
-    ("lamb.py", "limit / norm_of[limit] if", "1.0 if"),
-    ("lamb.py", "state[\"step\"] += 1", "state[\"step\"] += 2"),
+    ("layerwise.py", "-1.0 if group[\"maximize\"] else 1.0", "1.0"),
+    ("layerwise.py", "limit / norm_of[limit] if", "1.0 if"),
+    ("layerwise.py", "state[\"step\"] += 1", "state[\"step\"] += 2"),
     ("options.py", "group[\"weight_decay\"] != 0", "True"),
 ]  # fmt: skip
 

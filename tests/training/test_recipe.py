@@ -69,14 +69,16 @@ def test_batches_nobody_published(batch: int) -> None:
         assert phase.warmup_steps.provenance == phase.steps.provenance == "extrapolated"
 
 
-def test_short_runs_take_the_cap_and_the_largest_share() -> None:
-    first, second = make_phases(samples=64_000, batch_sizes=(64,))
+@pytest.mark.parametrize(
+    ("steps", "peak"),
+    [(15_625, 0.005), (15_000, 0.005), (4_000, 0.005), (2_304, 0.005), (1_024, 0.0075), (576, 0.01), (100, 0.01)],
+)
+def test_short_runs_take_their_own_rate_and_the_largest_share(steps: int, peak: float) -> None:
+    first, second = make_phases(samples=64 * steps, batch_sizes=(64,))
     for phase in (first, second):
-        assert phase.peak_learning_rate.value == 0.01  # 0.625 / √1,000 would be 0.0198
+        assert phase.peak_learning_rate.value == pytest.approx(peak)
+        assert phase.peak_learning_rate.provenance == ("extrapolated" if steps == 15_625 else "fitted here")
         assert phase.warmup_steps.value == round(0.2 * phase.step_count)
-    (capped, _) = make_phases(samples=1_000, batch_sizes=(100,))
-    assert capped.peak_learning_rate.value == 0.01
-    assert capped.peak_learning_rate.provenance == "fitted here"
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "lans"])
@@ -91,7 +93,7 @@ def test_adamws_rate_passes_through_berts_own() -> None:
     bert, _ = make_phases(samples=256_000_000, batch_sizes=(256,), optimizer="adamw")
     assert bert.peak_learning_rate.value == pytest.approx(1e-4)
     short, _ = make_phases(samples=1_000, batch_sizes=(100,), optimizer="adamw")
-    assert short.peak_learning_rate.value == 0.001
+    assert short.peak_learning_rate.value == 0.002
     assert {bert.peak_learning_rate.provenance, short.peak_learning_rate.provenance} == {"fitted here"}
 
 

@@ -31,9 +31,14 @@ LARGEST_WARMUP_SHARE = 0.5
 FIRST_PHASE_SHARE = 0.9
 """BERT's share of samples at the short length."""
 
-LAYERWISE_RATE_CAP = 1e-2
-ADAMW_RATE_CAP = 1e-3
-"""Both fitted here (docs/recipes.md); batches over 32,768 may go on with the square root."""
+LARGEST_PAPER_RATE = 5e-3
+"""At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
+SHORT_RATE_TIMES_ROOT_STEPS = 0.24
+LARGEST_SHORT_RATE = 1e-2
+"""Where few steps would carry 0.625 / √T beyond the paper's rates: the rate stays at the paper's largest and rises again
+only below 2,304 steps. Both fitted here (docs/recipes.md)."""
+ADAMW_RATE_CAP = 2e-3
+"""Fitted here."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
@@ -200,20 +205,17 @@ def _step_counts(
 
 
 def _peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> Number:
-    """c · √(B/S), which is c / √T when both phases share a batch size; capped where runs are short."""
+    """c · √(B/S), which is c / √T when both phases share a batch size; less than that where runs are short."""
     root = math.sqrt(batch_size / samples)
-    is_layerwise = optimizer in LAYERWISE
-    cap = (LAYERWISE_RATE_CAP if is_layerwise else ADAMW_RATE_CAP) * max(
-        1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1])
-    )
-    if not is_layerwise:
-        formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {cap})"
-        return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, cap), formula, "fitted here")
+    if optimizer not in LAYERWISE:
+        formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {ADAMW_RATE_CAP:g})"
+        return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, ADAMW_RATE_CAP), formula, "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
-    if rate > cap * (1 + 1e-9):
-        return Number(
-            cap, f"{cap:g} at most; {LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S) would be {rate:.2g}", "fitted here"
-        )
+    largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
+    if rate > largest * (1 + 1e-9):
+        short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, LARGEST_SHORT_RATE))
+        formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {LARGEST_SHORT_RATE:g}"
+        return Number(short, formula, "fitted here")
     if samples == PAPER_SAMPLES:
         return Number(rate, "5e-3 · √(B/32,768)", provenance)
     return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
