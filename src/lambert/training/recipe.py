@@ -35,8 +35,8 @@ LARGEST_PAPER_RATE = 5e-3
 """At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
 SHORT_RATE_TIMES_ROOT_STEPS = 0.24
 LARGEST_SHORT_RATE = 1e-2
-"""Where few steps would carry 0.625 / √T beyond the paper's rates: the rate stays at the paper's largest and rises again
-only below 2,304 steps. Both fitted here (docs/recipes.md)."""
+"""Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps. Both
+numbers are fitted here (docs/recipes.md)."""
 ADAMW_RATE_CAP = 2e-3
 """Fitted here."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
