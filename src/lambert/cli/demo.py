@@ -13,7 +13,8 @@ from lambert.cli.pretrain import Pretrain, pretrain
 from lambert.cli.verb import Verb, say
 
 VOCABULARY_SIZE = 2_048
-SAMPLES = 150_000
+SAMPLES = 130_000
+BATCH_SIZE = 64
 LEARNED_RATIO = 2.0
 SENTENCES = (
     "Return the [MASK] of the given list .",
@@ -49,7 +50,7 @@ class Demo(Verb):
             corpus=corpus,
             out=self.out,
             model="tiny",
-            batch_size=(256,),
+            batch_size=(BATCH_SIZE,),
             samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,
