@@ -54,7 +54,7 @@ def _kernel() -> Finding:
     why = load()[1]
     if why:
         return Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")
-    return Finding("ok", "LAMB on the CPU uses its compiled kernel (numba); on a GPU plain tensor operations")
+    return Finding("ok", "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU")
 
 
 def _as_json(hardware: Hardware) -> dict[str, Any]:
