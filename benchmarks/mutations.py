@@ -36,7 +36,6 @@ MUTATIONS = [
     (L, "1 / (1 - beta2**step) if is_corrected", "1 / (1 - beta1**step) if is_corrected"),
     (P, "wide if numbers.gradient_factor == 1 else wide * numbers.gradient_factor", "wide"),
     (P, "new = new.sub_(u.mul_(step))", "new = new.add_(u.mul_(step))"),
-    (P, "if layer.numbers.adapt:\n        norms", "if True:\n        norms"),
     (P, "share * rate for share", "rate for share"),
     (E, "g.add(x, alpha=numbers.weight_decay)", "g"),
     (E, "return by_momentum, g.div(denominator)", "return by_momentum, m.div(denominator)"),
