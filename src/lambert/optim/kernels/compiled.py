@@ -150,7 +150,7 @@ def not_adapted(x, g, m, v, u, c, step):
 def gradient_squares(g, block_sums):
     """Σg² of each block of a float32 or bfloat16 gradient [N], into float64 [blocks]."""
     blocks = block_sums.shape[0]
-    quarter = (blocks - 1) // 4  # whole blocks only; four streams at once keep the memory busier than one
+    quarter = max(0, blocks - 1) // 4  # whole blocks only; four streams at once keep the memory busier than one
     for block in range(quarter):
         first_one, second_one, third_one = block * BLOCK, (quarter + block) * BLOCK, (2 * quarter + block) * BLOCK
         last_one = (3 * quarter + block) * BLOCK
