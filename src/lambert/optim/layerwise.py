@@ -88,7 +88,7 @@ class LayerwiseOptimizer(Optimizer):
             return loss
         layers, fused = self._layers()
         self._telemetry.record(layers, take_step(layers, fused, self.rule))
-        self._publish_master_weights()
+        self._advance()
         return loss
 
     def _layers(self) -> tuple[list[Layer], list[bool | None]]:
@@ -108,13 +108,12 @@ class LayerwiseOptimizer(Optimizer):
                     continue
                 state = state_of(self.state[parameter], parameter, self.rule.state, master=group["master_weights"])
                 take_over_changes(self._versions, parameter, state)
-                state["step"] += 1
                 found = layers_of(
                     parameter,
                     state.get("master", parameter),
                     parameter.grad,
                     tuple(state[key] for key in self.rule.state),
-                    numbers_of(group, state["step"].item(), adapt, factor),
+                    numbers_of(group, state["step"].item() + 1, adapt, factor),
                     own_slices,
                 )
                 layers += found
@@ -147,11 +146,15 @@ class LayerwiseOptimizer(Optimizer):
         signs = [-1.0 if group["maximize"] else 1.0 for group in self.param_groups]
         return [sign * unscale * clip for sign, clip in zip(signs, clips, strict=True)]
 
-    def _publish_master_weights(self) -> None:
+    def _advance(self) -> None:
+        """Count the step that has been taken, and hand master weights on to their parameters."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                state = self.state.get(parameter, {})
-                if "master" in state and parameter.grad is not None:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                state["step"] += 1
+                if "master" in state:
                     parameter.copy_(state["master"])
                     forget_changes(self._versions, parameter)
 

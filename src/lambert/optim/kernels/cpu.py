@@ -28,7 +28,7 @@ def compiled() -> ModuleType | None:
     """The compiled loops; None where numba cannot be used, which is said once."""
     loops, why = load()
     if why:
-        told = f"LAMB steps on the CPU with plain tensor operations, about twice as slow: {why}"
+        told = f"LAMB steps on the CPU with plain tensor operations, about three times slower: {why}"
         warnings.warn(told, RuntimeWarning, stacklevel=2)
     return loops
 
@@ -78,7 +78,7 @@ def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     rooms = _scratch_rooms([job.size for job in queue], total // 4, threads)
 
     def work(worker: int) -> None:
-        scratch = _scratch(worker, max(rooms[worker], _loops().BLOCK))
+        scratch = _scratch(max(rooms[worker], _loops().BLOCK))
         while True:
             try:
                 job = queue.pop(0)
@@ -203,15 +203,15 @@ def _edges(blocks: int, threads: int) -> list[int]:
     return [blocks * worker // threads for worker in range(threads + 1)]
 
 
-_kept: dict[tuple[int, int, int], Floats] = {}
+_own = threading.local()
 
 
-def _scratch(worker: int, size: int) -> Floats:
-    """Room for `size` elements that stays from step to step: fresh pages cost a third of the step."""
-    key = (os.getpid(), threading.get_ident(), worker)
-    if key not in _kept or _kept[key].size < size:
-        _kept[key] = np.empty(size, np.float32)
-    return _kept[key]
+def _scratch(size: int) -> Floats:
+    """Room for `size` elements that stays with this thread from step to step: fresh pages are dear."""
+    room: Floats | None = getattr(_own, "room", None)
+    if room is None or room.size < size:
+        room = _own.room = np.empty(size, np.float32)
+    return room
 
 
 def _scratch_rooms(sizes: Sequence[int], budget: int, threads: int) -> list[int]:

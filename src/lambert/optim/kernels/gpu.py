@@ -49,26 +49,21 @@ def runs(layer: Layer) -> bool:
 
 def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Both sweeps of whole layers; `rows` [2] get their sums."""
-    first(layers, rows)
-    second(layers, rows)
+    for table in _tables(layers, rows):
+        table.first()
+        table.second()
 
 
 def first(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Moments of all layers, and this process's sums into `rows`."""
     for table in _tables(layers, rows):
-        code = table.code
-        partial = torch.empty(table.chunks, 2, dtype=torch.float32, device=table.device)
-        code.first[(table.chunks,)](*table.arguments, partial, table.gradient_type, code.CHUNK)
-        sums = torch.empty(len(table.rows), 2, dtype=torch.float64, device=table.device)
-        code.add_up[(len(table.rows),)](partial, table.first_chunk, sums, _ADDING)
-        torch._foreach_copy_(table.rows, list(sums))
+        table.first()
 
 
 def second(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Weights of all layers, with `rows` as they are now."""
     for table in _tables(layers, rows):
-        sums = torch.stack(table.rows).double()
-        table.code.second[(table.chunks,)](*table.arguments, sums, table.code.CHUNK)
+        table.second()
 
 
 class _Table:
@@ -98,6 +93,17 @@ class _Table:
             self._on_device([i for i, count in enumerate(counts) for _ in range(count)], torch.int64),
             self._on_device([code.CHUNK * i for count in counts for i in range(count)], torch.int64),
         )
+
+    def first(self) -> None:
+        partial = torch.empty(self.chunks, 2, dtype=torch.float32, device=self.device)
+        self.code.first[(self.chunks,)](*self.arguments, partial, self.gradient_type, self.code.CHUNK)
+        sums = torch.empty(len(self.rows), 2, dtype=torch.float64, device=self.device)
+        self.code.add_up[(len(self.rows),)](partial, self.first_chunk, sums, _ADDING)
+        torch._foreach_copy_(self.rows, list(sums))
+
+    def second(self) -> None:
+        sums = torch.stack(self.rows).double()
+        self.code.second[(self.chunks,)](*self.arguments, sums, self.code.CHUNK)
 
     def _on_device(self, values: list[list[int]] | list[list[float]] | list[int], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
