@@ -41,14 +41,14 @@ EXTRA_DOORS: dict[str, tuple[str, ...]] = {
 
 # Outside the standard library, only declared dependencies come in; some rooms take fewer of them.
 DEPENDENCIES = (
-    "filelock", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
+    "filelock", "llvmlite", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
     "torch", "tyro",
 )  # fmt: skip
 # With PyTorch's GPU builds; whoever imports it goes on without.
 COMES_WITH_TORCH = ("triton",)
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "optim": ("numba", "numpy", "torch", "triton"),
+    "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "planning": ("numpy", "torch"),
     "report": ("matplotlib", "numpy"),
     "__init__.py": (),

@@ -17,7 +17,7 @@ CLOSE = 1e-6
 def results_of(processes: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     ended = subprocess.run([*command, str(PROGRAM)], capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert ended.returncode == 0, ended.stderr
     results: dict[str, Any] = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
     return results
 

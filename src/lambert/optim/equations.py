@@ -10,6 +10,7 @@ kernels only:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,16 +28,24 @@ class Numbers:
     epsilon: float
     weight_decay: float
     """λ."""
-    m_correction: float
-    """1 / (1 − β₁ᵗ), or 1 without bias correction."""
-    v_correction: float
-    """1 / (1 − β₂ᵗ), or 1 without bias correction."""
+    correction_step: float
+    """t of the bias corrections: the number of this step, or infinity without them."""
     gradient_factor: float
     """What g is multiplied by first: −1 to maximise, times a clip, over a loss scale."""
     adapt: bool
     """False takes the trust ratio as 1."""
     norm_bounds: tuple[float, float] | None
     """Least and most of φ."""
+
+    @property
+    def m_correction(self) -> float:
+        """1 / (1 − β₁ᵗ)."""
+        return 1 / (1 - math.pow(self.beta1, self.correction_step))
+
+    @property
+    def v_correction(self) -> float:
+        """1 / (1 − β₂ᵗ)."""
+        return 1 / (1 - math.pow(self.beta2, self.correction_step))
 
 
 def trust_ratio(x_norm: Tensor, u_norm: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,7 @@ from lambert.optim.equations import Numbers
 from lambert.optim.options import Slices
 
 
-@dataclass(slots=True)
+@dataclass
 class Layer:
     """One layer of one step, or this process's part of it."""
 
@@ -30,6 +33,31 @@ class Layer:
     """Which slice of the parameter; None for all of it."""
     cut: norms.ShardedOver
     """What the layer is cut along, over processes."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """x, g and the moments."""
+        return (self.x, self.g, *self.moments)
+
+    @functools.cached_property
+    def flat(self) -> list[Tensor] | None:
+        """All tensors as `flat` makes them."""
+        return flat(self.tensors)
+
+
+def flat(tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    """The tensors as one-dimensional views over the same elements in the same order; None where they have none."""
+    x = tensors[0]
+    if any(tensor.shape != x.shape for tensor in tensors):
+        return None
+    if all(tensor.is_contiguous() for tensor in tensors):
+        return [tensor.view(-1) for tensor in tensors]
+    # Another order of the same dense memory, such as channels-last.
+    order = sorted(range(x.dim()), key=lambda d: (x.stride(d), x.shape[d]), reverse=True)
+    permuted = [tensor.permute(order) for tensor in tensors]
+    if all(tensor.is_contiguous() for tensor in permuted):
+        return [tensor.view(-1) for tensor in permuted]
+    return None
 
 
 def layers_of(
@@ -71,7 +99,6 @@ def numbers_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -
     """The numbers of a layer that takes its step number `step`, from 1."""
     betas = group["betas"] if "betas" in group else (group["momentum"], 0.0)
     beta1, beta2 = float(betas[0]), float(betas[1])
-    is_corrected = group.get("bias_correction", True)
     bounds = group["norm_bounds"]
     return Numbers(
         learning_rate=float(group["lr"]),
@@ -79,8 +106,7 @@ def numbers_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -
         beta2=beta2,
         epsilon=float(group.get("eps", 0.0)),
         weight_decay=float(group["weight_decay"]),
-        m_correction=1 / (1 - beta1**step) if is_corrected else 1.0,
-        v_correction=1 / (1 - beta2**step) if is_corrected else 1.0,
+        correction_step=step if group.get("bias_correction", True) else math.inf,
         gradient_factor=factor,
         adapt=adapt,
         norm_bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),

@@ -6,15 +6,23 @@ up in float64 in their order.
 """
 
 # numba compiles what it sees: no annotations inside, and mypy knows nothing of the decorators.
-# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,call-arg,unreachable"
 from __future__ import annotations
 
 import numba
 import numpy as np
 from numba.extending import overload
 
+from lambert.optim.kernels.memory import AHEAD, STRIP, accessors, request
+
 BLOCK = 8_192
-"""Elements of one sum: with x, g, m, v and u 160 kB, a share of a second-level cache."""
+"""Elements of one sum."""
+
+_load_x, _store_x = accessors("x")
+_load_g, _ = accessors("g")
+_load_m, _store_m = accessors("m")
+_load_v, _store_v = accessors("v")
+_load_u, _store_u = accessors("u")
 
 
 def _wide(value):
@@ -33,135 +41,144 @@ def _direction(x, m, v, m_correction, v_correction, epsilon, weight_decay):
     return (m * m_correction) / (np.sqrt(v * v_correction) + epsilon) + weight_decay * x
 
 
-# Loops run from 0 over views, and their constants are scalars: only so does the compiler make vector code of them.
-
-
 @numba.njit(nogil=True, error_model="numpy")
-def _scaled(g, u, factor):
-    for i in range(g.shape[0]):
-        u[i] = _wide(g[i]) * factor
+def _moved(x, u, step):
+    return x - step * u
+
+
+# Loops go by strips of a constant length and request a later strip before they compute one. `u` and `step` may be None,
+# which compiles to code without them; `c` are the constants of `first`.
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-def _moments_and_directions(
-    x, m, v, u, beta1, beta2, one_minus_beta1, one_minus_beta2, m_correction, v_correction, epsilon, weight_decay
-):
-    """`u` holds the gradient and gets the direction (with g in a fifth array the compiler gives up on vectors)."""
+def _moments_of_one(x, g, m, v, u, step, c, i):
+    beta1, beta2, m_correction, v_correction, epsilon, weight_decay, factor, one_minus_beta1, one_minus_beta2 = c
+    gradient = _wide(_load_g(g, i)) * factor
+    new_m = beta1 * _load_m(m, i) + one_minus_beta1 * gradient
+    new_v = beta2 * _load_v(v, i) + one_minus_beta2 * (gradient * gradient)
+    _store_m(m, i, new_m)
+    _store_v(v, i, new_v)
+    old = _load_x(x, i)
+    direction = _direction(old, new_m, new_v, m_correction, v_correction, epsilon, weight_decay)
+    if u is not None:
+        _store_u(u, i, direction)
+    if step is not None:
+        _store_x(x, i, _moved(old, direction, step))
+    return old * old, direction * direction
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+def _moments(x, g, m, v, u, step, c, begin, end):
     x_square, u_square = np.float32(0), np.float32(0)
-    for i in range(x.shape[0]):
-        gradient = u[i]
-        m[i] = beta1 * m[i] + one_minus_beta1 * gradient
-        v[i] = beta2 * v[i] + one_minus_beta2 * (gradient * gradient)
-        direction = _direction(x[i], m[i], v[i], m_correction, v_correction, epsilon, weight_decay)
-        u[i] = direction
-        x_square += x[i] * x[i]
-        u_square += direction * direction
+    strips = (end - begin) // STRIP
+    for strip in range(strips):
+        start = begin + strip * STRIP
+        request(x, start + AHEAD)
+        request(g, start + AHEAD)
+        request(m, start + AHEAD)
+        request(v, start + AHEAD)
+        for i in range(STRIP):
+            squares = _moments_of_one(x, g, m, v, u, step, c, start + i)
+            x_square += squares[0]
+            u_square += squares[1]
+    for i in range(begin + strips * STRIP, end):
+        squares = _moments_of_one(x, g, m, v, u, step, c, i)
+        x_square += squares[0]
+        u_square += squares[1]
     return x_square, u_square
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _directions(x, m, v, u, m_correction, v_correction, epsilon, weight_decay):
-    for i in range(x.shape[0]):
-        u[i] = _direction(x[i], m[i], v[i], m_correction, v_correction, epsilon, weight_decay)
-
-
-@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-def _square(a):
-    total = np.float32(0)
-    for i in range(a.shape[0]):
-        value = _wide(a[i])
-        total += value * value
-    return total
-
-
-@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-def _four_squares(a, b, c, d):
-    a_total, b_total, c_total, d_total = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for i in range(a.shape[0]):
-        a_value, b_value, c_value, d_value = _wide(a[i]), _wide(b[i]), _wide(c[i]), _wide(d[i])
-        a_total += a_value * a_value
-        b_total += b_value * b_value
-        c_total += c_value * c_value
-        d_total += d_value * d_value
-    return a_total, b_total, c_total, d_total
+def _move_one(x, m, v, u, step, c, i):
+    old = _load_x(x, i)
+    if u is not None:
+        direction = _load_u(u, i)
+    else:
+        direction = _direction(old, _load_m(m, i), _load_v(v, i), c[2], c[3], c[4], c[5])
+    _store_x(x, i, _moved(old, direction, step))
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _subtract(x, u, step):
-    for i in range(x.shape[0]):
-        x[i] -= step * u[i]
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def first(x, g, m, v, u, keeps, c, block_sums):
+def first(x, g, m, v, u, step, c, block_sums):
     """Moments of a stretch of a layer, and the sums of its blocks.
 
     Args:
         x, m, v: float32 [N], m and v changed in place.
         g: float32 [N], or bfloat16 as uint16.
-        u: float32, [N] when `keeps`, else one block that is written over.
-        c: float32 [9]: β₁, β₂, corrections of m and v, ε, λ, the factor of g, 1 − β₁, 1 − β₂.
+        u: float32 [N] that gets the direction, or None.
+        step: x ← x − step · u too, for a layer whose ratio is 1, or None.
+        c: nine float32: β₁, β₂, corrections of m and v, ε, λ, the factor of g, 1 − β₁, 1 − β₂.
         block_sums: float64 [2, blocks], gets Σx² and Σu² of each block.
     """
     n = x.shape[0]
     for block in range(block_sums.shape[1]):
         start = block * BLOCK
-        stop = min(start + BLOCK, n)
-        place = start if keeps else 0
-        xs, ms, vs, us = x[start:stop], m[start:stop], v[start:stop], u[place : place + stop - start]
-        _scaled(g[start:stop], us, c[6])
-        sums = _moments_and_directions(xs, ms, vs, us, c[0], c[1], c[7], c[8], c[2], c[3], c[4], c[5])
+        sums = _moments(x, g, m, v, u, step, c, start, min(start + BLOCK, n))
         block_sums[0, block], block_sums[1, block] = sums
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def second(x, m, v, u, keeps, c, step):
+def second(x, m, v, u, step, c):
     """x ← x − step · u, from the end to the start, where the first sweep left the cache warm.
 
     Args:
-        u: float32 [N] from the first sweep when it `keeps` it, else room for one block.
+        u: float32 [N] from the first sweep, or None to compute it again.
     """
-    n = x.shape[0]
-    for block in range((n + BLOCK - 1) // BLOCK - 1, -1, -1):
-        start = block * BLOCK
-        stop = min(start + BLOCK, n)
-        xs = x[start:stop]
-        if keeps:
-            _subtract(xs, u[start:stop], step)
+    strips = x.shape[0] // STRIP
+    for i in range(strips * STRIP, x.shape[0]):
+        _move_one(x, m, v, u, step, c, i)
+    for strip in range(strips - 1, -1, -1):
+        start = strip * STRIP
+        request(x, start - AHEAD)
+        if u is not None:
+            request(u, start - AHEAD)
         else:
-            us = u[: stop - start]
-            _directions(xs, m[start:stop], v[start:stop], us, c[2], c[3], c[4], c[5])
-            _subtract(xs, us, step)
+            request(m, start - AHEAD)
+            request(v, start - AHEAD)
+        for i in range(STRIP):
+            _move_one(x, m, v, u, step, c, start + i)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def not_adapted(x, g, m, v, u, c, step):
-    """Both sweeps at once, for a layer whose ratio is 1; `u` is room for one block."""
-    n = x.shape[0]
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        xs, ms, vs, us = x[start:stop], m[start:stop], v[start:stop], u[: stop - start]
-        _scaled(g[start:stop], us, c[6])
-        _moments_and_directions(xs, ms, vs, us, c[0], c[1], c[7], c[8], c[2], c[3], c[4], c[5])
-        _subtract(xs, us, step)
+def both(x, g, m, v, u, c, learning_rate, least, most, sums):
+    """The whole step of an adapted layer; `sums` float64 [2] gets Σx² and Σu².
+
+    Args:
+        least, most: the bounds of φ.
+    """
+    block_sums = np.empty((2, (x.shape[0] + BLOCK - 1) // BLOCK))
+    first(x, g, m, v, u, None, c, block_sums)
+    sums[0], sums[1] = block_sums[0].sum(), block_sums[1].sum()
+    ratio = 1.0
+    if sums[0] > 0 and sums[1] > 0:
+        ratio = min(max(np.sqrt(sums[0]), least), most) / np.sqrt(sums[1])
+    second(x, m, v, u, np.float32(learning_rate * ratio), c)
+
+
+def compile_now() -> None:
+    """Compile what float32 gradients need, so that a numba or LLVM that cannot fails here and not in a step."""
+    x, g, m, v, u = np.zeros((5, 1), np.float32)
+    constants = tuple(np.float32(0) for _ in range(9))
+    for kept in (u, None):
+        both(x, g, m, v, kept, constants, 0.0, 0.0, np.inf, np.zeros(2))
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+def _square(g, begin, end):
+    total = np.float32(0)
+    quarter = (end - begin) // 4  # four streams at once keep the memory busier than one, and than requests
+    for i in range(begin, begin + quarter):
+        for stream in range(4):
+            value = _wide(_load_g(g, i + stream * quarter))
+            total += value * value
+    for i in range(begin + 4 * quarter, end):
+        value = _wide(_load_g(g, i))
+        total += value * value
+    return total
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def gradient_squares(g, block_sums):
     """Σg² of each block of a float32 or bfloat16 gradient [N], into float64 [blocks]."""
-    blocks = block_sums.shape[0]
-    quarter = max(0, blocks - 1) // 4  # whole blocks only; four streams at once keep the memory busier than one
-    for block in range(quarter):
-        first_one, second_one, third_one = block * BLOCK, (quarter + block) * BLOCK, (2 * quarter + block) * BLOCK
-        last_one = (3 * quarter + block) * BLOCK
-        sums = _four_squares(
-            g[first_one : first_one + BLOCK],
-            g[second_one : second_one + BLOCK],
-            g[third_one : third_one + BLOCK],
-            g[last_one : last_one + BLOCK],
-        )
-        block_sums[block], block_sums[quarter + block] = sums[0], sums[1]
-        block_sums[2 * quarter + block], block_sums[3 * quarter + block] = sums[2], sums[3]
-    for block in range(4 * quarter, blocks):
-        start = block * BLOCK
-        block_sums[block] = _square(g[start : start + BLOCK])
+    for block in range(block_sums.shape[0]):
+        block_sums[block] = _square(g, block * BLOCK, min((block + 1) * BLOCK, g.shape[0]))

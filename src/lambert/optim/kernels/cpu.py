@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import warnings
@@ -18,9 +19,13 @@ from torch import Tensor
 
 from lambert.optim.equations import Numbers, trust_ratio
 from lambert.optim.kernels import plain
-from lambert.optim.layers import Layer
+from lambert.optim.layers import Layer, flat
 
 Floats = NDArray[np.float32]
+
+KEPT_AT_MOST = 4_194_304
+"""Elements of a layer whose directions are kept between the sweeps; those of a larger one leave every cache on the way,
+and to compute them twice is quicker than to fetch them."""
 
 
 @functools.cache
@@ -28,7 +33,7 @@ def compiled() -> ModuleType | None:
     """The compiled loops; None where numba cannot be used, which is said once."""
     loops, why = load()
     if why:
-        told = f"LAMB steps on the CPU with plain tensor operations, about three times slower: {why}"
+        told = f"LAMB steps on the CPU with plain tensor operations, about twice as slowly: {why}"
         warnings.warn(told, RuntimeWarning, stacklevel=2)
     return loops
 
@@ -37,6 +42,8 @@ def load() -> tuple[ModuleType | None, str]:
     """The compiled loops, or None and why not, in a few words."""
     try:
         from lambert.optim.kernels import compiled as loops
+
+        loops.compile_now()
     except Exception as error:  # numba fails in many ways: not installed, too old for this Python or this NumPy
         return None, _why(error)
     return loops, ""
@@ -52,12 +59,12 @@ def _why(error: Exception) -> str:
 
 def runs(layer: Layer) -> bool:
     """Whether the kernel takes `layer`: float32 on a CPU, dense, with a gradient in float32 or bfloat16."""
-    tensors = (layer.x, layer.g, *layer.moments)
+    x, g, *moments = layer.tensors
     return (
-        all(tensor.device.type == "cpu" for tensor in tensors)
-        and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
-        and layer.g.dtype in (torch.float32, torch.bfloat16)
-        and plain.flat(tensors) is not None
+        all(tensor.device.type == "cpu" for tensor in layer.tensors)
+        and all(tensor.dtype == torch.float32 for tensor in (x, *moments))
+        and g.dtype in (torch.float32, torch.bfloat16)
+        and layer.flat is not None
         and compiled() is not None
     )
 
@@ -66,25 +73,26 @@ def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Both sweeps of whole layers, each layer while it is in the cache; `rows` get their sums."""
     if not layers:
         return
-    jobs = sorted((_Job(layer, row) for layer, row in zip(layers, rows, strict=True)), key=lambda job: -job.size)
+    queue = sorted(zip(layers, rows, strict=True), key=lambda item: -item[0].x.numel())
+    sizes = [layer.x.numel() for layer, _ in queue]
     threads = torch.get_num_threads()
-    total = sum(job.size for job in jobs)
     # A layer that would keep one thread busy when the others have finished is cut between them all.
-    giants = [job for job in jobs if threads > 1 and job.size > total / threads]
-    for job in giants:
+    giants = sum(threads > 1 and size > sum(sizes) / threads for size in sizes)
+    for layer, row in queue[:giants]:
+        job = _Job(layer, row)
         _first_cut(job, threads)
         _second_cut(job, threads)
-    queue = jobs[len(giants) :]
-    rooms = _scratch_rooms([job.size for job in queue], total // 4, threads)
+    del queue[:giants]
+    rooms = _scratch_rooms(sizes[giants:], sum(sizes) // 4, threads)
 
     def work(worker: int) -> None:
-        scratch = _scratch(max(rooms[worker], _loops().BLOCK))
+        scratch = _scratch(rooms[worker])
         while True:
             try:
-                job = queue.pop(0)
+                job = _Job(*queue.pop(0))
             except IndexError:
                 return
-            job.both(scratch, keeps=job.size <= rooms[worker])
+            job.both(scratch[: job.size] if job.size <= rooms[worker] else None)
 
     _in_threads(work, min(threads, len(queue)))
 
@@ -106,7 +114,7 @@ def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
     squares: list[Tensor | None] = [None] * len(gradients)
     queue = []
     for place, g in enumerate(gradients):
-        views = plain.flat([g]) if g.device.type == "cpu" and g.dtype in (torch.float32, torch.bfloat16) else None
+        views = flat([g]) if g.device.type == "cpu" and g.dtype in (torch.float32, torch.bfloat16) else None
         if views is None or compiled() is None:
             squares[place] = plain.gradient_square(g)
         else:
@@ -120,7 +128,7 @@ def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
                 place, g = queue.pop(0)
             except IndexError:
                 return
-            sums = np.zeros(-(-g.size // loops.BLOCK))
+            sums = np.empty(-(-g.size // loops.BLOCK))
             loops.gradient_squares(g, sums)
             squares[place] = torch.tensor(sums.sum())
 
@@ -138,25 +146,23 @@ class _Job:
     """One layer as arrays."""
 
     def __init__(self, layer: Layer, row: Tensor) -> None:
-        views = plain.flat((layer.x, layer.g, *layer.moments))
-        assert views is not None
-        self.x, self.g, self.m, self.v = (_array(view) for view in views)
+        assert layer.flat is not None
+        self.x, self.g, self.m, self.v = (_array(view) for view in layer.flat)
         self.numbers = layer.numbers
         self.constants = _constants(layer.numbers)
         self.row = row.numpy()
         self.size = self.x.size
 
-    def both(self, scratch: Floats, *, keeps: bool) -> None:
-        """The whole step, with room for u in `scratch` if it `keeps` it; a block of room otherwise."""
+    def both(self, u: Floats | None) -> None:
+        """The whole step; directions are kept in `u`, or computed twice without it."""
         loops = _loops()
-        if not self.numbers.adapt:
-            step = np.float32(self.numbers.learning_rate)
-            loops.not_adapted(self.x, self.g, self.m, self.v, scratch, self.constants, step)
-            return
-        sums = np.zeros((2, -(-self.size // loops.BLOCK)))
-        loops.first(self.x, self.g, self.m, self.v, scratch, keeps, self.constants, sums)
-        self.row[:] = sums.sum(1)
-        loops.second(self.x, self.m, self.v, scratch, keeps, self.constants, self.step_size())
+        if self.numbers.adapt:
+            least, most = self.numbers.norm_bounds or (0.0, math.inf)
+            rate = self.numbers.learning_rate
+            loops.both(self.x, self.g, self.m, self.v, u, self.constants, rate, least, most, self.row)
+        else:
+            sums = np.empty((2, -(-self.size // loops.BLOCK)))
+            loops.first(self.x, self.g, self.m, self.v, None, self.step_size(), self.constants, sums)
 
     def step_size(self) -> np.float32:
         """η · ratio."""
@@ -176,9 +182,8 @@ def _first_cut(job: _Job, threads: int) -> None:
     def work(worker: int) -> None:
         blocks = slice(edges[worker], edges[worker + 1])
         part = slice(blocks.start * loops.BLOCK, blocks.stop * loops.BLOCK)
-        room = np.empty(loops.BLOCK, np.float32)
         own = np.zeros((2, blocks.stop - blocks.start))
-        loops.first(job.x[part], job.g[part], job.m[part], job.v[part], room, False, job.constants, own)
+        loops.first(job.x[part], job.g[part], job.m[part], job.v[part], None, None, job.constants, own)
         sums[:, blocks] = own
 
     _in_threads(work, threads)
@@ -193,8 +198,7 @@ def _second_cut(job: _Job, threads: int) -> None:
 
     def work(worker: int) -> None:
         part = slice(edges[worker] * loops.BLOCK, edges[worker + 1] * loops.BLOCK)
-        room = np.empty(loops.BLOCK, np.float32)
-        loops.second(job.x[part], job.m[part], job.v[part], room, False, job.constants, step)
+        loops.second(job.x[part], job.m[part], job.v[part], None, step, job.constants)
 
     _in_threads(work, threads)
 
@@ -218,8 +222,8 @@ def _scratch_rooms(sizes: Sequence[int], budget: int, threads: int) -> list[int]
     """Elements of u that each thread may keep, at most `budget` in all (a byte a parameter): the first thread, which
     begins with the largest layer, gets room for it, and the others share the rest."""
     largest = max(sizes, default=0)
-    alone = min(largest, budget)
-    others = min((budget - alone) // max(1, threads - 1), largest)
+    alone = min(largest, budget, KEPT_AT_MOST)
+    others = min((budget - alone) // max(1, threads - 1), largest, KEPT_AT_MOST)
     return [alone, *[others] * (threads - 1)]
 
 
@@ -231,21 +235,20 @@ def _array(view: Tensor) -> NDArray[Any]:
     return array
 
 
-def _constants(numbers: Numbers) -> Floats:
-    return np.array(
-        [
-            numbers.beta1,
-            numbers.beta2,
-            numbers.m_correction,
-            numbers.v_correction,
-            numbers.epsilon,
-            numbers.weight_decay,
-            numbers.gradient_factor,
-            1 - numbers.beta1,
-            1 - numbers.beta2,
-        ],
-        np.float32,
+@functools.lru_cache(maxsize=64)
+def _constants(numbers: Numbers) -> tuple[np.float32, ...]:
+    constants = (
+        numbers.beta1,
+        numbers.beta2,
+        numbers.m_correction,
+        numbers.v_correction,
+        numbers.epsilon,
+        numbers.weight_decay,
+        numbers.gradient_factor,
+        1 - numbers.beta1,
+        1 - numbers.beta2,
     )
+    return tuple(np.float32(constant) for constant in constants)
 
 
 def _in_threads(work: Callable[[int], None], threads: int) -> None:

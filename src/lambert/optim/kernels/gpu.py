@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lambert.optim.equations import Numbers
-from lambert.optim.kernels import plain
 from lambert.optim.layers import Layer
 
 _ADDING = 1_024
@@ -35,14 +34,13 @@ def is_interpreted() -> bool:
 
 def runs(layer: Layer) -> bool:
     """Whether the loops take `layer`: float32 on a GPU, dense, its gradient in float32, bfloat16 or float16."""
-    tensors = (layer.x, layer.g, *layer.moments)
     return (
-        all(tensor.device == layer.x.device for tensor in tensors)
+        all(tensor.device == layer.x.device for tensor in layer.tensors)
         and (layer.x.device.type == "cuda" or is_interpreted())
         and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
         and layer.g.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and layer.x.numel() > 0
-        and plain.flat(tensors) is not None
+        and layer.flat is not None
         and loops() is not None
     )
 

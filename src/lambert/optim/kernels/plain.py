@@ -14,6 +14,9 @@ from lambert.optim.norms import accumulator
 BLOCK = 32_768
 """Elements of a block on a CPU for each thread: with its four inputs and two temporaries 0.8 MB."""
 
+ADAMW_BLOCK = 524_288
+"""Elements of a block where PyTorch's AdamW computes the direction: fewer and larger operations."""
+
 
 def gradient_square(g: Tensor) -> Tensor:
     """Sum of squares of one gradient of any shape, 0-dimensional."""
@@ -32,15 +35,20 @@ def first(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> N
     Args:
         kept: gets the directions, for a second sweep that need not compute them again.
     """
-    for x, g, moments in _blocks(layer):
+    by_adamw = _by_adamw(layer, rule)
+    for x, g, moments in _blocks(layer, ADAMW_BLOCK if by_adamw else BLOCK * torch.get_num_threads()):
         wide, gradient = _working(x), _scaled(g, layer.numbers)
-        rule.update_moments(wide, gradient, moments, layer.numbers)
-        if layer.numbers.adapt:
+        directions: tuple[Tensor, ...]
+        if by_adamw:
+            directions = _lamb_by_adamw(wide, gradient, moments, layer.numbers)
+        else:
+            rule.update_moments(wide, gradient, moments, layer.numbers)
             directions = rule.directions(wide, gradient, moments, layer.numbers)
+        if layer.numbers.adapt:
             norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in (wide, *directions)])
             sums += norms.to(sums.dtype).square()
-            if kept is not None:
-                kept.append(directions)
+        if kept is not None:
+            kept.append(directions)
 
 
 def second(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> None:
@@ -51,7 +59,8 @@ def second(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> 
         norms = sums.sqrt()
         ratios = trust_ratio(norms[:1], norms[1:], layer.numbers.norm_bounds)
         steps = [step * ratio.to(_working_dtype(layer.x)) for step, ratio in zip(steps, ratios, strict=True)]
-    for block, (x, g, moments) in enumerate(_blocks(layer)):
+    length = ADAMW_BLOCK if _by_adamw(layer, rule) else BLOCK * torch.get_num_threads()
+    for block, (x, g, moments) in enumerate(_blocks(layer, length)):
         new = _working(x)
         directions = kept[block] if kept else rule.directions(new, _scaled(g, layer.numbers), moments, layer.numbers)
         for step, u in zip(steps, directions, strict=True):
@@ -69,6 +78,38 @@ def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: Rule) -> None:
         second(layer, row, rule, kept)
 
 
+def _by_adamw(layer: Layer, rule: Rule) -> bool:
+    """Whether PyTorch's own fused AdamW can compute the layer's moments and direction."""
+    return (
+        rule.has_kernel
+        and all(tensor.dtype == torch.float32 for tensor in (layer.x, *layer.moments))
+        and _flat_on_cpu(layer) is not None
+    )
+
+
+def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> tuple[Tensor]:
+    """What the rule's two functions compute, by a loop that PyTorch has compiled: AdamW with a learning rate of −1 and
+    no decay adds its direction to a tensor that holds λx.
+    """
+    u = x * numbers.weight_decay
+    torch._fused_adamw_(
+        [u],
+        [g],
+        [moments[0]],
+        [moments[1]],
+        [],
+        [torch.tensor(numbers.correction_step, dtype=torch.float32)],
+        lr=-1.0,
+        beta1=numbers.beta1,
+        beta2=numbers.beta2,
+        weight_decay=0.0,
+        eps=numbers.epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+    return (u,)
+
+
 def _scaled(g: Tensor, numbers: Numbers) -> Tensor:
     wide = _working(g)
     return wide if numbers.gradient_factor == 1 else wide * numbers.gradient_factor
@@ -82,28 +123,15 @@ def _working(tensor: Tensor) -> Tensor:
     return tensor.to(_working_dtype(tensor))
 
 
-def flat(tensors: Sequence[Tensor]) -> list[Tensor] | None:
-    """The tensors as one-dimensional views over the same elements in the same order; None where they have none."""
-    x = tensors[0]
-    if any(tensor.shape != x.shape for tensor in tensors):
-        return None
-    if all(tensor.is_contiguous() for tensor in tensors):
-        return [tensor.view(-1) for tensor in tensors]
-    # Another order of the same dense memory, such as channels-last.
-    order = sorted(range(x.dim()), key=lambda d: (x.stride(d), x.shape[d]), reverse=True)
-    permuted = [tensor.permute(order) for tensor in tensors]
-    if all(tensor.is_contiguous() for tensor in permuted):
-        return [tensor.view(-1) for tensor in permuted]
-    return None
+def _flat_on_cpu(layer: Layer) -> list[Tensor] | None:
+    return layer.flat if all(tensor.device.type == "cpu" for tensor in layer.tensors) else None
 
 
-def _blocks(layer: Layer) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
-    tensors = [layer.x, layer.g, *layer.moments]
-    views = flat(tensors) if layer.x.device.type == "cpu" else None
+def _blocks(layer: Layer, length: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
+    views = _flat_on_cpu(layer)
     if views is None:
         yield layer.x, layer.g, layer.moments
         return
-    block = BLOCK * torch.get_num_threads()
-    for start in range(0, views[0].numel(), block):
-        x, g, *moments = (view[start : start + block] for view in views)
+    for start in range(0, views[0].numel(), length):
+        x, g, *moments = (view[start : start + length] for view in views)
         yield x, g, tuple(moments)
