@@ -41,8 +41,8 @@ EXTRA_DOORS: dict[str, tuple[str, ...]] = {
 
 # Outside the standard library, only declared dependencies come in; some rooms take fewer of them.
 DEPENDENCIES = (
-    "filelock", "llvmlite", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
-    "torch", "tyro",
+    "filelock", "llvmlite", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers",
+    "tomli_w", "torch", "tyro",
 )  # fmt: skip
 # With PyTorch's GPU builds; whoever imports it goes on without.
 COMES_WITH_TORCH = ("triton",)
