@@ -212,3 +212,14 @@ def test_without_numba_the_plain_path_takes_over_and_says_so_once(monkeypatch: p
         torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.9 * 0.9))
     finally:
         cpu.compiled.cache_clear()
+
+
+@pytest.mark.parametrize("fused", WAYS)
+def test_layers_without_a_norm_have_ratio_one(fused: bool) -> None:
+    """A layer that starts at zero moves, and one without an update (no gradient yet, no decay) stays."""
+    zero, still = nn.Parameter(torch.zeros(30)), nn.Parameter(torch.ones(30))
+    zero.grad, still.grad = torch.ones(30), torch.zeros(30)
+    optimizer = LAMB([zero, still], lr=0.1, weight_decay=0.0, fused=fused)
+    optimizer.step()
+    torch.testing.assert_close(zero.detach(), torch.full((30,), -0.1), rtol=1e-5, atol=0)
+    assert torch.equal(still.detach(), torch.ones(30))
