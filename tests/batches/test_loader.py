@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lambert.batches.loader import SampleStream, collate
-from lambert.batches.pairs import PairSource
+from lambert.batches.loader import SampleStream, as_batch
+from lambert.batches.pairs import PairSource, Rows
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
 
@@ -27,9 +27,10 @@ def stream(corpus: Corpus) -> SampleStream:
 
 def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
     pairs = stream(small_corpus).pairs
-    every = sorted((pairs.example(0, index) for index in range(len(pairs))), key=lambda e: len(e.token_ids))
-    examples = [every[0], every[-1], *every[10:14]]  # rows of unequal length
-    batch = collate(examples, pad_id=pairs.special.pad)
+    by_length = np.argsort(pairs.rows(0, np.arange(len(pairs))).lengths)
+    chosen = by_length[[0, -1, *range(10, 14)]]  # rows of unequal length
+    examples = [pairs.example(0, int(index)) for index in chosen]
+    batch = as_batch([pairs.rows(0, chosen[:1]), pairs.rows(0, chosen[1:])], pad_id=pairs.special.pad)
     rows, width = batch.token_ids.shape
     assert rows == 6 and width % 8 == 0
     assert batch.attention_mask is not None
@@ -53,8 +54,8 @@ def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
 
 def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
     pairs = stream(small_corpus).pairs
-    full = [e for e in (pairs.example(0, i) for i in range(len(pairs))) if len(e.token_ids) == 64][:3]
-    assert collate(full).attention_mask is None
+    full = np.flatnonzero(pairs.rows(0, np.arange(len(pairs))).lengths == 64)[:3]
+    assert as_batch([pairs.rows(0, full)], pad_id=pairs.special.pad).attention_mask is None
 
 
 def test_portions_do_not_matter(small_corpus: Corpus) -> None:
@@ -70,13 +71,13 @@ def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus:
     samples = stream(small_corpus)
     count = len(samples.pairs)
     spy: list[tuple[int, int]] = []
-    example = samples.pairs.example
+    rows, example = samples.pairs.rows, samples.pairs.example
 
-    def record(pass_number: int, index: int):  # type: ignore[no-untyped-def]
-        spy.append((pass_number, index))
-        return example(pass_number, index)
+    def record(pass_number: int, indices: np.ndarray) -> Rows:
+        spy.extend((pass_number, int(index)) for index in indices)
+        return rows(pass_number, indices)
 
-    samples.pairs.example = record  # type: ignore[method-assign]
+    samples.pairs.rows = record  # type: ignore[method-assign]
     samples.batch(0, count)
     samples.batch(count - 3, 10)  # over the border of two passes
     assert sorted(index for _, index in spy[:count]) == list(range(count))

@@ -5,17 +5,20 @@ Shapes: B sequences, S tokens in the longest of them (rounded up), M masked word
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lambert.batches.masking import Hidden
 from lambert.batches.order import Shuffle
-from lambert.batches.pairs import Example, PairSource
+from lambert.batches.pairs import PairSource, Rows
 
-_ROW_MULTIPLE = 8
+_ORDER_BLOCK = 4_096
 _ORDER = 1
 """Sets the draws of the order apart from others that start from the same seed."""
 
@@ -59,28 +62,39 @@ class PretrainingBatch:
         )
 
 
-def collate(examples: Sequence[Example], *, pad_id: int = 0) -> PretrainingBatch:
-    """Pad examples to the longest of them, rounded up to a multiple of 8."""
-    longest = max(len(example.token_ids) for example in examples)
-    width = -(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE
-    token_ids = np.full((len(examples), width), pad_id, np.int64)
-    segment_ids = np.zeros((len(examples), width), np.int64)
-    attention_mask = np.zeros((len(examples), width), bool)
-    for row, example in enumerate(examples):
-        length = len(example.token_ids)
-        token_ids[row, :length] = example.token_ids
-        segment_ids[row, example.second_segment_start : length] = 1
-        attention_mask[row, :length] = True
-    positions = np.concatenate([row * width + e.masked_positions for row, e in enumerate(examples)])
-    labels = np.concatenate([example.masked_labels for example in examples]).astype(np.int64)
+def as_batch(parts: Sequence[Rows], *, pad_id: int) -> PretrainingBatch:
+    """Rows as one batch of tensors; several parts are padded to the widest of them."""
+    rows = parts[0] if len(parts) == 1 else _joined(parts, pad_id)
+    width = rows.token_ids.shape[1]
+    columns = np.arange(width)
+    in_row = columns < rows.lengths[:, None]
+    segment_ids = (in_row & (columns >= rows.second_segment_starts[:, None])).astype(np.int64)
     return PretrainingBatch(
-        token_ids=torch.from_numpy(token_ids),
+        token_ids=torch.from_numpy(rows.token_ids),
         segment_ids=torch.from_numpy(segment_ids),
-        attention_mask=None if attention_mask.all() else torch.from_numpy(attention_mask),
-        masked_positions=torch.from_numpy(positions),
-        masked_labels=torch.from_numpy(labels),
-        next_sentence_labels=torch.tensor([int(example.is_random_next) for example in examples]),
-        real_tokens=int(attention_mask.sum()),
+        attention_mask=None if (rows.lengths == width).all() else torch.from_numpy(in_row),
+        masked_positions=torch.from_numpy(rows.hidden.places),
+        masked_labels=torch.from_numpy(rows.hidden.labels),
+        next_sentence_labels=torch.from_numpy(rows.is_random_next.astype(np.int64)),
+        real_tokens=int(rows.lengths.sum()),
+    )
+
+
+def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
+    width = max(part.token_ids.shape[1] for part in parts)
+    ids, places, rows_before = [], [], 0
+    for part in parts:
+        own = part.token_ids.shape[1]
+        ids.append(np.pad(part.token_ids, ((0, 0), (0, width - own)), constant_values=pad_id))
+        row, column = np.divmod(part.hidden.places, own)
+        places.append((rows_before + row) * width + column)
+        rows_before += len(part.lengths)
+    return Rows(
+        np.concatenate(ids),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.second_segment_starts for part in parts]),
+        Hidden(np.concatenate(places), np.concatenate([part.hidden.labels for part in parts])),
+        np.concatenate([part.is_random_next for part in parts]),
     )
 
 
@@ -92,20 +106,24 @@ class SampleStream:
 
     def __init__(self, pairs: PairSource) -> None:
         self.pairs = pairs
-        self._shuffle_of_pass: tuple[int, Shuffle] | None = None
+        # The order is computed block by block, since a permutation is asked for many positions at once more cheaply.
+        self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
         numbers = np.arange(first, first + count)
-        examples = []
+        parts = []
         for pass_number in range(first // len(self.pairs), (first + count - 1) // len(self.pairs) + 1):
             positions = numbers[numbers // len(self.pairs) == pass_number] % len(self.pairs)
-            indices = self._shuffle(pass_number)(positions)
-            examples += [self.pairs.example(pass_number, int(index)) for index in indices]
-        return collate(examples, pad_id=self.pairs.special.pad)
+            parts.append(self.pairs.rows(pass_number, self._indices(pass_number, positions)))
+        return as_batch(parts, pad_id=self.pairs.special.pad)
 
-    def _shuffle(self, pass_number: int) -> Shuffle:
-        if self._shuffle_of_pass is None or self._shuffle_of_pass[0] != pass_number:
-            key = (_ORDER, self.pairs.seed, self.pairs.phase, pass_number)
-            self._shuffle_of_pass = (pass_number, Shuffle(len(self.pairs), key))
-        return self._shuffle_of_pass[1]
+    def _indices(self, pass_number: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which examples stand at `positions` (rising) of a pass."""
+        blocks = range(int(positions[0]) // _ORDER_BLOCK, int(positions[-1]) // _ORDER_BLOCK + 1)
+        ordered = np.concatenate([self._order_block(pass_number, block) for block in blocks])
+        return ordered[positions - blocks[0] * _ORDER_BLOCK]
+
+    def _ordered(self, pass_number: int, block: int) -> NDArray[np.int64]:
+        shuffle = Shuffle(len(self.pairs), (_ORDER, self.pairs.seed, self.pairs.phase, pass_number))
+        return shuffle(np.arange(block * _ORDER_BLOCK, min((block + 1) * _ORDER_BLOCK, len(self.pairs))))

@@ -111,6 +111,27 @@ class Split:
         joined: TokenArray = np.concatenate(parts)  # type: ignore[assignment]
         return joined
 
+    def copy_spans(
+        self,
+        starts: npt.NDArray[np.int64],
+        stops: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int64],
+    ) -> None:
+        """Token ids of many spans into the rows of a matrix: span i into rows[i, columns[i] : ...].
+
+        Args:
+            starts, stops: [N] each span within one document.
+            rows: [N, W] changed in place.
+            columns: [N] where each span begins in its row.
+        """
+        tokens = [shard.tokens for shard in self._shards]
+        shard_of = np.searchsorted(self._first_tokens, starts, side="right") - 1
+        begins = starts - self._first_tokens[shard_of]
+        spans = zip(rows, shard_of.tolist(), begins.tolist(), (stops - starts).tolist(), columns.tolist(), strict=True)
+        for row, shard, begin, length, column in spans:
+            row[column : column + length] = tokens[shard][begin : begin + length]
+
     def token_counts(self) -> npt.NDArray[np.int64]:
         """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
         size = self.corpus.vocabulary_size

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lambert.batches.loader import PretrainingBatch
-from lambert.batches.masking import prediction_count
+from lambert.batches.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
@@ -71,7 +71,7 @@ def measure_step(settings: RunSettings, phase_index: int, device: torch.device, 
 def _random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:
     """A batch of full rows, as most rows of real text are."""
     random = torch.Generator().manual_seed(0)
-    per_row = prediction_count(length, length)
+    per_row = int(prediction_counts(np.array([length]), length)[0])
     places = torch.arange(1, per_row + 1) * (length // (per_row + 1))
     positions = (torch.arange(sequences)[:, None] * length + places).flatten()
     return PretrainingBatch(
