@@ -22,7 +22,6 @@ import numpy as np
 
 from lambert.batches.pairs import PairSource
 from lambert.corpus.store import Corpus, Split
-from lambert.corpus.vocabulary import special_tokens
 
 ROWS_AT_ONCE = 1_024
 
@@ -113,7 +112,8 @@ def by_lambert(pairs: PairSource) -> Figures:
         masks = np.bincount(rows.hidden.places // rows.token_ids.shape[1], minlength=len(rows.lengths))
         figures.length += rows.lengths.tolist()
         figures.a_length += (rows.second_segment_starts - 2).tolist()
-        figures.random_next += rows.is_random_next.tolist()
+        assert rows.is_wrong_next is not None
+        figures.random_next += rows.is_wrong_next.tolist()
         figures.masks += masks.tolist()
         figures.is_mask += (shown == pairs.special.mask).tolist()
         figures.is_kept += (shown == rows.hidden.labels).tolist()
@@ -129,10 +129,9 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = Corpus.open(arguments.corpus)
     split, size = corpus.split("train"), corpus.vocabulary_size
-    special = special_tokens(corpus.tokenizer())
     ours, theirs = [], []
     for seed in range(arguments.seeds):
-        pairs = PairSource(split, special, vocabulary_size=size, sequence_length=arguments.length, seed=seed, phase=1)
+        pairs = PairSource(corpus, "train", sequence_length=arguments.length, seed=seed, phase=1)
         ours.append(summary(by_lambert(pairs)))
         theirs.append(summary(by_bert(split, arguments.length, size, seed)))
     print(f"{'':38} {'lambert':>12} {'bert':>12} {'difference in standard errors':>30}")

@@ -5,28 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lambert.batches.loader import SampleStream, as_batch
-from lambert.batches.pairs import PairSource, Rows
+from lambert.batches.examples import Rows
+from lambert.batches.loader import SampleStream, as_batch, example_source
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import special_tokens
 
 
 def stream(corpus: Corpus) -> SampleStream:
-    special = special_tokens(corpus.tokenizer())
-    return SampleStream(
-        PairSource(
-            corpus.split("train"),
-            special,
-            vocabulary_size=corpus.vocabulary_size,
-            sequence_length=64,
-            seed=0,
-            phase=1,
-        )
-    )
+    return SampleStream(example_source(corpus, "train", sequence_length=64, seed=0, phase=1))
 
 
 def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
-    pairs = stream(small_corpus).pairs
+    pairs = stream(small_corpus).examples
     by_length = np.argsort(pairs.rows(0, np.arange(len(pairs))).lengths)
     chosen = by_length[[0, -1, *range(10, 14)]]  # rows of unequal length
     examples = [pairs.example(0, int(index)) for index in chosen]
@@ -47,13 +36,13 @@ def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
         here = batch.masked_positions[offset : offset + count]
         assert flat[here].tolist() == example.token_ids[example.masked_positions].tolist()
         assert batch.masked_labels[offset : offset + count].tolist() == example.masked_labels.tolist()
-        assert batch.next_sentence_labels[row].item() == int(example.is_random_next)
+        assert batch.next_sentence_labels[row].item() == int(example.is_wrong_next)
         offset += count
     assert batch.counts() == {"masked_word": offset, "next_sentence": 6}
 
 
 def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
-    pairs = stream(small_corpus).pairs
+    pairs = stream(small_corpus).examples
     full = np.flatnonzero(pairs.rows(0, np.arange(len(pairs))).lengths == 64)[:3]
     assert as_batch([pairs.rows(0, full)], pad_id=pairs.special.pad).attention_mask is None
 
@@ -69,15 +58,15 @@ def test_portions_do_not_matter(small_corpus: Corpus) -> None:
 
 def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus: Corpus) -> None:
     samples = stream(small_corpus)
-    count = len(samples.pairs)
+    count = len(samples.examples)
     spy: list[tuple[int, int]] = []
-    rows, example = samples.pairs.rows, samples.pairs.example
+    rows, example = samples.examples.rows, samples.examples.example
 
     def record(pass_number: int, indices: np.ndarray) -> Rows:
         spy.extend((pass_number, int(index)) for index in indices)
         return rows(pass_number, indices)
 
-    samples.pairs.rows = record  # type: ignore[method-assign]
+    samples.examples.rows = record  # type: ignore[method-assign]
     samples.batch(0, count)
     samples.batch(count - 3, 10)  # over the border of two passes
     assert sorted(index for _, index in spy[:count]) == list(range(count))

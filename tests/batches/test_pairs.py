@@ -11,21 +11,15 @@ from hypothesis import strategies as st
 
 from lambert.batches.cut import targets
 from lambert.batches.draws import Draws
+from lambert.batches.examples import Example
 from lambert.batches.masking import maximum_predictions, prediction_counts
-from lambert.batches.pairs import Example, PairSource, removed_tokens
+from lambert.batches.pairs import PairSource, removed_tokens
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import SpecialTokens, special_tokens
+from lambert.corpus.vocabulary import SpecialTokens
 
 
 def source(corpus: Corpus, *, length: int = 64, seed: int = 0, phase: int = 1, split: str = "train") -> PairSource:
-    return PairSource(
-        corpus.split(split),
-        special_tokens(corpus.tokenizer()),
-        vocabulary_size=corpus.vocabulary_size,
-        sequence_length=length,
-        seed=seed,
-        phase=phase,
-    )
+    return PairSource(corpus, split, sequence_length=length, seed=seed, phase=phase)
 
 
 def unmasked(example: Example) -> np.ndarray:
@@ -62,8 +56,8 @@ def test_an_example_is_two_segments_of_the_corpus(small_corpus: Corpus) -> None:
         a_documents = {document_of[place] for place in places(a, tokens)}
         b_documents = {document_of[place] for place in places(b, tokens)}
         assert a_documents and b_documents
-        seen[example.is_random_next] += 1
-        if not example.is_random_next:
+        seen[example.is_wrong_next] += 1
+        if not example.is_wrong_next:
             assert a_documents & b_documents
         elif len(b) > 5:
             assert b_documents - a_documents
@@ -78,7 +72,7 @@ def test_b_follows_a_when_it_is_not_random(small_corpus: Corpus) -> None:
     for index in range(len(pairs)):
         example = pairs.example(0, index)
         a, b = segments(example, pairs.special)
-        if not example.is_random_next and len(a) + len(b) < 500:  # nothing was cut off
+        if not example.is_wrong_next and len(a) + len(b) < 500:  # nothing was cut off
             assert places(a + b, tokens)
             checked += 1
     assert checked > 5
@@ -259,7 +253,7 @@ def test_many_examples_at_once_are_those_made_alone(small_corpus: Corpus) -> Non
         assert rows.token_ids[row, : rows.lengths[row]].tolist() == alone.token_ids.tolist()
         assert (rows.token_ids[row, rows.lengths[row] :] == pairs.special.pad).all()
         assert rows.second_segment_starts[row] == alone.second_segment_start
-        assert rows.is_random_next[row] == alone.is_random_next
+        assert rows.is_wrong_next[row] == alone.is_wrong_next
         assert [next(labels) for _ in alone.masked_labels] == alone.masked_labels.tolist()
 
 

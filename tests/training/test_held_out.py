@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lambert.batches.kinds import BERT_EXAMPLES
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
 from lambert.model.heads import BertForPreTraining
@@ -34,7 +35,7 @@ class Copier(nn.Module):
 def test_a_copier_scores_nothing(small_corpus: Corpus) -> None:
     special = special_tokens(small_corpus.tokenizer())
     copier = Copier(small_corpus.vocabulary_size, special.mask)
-    held_out = HeldOut(small_corpus, special, samples=64)
+    held_out = HeldOut(small_corpus, BERT_EXAMPLES, samples=64)
     model = cast(BertForPreTraining, copier)
     for length in (32, 64):
         figures = held_out.measure(model, length, Precision.FLOAT32)
@@ -46,6 +47,8 @@ def test_a_copier_scores_nothing(small_corpus: Corpus) -> None:
 def test_the_yardstick_is_the_same_every_time_and_can_be_left_out(small_corpus: Corpus) -> None:
     special = special_tokens(small_corpus.tokenizer())
     model = cast(BertForPreTraining, Copier(small_corpus.vocabulary_size, special.mask))
-    measured = [HeldOut(small_corpus, special, samples=16).measure(model, 32, Precision.FLOAT32) for _ in range(2)]
+    measured = [
+        HeldOut(small_corpus, BERT_EXAMPLES, samples=16).measure(model, 32, Precision.FLOAT32) for _ in range(2)
+    ]
     assert measured[0] == measured[1]
-    assert HeldOut(small_corpus, special, samples=0).measure(model, 32, Precision.FLOAT32) is None
+    assert HeldOut(small_corpus, BERT_EXAMPLES, samples=0).measure(model, 32, Precision.FLOAT32) is None

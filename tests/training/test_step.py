@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lambert.batches.loader import PretrainingBatch, SampleStream
-from lambert.batches.pairs import PairSource
+from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import special_tokens
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LAMB, parameter_groups
@@ -92,15 +90,7 @@ def test_clipping_bounds_the_whole_gradient() -> None:
 
 
 def pretraining_batches(corpus: Corpus, step: int, *, batch: int, micro: int) -> list[PretrainingBatch]:
-    pairs = PairSource(
-        corpus.split("train"),
-        special_tokens(corpus.tokenizer()),
-        vocabulary_size=corpus.vocabulary_size,
-        sequence_length=64,
-        seed=0,
-        phase=1,
-    )
-    stream = SampleStream(pairs)
+    stream = SampleStream(example_source(corpus, "train", sequence_length=64, seed=0, phase=1))
     return [stream.batch(step * batch + start, micro) for start in range(0, batch, micro)]
 
 

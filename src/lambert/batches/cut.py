@@ -40,6 +40,10 @@ class Cut:
         first = self.first_sentence[indices].astype(np.int64)
         return first, first + self.sentence_count[indices]
 
+    def only(self, kept: NDArray[np.bool_]) -> Cut:
+        """The runs where `kept` [N]."""
+        return Cut(self.first_sentence[kept], self.sentence_count[kept], self.needs_partner[kept])
+
 
 def targets(documents: NDArray[np.int64], longest: int, *, seed: int, phase: int) -> NDArray[np.int64]:
     """[N] tokens that A and B of a document's examples should have together: `longest`, or for a tenth of the documents

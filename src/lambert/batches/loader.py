@@ -14,9 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lambert.batches.examples import ExampleSource, Rows
+from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
 from lambert.batches.masking import Hidden
 from lambert.batches.order import Shuffle
-from lambert.batches.pairs import PairSource, Rows
+from lambert.batches.pairs import PairSource
+from lambert.batches.windows import WindowSource
+from lambert.corpus.store import Corpus
 
 _ORDER_BLOCK = 4_096
 _ORDER = 1
@@ -38,13 +42,14 @@ class PretrainingBatch:
     masked_labels: Tensor
     """[M] int64 ids that stood there."""
     next_sentence_labels: Tensor
-    """[B] int64: 0 B follows A, 1 B is random."""
+    """[B] int64: 0 B follows A, 1 it does not; [0] where examples have no B."""
     real_tokens: int
     """Tokens that are not padding."""
 
     def counts(self) -> dict[str, int]:
-        """How many terms each loss sums over in this micro-batch."""
-        return {"masked_word": len(self.masked_labels), "next_sentence": len(self.next_sentence_labels)}
+        """How many terms each loss sums over in this micro-batch; a loss that is not asked for is left out."""
+        counts = {"masked_word": len(self.masked_labels), "next_sentence": len(self.next_sentence_labels)}
+        return {kind: count for kind, count in counts.items() if kind == "masked_word" or count}
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
@@ -75,9 +80,13 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int) -> PretrainingBatch:
         attention_mask=None if (rows.lengths == width).all() else torch.from_numpy(in_row),
         masked_positions=torch.from_numpy(rows.hidden.places),
         masked_labels=torch.from_numpy(rows.hidden.labels),
-        next_sentence_labels=torch.from_numpy(rows.is_random_next.astype(np.int64)),
+        next_sentence_labels=torch.from_numpy(_labels(rows)),
         real_tokens=int(rows.lengths.sum()),
     )
+
+
+def _labels(rows: Rows) -> NDArray[np.int64]:
+    return np.zeros(0, np.int64) if rows.is_wrong_next is None else rows.is_wrong_next.astype(np.int64)
 
 
 def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
@@ -94,7 +103,30 @@ def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
         np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.second_segment_starts for part in parts]),
         Hidden(np.concatenate(places), np.concatenate([part.hidden.labels for part in parts])),
-        np.concatenate([part.is_random_next for part in parts]),
+        None if parts[0].is_wrong_next is None else np.concatenate([_labels(part) for part in parts]) == 1,
+    )
+
+
+def example_source(
+    corpus: Corpus,
+    split_name: str,
+    *,
+    sequence_length: int,
+    seed: int,
+    phase: int,
+    kind: ExampleKind = BERT_EXAMPLES,
+    all_masked: bool = False,
+) -> ExampleSource:
+    """The examples of one split at one sequence length, as `ExampleSource` describes them."""
+    source = WindowSource if kind.pairing == "none" else PairSource
+    return source(
+        corpus,
+        split_name,
+        sequence_length=sequence_length,
+        seed=seed,
+        phase=phase,
+        kind=kind,
+        all_masked=all_masked,
     )
 
 
@@ -104,8 +136,8 @@ class SampleStream:
     Sample g is example `shuffle_e(g mod n)` of pass e = g div n, whoever asks and in whatever portions.
     """
 
-    def __init__(self, pairs: PairSource) -> None:
-        self.pairs = pairs
+    def __init__(self, examples: ExampleSource) -> None:
+        self.examples = examples
         # The order is computed block by block, since a permutation is asked for many positions at once more cheaply.
         self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
@@ -113,10 +145,10 @@ class SampleStream:
         """Samples first … first + count − 1 (from 0) as one batch."""
         numbers = np.arange(first, first + count)
         parts = []
-        for pass_number in range(first // len(self.pairs), (first + count - 1) // len(self.pairs) + 1):
-            positions = numbers[numbers // len(self.pairs) == pass_number] % len(self.pairs)
-            parts.append(self.pairs.rows(pass_number, self._indices(pass_number, positions)))
-        return as_batch(parts, pad_id=self.pairs.special.pad)
+        for pass_number in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
+            positions = numbers[numbers // len(self.examples) == pass_number] % len(self.examples)
+            parts.append(self.examples.rows(pass_number, self._indices(pass_number, positions)))
+        return as_batch(parts, pad_id=self.examples.special.pad)
 
     def _indices(self, pass_number: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which examples stand at `positions` (rising) of a pass."""
@@ -125,5 +157,5 @@ class SampleStream:
         return ordered[positions - blocks[0] * _ORDER_BLOCK]
 
     def _ordered(self, pass_number: int, block: int) -> NDArray[np.int64]:
-        shuffle = Shuffle(len(self.pairs), (_ORDER, self.pairs.seed, self.pairs.phase, pass_number))
-        return shuffle(np.arange(block * _ORDER_BLOCK, min((block + 1) * _ORDER_BLOCK, len(self.pairs))))
+        shuffle = Shuffle(len(self.examples), (_ORDER, self.examples.seed, self.examples.phase, pass_number))
+        return shuffle(np.arange(block * _ORDER_BLOCK, min((block + 1) * _ORDER_BLOCK, len(self.examples))))

@@ -45,13 +45,13 @@ def prediction_counts(lengths: NDArray[np.int64], sequence_length: int, share: f
 def choose_places(draws: Draws, candidates: NDArray[np.bool_], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """[N, W] bool: `counts` [N] of the `candidates` [N, W] of each row, every choice as likely as another."""
     width = candidates.shape[1]
-    keys = np.where(candidates, _keys_of_places(draws.bits(_ORDER_OF_PLACES), width), _NEVER)
+    keys = np.where(candidates, keys_of_places(draws.bits(_ORDER_OF_PLACES), width), _NEVER)
     largest_chosen = np.sort(keys, axis=1)[np.arange(len(keys)), counts - 1]
     chosen: NDArray[np.bool_] = (keys <= largest_chosen[:, None]) & candidates
     return chosen
 
 
-def _keys_of_places(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
+def keys_of_places(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
     """[N, W] random numbers, no two of a row alike: their low bits are the place itself.
 
     A 32-bit finaliser (constants found by Wellons' search, nullprogram.com/blog/2018/07/31) of a counter, for speed.
@@ -79,6 +79,7 @@ def hide(
     mask_id: int,
     vocabulary_size: int,
     all_masked: bool = False,
+    fates: NDArray[np.int64] | None = None,
 ) -> Hidden:
     """Hide the `chosen` [N, W] places of `token_ids` [N, W], in place.
 
@@ -87,6 +88,7 @@ def hide(
 
     Args:
         all_masked: every hidden word becomes [MASK]; for measuring, where a word left in place would be given away.
+        fates: [N, W] the place whose draw decides, for places that share one; each its own when None.
     """
     flat = token_ids.reshape(-1)
     places = np.flatnonzero(chosen)
@@ -96,7 +98,7 @@ def hide(
         return Hidden(places, labels)
     rows, columns = np.divmod(places, token_ids.shape[1])
     own = draws[rows]
-    fate = own.uniform(_FATES + 2 * columns)
+    fate = own.uniform(_FATES + 2 * (columns if fates is None else fates.reshape(-1)[places]))
     words = own.below(_FATES + 2 * columns + 1, vocabulary_size)
     shown = np.where(fate < KEPT_AS_MASK + REPLACED_BY_RANDOM, words, labels)
     flat[places] = np.where(fate < KEPT_AS_MASK, mask_id, shown)

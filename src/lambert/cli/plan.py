@@ -44,6 +44,12 @@ class RecipeOptions(Verb):
     """Share of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
     dropout: float = 0.1
     """Probability of dropping a hidden unit or an attention weight."""
+    pairs: str = "nsp"
+    """nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment, windows of documents."""
+    masking: str = "pieces"
+    """What is hidden as one: word pieces (BERT), whole words, or spans of words (SpanBERT)."""
+    mask_share: float = 0.15
+    """Share of the tokens that are hidden."""
     seed: int = 0
     """Start of every random draw."""
     micro_batch_size: int | None = None
@@ -63,6 +69,7 @@ class RecipeOptions(Verb):
 
     def settings(self, corpus: Corpus | None) -> RunSettings:
         """Everything resolved."""
+        from lambert.batches.kinds import ExampleKind
         from lambert.planning.hardware import inspect_hardware
         from lambert.training.precision import resolve_precision
         from lambert.training.setup import Request, resolve_settings
@@ -79,6 +86,7 @@ class RecipeOptions(Verb):
             learning_rate=self.learning_rate,
             warmup_share=self.warmup_share,
             dropout=self.dropout,
+            examples=ExampleKind(self.pairs, self.masking, self.mask_share),
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
             init_from=self.weights_folder,
@@ -116,7 +124,8 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
     from lambert.training.setup import examples_per_pass, parameter_count
 
     lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
-    per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=settings.seed)
+    seed, kind = settings.seed, settings.examples
+    per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=seed, kind=kind)
     parameters = parameter_count(settings.model)
     model = settings.model
     memory = max(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lambert.batches.loader import SampleStream
-from lambert.batches.pairs import PairSource
+from lambert.batches.kinds import ExampleKind
+from lambert.batches.loader import SampleStream, example_source
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import SpecialTokens
 from lambert.model.heads import BertForPreTraining
 from lambert.training.precision import Precision
 from lambert.training.tasks import Evaluation, Unigram, evaluate
@@ -25,9 +24,10 @@ class HeldOut:
         samples: most sequences that are measured; 0 measures none.
     """
 
-    def __init__(self, corpus: Corpus, special: SpecialTokens, *, samples: int) -> None:
+    def __init__(self, corpus: Corpus, kind: ExampleKind, *, samples: int) -> None:
         self._corpus = corpus
-        self._special = special
+        # What is asked about the next sentence is the run's own question; what is hidden is the same for every run.
+        self._kind = ExampleKind(pairing=kind.pairing)
         self._samples = samples
         self._unigram: Unigram | None = None
         self._streams: dict[int, SampleStream] = {}
@@ -39,7 +39,7 @@ class HeldOut:
         if self._unigram is None:
             self._unigram = Unigram(self._corpus.split("train").token_counts())
         stream = self._stream(sequence_length)
-        count = min(len(stream.pairs), self._samples)
+        count = min(len(stream.examples), self._samples)
         size = max(1, _BATCH_TOKENS // sequence_length)
         batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
         return evaluate(model, batches, self._unigram, precision=precision)
@@ -47,13 +47,13 @@ class HeldOut:
     def _stream(self, sequence_length: int) -> SampleStream:
         if sequence_length not in self._streams:
             self._streams[sequence_length] = SampleStream(
-                PairSource(
-                    self._corpus.split("held_out"),
-                    self._special,
-                    vocabulary_size=self._corpus.vocabulary_size,
+                example_source(
+                    self._corpus,
+                    "held_out",
                     sequence_length=sequence_length,
                     seed=_SEED,
                     phase=_PHASE,
+                    kind=self._kind,
                     all_masked=True,
                 )
             )

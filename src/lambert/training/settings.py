@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.training.precision import Precision
@@ -38,6 +39,8 @@ class RunSettings:
     """SHA-256 of the corpus contents."""
     seed: int = 0
     """Start of every random draw."""
+    examples: ExampleKind = BERT_EXAMPLES
+    """Pairs or windows, and how words are hidden."""
     precision: Precision = Precision.FLOAT32
     """Number format of the forward and backward pass."""
     initial_weights: str = ""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lambert.batches.pairs import PairSource
+from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
+from lambert.batches.loader import example_source
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary, special_tokens
 from lambert.errors import UserError
@@ -47,6 +48,7 @@ class Request:
     learning_rate: float | None = None
     warmup_share: float | None = None
     dropout: float = 0.1
+    examples: ExampleKind = BERT_EXAMPLES
     seed: int = 0
     micro_batch_size: int | None = None
     """At the first phase's length; longer sequences get proportionally fewer."""
@@ -102,24 +104,26 @@ def resolve_settings(
         micro_batch_sizes=(sizes[0], sizes[1]),
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
+        examples=request.examples,
         precision=precision,
         initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
     )
 
 
 @functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
-def examples_per_pass(corpus: Corpus, sequence_lengths: tuple[int, int], *, seed: int) -> tuple[int, int]:
+def examples_per_pass(
+    corpus: Corpus, sequence_lengths: tuple[int, int], *, seed: int, kind: ExampleKind
+) -> tuple[int, int]:
     """How many training examples one pass over the corpus makes at each length."""
-    special = special_tokens(corpus.tokenizer())
     first, second = (
         len(
-            PairSource(
-                corpus.split("train"),
-                special,
-                vocabulary_size=corpus.vocabulary_size,
+            example_source(
+                corpus,
+                "train",
                 sequence_length=length,
                 seed=seed,
                 phase=number,
+                kind=kind,
             )
         )
         for number, length in enumerate(sequence_lengths, start=1)
@@ -171,14 +175,14 @@ def _samples(request: Request, corpus: Corpus | None) -> int:
         raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
     if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
-    first, second = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed)
+    first, second = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed, kind=request.examples)
     passes_per_sample = FIRST_PHASE_SHARE / first + (1 - FIRST_PHASE_SHARE) / second
     return round(request.epochs / passes_per_sample)
 
 
 def _refuse_small_corpus(phases: tuple[Phase, Phase], corpus: Corpus, request: Request) -> None:
     """A batch that shows an example twice is no larger batch."""
-    counts = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed)
+    counts = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed, kind=request.examples)
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
             raise UserError(

@@ -17,17 +17,14 @@ from lambert.training.step import TaskOutput
 
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
-    """Masked-word and next-sentence cross-entropy of one micro-batch, summed."""
+    """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
     word_scores, pair_scores = model(batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions)
+    answers = {"masked_word": (word_scores, batch.masked_labels)}
+    if len(batch.next_sentence_labels):
+        answers["next_sentence"] = (pair_scores, batch.next_sentence_labels)
     return TaskOutput(
-        loss_sums={
-            "masked_word": _cross_entropy_sum(word_scores, batch.masked_labels),
-            "next_sentence": _cross_entropy_sum(pair_scores, batch.next_sentence_labels),
-        },
-        correct={
-            "masked_word": (word_scores.argmax(-1) == batch.masked_labels).sum(),
-            "next_sentence": (pair_scores.argmax(-1) == batch.next_sentence_labels).sum(),
-        },
+        loss_sums={kind: _cross_entropy_sum(scores, labels) for kind, (scores, labels) in answers.items()},
+        correct={kind: (scores.argmax(-1) == labels).sum() for kind, (scores, labels) in answers.items()},
     )
 
 
@@ -42,9 +39,10 @@ class Evaluation:
     masked_word_loss: float
     """Mean cross-entropy of the masked words, nats."""
     masked_word_accuracy: float
-    next_sentence_loss: float
-    next_sentence_accuracy: float
-    next_sentence_commonest: float
+    next_sentence_loss: float | None
+    """None, as the two that follow, where examples have no second segment."""
+    next_sentence_accuracy: float | None
+    next_sentence_commonest: float | None
     """Share of the commoner answer among the pairs; short sequences often hold one sentence, with a random partner."""
     unigram_loss: float
     """Cross-entropy of the same words under the training text's word frequencies, nats."""
@@ -80,29 +78,29 @@ def evaluate(
     device = next(model.parameters()).device
     model.eval()
     loss, correct = {"masked_word": 0.0, "next_sentence": 0.0}, {"masked_word": 0, "next_sentence": 0}
-    words = pairs = random_pairs = unigram_correct = 0
+    words = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
         with precision.autocast(device):
             output = pretraining_task(model, batch.to(device))
-        for kind in loss:
-            loss[kind] += float(output.loss_sums[kind])
+        for kind, value in output.loss_sums.items():
+            loss[kind] += float(value)
             correct[kind] += int(output.correct[kind])
         labels = batch.masked_labels.numpy()
         unigram_loss += unigram.loss_sum(labels)
         unigram_correct += unigram.correct(labels)
         words += len(labels)
         pairs += len(batch.next_sentence_labels)
-        random_pairs += int(batch.next_sentence_labels.sum())
+        wrong_pairs += int(batch.next_sentence_labels.sum())
     model.train()
     if not words:
         raise ValueError("evaluation got no batches")
     return Evaluation(
         masked_word_loss=loss["masked_word"] / words,
         masked_word_accuracy=correct["masked_word"] / words,
-        next_sentence_loss=loss["next_sentence"] / pairs,
-        next_sentence_accuracy=correct["next_sentence"] / pairs,
-        next_sentence_commonest=max(random_pairs, pairs - random_pairs) / pairs,
+        next_sentence_loss=loss["next_sentence"] / pairs if pairs else None,
+        next_sentence_accuracy=correct["next_sentence"] / pairs if pairs else None,
+        next_sentence_commonest=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
         unigram_loss=unigram_loss / words,
         unigram_accuracy=unigram_correct / words,
         masked_words=words,

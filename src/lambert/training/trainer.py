@@ -11,10 +11,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from lambert.batches.loader import PretrainingBatch, SampleStream
-from lambert.batches.pairs import PairSource
+from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer, special_tokens
+from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
@@ -112,8 +111,7 @@ class Trainer:
         self.fresh = fresh
         self.state = TrainingState(model, settings, self.processes.device)
         self.evaluation: Evaluation | None = None
-        self._special = special_tokens(corpus.tokenizer())
-        self._held_out = HeldOut(corpus, self._special, samples=self.housekeeping.evaluation_samples)
+        self._held_out = HeldOut(corpus, self.settings.examples, samples=self.housekeeping.evaluation_samples)
         self._stop_requested = self._stops = False
         self._lock: FileLock | None = None
         self._seconds_per_token = math.nan
@@ -193,13 +191,13 @@ class Trainer:
 
     def _training_stream(self, part: Part) -> SampleStream:
         return SampleStream(
-            PairSource(
-                self.corpus.split("train"),
-                self._special,
-                vocabulary_size=self.corpus.vocabulary_size,
+            example_source(
+                self.corpus,
+                "train",
                 sequence_length=part.phase.sequence_length,
                 seed=self.settings.seed,
                 phase=part.number,
+                kind=self.settings.examples,
             )
         )
 
@@ -312,9 +310,9 @@ class Trainer:
             "phase": part.number,
             "loss": result.loss,
             "masked_word_loss": result.losses["masked_word"],
-            "next_sentence_loss": result.losses["next_sentence"],
+            "next_sentence_loss": result.losses.get("next_sentence"),
             "masked_word_accuracy": result.accuracies["masked_word"],
-            "next_sentence_accuracy": result.accuracies["next_sentence"],
+            "next_sentence_accuracy": result.accuracies.get("next_sentence"),
             "learning_rate": part.learning_rate(self.state.step),
             "gradient_norm": result.gradient_norm,
             "seconds": seconds,
