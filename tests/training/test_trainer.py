@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 import transformers
 
+from lambert.batches.kinds import ExampleKind
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
@@ -24,7 +26,7 @@ from lambert.training.checkpoint import latest_step, load_checkpoint
 from lambert.training.export import export_run
 from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
-from lambert.training.settings import RunSettings
+from lambert.training.settings import RunSettings, refuse_other_settings
 from lambert.training.setup import Request, resolve_settings, starting_model
 from lambert.training.trainer import Housekeeping, Trainer
 
@@ -184,6 +186,7 @@ def test_every_optimizer_and_precision_goes_on_bit_for_bit(
 
 _PROGRAM = """
 import sys, torch
+from dataclasses import replace
 from dataclasses import replace
 from pathlib import Path
 from lambert.corpus.store import Corpus
@@ -486,3 +489,26 @@ def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None
     assert (first.first_step, first.last_step, second.first_step, second.last_step) == (1, 180, 181, 200)
     assert [second.learning_rate(step) for step in range(181, 191)] == pytest.approx([0.001 * k for k in range(1, 11)])
     assert first.learning_rate(180) < 0.0002 and second.learning_rate(200) < 0.001
+
+
+def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
+    tmp_path: Path, small_corpus: Corpus
+) -> None:
+    request = Request(
+        model="1x32",
+        batch_sizes=(8,),
+        samples=80,
+        sequence_lengths=(16, 32),
+        examples=ExampleKind(pairing="none", masking="words"),
+    )
+    settings = resolve_settings(request, small_corpus)
+    trainer = Trainer(tmp_path / "run", settings, starting_model(settings, None, small_corpus), small_corpus)
+    outcome = trainer.train()
+    assert outcome.finished and outcome.evaluation is not None
+    assert outcome.evaluation.next_sentence_loss is None
+    steps = events(tmp_path / "run", "step")
+    assert all(step["next_sentence_loss"] is None and step["loss"] == step["masked_word_loss"] for step in steps)
+    recorded = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["examples"]
+    assert recorded == {"pairing": "none", "masking": "words", "mask_share": 0.15}
+    with pytest.raises(UserError, match=r"examples\.pairing"):
+        refuse_other_settings(tmp_path / "run", replace(settings, examples=ExampleKind()))
