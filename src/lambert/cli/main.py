@@ -16,6 +16,7 @@ from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
 from lambert.cli.fill import Fill
+from lambert.cli.inspect import Inspect
 from lambert.cli.plan import Plan
 from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
@@ -28,6 +29,7 @@ from lambert.errors import UserError, unknown_name
 VERBS: dict[str, Callable[..., Verb]] = {
     "demo": Demo,
     "prepare": Prepare,
+    "inspect": Inspect,
     "plan": Plan,
     "pretrain": Pretrain,
     "squad": Squad,

@@ -1,15 +1,16 @@
 """Run folders -> one HTML page. Reads files only; knows nothing of training.
 
-The two functions import their module when called, because `lambert.report.read` and
+The functions import their module when called, because `lambert.report.read` and
 `lambert.report.words` are also used while training and must not pay for matplotlib.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_loss_curve", "write_report"]
+__all__ = ["write_corpus_page", "write_loss_curve", "write_report"]
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -17,6 +18,13 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     from lambert.report import page
 
     return page.write_report(runs, out)
+
+
+def write_corpus_page(facts: Mapping[str, Any], out: Path) -> Path:
+    """See `lambert.report.corpus_page.write_corpus_page`."""
+    from lambert.report import corpus_page
+
+    return corpus_page.write_corpus_page(facts, out)
 
 
 def write_loss_curve(run: Path, out: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,12 +15,9 @@ from lambert.report import facts, tables, words
 from lambert.report.charts import Chart, Trace, loss_chart, loss_over_sequences_chart, small_charts
 from lambert.report.plots import NARROW, WIDE, chart_svg, loss_curve_figure
 from lambert.report.read import JOURNAL, RECIPE, Run, read_run
-from lambert.report.style import style_sheet
+from lambert.report.shell import document, writable, write
 from lambert.report.svg import png, standing_svg
 from lambert.report.trust import heat_map, trust_svg
-
-# Nothing but the page itself: a browser then refuses whatever a run's own words might smuggle in.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -32,8 +28,8 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """
     if not runs:
         raise UserError("no run folder was given", remedy="Name at least one folder that a run wrote")
-    out, read = _writable(Path(out)), [read_run(Path(run)) for run in runs]
-    return _write(out, render(read).encode("utf-8", errors="replace"))
+    out, read = writable(Path(out)), [read_run(Path(run)) for run in runs]
+    return write(out, render(read).encode("utf-8", errors="replace"))
 
 
 def write_loss_curve(run: Path, out: Path) -> Path:
@@ -42,15 +38,15 @@ def write_loss_curve(run: Path, out: Path) -> Path:
     Raises:
         UserError: another ending, a folder without a usable journal or loss, an `out` that cannot be written.
     """
-    out, read = _writable(Path(out)), read_run(Path(run))
+    out, read = writable(Path(out)), read_run(Path(run))
     if out.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"{out} is neither an SVG nor a PNG", remedy="Give a name that ends in .svg or .png")
     if not np.isfinite(read.series["masked_word_loss"]).any():
         raise UserError(f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge")
     figure = loss_curve_figure(read)
     if out.suffix.lower() == ".png":
-        return _write(out, png(figure))
-    return _write(out, standing_svg(figure, f"Masked-word loss, {read.name}").encode("utf-8", errors="replace"))
+        return write(out, png(figure))
+    return write(out, standing_svg(figure, f"Masked-word loss, {read.name}").encode("utf-8", errors="replace"))
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -66,13 +62,7 @@ def render(runs: Sequence[Run]) -> str:
             f"{tables.tiles(run)}{_details(run, place)}</details>"
             for place, run in enumerate(runs)
         )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} – lambert report</title><style>{style_sheet()}</style></head>\n"
-        f"<body><main>{body}{_footer(runs)}</main></body></html>\n"
-    )
+    return document(title, body + _footer(runs))
 
 
 def _header(runs: Sequence[Run], title: str) -> str:
@@ -226,28 +216,3 @@ def _moment(seconds: float | None) -> str:
         return f"{datetime.fromtimestamp(seconds or 0, UTC):%Y-%m-%d %H:%M} UTC" if seconds else "at an unknown time"
     except (OverflowError, OSError, ValueError):
         return "at an unknown time"
-
-
-def _writable(out: Path) -> Path:
-    """Refuses a folder before any work is done."""
-    if out.is_dir():
-        raise UserError(f"{out} is a folder", remedy="Give the name of a file, for example report.html")
-    for above in out.parents:
-        if above.exists():
-            if not above.is_dir() or not os.access(above, os.W_OK):
-                raise UserError(f"{out} cannot be written, because of {above}", remedy="Give another file to write")
-            break
-    return out
-
-
-def _write(out: Path, content: bytes) -> Path:
-    """Writes aside, then renames: a reader never sees half a page."""
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        os.replace(aside, out)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(f"{out} cannot be written ({error.strerror})", remedy="Give another file to write") from None
-    return out

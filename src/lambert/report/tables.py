@@ -107,7 +107,7 @@ def evaluations(run: Run) -> str:
         )
     )
     known = np.isfinite(final.unigram_loss) or np.isfinite(final.unigram_accuracy)
-    return (f'<p class="note">{escape(beside)}</p>' if known else "") + _grid(head, rows)
+    return (f'<p class="note">{escape(beside)}</p>' if known else "") + grid(head, rows)
 
 
 def phases(run: Run) -> str:
@@ -128,7 +128,7 @@ def phases(run: Run) -> str:
         ]
         for p in run.phases
     ]  # fmt: skip
-    return _grid(head, rows)
+    return grid(head, rows)
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -159,7 +159,7 @@ def comparison(runs: Sequence[Run]) -> str:
         best.add((int(np.nanargmin(losses)), 1))
     if np.isfinite(accuracies).any():
         best.add((int(np.nanargmax(accuracies)), 2))
-    return _grid(head, rows, texts={0, 8, 9}, best=best, swatches=True)
+    return grid(head, rows, texts={0, 8, 9}, best=best, swatches=True)
 
 
 def differences(runs: Sequence[Run]) -> str:
@@ -171,7 +171,7 @@ def differences(runs: Sequence[Run]) -> str:
         values = [table.get(name, words.MISSING) for table in settings]
         if len(set(values)) > 1:
             rows.append([name, *values])
-    return _grid(["Setting", *(run.name for run in runs)], rows, texts=set(range(len(runs) + 1))) if rows else ""
+    return grid(["Setting", *(run.name for run in runs)], rows, texts=set(range(len(runs) + 1))) if rows else ""
 
 
 def settings_tables(recipe: Mapping[str, object]) -> str:
@@ -195,7 +195,7 @@ def settings(rows: Rows, caption: str = "") -> str:
     return f'<div class="scroll"><table class="settings">{heading}<tbody>{body}</tbody></table></div>' if body else ""
 
 
-def _grid(
+def grid(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,

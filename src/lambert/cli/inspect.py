@@ -1,0 +1,129 @@
+"""`lambert inspect CORPUS`"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Verb):
+    """Show what is in a corpus: lengths, unknown words, duplicates, overlap, and examples to read."""
+
+    corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
+    """Corpus made by `lambert prepare`."""
+    out: Path | None = None
+    """Also write a page with pictures there, such as corpus.html."""
+    lengths: tuple[int, ...] = (128, 512)
+    """Tokens in a sequence, for the figures about examples."""
+    pairs: str = "nsp"
+    """nsp, sop or none, as for pretrain."""
+    masking: str = "pieces"
+    """pieces, words or spans, as for pretrain."""
+    mask_share: float = 0.15
+    """Share of the tokens that are hidden."""
+    verify: bool = False
+    """First compare every file with the SHA-256 in its manifest."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: `corpus`, `text`, `examples` and `to_read`."""
+        from lambert.batches.inspection import example_facts, examples_to_read
+        from lambert.batches.kinds import ExampleKind
+        from lambert.corpus.inspection import text_facts
+        from lambert.corpus.store import Corpus
+
+        kind = ExampleKind(self.pairs, self.masking, self.mask_share)
+        short = [length for length in self.lengths if length < 8]
+        if short or not self.lengths:
+            raise UserError(f"sequences of {short} tokens", remedy="Give lengths from 8, such as --lengths 128 512")
+        corpus = Corpus.open(self.corpus)
+        if self.verify:
+            corpus.verify()
+            say("Every file has the SHA-256 of its manifest.")
+        facts = {
+            "corpus": {"path": str(self.corpus), "fingerprint": corpus.fingerprint, "kind": asdict(kind)},
+            "text": text_facts(corpus),
+            "examples": example_facts(corpus, kind, self.lengths),
+            "to_read": examples_to_read(corpus, kind, self.lengths[0]),
+        }
+        for line in text_lines(facts):
+            say(line)
+        if self.out is not None:
+            from lambert.report import write_corpus_page
+
+            say(f"Page: {write_corpus_page(facts, self.out)}")
+        return facts
+
+
+def text_lines(facts: dict[str, Any]) -> list[str]:
+    """The facts as lines for a terminal."""
+    text = facts["text"]
+    lines = []
+    for name, split in text["splits"].items():
+        unknown = 100 * split["unknown_tokens"] / max(1, split["tokens"])
+        lines.append(
+            f"{name.replace('_', '-'):9} {split['documents']:>11,} documents {split['sentences']:>12,} sentences "
+            f"{split['tokens']:>14,} tokens, {unknown:.3f} % unknown, {split['vocabulary_used']:,} entries used"
+        )
+    lines.append("")
+    lines.append(f"{'training text':26}{'mean':>9}" + "".join(f"{'p' + name:>9}" for name in _SHOWN))
+    for name in ("tokens_in_a_sentence", "sentences_in_a_document", "tokens_in_a_document"):
+        lengths = text["splits"]["train"][name]
+        values = "".join(f"{lengths['quantiles'].get(percent, 0):>9,}" for percent in _SHOWN)
+        lines.append(f"{name.replace('_', ' '):26}{lengths['mean']:>9,.1f}{values}")
+    duplicates, overlap = text["duplicates"], text["overlap"]
+    lines += [
+        "",
+        f"duplicates: {duplicates['documents']:,} documents; {_share(duplicates['sentences'], duplicates)} of the "
+        "sentences of 8 tokens or more stand there already",
+        f"overlap: {overlap['held_out_documents_in_training']:,} held-out documents and "
+        f"{_share(overlap['held_out_sentences_in_training'], overlap)} of the held-out sentences stand in the training "
+        "text",
+        "",
+    ]
+    for at in facts["examples"]:
+        lines += _example_lines(at)
+    if text["repeated_sentences"]:
+        lines += ["", "most repeated sentences:"]
+        lines += [f"{entry['count']:>9,}  {entry['sentence'][:100]}" for entry in text["repeated_sentences"]]
+    lines += ["", f"examples to read (length {facts['examples'][0]['sequence_length']}):"]
+    for number, example in enumerate(facts["to_read"], start=1):
+        label = ", B does not follow A" if example["does_not_follow"] else ""
+        lines += [f"{number:>3}. {example['text']}", f"     hidden{label}: {' '.join(example['hidden'])}"]
+    return lines
+
+
+_SHOWN = ("0", "10", "50", "90", "99", "100")
+
+
+def _share(count: int, counts: dict[str, int]) -> str:
+    total = next(value for name, value in counts.items() if name.endswith("_counted"))
+    return f"{100 * count / max(1, total):.2f} %"
+
+
+def _example_lines(at: dict[str, Any]) -> list[str]:
+    rates = ", ".join(
+        f"{label} {100 * at[name]['realised']:.2f} % ({100 * at[name]['target']:g} %)"
+        for name, label in _RATES.items()
+        if name in at
+    )
+    return [
+        f"length {at['sequence_length']}: {at['examples_a_pass']:,} examples a pass of {at['tokens_an_example']:.1f} "
+        f"tokens, rows filled {100 * at['fill']:.1f} %",
+        f"  realised (target) over {at['examples_measured']:,} examples: {rates}",
+    ]
+
+
+_RATES = {
+    "mask_share": "hidden",
+    "shown_as_mask": "shown as [MASK]",
+    "replaced": "by a random word",
+    "kept": "left in place",
+    "does_not_follow": "B does not follow A",
+}

@@ -1,0 +1,136 @@
+"""What is in a corpus: lengths, unknown words, duplicates, and how much held-out text also stands in the training text.
+
+Everything is counted in blocks; what is held at once is one hash for each document and each sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambert.corpus.store import Corpus, Split
+from lambert.corpus.vocabulary import special_tokens
+
+LEAST_TELLING_TOKENS = 8
+"""Shorter sentences ("See also.") stand in many texts and tell nothing about an overlap."""
+
+_QUANTILES = (0, 1, 10, 25, 50, 75, 90, 99, 100)
+_BLOCK_SENTENCES = 1 << 18
+_REPEATED_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long things are."""
+
+    mean: float
+    quantiles: dict[str, int]
+    """Percentile → length."""
+    histogram: list[tuple[int, int]]
+    """(least length of the bin, how many); bins double in width."""
+
+    @classmethod
+    def of(cls, lengths: NDArray[np.int64]) -> Lengths:
+        """Of `lengths` [N], each 1 or more."""
+        if not len(lengths):
+            return cls(0.0, {}, [])
+        values = np.percentile(lengths, _QUANTILES, method="lower")
+        quantiles = {f"{percent}": int(value) for percent, value in zip(_QUANTILES, values, strict=True)}
+        counts = np.bincount(np.floor(np.log2(lengths)).astype(np.int64))
+        return cls(float(lengths.mean()), quantiles, [(1 << place, int(count)) for place, count in enumerate(counts)])
+
+
+def text_facts(corpus: Corpus) -> dict[str, Any]:
+    """Counts, lengths, unknown words, duplicates and overlap, as plain values for JSON. Reads the whole store."""
+    splits = {name: corpus.split(name) for name in ("train", "held_out")}
+    unknown = special_tokens(corpus.tokenizer()).unknown
+    hashes = {name: _sentence_hashes(split) for name, split in splits.items()}
+    facts: dict[str, Any] = {"splits": {name: _split_facts(split, unknown) for name, split in splits.items()}}
+    facts["duplicates"] = _duplicates(splits, hashes)
+    facts["overlap"] = _overlap(splits, hashes)
+    facts["repeated_sentences"] = _repeated(corpus, hashes["train"])
+    return facts
+
+
+def _split_facts(split: Split, unknown: int) -> dict[str, Any]:
+    sentences = np.diff(split.sentence_offsets)
+    documents = np.diff(split.document_offsets)
+    tokens = np.diff(split.sentence_offsets[split.document_offsets])
+    counts = split.token_counts() if split.token_count else np.zeros(unknown + 1, np.int64)
+    return {
+        "documents": split.document_count,
+        "sentences": split.sentence_count,
+        "tokens": split.token_count,
+        "unknown_tokens": int(counts[unknown]),
+        "vocabulary_used": int((counts > 0).sum()),
+        "tokens_in_a_sentence": Lengths.of(sentences).__dict__,
+        "sentences_in_a_document": Lengths.of(documents).__dict__,
+        "tokens_in_a_document": Lengths.of(tokens).__dict__,
+    }
+
+
+def _sentence_hashes(split: Split) -> NDArray[np.uint64]:
+    """uint64 [sentences]: the same for sentences of the same tokens."""
+    hashes = np.empty(split.sentence_count, np.uint64)
+    for start, stop in _blocks(split):
+        offsets = split.sentence_offsets[start : stop + 1]
+        tokens = split.tokens(int(offsets[0]), int(offsets[-1])).astype(np.uint64)
+        places = (np.arange(len(tokens)) - np.repeat(offsets[:-1] - offsets[0], np.diff(offsets))).astype(np.uint64)
+        # A sum over the tokens, each mixed with its place (SplitMix64's constants), so that order counts.
+        values = (tokens + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + places * np.uint64(0xD1B54A32D192ED03)
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values ^= values >> np.uint64(31)
+        hashes[start:stop] = np.add.reduceat(values, offsets[:-1] - offsets[0])
+    return hashes
+
+
+def _blocks(split: Split) -> Iterator[tuple[int, int]]:
+    edges = [*range(0, split.sentence_count, _BLOCK_SENTENCES), split.sentence_count]
+    return pairwise(edges)
+
+
+def _duplicates(splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]]) -> dict[str, Any]:
+    documents = splits["train"].document_hashes
+    long = _is_telling(splits["train"])
+    telling = hashes["train"][long]
+    return {
+        "documents": len(documents) - len(np.unique(documents)),
+        "sentences": len(telling) - len(np.unique(telling)),
+        "sentences_counted": len(telling),
+    }
+
+
+def _overlap(splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]]) -> dict[str, Any]:
+    held_out = hashes["held_out"][_is_telling(splits["held_out"])]
+    return {
+        "held_out_documents_in_training": int(
+            np.isin(splits["held_out"].document_hashes, splits["train"].document_hashes).sum()
+        ),
+        "held_out_sentences_in_training": int(np.isin(held_out, hashes["train"]).sum()),
+        "held_out_sentences_counted": len(held_out),
+    }
+
+
+def _is_telling(split: Split) -> NDArray[np.bool_]:
+    lengths: NDArray[np.bool_] = np.diff(split.sentence_offsets) >= LEAST_TELLING_TOKENS
+    return lengths
+
+
+def _repeated(corpus: Corpus, hashes: NDArray[np.uint64]) -> list[dict[str, Any]]:
+    """The training sentences that occur most often, longer ones first among equals."""
+    split = corpus.split("train")
+    values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    lengths = np.diff(split.sentence_offsets)[first]
+    order = np.lexsort((values, -lengths, -counts))[:_REPEATED_SHOWN]
+    tokenizer = corpus.tokenizer()
+    shown = []
+    for place in order[counts[order] > 1]:
+        start, stop = split.sentence_offsets[first[place] : first[place] + 2]
+        text = tokenizer.decode(split.tokens(int(start), int(stop)).tolist(), skip_special_tokens=False)
+        shown.append({"sentence": text, "count": int(counts[place])})
+    return shown

@@ -1,0 +1,151 @@
+"""One self-contained HTML page about a corpus, from the facts that `lambert inspect` counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from lambert.report import words
+from lambert.report.palette import light
+from lambert.report.plots import NARROW, new_axes, y_label_at
+from lambert.report.shell import document, writable, write
+from lambert.report.svg import house_settings, page_svg
+from lambert.report.tables import grid
+
+Facts = Mapping[str, Any]
+
+
+def write_corpus_page(facts: Facts, out: Path) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        facts: what `lambert inspect --json` prints.
+
+    Raises:
+        UserError: `out` cannot be written.
+    """
+    return write(writable(Path(out)), render(facts).encode("utf-8", errors="replace"))
+
+
+def render(facts: Facts) -> str:
+    """The page as a string."""
+    text = facts["text"]
+    title = f"Corpus {Path(facts['corpus']['path']).name}"
+    body = (
+        f'<header><p class="eyebrow">lambert corpus</p><h1>{escape(title)}</h1>{_tiles(facts)}</header>'
+        f"<h2>Lengths</h2>{_pictures(facts)}"
+        f"<h2>Parts</h2>{_splits(text['splits'])}"
+        f"<h2>Examples</h2>{_rates(facts['examples'])}"
+    )
+    if text["repeated_sentences"]:
+        rows = [[words.count(entry["count"]), entry["sentence"]] for entry in text["repeated_sentences"]]
+        body += f"<h2>Most repeated sentences</h2>{grid(['Times', 'Sentence'], rows, texts={1})}"
+    body += f"<h2>Examples to read</h2>{''.join(map(_example, facts['to_read']))}"
+    fingerprint = f"<footer><p>Fingerprint {escape(str(facts['corpus']['fingerprint']))}</p></footer>"
+    return document(title, body + fingerprint)
+
+
+def _tiles(facts: Facts) -> str:
+    train, duplicates = facts["text"]["splits"]["train"], facts["text"]["duplicates"]
+    overlap = facts["text"]["overlap"]
+    repeated = duplicates["sentences"] / max(1, duplicates["sentences_counted"])
+    known = overlap["held_out_sentences_in_training"] / max(1, overlap["held_out_sentences_counted"])
+    unknown = train["unknown_tokens"] / max(1, train["tokens"])
+    entries = (
+        ("Training text", words.large(train["tokens"]), f"tokens in {words.count(train['documents'])} documents"),
+        ("Unknown", f"{100 * unknown:.3f} %", f"of the tokens; {words.count(train['vocabulary_used'])} entries used"),
+        ("Repeated", words.percent(repeated), f"of the sentences; {words.count(duplicates['documents'])} documents"),
+        ("Held-out sentences", words.percent(known), "stand in the training text too"),
+    )
+    cells = (
+        f'<div class="tile"><dt>{escape(name)}</dt><dd><div class="value">{escape(value)}</div>'
+        f'<div class="beside">{escape(beside)}</div></dd></div>'
+        for name, value, beside in entries
+    )
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _pictures(facts: Facts) -> str:
+    train = facts["text"]["splits"]["train"]
+    charts = [
+        _bars("Tokens in a sentence", "sentences", train["tokens_in_a_sentence"]["histogram"], doubling=True),
+        _bars("Tokens in a document", "documents", train["tokens_in_a_document"]["histogram"], doubling=True),
+    ]
+    for at in facts["examples"]:
+        title = f"Tokens in an example of at most {at['sequence_length']}"
+        charts.append(_bars(title, "examples", at["histogram"], doubling=False))
+    return f'<div class="pair">{"".join(charts)}</div>'
+
+
+def _bars(title: str, what: str, histogram: Sequence[Sequence[int]], *, doubling: bool) -> str:
+    """Bins from their least length on; a bin ends where the next one begins."""
+    least, counts = [int(entry[0]) for entry in histogram], [int(entry[1]) for entry in histogram]
+    with house_settings():
+        drawn, axes = new_axes(NARROW)
+        axes.bar(range(len(counts)), counts, width=0.86, color=light("series-1"))
+        axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(least), 1 + len(least) // 9))))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda place, _: words.count(least[int(place)]) if 0 <= int(place) < len(least) else "")
+        )
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
+        axes.set_xlabel("tokens, from", color=light("muted"), fontsize=NARROW.font, labelpad=6)
+        y_label_at(axes, what, NARROW, above=10)
+    caption = "Each bar is twice as wide a range as the one before it." if doubling else "Special tokens counted."
+    picture = page_svg(drawn, title, f"{title}: {what}")
+    return f"<figure><h3>{escape(title)}</h3><figcaption>{caption}</figcaption>{picture}</figure>"
+
+
+def _splits(splits: Mapping[str, Facts]) -> str:
+    head = ["", *(name.replace("_", "-") for name in splits)]
+    rows = [
+        [label, *(words.count(split[key]) for split in splits.values())]
+        for label, key in (
+            ("Documents", "documents"),
+            ("Sentences", "sentences"),
+            ("Tokens", "tokens"),
+            ("Unknown tokens", "unknown_tokens"),
+        )
+    ]
+    rows += [
+        [f"{label}, mean", *(words.number(split[key]["mean"]) for split in splits.values())]
+        for label, key in (
+            ("Tokens in a sentence", "tokens_in_a_sentence"),
+            ("Sentences in a document", "sentences_in_a_document"),
+        )
+    ]
+    return grid(head, rows, texts={0})
+
+
+def _rates(examples: Sequence[Facts]) -> str:
+    head = ["", *(f"length {at['sequence_length']}" for at in examples), "target"]
+    rows = [
+        ["Examples a pass", *(words.count(at["examples_a_pass"]) for at in examples), ""],
+        ["Rows filled", *(words.percent(at["fill"]) for at in examples), ""],
+        ["Masked words an example", *(words.number(at["masked_words_an_example"]) for at in examples), ""],
+    ]
+    for label, key in (
+        ("Tokens hidden", "mask_share"),
+        ("Hidden words shown as [MASK]", "shown_as_mask"),
+        ("Hidden words replaced by a random one", "replaced"),
+        ("Hidden words left in place", "kept"),
+        ("B does not follow A", "does_not_follow"),
+    ):
+        if key in examples[0]:
+            target = words.percent(examples[0][key]["target"])
+            rows.append([label, *(words.percent(at[key]["realised"]) for at in examples), target])
+    note = (
+        "A lone sentence has no next one, so a little more than half of BERT's pairs do not follow; the cap on hidden "
+        "words an example (20 at length 128) lies a little above the share."
+    )
+    return f'{grid(head, rows, texts={0})}<p class="note">{escape(note)}</p>'
+
+
+def _example(example: Facts) -> str:
+    shown = escape(example["text"]).replace("[MASK]", '<span class="mask">[MASK]</span>')
+    beside = "B does not follow A. " if example["does_not_follow"] else ""
+    hidden = escape(" ".join(example["hidden"]))
+    return f'<div class="fill"><p>{shown}</p><p class="note">{beside}Hidden: {hidden}</p></div>'
