@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -20,6 +21,14 @@ class UserError(Exception):
         super().__init__(f"{what}. {remedy}.")
         self.what = what
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes."""
+        return _user_error, (self.what, self.remedy)
+
+
+def _user_error(what: str, remedy: str) -> UserError:
+    return UserError(what, remedy=remedy)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -71,7 +71,7 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
     ("line", "told"),
     [
         ("pretran --corpus x", "unknown verb 'pretran'. Did you mean 'pretrain'?"),
-        ("", "{demo, prepare, plan,"),
+        ("", "{demo, prepare, inspect, plan,"),
         ("pretrain --corpus x", "lambert pretrain needs --batch-size and --out. `lambert pretrain --help`"),
         ("fill", "lambert fill needs MODEL_FOLDER and TEXT."),
         ("squad m --seds 3", "Unrecognized options: --seds, 3. Did you mean --seeds?"),
@@ -166,7 +166,7 @@ def test_a_foreign_vocabulary_is_refused(
     tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("Wholly other words stand here.\n\nAnd some more of them there.\n" * 30)
+    text.write_text("".join(f"Wholly other words stand here {n}.\n\nAnd some more of them there.\n" for n in range(30)))
     same_size = str(small_corpus.vocabulary_size)
     for size, told in (("90", "90"), (same_size, "not the corpus's")):
         corpus = tmp_path / f"corpus-{size}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lambert.corpus import build
+from lambert.corpus import build, parts
 from lambert.corpus.build import build_corpus
 from lambert.corpus.sources import Document
 from lambert.corpus.store import Corpus
@@ -77,7 +77,7 @@ def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) 
 def test_batches_and_shards_change_no_token(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = text_file(tmp_path, 100)
     build_corpus([file], tmp_path / "one", vocabulary=vocabulary)
-    monkeypatch.setattr(build, "BATCH_CHARACTERS", 50)
+    monkeypatch.setattr(parts, "BATCH_CHARACTERS", 50)
     monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 5)
     build_corpus([file], tmp_path / "two", vocabulary=vocabulary)
     assert Corpus.open(tmp_path / "one").fingerprint == Corpus.open(tmp_path / "two").fingerprint
@@ -139,7 +139,7 @@ def test_counts_of_what_was_mended(tmp_path: Path, vocabulary: Path) -> None:
 
 
 def test_progress_reaches_the_end(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "BATCH_CHARACTERS", 2_000)
+    monkeypatch.setattr(parts, "BATCH_CHARACTERS", 2_000)
     file = text_file(tmp_path, 300)
     seen: list[build.BuildProgress] = []
     build_corpus([file], tmp_path / "out", vocabulary_size=100, progress=seen.append)

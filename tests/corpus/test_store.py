@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
+from lambert.corpus.finish import write_manifest
+from lambert.corpus.parts import PartRecord
+from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import SPECIAL, load_vocabulary
-from lambert.corpus.writer import StoreWriter
+from lambert.corpus.summary import SplitCounts
+from lambert.corpus.vocabulary import SPECIAL, load_vocabulary, save_tokenizer
+from lambert.corpus.writer import ShardWriter, token_type
 from lambert.errors import UserError
 
 
@@ -32,22 +37,36 @@ def random_documents(count: int, size: int) -> list[list[list[int]]]:
 def written(folder: Path, size: int = 50, shard_tokens: int = 40) -> tuple[Corpus, dict[str, list[list[list[int]]]]]:
     """A store of several shards whose token ids reach the end of the vocabulary, and what went into it."""
     folder.mkdir()
-    writer = StoreWriter(folder, tokenizer_of(folder.parent, size), shard_tokens=shard_tokens)
+    tokenizer = tokenizer_of(folder.parent, size)
+    writer = ShardWriter(folder, "00000-", token_type(tokenizer), shard_tokens=shard_tokens)
     documents = random_documents(60, size)
     documents[0][0][0] = size - 1
     splits: dict[str, list[list[list[int]]]] = {"train": [], "held_out": []}
     for number, document in enumerate(documents):
         name = "held_out" if number % 9 == 4 else "train"
         splits[name].append(document)
-        writer.add(name, document)
-    writer.finish(language="en", settings={}, sources=[], statistics={})
+        add(writer, name, document)
+    close(folder, writer, tokenizer)
     return Corpus.open(folder), splits
 
 
-@pytest.mark.parametrize(("size", "token_type"), [(50, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
-def test_what_was_written_is_read(tmp_path: Path, size: int, token_type: str) -> None:
+def add(writer: ShardWriter, split: str, document: list[list[int]]) -> None:
+    ids = np.array([number for sentence in document for number in sentence], np.uint32)
+    lengths = np.array([len(sentence) for sentence in document])
+    count, words = np.array([len(document)]), np.array([len(ids)])
+    writer.add(split, ids, lengths, count, words, np.array([zlib.crc32(str(document).encode())], np.uint64))
+
+
+def close(folder: Path, writer: ShardWriter, tokenizer: Tokenizer) -> None:
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    record = PartRecord(writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], [])
+    write_manifest(folder, tokenizer, [record], {"language": "en"}, [], [])
+
+
+@pytest.mark.parametrize(("size", "expected"), [(50, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
+def test_what_was_written_is_read(tmp_path: Path, size: int, expected: str) -> None:
     corpus, splits = written(tmp_path / "store", size)
-    assert corpus.manifest["token_type"] == token_type
+    assert corpus.manifest["token_type"] == expected
     corpus.verify()
     for name, documents in splits.items():
         split = corpus.split(name)
@@ -64,7 +83,7 @@ def test_what_was_written_is_read(tmp_path: Path, size: int, token_type: str) ->
         assert split.sentence_offsets[0] == 0
         assert split.sentence_offsets[-1] == len(tokens)
         assert split.tokens(0, len(tokens)).tolist() == tokens
-        assert split.tokens(0, len(tokens)).dtype == np.dtype(token_type)
+        assert split.tokens(0, len(tokens)).dtype == np.dtype(expected)
         assert split.token_counts().tolist() == np.bincount(tokens, minlength=size).tolist()
 
 
@@ -118,9 +137,10 @@ def test_the_fingerprint_tells_contents_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_an_empty_split(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path, tokenizer_of(tmp_path, 50))
-    writer.add("train", [[1, 2]])
-    writer.finish(language="en", settings={}, sources=[], statistics={})
+    tokenizer = tokenizer_of(tmp_path, 50)
+    writer = ShardWriter(tmp_path, "00000-", token_type(tokenizer))
+    add(writer, "train", [[1, 2]])
+    close(tmp_path, writer, tokenizer)
     split = Corpus.open(tmp_path).split("held_out")
     assert (split.document_count, split.token_count) == (0, 0)
     assert split.document_offsets.tolist() == split.sentence_offsets.tolist() == [0]
@@ -137,11 +157,11 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "store format 2"),
+        ({"format_version": 3}, "store format 3"),
         ({"format_version": None}, "no format_version"),
         ({"vocabulary_size": "50"}, "'vocabulary_size' is missing or not int"),
         ({"vocabulary_size": None}, "'vocabulary_size' is missing or not int"),
-        ({"shards": [{"file": "train-00000.arrow"}]}, "'split' is missing"),
+        ({"shards": [{"file": "train-00000-000.arrow"}]}, "'split' is missing"),
         ({"token_type": "float16"}, "token_type is 'float16'"),
         ({"tokenizer_sha256": "0"}, "not the tokenizer that made this store"),
         ({"vocabulary_size": 49}, "49 .* 50"),
@@ -164,19 +184,19 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     corpus, _ = written(tmp_path / "store")
-    file = corpus.path / "train-00001.arrow"
+    file = corpus.path / "train-00000-001.arrow"
     whole = file.read_bytes()
     place = len(whole) // 2
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     Corpus.open(corpus.path)
-    with pytest.raises(UserError, match=r"train-00001\.arrow.*SHA-256"):
+    with pytest.raises(UserError, match=r"train-00000-001\.arrow.*SHA-256"):
         Corpus.open(corpus.path).verify()
     file.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"train-00001\.arrow"):
+    with pytest.raises(UserError, match=r"train-00000-001\.arrow"):
         Corpus.open(corpus.path)
     file.unlink()
-    with pytest.raises(UserError, match=r"train-00001\.arrow cannot be used: it is missing"):
+    with pytest.raises(UserError, match=r"train-00000-001\.arrow cannot be used: it is missing"):
         Corpus.open(corpus.path)
     file.write_bytes(b"x" * len(whole))
-    with pytest.raises(UserError, match=r"train-00001\.arrow"):
+    with pytest.raises(UserError, match=r"train-00000-001\.arrow"):
         Corpus.open(corpus.path).split("train").tokens(0, 80)

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,6 +104,11 @@ def test_saved_files_are_read_back_the_same(tmp_path: Path) -> None:
         assert [again.encode(line).ids for line in LINES] == [ours.encode(line).ids for line in LINES]
 
 
+def encoded(encoder: SentenceEncoder, lines: list[str]) -> list[list[int]]:
+    ids, lengths = encoder.encode(lines)
+    return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if lines else []
+
+
 def test_words_are_encoded_as_whole_sentences_are(tmp_path: Path) -> None:
     tokenizer = load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False)
     lines = [" ".join(line.split()) for line in LINES]
@@ -111,8 +118,8 @@ def test_words_are_encoded_as_whole_sentences_are(tmp_path: Path) -> None:
         expected.append(tokenizer.encode(line, add_special_tokens=False).ids)
     tokenizer.encode_special_tokens = False
     encoder = SentenceEncoder(tokenizer)
-    assert encoder.encode(lines) == expected
-    assert encoder.encode(lines[::-1]) == expected[::-1]  # now remembered
+    assert encoded(encoder, lines) == expected
+    assert encoded(encoder, lines[::-1]) == expected[::-1]  # now remembered
     special = set(vars(special_tokens(tokenizer)).values()) - {special_tokens(tokenizer).unknown}
     assert not special & {number for ids in expected for number in ids}
 
@@ -124,20 +131,86 @@ def uncased(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return tokenizer
 
 
-@given(st.lists(st.text(max_size=30).map(lambda text: " ".join(text.split())), max_size=5))
-@settings(max_examples=100, deadline=None)
+# Where the rule "a word never looks past a space or a sign of ASCII punctuation" could break.
+TROUBLE = [
+    "a\u00a0b",
+    "a\u3000b\u2003c",
+    "a\u2028b\u2029c",
+    "a\u0085b\x1cc\x1dd\x1ee\x1ff",
+    "a\u200bb\u200cc\ufeffd",
+    "a\tb\nc\rd\x0be\x0cf",
+    "[MASK]a[CLS] [SEP]",
+    "a[MASK]",
+    "=\u0338 a.\u0301b c\u0301.",
+    "\u0301\u0301 a",
+    "I\u0307stanbul \u0130",
+    "\u03a3\u03b1\u03a3 \u03a3.",
+    "a  b   c ",
+    " a",
+    "",
+    " ",
+    "  ",
+    "\x00\x01",
+    "a\x00.b",
+    "\u4e2d\u6587a\u4e2d.",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467!",
+    "\u05d0\u05d1.\u200f\u05d2",
+    "x" * 101,
+    "x" * 90 + "." + "y" * 120,
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "a\u00adb-c",
+    "\uff0c\u3002\uff01a",
+    "\u212a\u017f",
+    "\u1e9e\u00df",
+]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["uncased", "cased"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    entries = CASED_ENTRIES if request.param else ENTRIES
+    tokenizer = load_vocabulary(vocabulary_file(tmp_path_factory.mktemp("whole"), entries), cased=request.param)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def by_sentences(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
+    return [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
+
+
+def test_words_are_encoded_as_in_their_sentence_wherever_that_could_break(whole: Tokenizer) -> None:
+    lines = [*TROUBLE, *("".join(pair) for pair in pairwise(TROUBLE))]
+    assert encoded(SentenceEncoder(whole), lines) == by_sentences(whole, lines)
+    for line in lines:
+        assert encoded(SentenceEncoder(whole), [line]) == by_sentences(whole, [line]), repr(line)
+
+
+@given(st.lists(st.text(max_size=30), max_size=5))
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_encoded_by_words_as_by_sentences(uncased: Tokenizer, lines: list[str]) -> None:
-    whole = [uncased.encode(line, add_special_tokens=False).ids for line in lines]
-    assert SentenceEncoder(uncased).encode(lines) == whole
+    assert encoded(SentenceEncoder(uncased), lines) == by_sentences(uncased, lines)
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.sampled_from("aA.[]-\u0301\u0338 \u00a0\u200b\u0130\u4e2d\x00\x1c\t\u2028'"), max_size=20),
+        max_size=4,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_any_mixture_of_awkward_signs(uncased: Tokenizer, lines: list[str]) -> None:
+    assert encoded(SentenceEncoder(uncased), lines) == by_sentences(uncased, lines)
 
 
 def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 10)
-    encoder = SentenceEncoder(load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False))
+    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_BYTES", 200)
+    tokenizer = load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False)
+    tokenizer.encode_special_tokens = True
+    encoder = SentenceEncoder(tokenizer)
     for start in range(50):
-        encoder.encode([" ".join(str(number) for number in range(start, start + 4)) + " " + "z" * 40])
-        assert len(encoder._known) <= 14
-        assert all(len(word) <= 32 for word in encoder._known)
+        line = " ".join(str(number) for number in range(start, start + 4)) + " " + "z" * 40
+        assert encoded(encoder, [line]) == by_sentences(tokenizer, [line])
+        assert len(encoder._words) <= 10
 
 
 TRAINING_TEXT = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,13 @@ class Prepare(Verb):
     """Share of the documents kept for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
     """Two-letter code of the language, for the rules of where sentences end."""
+    deduplicate: bool = False
+    """Leave out documents whose text has come before; they are counted in any case."""
+    workers: int | None = None
+    """Processes that work at once, each on some 30 MB of files; as many as there are cores otherwise. The bytes of the
+    corpus do not depend on it."""
+    restart: bool = False
+    """Throw away what an earlier, interrupted call left, instead of going on from there."""
 
     def run(self) -> dict[str, Any]:
         """Build the store. Results: documents, sentences, words and tokens by split, speed, and what was mended."""
@@ -49,11 +57,19 @@ class Prepare(Verb):
                 cased=self.cased,
                 held_out_share=self.held_out,
                 language=self.language,
+                deduplicate=self.deduplicate,
+                workers=_cores() if self.workers is None else self.workers,
+                restart=self.restart,
                 progress=progress,
             )
         say_summary(summary)
         say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
         return summary.as_dict()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _vocabulary_of_run(path: Path | None) -> Path | None:
@@ -79,5 +95,7 @@ def say_summary(summary: BuildSummary) -> None:
         say(f"bytes that were not UTF-8 and were replaced: {sum(summary.replaced_bytes.values()):,}, in {worst}")
     if summary.cut_lines or summary.cut_documents:
         say(f"cut to bounded size: {summary.cut_lines:,} lines, {summary.cut_documents:,} documents")
+    if summary.duplicate_documents:
+        say(f"documents whose text came before: {summary.duplicate_documents:,}")
     if not summary.splits["held_out"].documents:
         say("nothing is held out (one document, or --held-out 0): this corpus cannot measure a model")

@@ -10,7 +10,6 @@ from lambert.corpus.build import build_corpus
 from lambert.corpus.sources import Document, TextReader, find_files
 from lambert.corpus.store import Corpus, Split
 from lambert.corpus.summary import BuildProgress, BuildSummary, SplitCounts
-from lambert.corpus.writer import StoreWriter
 
 __all__ = [
     "BuildProgress",
@@ -19,7 +18,6 @@ __all__ = [
     "Document",
     "Split",
     "SplitCounts",
-    "StoreWriter",
     "TextReader",
     "build_corpus",
     "find_files",

@@ -1,25 +1,38 @@
-"""Sentences into token ids, each distinct word only once."""
+"""Sentences into token ids as arrays, each distinct word only once."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-_REMEMBERED_WORDS = 1 << 18
-_REMEMBERED_CHARACTERS = 32
+_REMEMBERED_WORDS = 1 << 20
+_REMEMBERED_BYTES = 1 << 26
+_WORDS_AT_ONCE = 200
+
+# ASCII's punctuation, each sign a word of its own to BERT's pre-tokenizer.
+_PUNCTUATION = r"([!-/:-@\[-`{-~])"
+
+Ids = npt.NDArray[np.uint32]
+Lengths = npt.NDArray[np.int64]
 
 
 class SentenceEncoder:
     """The ids of sentences, exactly as the tokenizer gives them, without special tokens.
 
-    BERT's normaliser and pre-tokenizer never look across white space, so the ids of a sentence are those of
-    its words in a row, and text repeats its words: remembering them is several times faster than encoding
-    every sentence. Tokenizers with other rules encode whole sentences. Special tokens written out in a
-    sentence (`[MASK]`) become the word pieces of their characters, never special ids.
+    BERT's normaliser and pre-tokenizer never look across a space, nor across a sign of ASCII punctuation, so the ids
+    of a sentence are those of its words in a row, and text repeats its words: each is encoded once. Whatever else a
+    word may hold (other white space, control characters, marks) is left to the tokenizer. Tokenizers with other rules
+    encode whole sentences. Special tokens written out in a sentence (`[MASK]`) become the word pieces of their
+    characters, never special ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -28,30 +41,68 @@ class SentenceEncoder:
         self._by_word = isinstance(tokenizer.normalizer, BertNormalizer) and isinstance(
             tokenizer.pre_tokenizer, BertPreTokenizer
         )
-        self._known: dict[str, list[int]] = {}
+        self._lowers = self._by_word and json.loads(tokenizer.to_str())["normalizer"]["lowercase"]
+        self._forget_all()
 
-    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Ids of each sentence; a sentence of nothing but control characters has none."""
+    def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
+        """All ids in a row, and how many each sentence has; one of nothing but control characters has none."""
         if not self._by_word:
-            return self._encode(sentences)
-        words = [sentence.split() for sentence in sentences]
-        known = self._known
-        # dict.fromkeys keeps the order of the text, so that nothing depends on the order of a set.
-        new = [word for word in dict.fromkeys(chain.from_iterable(words)) if word not in known]
-        known.update(zip(new, self._encode(new), strict=True))
-        encoded = [list(chain.from_iterable(map(known.__getitem__, line))) for line in words]
-        self._forget(new)
-        return encoded
+            return self._encode_whole(sentences)
+        words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
+        distinct = words.values.dictionary_encode()
+        numbers = self._numbers_of(distinct.dictionary)[distinct.indices.to_numpy()]
+        lengths, starts = self._lengths[numbers], self._starts[numbers]
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        # Place of each id in the remembered ones: the start of its word, then one further for each of its pieces.
+        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+        ids_before = np.concatenate([[0], ends])[words.offsets.to_numpy()]
+        ids = self._ids[places]
+        if len(self._words) > _REMEMBERED_WORDS or self._words.nbytes > _REMEMBERED_BYTES:
+            self._forget_all()
+        return ids, np.diff(ids_before)
 
-    def _forget(self, new: list[str]) -> None:
-        """Keeps what is remembered small: no long words, which hardly repeat, and not too many."""
-        if len(self._known) > _REMEMBERED_WORDS:
-            self._known.clear()
-            return
-        for word in new:
-            if len(word) > _REMEMBERED_CHARACTERS:
-                del self._known[word]
+    def _separated(self, sentences: pa.Array) -> pa.Array:
+        """Spaces around ASCII punctuation, and small ASCII letters where case does not count: fewer distinct words."""
+        if self._lowers:
+            sentences = pc.ascii_lower(sentences)
+        return pc.replace_substring_regex(sentences, _PUNCTUATION, r" \1 ")
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+    def _forget_all(self) -> None:
+        self._words = pa.array([], pa.large_string())
+        self._ids: Ids = np.zeros(0, np.uint32)
+        self._starts: Lengths = np.zeros(0, np.int64)
+        self._lengths: Lengths = np.zeros(0, np.int64)
+
+    def _numbers_of(self, words: pa.Array) -> Lengths:
+        """Which of the remembered words each of `words` is; new ones are encoded and remembered."""
+        numbers = pc.index_in(words, value_set=self._words)
+        new = words.filter(pc.is_null(numbers))
+        if len(new):
+            ids, lengths = self._encode_words(new.to_pylist())
+            ends = len(self._ids) + np.cumsum(lengths)
+            self._words = pa.concat_arrays([self._words, new])
+            self._starts = np.concatenate([self._starts, ends - lengths])
+            self._lengths = np.concatenate([self._lengths, lengths])
+            self._ids = np.concatenate([self._ids, ids])
+            numbers = pc.index_in(words, value_set=self._words)
+        found: Lengths = numbers.to_numpy().astype(np.int64)
+        return found
+
+    def _encode_words(self, words: list[str]) -> tuple[Ids, Lengths]:
+        """Ids of words that hold no space: many in one text, parted again by where their pieces stand in it."""
+        ids, lengths = [], []
+        for start in range(0, len(words), _WORDS_AT_ONCE):
+            some = words[start : start + _WORDS_AT_ONCE]
+            encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
+            ids.append(np.asarray(encoding.ids, np.uint32))
+            places = np.fromiter((place for place, _ in encoding.offsets), np.int64, len(encoding.ids))
+            bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
+            lengths.append(np.diff(np.searchsorted(places, bounds)))
+        return np.concatenate(ids), np.concatenate(lengths)
+
+    def _encode_whole(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
+        encodings = self._tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
+        lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(lengths.sum()))
+        return ids, lengths

@@ -35,7 +35,7 @@ def written_aside(out: Path) -> Iterator[Path]:
     try:
         yield aside
         # mkdtemp makes folders for the owner alone; a store has the permissions of any new folder.
-        aside.chmod(0o777 & ~_mask())
+        aside.chmod(permissions_of_a_new_folder())
         aside.rename(out)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
@@ -47,7 +47,8 @@ def written_aside(out: Path) -> Iterator[Path]:
         raise
 
 
-def _mask() -> int:
+def permissions_of_a_new_folder() -> int:
+    """What mkdir gives a folder here, under the process's mask."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o777 & ~mask

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from lambert.corpus.compression import SUFFIXES, open_text_bytes, read_blocks, refuse_other_formats
@@ -48,6 +48,17 @@ class ReadStatistics:
     replaced_bytes: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
     cut_lines: int = 0
     cut_documents: int = 0
+
+    @classmethod
+    def total(cls, statistics: Sequence[ReadStatistics]) -> ReadStatistics:
+        """The sum; what is told by file is put together."""
+        sums = cls()
+        for one in statistics:
+            for entry in fields(cls):
+                value = getattr(one, entry.name)
+                before = getattr(sums, entry.name)
+                setattr(sums, entry.name, {**before, **value} if isinstance(value, dict) else before + value)
+        return sums
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:

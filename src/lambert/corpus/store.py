@@ -2,8 +2,8 @@
 
     manifest.json            what is in the store, with the size and SHA-256 of each shard
     tokenizer/               tokenizer.json, vocab.txt, tokenizer_config.json
-    train-00000.arrow ...    one row a document, column `sentences`: list<list<uint16 or uint32>> of token ids
-    held_out-00000.arrow ...
+    train-00000-000.arrow ...    one row a document: `sentences`, list<list<uint16 or uint32>> of token ids; `words`,
+    held_out-00000-000.arrow ... their number; `hash`, 64 bits of the text's BLAKE2b
 
 Each shard is an Arrow IPC file of one record batch, so its tokens lie in one piece. Ids are of text only: no
 `[CLS]`, no `[SEP]`. One store serves every sequence length.
@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from lambert.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "held_out")
@@ -40,21 +40,31 @@ def sha256_of_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hashes_of_shard(file: Path) -> npt.NDArray[np.uint64]:
+    """uint64 [documents] of one shard."""
+    with pa.memory_map(str(file)) as source:
+        hashes: npt.NDArray[np.uint64] = pa.ipc.open_file(source).get_batch(0).column("hash").to_numpy()
+    return hashes.copy()
+
+
 class _Shard:
     """One memory-mapped Arrow file.
 
-    tokens [tokens], sentence_offsets [sentences+1], document_offsets [documents+1]; offsets are int32.
+    tokens [tokens], sentence_offsets [sentences+1], document_offsets [documents+1], hashes [documents]; offsets are
+    int32.
     """
 
     def __init__(self, file: Path, entry: dict[str, Any], data_type: str) -> None:
         try:
             with pa.memory_map(str(file)) as source:
-                column = pa.ipc.open_file(source).get_batch(0).column("sentences")
+                batch = pa.ipc.open_file(source).get_batch(0)
+            column = batch.column("sentences")
             sentences = column.values
             tokens = sentences.values
             self.document_offsets = column.offsets.to_numpy()
             self.sentence_offsets = sentences.offsets.to_numpy()
             self.tokens: TokenArray = tokens.to_numpy()
+            self.hashes: npt.NDArray[np.uint64] = batch.column("hash").to_numpy()
         except (pa.ArrowException, OSError, KeyError, AttributeError, IndexError) as error:
             raise _damaged(file, str(error)) from error
         counts = {
@@ -93,6 +103,12 @@ class Split:
     def sentence_offsets(self) -> npt.NDArray[np.int64]:
         """int64 [sentences+1]: sentence s is tokens [offsets[s], offsets[s+1])."""
         return _joined([shard.sentence_offsets for shard in self._shards])
+
+    @cached_property
+    def document_hashes(self) -> npt.NDArray[np.uint64]:
+        """uint64 [documents]: the same for documents of the same text."""
+        hashes = [shard.hashes for shard in self._shards]
+        return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
 
     def tokens(self, start: int, stop: int) -> TokenArray:
         """Token ids [stop - start], read-only; a copy only where they lie in two shards."""
@@ -232,6 +248,7 @@ _SHARD_FIELDS: dict[str, type] = {
     "sha256": str,
     "documents": int,
     "sentences": int,
+    "words": int,
     "tokens": int,
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class SplitCounts:
     words: int = 0
     tokens: int = 0
 
+    @classmethod
+    def total(cls, counts: Sequence[SplitCounts]) -> SplitCounts:
+        """The sum."""
+        return cls(*(sum(getattr(one, entry.name) for one in counts) for entry in fields(cls)))
+
 
 @dataclass(frozen=True)
 class BuildSummary:
@@ -41,6 +47,7 @@ class BuildSummary:
     replaced_bytes: dict[str, int] = field(default_factory=dict)
     cut_lines: int = 0
     cut_documents: int = 0
+    duplicate_documents: int = 0
     unknown_share: float = 0.0
     vocabulary_size: int = 0
     vocabulary_learned: bool = False

@@ -1,126 +1,126 @@
-"""Writes a token store shard by shard; memory is bounded by one shard for each split."""
+"""Writes the shards of a token store; memory is bounded by one shard for each split."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from array import array
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from lambert.corpus.store import FORMAT_VERSION, MANIFEST_NAME, SPLITS, TOKENIZER_FOLDER, sha256_of_file
-from lambert.corpus.vocabulary import is_cased, save_tokenizer
+from lambert.corpus.store import SPLITS, sha256_of_file
 
 SHARD_TOKENS = 1 << 24
 _UINT16_IDS = 1 << 16
 
-
-class _Growing:
-    """The shard of a split that is being filled."""
-
-    def __init__(self, type_code: str) -> None:
-        self.tokens = array(type_code)
-        self.sentence_lengths = array("i")
-        self.document_lengths = array("i")
+Lengths = npt.NDArray[np.int64]
 
 
-class StoreWriter:
-    """Collects documents of token ids into shards of a folder, and describes them in a manifest at the end.
+def token_type(tokenizer: Tokenizer) -> str:
+    """The narrowest type that holds the tokenizer's ids."""
+    return "uint16" if tokenizer.get_vocab_size(with_added_tokens=True) <= _UINT16_IDS else "uint32"
 
-    The folder is not a store before `finish` has written its manifest: the caller makes the folder beside its
-    final place and renames it afterwards.
+
+class ShardWriter:
+    """Collects documents of token ids and writes a shard whenever enough of a split have come together.
+
+    Args:
+        folder: where the shards go; a half-written one never has its final name.
+        prefix: what their names begin with after the split, so that several writers can share a folder.
+        data_type: `uint16` or `uint32`.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, *, shard_tokens: int = SHARD_TOKENS) -> None:
+    def __init__(self, folder: Path, prefix: str, data_type: str, *, shard_tokens: int = SHARD_TOKENS) -> None:
         self.folder = folder
+        self.prefix = prefix
+        self.data_type = data_type
         self.shard_tokens = shard_tokens
-        self.vocabulary_size = tokenizer.get_vocab_size(with_added_tokens=True)
-        self.token_type = "uint16" if self.vocabulary_size <= _UINT16_IDS else "uint32"
-        self.cased = is_cased(tokenizer)
-        self._growing = {name: _Growing("H" if self.token_type == "uint16" else "I") for name in SPLITS}
-        self._shards: list[dict[str, Any]] = []
-        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
+        self.entries: list[dict[str, Any]] = []
+        self._waiting: dict[str, list[tuple[npt.NDArray[Any], ...]]] = {name: [] for name in SPLITS}
+        self._tokens = dict.fromkeys(SPLITS, 0)
 
-    def add(self, split: str, sentences: list[list[int]]) -> None:
-        """Adds one document: the ids of its sentences, none of them empty."""
-        growing = self._growing[split]
-        for ids in sentences:
-            growing.tokens.extend(ids)
-            growing.sentence_lengths.append(len(ids))
-        growing.document_lengths.append(len(sentences))
-        if len(growing.tokens) >= self.shard_tokens:
-            self._write_shard(split)
-
-    def _write_shard(self, split: str) -> None:
-        growing = self._growing[split]
-        tokens = pa.array(np.frombuffer(growing.tokens, self.token_type))
-        sentences = pa.ListArray.from_arrays(_arrow_offsets(growing.sentence_lengths), tokens)
-        documents = pa.ListArray.from_arrays(_arrow_offsets(growing.document_lengths), sentences)
-        batch = pa.record_batch([documents], names=["sentences"])
-        number = sum(entry["split"] == split for entry in self._shards)
-        file = self.folder / f"{split}-{number:05}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        _sync(file)
-        self._shards.append(
-            {
-                "file": file.name,
-                "split": split,
-                "bytes": file.stat().st_size,
-                "sha256": sha256_of_file(file),
-                "documents": len(documents),
-                "sentences": len(sentences),
-                "tokens": len(tokens),
-            }
-        )
-        self._growing[split] = _Growing(growing.tokens.typecode)
-
-    def finish(
+    def add(
         self,
-        *,
-        language: str,
-        settings: dict[str, Any],
-        sources: list[dict[str, Any]],
-        statistics: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Writes what is left and, last, the manifest, which it returns."""
+        split: str,
+        ids: npt.NDArray[np.uint32],
+        sentence_lengths: Lengths,
+        sentences_in_documents: Lengths,
+        words_in_documents: Lengths,
+        hashes: npt.NDArray[np.uint64],
+    ) -> None:
+        """Adds D documents.
+
+        Args:
+            ids: [tokens] of all of them.
+            sentence_lengths: [sentences] tokens of each, none 0.
+            sentences_in_documents: [D], none 0.
+            words_in_documents: [D].
+            hashes: [D] of their texts.
+        """
+        if not len(hashes):
+            return
+        arrays = (sentence_lengths, sentences_in_documents, words_in_documents, hashes)
+        self._waiting[split].append((ids.astype(self.data_type), *arrays))
+        self._tokens[split] += len(ids)
+        if self._tokens[split] >= self.shard_tokens:
+            self._write(split)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Writes what is left; what the manifest says of each shard, in order."""
         for split in SPLITS:
-            if self._growing[split].document_lengths:
-                self._write_shard(split)
-        shards = sorted(self._shards, key=lambda entry: (SPLITS.index(entry["split"]), entry["file"]))
-        contents: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "vocabulary_size": self.vocabulary_size,
-            "cased": self.cased,
-            "language": language,
-            "token_type": self.token_type,
-            "tokenizer_sha256": sha256_of_file(self.folder / TOKENIZER_FOLDER / "tokenizer.json"),
-            "shards": shards,
-        }
-        # Names and places of the sources do not belong to it: the same text elsewhere is the same corpus.
-        fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-        manifest = {
-            **contents,
-            "fingerprint": fingerprint,
-            "settings": settings,
-            "sources": sources,
-            "statistics": statistics,
-        }
-        file = self.folder / MANIFEST_NAME
-        file.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _sync(file)
-        return manifest
+            if self._waiting[split]:
+                self._write(split)
+        return self.entries
+
+    def _write(self, split: str) -> None:
+        waiting = zip(*self._waiting[split], strict=True)
+        ids, lengths, documents, words, hashes = (np.concatenate(parts) for parts in waiting)
+        sentences = pa.ListArray.from_arrays(_arrow_offsets(lengths), pa.array(ids))
+        column = pa.ListArray.from_arrays(_arrow_offsets(documents), sentences)
+        columns = [column, pa.array(words, pa.int64()), pa.array(hashes, pa.uint64())]
+        batch = pa.record_batch(columns, names=["sentences", "words", "hash"])
+        number = sum(entry["split"] == split for entry in self.entries)
+        self.entries.append(write_shard(self.folder / f"{split}-{self.prefix}{number:03}.arrow", split, batch))
+        self._waiting[split], self._tokens[split] = [], 0
 
 
-def _arrow_offsets(lengths: array[int]) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(np.frombuffer(lengths, np.int32))]).astype(np.int32))
+def write_shard(file: Path, split: str, batch: pa.RecordBatch) -> dict[str, Any]:
+    """Writes one shard beside its place, synced, and renames it; returns its entry in the manifest."""
+    aside = file.with_name(file.name + ".partial")
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    sync(aside)
+    aside.replace(file)
+    sentences = batch.column("sentences").values
+    return {
+        "file": file.name,
+        "split": split,
+        "bytes": file.stat().st_size,
+        "sha256": sha256_of_file(file),
+        "documents": batch.num_rows,
+        "sentences": len(sentences),
+        "words": pc.sum(batch.column("words")).as_py(),
+        "tokens": len(sentences.values),
+    }
 
 
-def _sync(file: Path) -> None:
+def keep_documents(file: Path, split: str, kept: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Writes a shard of only the documents where `kept`, under another name; its entry, None where there are none."""
+    with pa.OSFile(str(file), "rb") as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    filtered = pc.filter(batch, pa.array(kept))
+    return write_shard(file.with_name(f"{file.stem}-distinct.arrow"), split, filtered) if filtered.num_rows else None
+
+
+def sync(file: Path) -> None:
+    """The file's contents to the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def _arrow_offsets(lengths: Lengths) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))

@@ -1,0 +1,111 @@
+"""From finished parts to a store: duplicates found and, where that was asked for, left out; the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lambert.corpus.parts import PartRecord
+from lambert.corpus.sources import ReadStatistics
+from lambert.corpus.store import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    SPLITS,
+    TOKENIZER_FOLDER,
+    hashes_of_shard,
+    sha256_of_file,
+)
+from lambert.corpus.summary import SplitCounts
+from lambert.corpus.vocabulary import is_cased
+from lambert.corpus.working import write_json
+from lambert.corpus.writer import keep_documents, token_type
+
+Marks = list[NDArray[np.bool_]]
+"""For each shard, in the order of the records, which of its documents are meant."""
+
+
+def counts_of(records: Sequence[PartRecord]) -> dict[str, SplitCounts]:
+    """Sizes of the splits, all parts together."""
+    return {split: SplitCounts.total([record.splits[split] for record in records]) for split in SPLITS}
+
+
+def find_duplicates(folder: Path, records: Sequence[PartRecord]) -> Marks:
+    """Which documents have the text of one that came before; copies always share their split."""
+    hashes = [hashes_of_shard(folder / entry["file"]) for record in records for entry in record.shards]
+    everything = np.concatenate(hashes)
+    _, first = np.unique(everything, return_index=True)
+    repeated = np.ones(len(everything), bool)
+    repeated[first] = False
+    return np.split(repeated, np.cumsum([len(some) for some in hashes])[:-1])
+
+
+def drop_documents(folder: Path, records: Sequence[PartRecord], marks: Marks) -> None:
+    """Takes the marked documents out of the records' shards and counts.
+
+    What is left of a shard gets a name of its own: a process that is killed here begins again from whole ones.
+    """
+    marks_left = iter(marks)
+    for record in records:
+        kept: list[dict[str, Any]] = []
+        for entry in record.shards:
+            marked = next(marks_left)
+            rest = keep_documents(folder / entry["file"], entry["split"], ~marked) if marked.any() else entry
+            counts = record.splits[entry["split"]]
+            for name in ("documents", "sentences", "words", "tokens"):
+                left = 0 if rest is None else rest[name]
+                setattr(counts, name, getattr(counts, name) - entry[name] + left)
+            kept += [] if rest is None else [rest]
+        record.shards = kept
+
+
+def write_manifest(
+    folder: Path,
+    tokenizer: Tokenizer,
+    records: Sequence[PartRecord],
+    settings: dict[str, Any],
+    sources: list[dict[str, Any]],
+    duplicates: Marks,
+) -> dict[str, Any]:
+    """Writes the manifest, which makes the folder a store, and returns it.
+
+    Args:
+        settings: what was asked for.
+        sources: names and sizes of the files.
+        duplicates: counted in it, whether they were left out or not.
+    """
+    shards = [entry for record in records for entry in record.shards]
+    contents: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "vocabulary_size": tokenizer.get_vocab_size(with_added_tokens=True),
+        "cased": is_cased(tokenizer),
+        "language": settings["language"],
+        "token_type": token_type(tokenizer),
+        "tokenizer_sha256": sha256_of_file(folder / TOKENIZER_FOLDER / "tokenizer.json"),
+        "shards": sorted(shards, key=lambda entry: (SPLITS.index(entry["split"]), entry["file"])),
+    }
+    # Names and places of the sources do not belong to it: the same text elsewhere is the same corpus.
+    fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    read = ReadStatistics.total([record.statistics for record in records])
+    statistics = {
+        **{name: value for name, value in asdict(read).items() if name not in ("files", "stored_bytes")},
+        "words": {name: split.words for name, split in counts_of(records).items()},
+        "unknown_tokens": sum(record.unknown_tokens for record in records),
+        "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
+    }
+    manifest = {
+        **contents,
+        "fingerprint": fingerprint,
+        "settings": settings,
+        "sources": sources,
+        "statistics": statistics,
+    }
+    write_json(folder / MANIFEST_NAME, manifest)
+    return manifest
