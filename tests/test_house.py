@@ -46,6 +46,8 @@ DEPENDENCIES = (
 )  # fmt: skip
 # With PyTorch's GPU builds; whoever imports it goes on without.
 COMES_WITH_TORCH = ("triton",)
+# Extras: whoever needs one says how to install it.
+EXTRAS = ("datasets", "mwparserfromhell")
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "errors": (),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
@@ -128,7 +130,7 @@ FUNCTION_LINES = 60
 RULES = Rules(
     doors=DOORS,
     extra_doors=EXTRA_DOORS,
-    dependencies=DEPENDENCIES + COMES_WITH_TORCH,
+    dependencies=DEPENDENCIES + COMES_WITH_TORCH + EXTRAS,
     outside=OUTSIDE,
     only=ONLY,
     only_calls=ONLY_CALLS,

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from lambert.corpus import sources
-from lambert.corpus.sources import Document, TextReader, find_files
+from lambert.corpus.files import find_files
+from lambert.corpus.sources import Document, TextReader
 from lambert.errors import UserError
 
 TEXT = "One. Two.\nThree.\n\n\nFour.\n"

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
 
 if TYPE_CHECKING:
+    from lambert.corpus.sources import Document
     from lambert.corpus.summary import BuildSummary
 
 
@@ -21,8 +28,9 @@ class Prepare(Verb):
     """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
-    """Files or folders of plain text: a paragraph or sentence a line, a blank line between documents; `.txt`, also
-    with `.gz`, `.bz2`, `.xz` or `.zst`."""
+    """Files, folders or patterns: plain text (a paragraph or sentence a line, a blank line between documents), JSON
+    lines, Parquet, MediaWiki exports, told by their names; compressed or not. `-` is standard input, `hf:NAME` a
+    Hugging Face dataset."""
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
@@ -35,6 +43,8 @@ class Prepare(Verb):
     """Share of the documents kept for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
     """Two-letter code of the language, for the rules of where sentences end."""
+    text_field: str = "text"
+    """Field of JSON lines, or column of Parquet files, that holds the text."""
     deduplicate: bool = False
     """Leave out documents whose text has come before; they are counted in any case."""
     workers: int | None = None
@@ -48,15 +58,16 @@ class Prepare(Verb):
         from lambert.cli.progress import build_progress
         from lambert.corpus.build import build_corpus
 
-        with build_progress() as progress:
+        with build_progress() as progress, _sources(self.text, self.text_field, self.out) as sources:
             summary = build_corpus(
-                list(self.text),
+                sources,
                 self.out,
                 vocabulary=_vocabulary_of_run(self.vocab) or self.vocab,
                 vocabulary_size=self.vocab_size,
                 cased=self.cased,
                 held_out_share=self.held_out,
                 language=self.language,
+                text_field=self.text_field,
                 deduplicate=self.deduplicate,
                 workers=_cores() if self.workers is None else self.workers,
                 restart=self.restart,
@@ -65,6 +76,35 @@ class Prepare(Verb):
         say_summary(summary)
         say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
         return summary.as_dict()
+
+
+@contextmanager
+def _sources(
+    text: Sequence[Path], text_field: str, out: Path
+) -> Iterator[Sequence[Path] | Callable[[], Iterable[Document]]]:
+    """What to build from: a dataset by name, or files, with standard input kept in a file while it is needed."""
+    from lambert.corpus.hub import PREFIX, hub_documents
+
+    names = [str(path) for path in text]
+    if any(name.startswith(PREFIX) for name in names):
+        if len(names) > 1:
+            raise UserError(
+                f"{', '.join(names)}: a dataset goes alone", remedy="Prepare it by itself, or download its files"
+            )
+        yield hub_documents(names[0], text_field)
+    elif "-" in names:
+        with tempfile.TemporaryDirectory(prefix="lambert-", dir=_nearest_folder(out)) as folder:
+            kept = Path(folder) / "standard-input.txt"
+            with kept.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            yield [kept if name == "-" else Path(name) for name in names]
+    else:
+        yield list(text)
+
+
+def _nearest_folder(out: Path) -> Path:
+    """The folder nearest to `out` that exists: it is on the disk that has to have room anyway."""
+    return next(folder for folder in out.absolute().parents if folder.is_dir())
 
 
 def _cores() -> int:
@@ -90,6 +130,11 @@ def say_summary(summary: BuildSummary) -> None:
         f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocabulary_size:,} "
         f"({'learned' if summary.vocabulary_learned else 'given'}), unknown {100 * summary.unknown_share:.3f} %"
     )
+    if summary.parsers:
+        say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))
+    if summary.skipped_records:
+        worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.skipped_records.items())[:3])
+        say(f"records without text, left out: {sum(summary.skipped_records.values()):,}, in {worst}")
     if summary.replaced_bytes:
         worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.replaced_bytes.items())[:3])
         say(f"bytes that were not UTF-8 and were replaced: {sum(summary.replaced_bytes.values()):,}, in {worst}")

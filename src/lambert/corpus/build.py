@@ -17,6 +17,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from lambert.corpus.files import find_files
 from lambert.corpus.finish import counts_of, drop_documents, find_duplicates, write_manifest
 from lambert.corpus.parts import (
     PartBuilder,
@@ -27,7 +28,7 @@ from lambert.corpus.parts import (
     group_files,
     refuse_unknown,
 )
-from lambert.corpus.sources import Document, ReadStatistics, TextReader, find_files
+from lambert.corpus.sources import TEXT_FIELD, Document, ReadStatistics, TextReader
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER
 from lambert.corpus.summary import BuildProgress, BuildSummary
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer, train_vocabulary
@@ -49,6 +50,7 @@ def build_corpus(
     cased: bool = False,
     held_out_share: float = 0.01,
     language: str = "en",
+    text_field: str = TEXT_FIELD,
     deduplicate: bool = False,
     workers: int = 1,
     restart: bool = False,
@@ -68,6 +70,7 @@ def build_corpus(
         vocabulary_size: entries of a learned vocabulary; `cased` keeps capitals apart from small letters.
         held_out_share: share of the documents held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
+        text_field: where JSON lines and Parquet hold the text.
         deduplicate: leave out documents whose text has come before.
         workers: processes that build parts (some 30 MB of files each) at once.
         restart: throw away what an earlier build left.
@@ -79,15 +82,17 @@ def build_corpus(
     """
     started = time.perf_counter()
     _check(held_out_share, language, workers)
-    source = _Source(documents_from)
+    source = _Source(documents_from, text_field)
     settings: dict[str, Any] = {"held_out_share": held_out_share, "language": language, "deduplicate": deduplicate}
+    settings["text_field"] = text_field
     settings["vocabulary"] = "learned" if vocabulary is None else "given"
     given = None if vocabulary is None else load_vocabulary(Path(vocabulary), cased=cased)
     plan = source.plan({**settings, "vocabulary_size": vocabulary_size, "cased": cased}, given)
     with working_folder(Path(out), plan, restart=restart) as folder:
         report = _Report(progress, source, started)
         tokenizer = _tokenizer(folder, given, source, report, vocabulary_size=vocabulary_size, cased=cased)
-        records = _built(folder, source, PartSettings(held_out_share, language), tokenizer, workers, report)
+        part_settings = PartSettings(held_out_share, language, text_field)
+        records = _built(folder, source, part_settings, tokenizer, workers, report)
         _check_text(folder, records, held_out_share)
         duplicates = find_duplicates(folder, records)
         if deduplicate:
@@ -111,7 +116,10 @@ def _check(held_out_share: float, language: str, workers: int) -> None:
 class _Source:
     """Documents from files or from a function, with the same statistics for both."""
 
-    def __init__(self, documents_from: Sequence[Path] | Callable[[], Iterable[Document]]) -> None:
+    def __init__(
+        self, documents_from: Sequence[Path] | Callable[[], Iterable[Document]], text_field: str = TEXT_FIELD
+    ) -> None:
+        self.text_field = text_field
         self.make = documents_from if callable(documents_from) else None
         self.files = [] if callable(documents_from) else find_files(documents_from)
         self.sizes = [file.stat().st_size for file in self.files]
@@ -119,7 +127,7 @@ class _Source:
 
     def __iter__(self) -> Iterator[Document]:
         if self.make is None:
-            reader = TextReader(self.files)
+            reader = TextReader(self.files, text_field=self.text_field)
             self.statistics = reader.statistics
             for document in reader:
                 self.statistics = reader.statistics
@@ -139,7 +147,7 @@ class _Source:
         plan: dict[str, Any] = {"format_version": FORMAT_VERSION, **settings}
         if vocabulary is not None:
             return plan | {"vocabulary_sha256": hashlib.sha256(vocabulary.to_str().encode()).hexdigest()}
-        return plan | {"sources": Job(Path(), 0, tuple(self.files), PartSettings(0.0, "")).sources()}
+        return plan | {"sources": Job(Path(), 0, tuple(self.files), PartSettings(0.0, "", "")).sources()}
 
     def described(self) -> list[dict[str, Any]]:
         return [{"name": str(file), "bytes": size} for file, size in zip(self.files, self.sizes, strict=True)]
@@ -288,6 +296,8 @@ def _summary(
         replaced_bytes=dict(read.replaced_bytes),
         cut_lines=read.cut_lines,
         cut_documents=read.cut_documents,
+        skipped_records=dict(read.skipped_records),
+        parsers=dict(read.parsers),
         duplicate_documents=manifest["statistics"]["duplicate_documents"],
         unknown_share=manifest["statistics"]["unknown_tokens"] / sum(split.tokens for split in counts.values()),
         vocabulary_size=manifest["vocabulary_size"],

@@ -37,6 +37,7 @@ class PartSettings:
 
     held_out_share: float
     language: str
+    text_field: str
     also_held_out: int | None = None
     """Hash of a document that is held out whatever the share."""
 

@@ -1,26 +1,27 @@
-"""Text files, plain or compressed, as a stream of documents in bounded memory.
+"""Files of text, plain or compressed, as a stream of documents in bounded memory.
 
-A document is a run of lines that are not blank; a blank line or the end of a file ends it. Each line is one
-paragraph or one sentence. Whatever the input looks like, no line is held beyond `LINE_LIMIT_BYTES` and no
-document beyond `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
+In plain text a document is a run of lines that are not blank; a blank line or the end of a file ends it. Each line is
+one paragraph or one sentence. In the other formats a record is a document. Whatever the input looks like, no line is
+held beyond `LINE_LIMIT_BYTES` and no document beyond `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are
+counted.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from lambert.corpus.compression import SUFFIXES, open_text_bytes, read_blocks, refuse_other_formats
-from lambert.errors import UserError
+from lambert.corpus.compression import open_text_bytes, read_blocks, refuse_other_formats
+from lambert.corpus.files import JSON_LINES, MEDIAWIKI, PARQUET, parser_of
+from lambert.corpus.mediawiki import wiki_records
+from lambert.corpus.records import json_records, parquet_records
 
+TEXT_FIELD = "text"
 LINE_LIMIT_BYTES = 1 << 20
 DOCUMENT_LIMIT_CHARACTERS = 1_000_000
 
-_TEXT_SUFFIXES = tuple(f".txt{suffix}" for suffix in ("", *SUFFIXES))
 # Zero-width marks and NUL carry no text: a line made of them alone is blank.
 _BLANKS = " \t\r\n\v\f\x00\x1c\x1d\x1e\x85\xa0\u2028\u2029\u3000\ufeff\u200b"
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
@@ -48,80 +49,30 @@ class ReadStatistics:
     replaced_bytes: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
     cut_lines: int = 0
     cut_documents: int = 0
+    skipped_records: dict[str, int] = field(default_factory=dict)  # by file: not JSON, without text, too large
+    parsers: dict[str, int] = field(default_factory=dict)  # how many files each parser took
+
+    def skip(self, file: Path) -> None:
+        """Count a record that was left out."""
+        self.skipped_records[str(file)] = self.skipped_records.get(str(file), 0) + 1
+
+    def replace(self, file: Path, count: int) -> None:
+        """Count bytes, or half characters, that were replaced."""
+        self.replaced_bytes[str(file)] = self.replaced_bytes.get(str(file), 0) + count
 
     @classmethod
     def total(cls, statistics: Sequence[ReadStatistics]) -> ReadStatistics:
-        """The sum; what is told by file is put together."""
+        """The sum, also of what is told by file."""
         sums = cls()
         for one in statistics:
             for entry in fields(cls):
-                value = getattr(one, entry.name)
-                before = getattr(sums, entry.name)
-                setattr(sums, entry.name, {**before, **value} if isinstance(value, dict) else before + value)
+                value, before = getattr(one, entry.name), getattr(sums, entry.name)
+                if isinstance(value, dict):
+                    value = {**before, **{key: before.get(key, 0) + count for key, count in value.items()}}
+                else:
+                    value += before
+                setattr(sums, entry.name, value)
         return sums
-
-
-def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The text files among files and folders, sorted by path within each folder, each file once.
-
-    A file named outright is taken whatever it is called; in folders (searched to any depth, hidden entries
-    left out) only `.txt`, `.txt.gz`, `.txt.bz2`, `.txt.xz` and `.txt.zst` that are not empty.
-
-    Raises:
-        UserError: a path does not exist or cannot be read, a named file is empty, or a folder holds no text.
-    """
-    if not paths:
-        raise UserError("no text was given", remedy="Name at least one text file or folder")
-    found: dict[Path, Path] = {}
-    for path in paths:
-        for file in _files_of(Path(path)):
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def _files_of(path: Path) -> list[Path]:
-    try:
-        if path.is_dir():
-            return _files_in_folder(path)
-        if not path.exists():
-            raise _missing(path)
-        if not path.is_file():
-            raise UserError(f"{path} is neither a file nor a folder", remedy="Give files or folders of text")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty", remedy="Give a file with text in it")
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", remedy="Check its permissions") from error
-    return [path]
-
-
-def _files_in_folder(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror})", remedy="Check its permissions")
-
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        candidates = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [file for file in candidates if file.name.lower().endswith(_TEXT_SUFFIXES) and file.is_file()]
-    files = sorted(file for file in files if file.stat().st_size)
-    if not files:
-        raise UserError(
-            f"folder {folder} holds no text",
-            remedy=f"Put files ending in {', '.join(_TEXT_SUFFIXES)} into it, or name a file outright",
-        )
-    return files
-
-
-def _missing(path: Path) -> UserError:
-    parent = path.parent
-    if not parent.is_dir():
-        return UserError(f"{path} does not exist: there is no folder {parent}", remedy="Check the spelling of the path")
-    names = [entry.name for entry in parent.iterdir() if not entry.name.startswith(".")]
-    if 0 < len(names) <= 20:
-        nearest = difflib.get_close_matches(path.name, names, n=1)
-        remedy = f"Perhaps you meant {parent / nearest[0]}" if nearest else "Check the spelling of the path"
-        return UserError(f"{path} does not exist", remedy=remedy)
-    return UserError(f"{path} does not exist", remedy="Check the spelling of the path")
 
 
 class TextReader:
@@ -133,22 +84,41 @@ class TextReader:
         UserError: a file cannot be read, is damaged or truncated, or is not text at all.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], *, text_field: str = TEXT_FIELD) -> None:
         self.files = list(files)
+        self.text_field = text_field
         self.statistics = ReadStatistics()
 
     def __iter__(self) -> Iterator[Document]:
         self.statistics = ReadStatistics()
         for file in self.files:
-            yield from self._documents(file)
+            parser = parser_of(file)
+            self.statistics.parsers[parser] = self.statistics.parsers.get(parser, 0) + 1
+            records = self._records(file, parser)
+            if records is None:
+                yield from self._documents(file, self._text_lines(file), ends_at_blank=True)
+            else:
+                for record in records:
+                    lines = (piece for line in record for piece in _pieces(line))
+                    yield from self._documents(file, lines, ends_at_blank=False)
             self.statistics.files += 1
 
-    def _documents(self, file: Path) -> Iterator[Document]:
+    def _records(self, file: Path, parser: str) -> Iterator[list[str]] | None:
+        """The documents of a file that says where they end; None for plain text."""
+        if parser == PARQUET:
+            return parquet_records(file, self.text_field, self.statistics)
+        if parser == JSON_LINES:
+            return json_records(self._blocks(file), file, self.text_field, self.statistics)
+        if parser == MEDIAWIKI:
+            return wiki_records(self._blocks(file), file, self.statistics)
+        return None
+
+    def _documents(self, file: Path, lines: Iterable[str], *, ends_at_blank: bool) -> Iterator[Document]:
         paragraphs: list[str] = []
         characters = 0
-        for line in self._text_lines(file):
+        for line in lines:
             pieces = [stripped for piece in line.splitlines() if (stripped := piece.strip(_BLANKS))]
-            if not pieces and paragraphs:
+            if not pieces and paragraphs and ends_at_blank:
                 yield Document(str(file), paragraphs)
                 paragraphs, characters = [], 0
             for piece in pieces:
@@ -211,9 +181,17 @@ class TextReader:
         except UnicodeDecodeError:
             # One lone surrogate stands for each byte that is not UTF-8, so the substitutions count bytes.
             text, replaced = _UNDECODABLE.subn("\ufffd", raw.decode("utf-8", "surrogateescape"))
-            counts = self.statistics.replaced_bytes
-            counts[str(file)] = counts.get(str(file), 0) + replaced
+            self.statistics.replace(file, replaced)
             return text
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A long text in pieces that lie within the limit of a line, cut at white space where it has any."""
+    while len(text) > LINE_LIMIT_BYTES:
+        place = max(text.rfind(sign, 0, LINE_LIMIT_BYTES) for sign in ("\n", " ", "。")) + 1 or LINE_LIMIT_BYTES
+        yield text[:place]
+        text = text[place:]
+    yield text
 
 
 def _cut(raw: bytes) -> tuple[list[bytes], bytes]:

@@ -47,6 +47,8 @@ class BuildSummary:
     replaced_bytes: dict[str, int] = field(default_factory=dict)
     cut_lines: int = 0
     cut_documents: int = 0
+    skipped_records: dict[str, int] = field(default_factory=dict)
+    parsers: dict[str, int] = field(default_factory=dict)
     duplicate_documents: int = 0
     unknown_share: float = 0.0
     vocabulary_size: int = 0

@@ -88,7 +88,7 @@ def _tell_finished(job: Job, tell: Tell) -> None:
 
 def _build(job: Job, tell: Tell) -> None:
     tokenizer = Tokenizer.from_file(str(job.folder / TOKENIZER_FOLDER / "tokenizer.json"))
-    reader = TextReader(job.files)
+    reader = TextReader(job.files, text_field=job.settings.text_field)
 
     def progress(reached: PartProgress) -> None:
         tell(job.number, (reader.statistics.stored_bytes, reached.documents, reached.tokens))
