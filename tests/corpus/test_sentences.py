@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambert.corpus import sentences
-from lambert.corpus.sentences import split_sentences
+from lambert.corpus.sentences import split_sentences, whole_line
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,9 @@ def test_endless_sentences_are_cut_at_white_space_in_linear_time() -> None:
     assert " ".join(found).split() == words
     assert max(map(len, found)) <= sentences.SENTENCE_CHARACTERS
     assert "".join(split_sentences("字" * 100_000)) == "字" * 100_000
+
+
+def test_a_line_can_be_a_sentence_already() -> None:
+    assert whole_line(" Dr. Who is here.  He stays. ") == ["Dr. Who is here. He stays."]
+    assert whole_line(" \t ") == []
+    assert [len(piece) for piece in whole_line("word " * 1_000)] == [1_999, 1_999, 999]

@@ -43,6 +43,8 @@ class Prepare(Verb):
     """Share of the documents kept for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
     """Two-letter code of the language, for the rules of where sentences end."""
+    one_sentence_a_line: bool = False
+    """Lines are sentences already: they are not parted."""
     text_field: str = "text"
     """Field of JSON lines, or column of Parquet files, that holds the text."""
     deduplicate: bool = False
@@ -68,6 +70,7 @@ class Prepare(Verb):
                 held_out_share=self.held_out,
                 language=self.language,
                 text_field=self.text_field,
+                one_sentence_a_line=self.one_sentence_a_line,
                 deduplicate=self.deduplicate,
                 workers=_cores() if self.workers is None else self.workers,
                 restart=self.restart,

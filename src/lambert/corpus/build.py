@@ -51,6 +51,7 @@ def build_corpus(
     held_out_share: float = 0.01,
     language: str = "en",
     text_field: str = TEXT_FIELD,
+    one_sentence_a_line: bool = False,
     deduplicate: bool = False,
     workers: int = 1,
     restart: bool = False,
@@ -71,6 +72,7 @@ def build_corpus(
         held_out_share: share of the documents held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
         text_field: where JSON lines and Parquet hold the text.
+        one_sentence_a_line: lines are sentences already.
         deduplicate: leave out documents whose text has come before.
         workers: processes that build parts (some 30 MB of files each) at once.
         restart: throw away what an earlier build left.
@@ -84,14 +86,14 @@ def build_corpus(
     _check(held_out_share, language, workers)
     source = _Source(documents_from, text_field)
     settings: dict[str, Any] = {"held_out_share": held_out_share, "language": language, "deduplicate": deduplicate}
-    settings["text_field"] = text_field
+    settings |= {"text_field": text_field, "one_sentence_a_line": one_sentence_a_line}
     settings["vocabulary"] = "learned" if vocabulary is None else "given"
     given = None if vocabulary is None else load_vocabulary(Path(vocabulary), cased=cased)
     plan = source.plan({**settings, "vocabulary_size": vocabulary_size, "cased": cased}, given)
     with working_folder(Path(out), plan, restart=restart) as folder:
         report = _Report(progress, source, started)
         tokenizer = _tokenizer(folder, given, source, report, vocabulary_size=vocabulary_size, cased=cased)
-        part_settings = PartSettings(held_out_share, language, text_field)
+        part_settings = PartSettings(held_out_share, language, text_field, one_sentence_a_line)
         records = _built(folder, source, part_settings, tokenizer, workers, report)
         _check_text(folder, records, held_out_share)
         duplicates = find_duplicates(folder, records)

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lambert.corpus.encoding import SentenceEncoder
-from lambert.corpus.sentences import split_sentences
+from lambert.corpus.sentences import split_sentences, whole_line
 from lambert.corpus.sources import Document, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
@@ -38,6 +38,7 @@ class PartSettings:
     held_out_share: float
     language: str
     text_field: str
+    one_sentence_a_line: bool = False
     also_held_out: int | None = None
     """Hash of a document that is held out whatever the share."""
 
@@ -139,7 +140,10 @@ class PartBuilder:
 
     def _sentences(self, document: Document) -> Iterator[str]:
         for line in document.paragraphs:
-            yield from split_sentences(line, self.settings.language)
+            if self.settings.one_sentence_a_line:
+                yield from whole_line(line)
+            else:
+                yield from split_sentences(line, self.settings.language)
 
     def _encode_batch(self) -> None:
         flat = [sentence for sentences in self.sentences for sentence in sentences]

@@ -35,6 +35,11 @@ def split_sentences(text: str, language: str = "en") -> list[str]:
     return [piece for sentence in sentences for piece in _bounded(sentence)]
 
 
+def whole_line(text: str) -> list[str]:
+    """A line that is one sentence, as `split_sentences` would give it: cut only where it is too long."""
+    return _bounded(" ".join(text.split()))
+
+
 def _segment(text: str, language: str) -> list[str]:
     stripped = (sentence.strip() for sentence in sentencex.segment(language, text))
     return [sentence for sentence in stripped if sentence]
