@@ -222,7 +222,7 @@ def load_bert(folder: Path) -> tuple[Any, Any]:
     for kind in ("string", "bool", "integer", "float"):
         setattr(flags, f"DEFINE_{kind}", lambda *_: None)
     tensorflow.flags = flags  # type: ignore[attr-defined]
-    tensorflow.gfile = types.SimpleNamespace(GFile=lambda name, mode: Path(name).open(encoding="utf-8"))  # type: ignore[attr-defined]
+    tensorflow.gfile = types.SimpleNamespace(GFile=_opened)  # type: ignore[attr-defined]
     six = types.ModuleType("six")
     six.PY2, six.PY3 = False, True  # type: ignore[attr-defined]
     sys.modules |= {"tensorflow": tensorflow, "six": six}
@@ -231,6 +231,10 @@ def load_bert(folder: Path) -> tuple[Any, Any]:
     import tokenization
 
     return tokenization, create_pretraining_data
+
+
+def _opened(name: str, mode: str) -> Any:
+    return Path(name).open(mode, encoding="utf-8")
 
 
 def row(
@@ -272,9 +276,8 @@ def main() -> None:
         numbers = [entry["ours"], entry["theirs"], entry["ratio"], entry["target"]]
         shown = ["" if value is None else f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in numbers]
         spread = "" if entry["spread"] is None else "..".join(f"{value:,.4g}" for value in entry["spread"])
-        print(
-            f"{entry['case']:66} {shown[0]:>12} {shown[1]:>12} {shown[2]:>7} {shown[3]:>9}  {spread} {entry['rival'] or ''}"
-        )
+        columns = f"{shown[0]:>12} {shown[1]:>12} {shown[2]:>7} {shown[3]:>9}"
+        print(f"{entry['case']:66} {columns}  {spread} {entry['rival'] or ''}")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
     print(json.dumps({"benchmark": "corpus", "machine": machine, "rows": rows}))
 

@@ -75,8 +75,7 @@ def build_corpus(
         one_sentence_a_line: lines are sentences already.
         deduplicate: leave out documents whose text has come before.
         workers: processes that build parts (some 30 MB of files each) at once.
-        restart: throw away what an earlier build left.
-        progress: called now and then.
+        restart: throw away what an earlier build left; `progress` is called now and then.
 
     Raises:
         UserError: wrong or missing input, no text, `out` exists or cannot be written, an unfit vocabulary, or an
