@@ -56,7 +56,6 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     from lambert.training.trainer import Housekeeping, Trainer
 
     corpus = Corpus.open(options.corpus)
-    corpus.verify()
     settings = options.settings(corpus)
     processes = join_processes()
     if not options.fresh and (options.out / RECIPE_FILE).exists():

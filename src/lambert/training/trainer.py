@@ -14,6 +14,7 @@ from filelock import FileLock
 from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.watch import Watch, watched
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
@@ -114,6 +115,7 @@ class Trainer:
         self._held_out = HeldOut(corpus, self.settings.examples, samples=self.housekeeping.evaluation_samples)
         self._stop_requested = self._stops = False
         self._lock: FileLock | None = None
+        self._watch = Watch()
         self._seconds_per_token = math.nan
 
     def request_stop(self) -> None:
@@ -124,11 +126,13 @@ class Trainer:
         """Run from the newest checkpoint, or from the start, to the end of the second phase.
 
         Raises:
-            UserError: the folder holds another run or a damaged checkpoint, or the loss is no longer a number.
+            UserError: the folder holds another run or a damaged checkpoint, the corpus is damaged or changed, or the
+                loss is no longer a number.
         """
         self._prepare_folder()
         try:
-            return self._train()
+            with watched(self.corpus, active=self.processes.is_first) as self._watch:
+                return self._train()
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -232,7 +236,8 @@ class Trainer:
 
     def _agree_to_stop(self) -> None:
         """All processes learn whether anybody asked to stop, so that they stop after the same step."""
-        self._stops = self.processes.sum_integers([int(self._stop_requested)])[0] > 0
+        wants = self._stop_requested or self._watch.problem is not None
+        self._stops = self.processes.sum_integers([int(wants)])[0] > 0
 
     def _must_save(self, part: Part, saved: float) -> bool:
         """Whether to save after this step; the first process's clock counts for all."""
