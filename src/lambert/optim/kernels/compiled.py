@@ -25,6 +25,18 @@ _load_v, _store_v = accessors("v")
 _load_u, _store_u = accessors("u")
 
 
+def _compiled(**options):
+    """Compile a function; its machine code is kept beside this file, or in the user's cache, for the next process."""
+
+    def compile_(function):
+        try:
+            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # nowhere to keep it
+            return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+    return compile_
+
+
 def _wide(value):
     """A gradient as float32: bfloat16 comes as the upper 16 bits of one."""
 
@@ -36,12 +48,12 @@ def _wide_for(value):
     return lambda value: value
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def _direction(x, m, v, m_correction, v_correction, epsilon, weight_decay):
     return (m * m_correction) / (np.sqrt(v * v_correction) + epsilon) + weight_decay * x
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def _moved(x, u, step):
     return x - step * u
 
@@ -50,7 +62,7 @@ def _moved(x, u, step):
 # which compiles to code without them; `c` are the constants of `first`.
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+@_compiled(fastmath={"reassoc", "nsz", "contract"})
 def _moments_of_one(x, g, m, v, u, step, c, i):
     beta1, beta2, m_correction, v_correction, epsilon, weight_decay, factor, one_minus_beta1, one_minus_beta2 = c
     gradient = _wide(_load_g(g, i)) * factor
@@ -67,7 +79,7 @@ def _moments_of_one(x, g, m, v, u, step, c, i):
     return old * old, direction * direction
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+@_compiled(fastmath={"reassoc", "nsz", "contract"})
 def _moments(x, g, m, v, u, step, c, begin, end):
     x_square, u_square = np.float32(0), np.float32(0)
     strips = (end - begin) // STRIP
@@ -88,7 +100,7 @@ def _moments(x, g, m, v, u, step, c, begin, end):
     return x_square, u_square
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def _move_one(x, m, v, u, step, c, i):
     old = _load_x(x, i)
     if u is not None:
@@ -98,7 +110,7 @@ def _move_one(x, m, v, u, step, c, i):
     _store_x(x, i, _moved(old, direction, step))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def first(x, g, m, v, u, step, c, block_sums):
     """Moments of a stretch of a layer, and the sums of its blocks.
 
@@ -117,7 +129,7 @@ def first(x, g, m, v, u, step, c, block_sums):
         block_sums[0, block], block_sums[1, block] = sums
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def second(x, m, v, u, step, c):
     """x ← x − step · u, from the end to the start, where the first sweep left the cache warm.
 
@@ -139,7 +151,7 @@ def second(x, m, v, u, step, c):
             _move_one(x, m, v, u, step, c, start + i)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def both(x, g, m, v, u, c, learning_rate, least, most, sums):
     """The whole step of an adapted layer; `sums` float64 [2] gets Σx² and Σu².
 
@@ -163,7 +175,7 @@ def compile_now() -> None:
         both(x, g, m, v, kept, constants, 0.0, 0.0, np.inf, np.zeros(2))
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+@_compiled(fastmath={"reassoc", "nsz", "contract"})
 def _square(g, begin, end):
     total = np.float32(0)
     quarter = (end - begin) // 4  # four streams at once keep the memory busier than one, and than requests
@@ -177,7 +189,7 @@ def _square(g, begin, end):
     return total
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@_compiled()
 def gradient_squares(g, block_sums):
     """Σg² of each block of a float32 or bfloat16 gradient [N], into float64 [blocks]."""
     for block in range(block_sums.shape[0]):
