@@ -41,7 +41,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary
 
 ENCODE_BATCH_BYTES = 20_000_000
-BERT_SAMPLE_CHARACTERS = 1_500_000
+BERT_SAMPLE_CHARACTERS = 6_000_000
 BERT_DUPLICATES = 10
 
 

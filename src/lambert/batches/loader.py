@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lambert.batches.examples import ExampleSource, Rows
 from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
 from lambert.batches.masking import Hidden
 from lambert.batches.order import Shuffle
+from lambert.batches.packing import pack
 from lambert.batches.pairs import PairSource
 from lambert.batches.windows import WindowSource
 from lambert.corpus.store import Corpus
@@ -45,6 +47,17 @@ class PretrainingBatch:
     """[B] int64: 0 B follows A, 1 it does not; [0] where examples have no B."""
     real_tokens: int
     """Tokens that are not padding."""
+    position_ids: Tensor | None = None
+    """[B, S] int64 place of each token in its example; None, as the two that follow, where a row is one example."""
+    example_of: Tensor | None = None
+    """[B, S] int64 number of the example in the batch, which attends to itself alone; −1 in the padding."""
+    first_positions: Tensor | None = None
+    """[examples] int64 where each example begins in the flattened batch."""
+
+    def packing(self) -> dict[str, Tensor]:
+        """What a model needs to know where rows hold several examples; nothing where they do not."""
+        names = ("position_ids", "example_of", "first_positions")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def counts(self) -> dict[str, int]:
         """How many terms each loss sums over in this micro-batch; a loss that is not asked for is left out."""
@@ -55,21 +68,27 @@ class PretrainingBatch:
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        mask = self.attention_mask
-        return PretrainingBatch(
-            token_ids=self.token_ids.to(device, non_blocking=True),
-            segment_ids=self.segment_ids.to(device, non_blocking=True),
-            attention_mask=None if mask is None else mask.to(device, non_blocking=True),
-            masked_positions=self.masked_positions.to(device, non_blocking=True),
-            masked_labels=self.masked_labels.to(device, non_blocking=True),
-            next_sentence_labels=self.next_sentence_labels.to(device, non_blocking=True),
-            real_tokens=self.real_tokens,
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
-def as_batch(parts: Sequence[Rows], *, pad_id: int) -> PretrainingBatch:
-    """Rows as one batch of tensors; several parts are padded to the widest of them."""
+def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> PretrainingBatch:
+    """Rows as one batch of tensors; several parts are padded to the widest of them, or packed where that saves rows."""
     rows = parts[0] if len(parts) == 1 else _joined(parts, pad_id)
+    if packs and (packed := pack(rows, pad_id=pad_id)) is not None:
+        return PretrainingBatch(
+            token_ids=torch.from_numpy(packed.token_ids),
+            segment_ids=torch.from_numpy(packed.segment_ids),
+            attention_mask=None,
+            masked_positions=torch.from_numpy(packed.hidden.places),
+            masked_labels=torch.from_numpy(packed.hidden.labels),
+            next_sentence_labels=torch.from_numpy(_labels(rows)),
+            real_tokens=int(rows.lengths.sum()),
+            position_ids=torch.from_numpy(packed.position_ids),
+            example_of=torch.from_numpy(packed.example_of),
+            first_positions=torch.from_numpy(packed.first_positions),
+        )
     width = rows.token_ids.shape[1]
     columns = np.arange(width)
     in_row = columns < rows.lengths[:, None]
@@ -136,8 +155,9 @@ class SampleStream:
     Sample g is example `shuffle_e(g mod n)` of pass e = g div n, whoever asks and in whatever portions.
     """
 
-    def __init__(self, examples: ExampleSource) -> None:
+    def __init__(self, examples: ExampleSource, *, packs: bool = False) -> None:
         self.examples = examples
+        self.packs = packs
         # The order is computed block by block, since a permutation is asked for many positions at once more cheaply.
         self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
@@ -148,7 +168,7 @@ class SampleStream:
         for pass_number in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
             positions = numbers[numbers // len(self.examples) == pass_number] % len(self.examples)
             parts.append(self.examples.rows(pass_number, self._indices(pass_number, positions)))
-        return as_batch(parts, pad_id=self.examples.special.pad)
+        return as_batch(parts, pad_id=self.examples.special.pad, packs=self.packs)
 
     def _indices(self, pass_number: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which examples stand at `positions` (rising) of a pass."""

@@ -50,6 +50,8 @@ class RecipeOptions(Verb):
     """What is hidden as one: word pieces (BERT), whole words, or spans of words (SpanBERT)."""
     mask_share: float = 0.15
     """Share of the tokens that are hidden."""
+    pack: bool = False
+    """Put several short examples into one row; for text of short documents."""
     seed: int = 0
     """Start of every random draw."""
     micro_batch_size: int | None = None
@@ -87,6 +89,7 @@ class RecipeOptions(Verb):
             warmup_share=self.warmup_share,
             dropout=self.dropout,
             examples=ExampleKind(self.pairs, self.masking, self.mask_share),
+            packs=self.pack,
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
             init_from=self.weights_folder,

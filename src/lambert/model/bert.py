@@ -73,9 +73,10 @@ class Embeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device)
-        summed = self.word(token_ids) + self.segment(segment_ids) + self.position(positions)
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        if position_ids is None:
+            position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
+        summed = self.word(token_ids) + self.segment(segment_ids) + self.position(position_ids)
         normalised: Tensor = self.dropout(self.layer_norm(summed))
         return normalised
 
@@ -107,7 +108,7 @@ class SelfAttention(nn.Module):
         return projected.view(batch, length, self.heads, -1).transpose(1, 2)
 
     def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
-        """`visible` is [B, 1, 1, S], True where a token may be looked at; None when every token may."""
+        """`visible` is [B, 1, 1 or S, S], True where a token may be looked at; None when every token may."""
         query, key, value = (self._split(part) for part in self.query_key_value(hidden).chunk(3, dim=-1))
         context = functional.scaled_dot_product_attention(
             query,
@@ -159,10 +160,25 @@ class BertModel(nn.Module):
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
-    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """`attention_mask` is True at real tokens; None says that no sequence is padded."""
+    def forward(
+        self,
+        token_ids: Tensor,
+        segment_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None = None,
+        example_of: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states.
+
+        Args:
+            attention_mask: [B, S], True at real tokens; None says that no sequence is padded, or that rows are packed.
+            position_ids: [B, S] place of each token in its sequence; 0, 1, 2, … along the row when None.
+            example_of: [B, S] which of several sequences in a row a token belongs to; each attends to itself alone.
+        """
         visible = None if attention_mask is None else attention_mask[:, None, None, :]
-        hidden: Tensor = self.embeddings(token_ids, segment_ids)
+        if example_of is not None:
+            visible = example_of[:, None, :, None] == example_of[:, None, None, :]
+        hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
         for block in self.blocks:
             hidden = block(hidden, visible)
         return hidden

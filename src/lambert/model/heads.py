@@ -13,14 +13,14 @@ from lambert.model.bert import BertConfig, BertModel, initialise
 
 
 class Pooler(nn.Module):
-    """tanh of a linear map of the [CLS] vector: [B, S, H] → [B, H]."""
+    """tanh of a linear map of the [CLS] vectors: [B, H] → [B, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return torch.tanh(self.dense(hidden[:, 0]))
+    def forward(self, first: Tensor) -> Tensor:
+        return torch.tanh(self.dense(first))
 
 
 class MaskedWordHead(nn.Module):
@@ -58,6 +58,9 @@ class BertForPreTraining(nn.Module):
         segment_ids: Tensor,
         attention_mask: Tensor | None,
         masked_positions: Tensor,
+        position_ids: Tensor | None = None,
+        example_of: Tensor | None = None,
+        first_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores at the masked positions and for the next-sentence question.
 
@@ -65,14 +68,18 @@ class BertForPreTraining(nn.Module):
             token_ids, segment_ids: [B, S] integers.
             attention_mask: [B, S], True at real tokens, or None when nothing is padded.
             masked_positions: [M] places in the flattened batch, b · S + s.
+            position_ids, example_of: [B, S], where rows hold several examples (`BertModel.forward`).
+            first_positions: [E] places of their [CLS] in the flattened batch; the first of each row when None.
 
         Returns:
-            Masked-word scores [M, V] and next-sentence scores [B, 2] (class 0: B follows A; 1: B is random).
+            Masked-word scores [M, V] and next-sentence scores [B or E, 2] (class 0: B follows A; 1: B does not).
         """
-        hidden = self.encoder(token_ids, segment_ids, attention_mask)
-        masked = hidden.flatten(0, 1).index_select(0, masked_positions)
+        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, example_of)
+        flat = hidden.flatten(0, 1)
+        masked = flat.index_select(0, masked_positions)
         word_scores = self.masked_word_head(masked, self.encoder.embeddings.word.weight)
-        return word_scores, self.next_sentence_head(self.pooler(hidden))
+        first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
+        return word_scores, self.next_sentence_head(self.pooler(first))
 
 
 class BertForQuestionAnswering(nn.Module):

@@ -41,6 +41,8 @@ class RunSettings:
     """Start of every random draw."""
     examples: ExampleKind = BERT_EXAMPLES
     """Pairs or windows, and how words are hidden."""
+    packs: bool = False
+    """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
     precision: Precision = Precision.FLOAT32
     """Number format of the forward and backward pass."""
     initial_weights: str = ""

@@ -49,6 +49,7 @@ class Request:
     warmup_share: float | None = None
     dropout: float = 0.1
     examples: ExampleKind = BERT_EXAMPLES
+    packs: bool = False
     seed: int = 0
     micro_batch_size: int | None = None
     """At the first phase's length; longer sequences get proportionally fewer."""
@@ -105,6 +106,7 @@ def resolve_settings(
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
         examples=request.examples,
+        packs=request.packs,
         precision=precision,
         initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
     )

@@ -18,7 +18,9 @@ from lambert.training.step import TaskOutput
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
     """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
-    word_scores, pair_scores = model(batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions)
+    word_scores, pair_scores = model(
+        batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions, **batch.packing()
+    )
     answers = {"masked_word": (word_scores, batch.masked_labels)}
     if len(batch.next_sentence_labels):
         answers["next_sentence"] = (pair_scores, batch.next_sentence_labels)

@@ -202,7 +202,8 @@ class Trainer:
                 seed=self.settings.seed,
                 phase=part.number,
                 kind=self.settings.examples,
-            )
+            ),
+            packs=self.settings.packs,
         )
 
     def _batches(self, stream: SampleStream, part: Part) -> list[PretrainingBatch]:
