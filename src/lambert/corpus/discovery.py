@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lambert.corpus.compression import SUFFIXES
+from lambert.corpus.readers import hugging_face, mediawiki
 from lambert.corpus.readers.document import STANDARD_INPUT
 from lambert.corpus.readers.hugging_face import is_dataset_name
 from lambert.errors import UserError
@@ -20,6 +23,7 @@ _TAKEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, _TEXT_ENDINGS))}|\.xml-p\d+p\d+)(?:{'|'.join(map(re.escape, SUFFIXES))})?|\.parquet",
     re.IGNORECASE,
 )
+_EXPORT_NAME = re.compile(r"\.xml(?:-p\d+p\d+)?(?:\.[a-z0-9]+)?$")
 _ENDING = re.compile(rf"(?:{_TAKEN.pattern})$", re.IGNORECASE)
 
 
@@ -41,7 +45,17 @@ def find_files(paths: Sequence[Path | str]) -> list[Path]:
     for path in paths:
         for key, file in _sources_of(str(path)):
             found.setdefault(key, file)
+    _check_extras(found.values())
     return list(found.values())
+
+
+def _check_extras(sources: Iterable[Path]) -> None:
+    """A missing package is said now, not when hours later the first file that needs it is met."""
+    names = [source.name.lower() for source in sources]
+    if any(_EXPORT_NAME.search(name) for name in names):
+        mediawiki.check_installed()
+    if any(is_dataset_name(str(source)) for source in sources):
+        hugging_face.check_installed()
 
 
 def stored_bytes(file: Path) -> int | None:
@@ -77,13 +91,19 @@ def _sources_of(name: str) -> list[tuple[str, Path]]:
 
 
 def _files_of_pattern(pattern: str) -> list[tuple[str, Path]]:
-    matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
+    """The files, whatever they are called, that fit a pattern, and the text in the folders that fit it."""
+    parts = Path(pattern).parts
+    depth = parts.index("**") if "**" in parts else len(parts)
+    head, tail = str(Path(*parts[:depth])), parts[depth:]
     files: list[tuple[str, Path]] = []
-    for match in sorted(matches, key=lambda path: path.parts):
-        if match.is_dir():
-            # With `**` the files in it are matches themselves.
-            files += [] if "**" in pattern else _files_in_folder(match)
-        elif match.is_file() and match.stat().st_size:
+    for match in sorted(map(Path, glob.glob(head)), key=lambda path: path.parts):
+        if tail and match.is_dir():
+            # Not with glob's own `**`, which goes round a loop of links forty times, and round two of them for ever.
+            below = _files_in_folder(match, re.compile(""))
+            files += [found for found in below if _fits(found[1].relative_to(match).parts, tail)]
+        elif not tail and match.is_dir():
+            files += _files_in_folder(match)
+        elif not tail and match.is_file() and match.stat().st_size:
             files.append((os.path.realpath(match), match))
     if not files:
         raise UserError(
@@ -92,9 +112,18 @@ def _files_of_pattern(pattern: str) -> list[tuple[str, Path]]:
     return files
 
 
-def _files_in_folder(folder: Path) -> list[tuple[str, Path]]:
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path fit those of a pattern; `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(_fits(parts[start:], pattern[1:]) for start in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _files_in_folder(folder: Path, ending: re.Pattern[str] = _ENDING) -> list[tuple[str, Path]]:
     try:
-        files = list(_walked(str(folder), os.path.realpath(folder), set()))
+        files = list(_walked(str(folder), os.path.realpath(folder), ending, set()))
     except PermissionError as error:
         raise UserError(
             f"{error.filename} cannot be read ({error.strerror})", remedy="Check its permissions"
@@ -102,20 +131,24 @@ def _files_in_folder(folder: Path) -> list[tuple[str, Path]]:
     return sorted(files, key=lambda file: file[1].parts)
 
 
-def _walked(folder: str, real_folder: str, visited: set[str]) -> Iterator[tuple[str, Path]]:
-    """The files below a folder; one that links lead back to is walked once."""
+def _walked(folder: str, real_folder: str, ending: re.Pattern[str], visited: set[str]) -> Iterator[tuple[str, Path]]:
+    """The files below a folder whose names end so; a folder that links lead back to is walked once."""
     if real_folder in visited:
         return
     visited.add(real_folder)
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in listed:
-        # Links apart, the real path is put together, not asked for: 100,000 files are found in two seconds.
+        # Links apart, the real path is put together, not asked for: 100,000 files are found in a second.
         real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_folder, entry.name)
-        if entry.is_dir():
-            yield from _walked(entry.path, real, visited)
-        elif _ENDING.search(entry.name) and entry.is_file() and entry.stat().st_size:
-            yield real, Path(entry.path)
+        try:
+            if entry.is_dir():
+                yield from _walked(entry.path, real, ending, visited)
+            elif ending.search(entry.name) and entry.is_file() and entry.stat().st_size:
+                yield real, Path(entry.path)
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # a link to itself leads nowhere, as one to nothing does
+                raise
 
 
 def _missing(path: Path) -> UserError:

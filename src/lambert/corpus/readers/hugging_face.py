@@ -7,6 +7,7 @@ of data files. Without a split it is `train`, or the only one there is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ _NAMES_SHOWN = 12
 def is_dataset_name(source: str) -> bool:
     """Whether a source is the name of a dataset rather than a file."""
     return source.startswith(PREFIX)
+
+
+def check_installed() -> None:
+    """Raises UserError where the library of the datasets, an extra, is missing."""
+    if find_spec("datasets") is None:
+        raise UserError(
+            "Hugging Face datasets need the package datasets, which is not installed",
+            remedy="Install it with: pip install 'lambert-bert[datasets]'",
+        )
 
 
 def documents(source: Path, statistics: ReadStatistics, *, text_field: str) -> Iterator[Document]:
@@ -74,13 +84,9 @@ def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
 
 
 def _opened(source: Path) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            f"{source} needs the package datasets, which is not installed",
-            remedy="Install it with: pip install 'lambert-bert[datasets]'",
-        ) from error
+    check_installed()
+    import datasets
+
     name, _, rest = str(source).removeprefix(PREFIX).partition(":")
     if not name:
         raise UserError(f"{source} names no dataset", remedy="Write hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT")

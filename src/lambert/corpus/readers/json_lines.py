@@ -41,14 +41,13 @@ def documents(
         if line is not None and not line.strip():
             continue
         try:
-            value = None if line is None else _field(decoded(line, file, statistics), text_field)
+            if line is None:
+                raise _NoTextError(f"longer than {RECORD_LIMIT_BYTES >> 20} MB", "Cut its text into several records")
+            value = _field(decoded(line, file, statistics), text_field)
         except _NoTextError as error:
             if is_first:
                 raise _refused(file, number, error, text_field) from error
             statistics.skip(file, f"line {number:,}", str(error))
-            continue
-        if line is None:
-            statistics.skip(file, f"line {number:,}", f"longer than {RECORD_LIMIT_BYTES >> 20} MB")
             continue
         is_first = False
         if value is None:

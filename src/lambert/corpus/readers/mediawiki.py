@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from xml.parsers import expat
 
@@ -26,7 +27,9 @@ PAGE_LIMIT_CHARACTERS = 4 << 20
 # The longest tag a dump needs is a few hundred bytes; a parser holds a tag until it is complete.
 _TAG_LIMIT_BYTES = 8 << 20
 
-_EXPORT_START = re.compile(rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,1000}?-->\s*)*<mediawiki[\s>]", re.DOTALL)
+_EXPORT_START = re.compile(
+    rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+)?mediawiki[\s>]", re.DOTALL
+)
 _REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 _ARTICLES, _MEDIA, _FILES, _CATEGORIES = 0, -2, 6, 14
 
@@ -34,6 +37,15 @@ _ARTICLES, _MEDIA, _FILES, _CATEGORIES = 0, -2, 6, 14
 def is_export(start: bytes) -> bool:
     """Whether a stream that begins with these bytes, decompressed, is a MediaWiki export."""
     return _EXPORT_START.match(start[:4096]) is not None
+
+
+def check_installed() -> None:
+    """Raises UserError where the parser of MediaWiki's markup, an extra, is missing."""
+    if find_spec("mwparserfromhell") is None:
+        raise UserError(
+            "MediaWiki exports need the package mwparserfromhell, which is not installed",
+            remedy="Install it with: pip install 'lambert-bert[wiki]'",
+        )
 
 
 def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:
@@ -44,6 +56,7 @@ def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -
     Raises:
         UserError: the XML is damaged, cut short or declares entities; or mwparserfromhell is not installed.
     """
+    check_installed()
     from lambert.corpus.readers.wikitext import WikitextError, prose_of
 
     for page in _pages(file, blocks):

@@ -11,17 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-try:
-    import mwparserfromhell as mw
-    from mwparserfromhell import nodes
-    from mwparserfromhell.parser import ParserError
-except ImportError as missing:
-    from lambert.errors import UserError
-
-    raise UserError(
-        "MediaWiki's markup needs mwparserfromhell, which is not installed",
-        remedy="Install it with: pip install 'lambert-bert[wiki]'",
-    ) from missing
+import mwparserfromhell as mw
+from mwparserfromhell import nodes
+from mwparserfromhell.parser import ParserError
 
 
 class WikitextError(Exception):
@@ -44,6 +36,11 @@ _SHOWN_ARGUMENTS = {
     "smallcaps": 1, "sc": 1, "quote": 1, "blockquote": 1, "em": 1, "strong": 1, "angle bracket": 1, "visible anchor": 1,
     "vanchor": 1, "ill": 1, "interlanguage link": 1,
 }  # fmt: skip
+_SHOWN_SIGNS = {
+    "snd": " – ", "spnd": " – ", "spaced ndash": " – ", "ndash": "–", "en dash": "–", "mdash": "—", "em dash": "—",
+    "nbsp": " ", "'": "'", "=": "=", "!": "|", "shy": "", "zwsp": "", "ellipsis": "…",
+}  # fmt: skip
+_MEASURES, _RANGES = ("convert", "cvt"), ("to", "and", "or", "by", "-", "–", "x", "to(-)")
 
 # A line of a list; NUL, which no wikitext holds, marks it until the page is whole.
 _LIST, _BREAK = "\0", "\n\n"
@@ -59,6 +56,8 @@ _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _BROKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|</?(?:ref|table|div|span|br)\b|^[|!]", re.IGNORECASE)
 _FILE_NAME = re.compile(r"\.(?:jpe?g|png|svg|gif|tiff?|webp|og[gav]|webm|pdf|djvu|midi?|mp3|wav|flac)$", re.IGNORECASE)
 _INTERWIKI = re.compile(r"[a-z][a-z-]{1,11}:")
+_SENTENCE_END = re.compile(r"[.!?…。！？؟।]")
+_LEAST_CHARACTERS = 40
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -104,7 +103,11 @@ def _tidied(paragraph: str) -> str | None:
         paragraph = _EMPTY_PARENTHESES.sub("", paragraph)
         paragraph = _PARENTHESIS_END.sub(r"\1", _PARENTHESIS_START.sub(r"\1", paragraph))
     paragraph = _SPACE_BEFORE.sub(r"\1", _SPACES.sub(" ", paragraph)).strip()
-    return paragraph if _LETTER.search(paragraph) and not _BROKEN.search(paragraph) else None
+    if not _LETTER.search(paragraph) or _BROKEN.search(paragraph):
+        return None
+    # A heading in disguise, or what led up to a list that is not there.
+    is_lead = len(paragraph) < _LEAST_CHARACTERS or paragraph.endswith((":", "："))
+    return None if is_lead and not _SENTENCE_END.search(paragraph) else paragraph
 
 
 def _shown(code: mw.wikicode.Wikicode, unshown: frozenset[str]) -> Iterator[str]:
@@ -153,6 +156,12 @@ def _tag(tag: nodes.Tag, unshown: frozenset[str]) -> Iterator[str]:
 
 
 def _template(template: nodes.Template, unshown: frozenset[str]) -> Iterator[str]:
-    place = _SHOWN_ARGUMENTS.get(str(template.name).strip().lower())
-    if place is not None and template.has(place):
+    name = str(template.name).strip().lower()
+    if name in _SHOWN_SIGNS:
+        yield _SHOWN_SIGNS[name]
+    elif name in _MEASURES:
+        # {{convert|3|km|mi}} reads "3 km (1.9 mi)", {{convert|3|to|5|km}} "3 to 5 km (1.9 to 3.1 mi)".
+        arguments = [str(argument.value).strip() for argument in template.params[:4] if not argument.showkey]
+        yield " ".join(arguments if arguments[1:2] and arguments[1] in _RANGES else arguments[:2])
+    elif (place := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(place):
         yield from _shown(template.get(place).value, unshown)
