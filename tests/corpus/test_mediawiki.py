@@ -131,11 +131,11 @@ PARAGRAPHS = [
 def test_a_dump_gives_the_prose_of_its_articles(tmp_path: Path, name: str) -> None:
     data = dump(
         page("Oberstadt", ARTICLE),
-        page("Ober-Stadt", "#REDIRECT [[Oberstadt]]", redirect="Oberstadt"),
-        page("Old redirect", "#redirect [[Oberstadt]] {{R from misspelling}}"),
+        page("Ober-Stadt", "#WEITERLEITUNG [[Oberstadt]]\n\nA sentence here.", redirect="Oberstadt"),
+        page("Old redirect", "#redirect [[Oberstadt]] {{R from misspelling}}\n\nA sentence here."),
         page("Diskussion:Oberstadt", "Talk is no article.", namespace=1),
         page("Vorlage:Box", "A template.", namespace=10),
-        page("Oberstadt.css", "body { color: red; }", model="sanitized-css"),
+        page("Oberstadt.css", "A sentence here.", model="sanitized-css"),
         page("Revised", "The old text.", "The new text."),
         page("Only a list", "* one\n* two\n"),
     )
@@ -184,6 +184,7 @@ def test_exports_without_namespace_numbers_are_told_by_their_titles(tmp_path: Pa
             "From 3{{ndash}}4 to {{convert|5|to|7|mi|km}}{{snd}}or {{lang|fr|'''mot'''}}.",
             "From 3–4 to 5 to 7 mi – or mot.",
         ),
+        ("A [[Datei:No ending|picture]]map.[[Kategorie:Maps. All.]][[Medium:x]][[en:Map. All.]]", "A map."),
         ("A name (; {{small|[[born]]}} 1900,) was.", "A name (born 1900) was."),
         ("A {{tl|{{nested|{{deep|x}}|y}}|[[z]]}}text {{{parameter|default}}} end.", "A text end."),
         ("Soft\nline ends are\none paragraph.", "Soft line ends are one paragraph."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
@@ -12,6 +13,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -177,6 +179,33 @@ reader = TextReader([Path({str(tmp_path / "kept")!r})])
 print(len(list(reader)), len(list(reader)), *reader.statistics.parsers.values())
 """
     assert piped(gzip.compress(streams["JSON lines"]), program) == "2 2 JSON lines\n"
+
+
+class Dripping(io.RawIOBase):
+    """A pipe that has one more byte whenever it is asked."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self.data.readinto(memoryview(buffer)[:1])
+
+
+def test_a_pipe_that_drips_shows_its_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_opened", lambda file: Dripping(gzip.compress(b"One.\n\nTwo.")))
+    assert [document.paragraphs for document in TextReader([Path("-")])] == [["One."], ["Two."]]
+
+
+def test_standard_input_is_not_read_twice_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_opened", lambda file: Dripping(b"One."))
+    reader = TextReader([Path("-")])
+    assert len(list(reader)) == 1
+    with pytest.raises(UserError, match="standard input can be read only once"):
+        list(reader)
 
 
 def test_what_standard_input_cannot_carry(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class TextReader:
         self.files = list(files)
         self.text_field = text_field
         self.statistics = ReadStatistics()
+        self._has_read_standard_input = False
 
     def __iter__(self) -> Iterator[Document]:
         self.statistics = ReadStatistics()
@@ -81,6 +82,10 @@ class TextReader:
             with faults_named(file):
                 yield from parquet.documents(file, statistics, text_field=field)
             return
+        if file == STANDARD_INPUT:
+            if self._has_read_standard_input:
+                raise UserError("standard input can be read only once", remedy="Put the text into a file and name that")
+            self._has_read_standard_input = True
         with open_text_bytes(file) as (stream, used_bytes):
             blocks = self._counted(read_blocks(stream), used_bytes)
             first = next(blocks, b"").removeprefix(_UTF8_MARK)
