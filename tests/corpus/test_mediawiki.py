@@ -225,6 +225,16 @@ def test_a_page_longer_than_any_wiki_allows_is_skipped(tmp_path: Path, monkeypat
     assert reader.statistics.first_skipped == {str(file): "page 'Long': longer than 1,000 characters"}
 
 
+@pytest.mark.parametrize("markup", ["<ref>x", "[http://a ", "{{a|[[b|<i>''"])
+def test_a_page_that_would_be_parsed_for_ever_is_skipped(tmp_path: Path, markup: str) -> None:
+    file = tmp_path / "a.xml"
+    file.write_bytes(dump(page("Open", markup * 100_000), page("Closed", "Fine.<br>" * 2_000)))
+    reader = TextReader([file])
+    assert [len(document.paragraphs) for document in reader] == [2_000]
+    assert "page 'Open': " in reader.statistics.first_skipped[str(file)]
+    assert "00,000 pieces of markup without end" in reader.statistics.first_skipped[str(file)]
+
+
 def test_a_dump_cut_short_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
     for data in (dump(page("A", "Text.")), dump(page("A", "Text."), page("B", "More."))):

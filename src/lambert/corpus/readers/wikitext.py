@@ -42,6 +42,10 @@ _SHOWN_SIGNS = {
 }  # fmt: skip
 _MEASURES, _RANGES = ("convert", "cvt"), ("to", "and", "or", "by", "-", "–", "x", "to(-)")
 
+# The parser tries anew to find the end of every piece of markup that has none: 20,000 of them take half a minute.
+_MOST_UNCLOSED = 1_000
+_OPENED_TAG = re.compile(r"<(?!br|hr|wbr|li|dd|dt|td|th|tr|p\b)[a-z][^<>]*(?<!/)>", re.IGNORECASE)
+
 # A line of a list; NUL, which no wikitext holds, marks it until the page is whole.
 _LIST, _BREAK = "\0", "\n\n"
 _QUOTES = re.compile(r"'{5}|'{3}|'{2}")
@@ -69,8 +73,15 @@ def prose_of(wikitext: str, *, unshown: frozenset[str]) -> list[str]:
         unshown: names, in small letters, of the namespaces of files and categories.
 
     Raises:
-        WikitextError: the parser failed.
+        WikitextError: the parser failed, or would take for ever.
     """
+    unclosed = (
+        len(_OPENED_TAG.findall(wikitext)) - wikitext.count("</"),
+        wikitext.count("[") - wikitext.count("]"),
+        wikitext.count("{{") - wikitext.count("}}"),
+    )
+    if max(unclosed) > _MOST_UNCLOSED:
+        raise WikitextError(f"{max(unclosed):,} pieces of markup without end")
     try:
         # Bold and italics are taken off here: their rules make unclosed quotes swallow what follows.
         parsed = mw.parse(wikitext.replace(_LIST, ""), skip_style_tags=True)
