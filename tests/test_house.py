@@ -44,10 +44,10 @@ DEPENDENCIES = (
     "filelock", "llvmlite", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers",
     "tomli_w", "torch", "tyro",
 )  # fmt: skip
+# Extras: whoever imports one says how to install it where it is missing.
+EXTRAS = ("datasets", "mwparserfromhell")
 # With PyTorch's GPU builds; whoever imports it goes on without.
 COMES_WITH_TORCH = ("triton",)
-# Extras: whoever needs one says how to install it.
-EXTRAS = ("datasets", "mwparserfromhell")
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "errors": (),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
@@ -130,7 +130,7 @@ FUNCTION_LINES = 60
 RULES = Rules(
     doors=DOORS,
     extra_doors=EXTRA_DOORS,
-    dependencies=DEPENDENCIES + COMES_WITH_TORCH + EXTRAS,
+    dependencies=DEPENDENCIES + EXTRAS + COMES_WITH_TORCH,
     outside=OUTSIDE,
     only=ONLY,
     only_calls=ONLY_CALLS,

@@ -10,9 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lambert.corpus import sources
-from lambert.corpus.files import find_files
-from lambert.corpus.sources import Document, TextReader
+from lambert.corpus.readers import document as limits
+from lambert.corpus.sources import Document, TextReader, find_files
 from lambert.errors import UserError
 
 TEXT = "One. Two.\nThree.\n\n\nFour.\n"
@@ -132,7 +131,7 @@ def test_a_giant_line_is_cut_at_white_space_into_bounded_pieces(tmp_path: Path) 
     reader = TextReader([written(tmp_path / "a.txt", " ".join(words).encode() + b"\nEnd.\n")])
     pieces = [line for document in reader for line in document.paragraphs]
     assert " ".join(pieces).split() == [*words, "End."]
-    assert max(map(len, pieces)) <= sources.LINE_LIMIT_BYTES
+    assert max(map(len, pieces)) <= limits.LINE_LIMIT_BYTES
     assert reader.statistics.cut_lines == 1
     assert reader.statistics.lines == 2
 
@@ -145,12 +144,12 @@ def test_a_giant_line_without_white_space_is_cut_between_characters(tmp_path: Pa
 
 
 def test_white_space_after_a_cut_is_not_a_blank_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LINE_LIMIT_BYTES", 10)
+    monkeypatch.setattr(limits, "LINE_LIMIT_BYTES", 10)
     assert paragraphs_of(written(tmp_path / "a.txt", b"123456789          \nnext\n")) == [["123456789", "next"]]
 
 
 def test_a_document_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "DOCUMENT_LIMIT_CHARACTERS", 10)
+    monkeypatch.setattr(limits, "DOCUMENT_LIMIT_CHARACTERS", 10)
     reader = TextReader([written(tmp_path / "a.txt", b"12345\n12345\n123456\n\n12\n")])
     assert [document.paragraphs for document in reader] == [["12345", "12345"], ["123456"], ["12"]]
     assert reader.statistics.cut_documents == 1

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.verb import Verb, say
-from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.corpus.sources import Document
     from lambert.corpus.summary import BuildSummary
 
 
@@ -29,8 +25,8 @@ class Prepare(Verb):
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """Files, folders or patterns: plain text (a paragraph or sentence a line, a blank line between documents), JSON
-    lines, Parquet, MediaWiki exports, told by their names; compressed or not. `-` is standard input, `hf:NAME` a
-    Hugging Face dataset."""
+    lines, Parquet, MediaWiki exports, compressed or not. `-` is standard input, `hf:NAME[:CONFIG[:SPLIT]]` a Hugging
+    Face dataset."""
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
@@ -60,7 +56,7 @@ class Prepare(Verb):
         from lambert.cli.progress import build_progress
         from lambert.corpus.build import build_corpus
 
-        with build_progress() as progress, _sources(self.text, self.text_field, self.out) as sources:
+        with build_progress() as progress, _sources(self.text, self.out) as sources:
             summary = build_corpus(
                 sources,
                 self.out,
@@ -82,27 +78,17 @@ class Prepare(Verb):
 
 
 @contextmanager
-def _sources(
-    text: Sequence[Path], text_field: str, out: Path
-) -> Iterator[Sequence[Path] | Callable[[], Iterable[Document]]]:
-    """What to build from: a dataset by name, or files, with standard input kept in a file while it is needed."""
-    from lambert.corpus.hub import PREFIX, hub_documents
+def _sources(text: Sequence[Path], out: Path) -> Iterator[list[Path]]:
+    """What to build from, with standard input kept in a file while it is needed: it is read more than once."""
+    from lambert.corpus.sources import STANDARD_INPUT, keep_standard_input
 
-    names = [str(path) for path in text]
-    if any(name.startswith(PREFIX) for name in names):
-        if len(names) > 1:
-            raise UserError(
-                f"{', '.join(names)}: a dataset goes alone", remedy="Prepare it by itself, or download its files"
-            )
-        yield hub_documents(names[0], text_field)
-    elif "-" in names:
-        with tempfile.TemporaryDirectory(prefix="lambert-", dir=_nearest_folder(out)) as folder:
-            kept = Path(folder) / "standard-input.txt"
-            with kept.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-            yield [kept if name == "-" else Path(name) for name in names]
-    else:
+    if STANDARD_INPUT not in text:
         yield list(text)
+        return
+    with tempfile.TemporaryDirectory(prefix="lambert-", dir=_nearest_folder(out)) as folder:
+        kept = Path(folder) / "standard-input"
+        keep_standard_input(kept)
+        yield [kept if path == STANDARD_INPUT else path for path in text]
 
 
 def _nearest_folder(out: Path) -> Path:
@@ -136,8 +122,11 @@ def say_summary(summary: BuildSummary) -> None:
     if summary.parsers:
         say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))
     if summary.skipped_records:
-        worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.skipped_records.items())[:3])
-        say(f"records without text, left out: {sum(summary.skipped_records.values()):,}, in {worst}")
+        skipped = [
+            f"{name} ({count:,}, first {summary.first_skipped.get(name, 'unknown')})"
+            for name, count in list(summary.skipped_records.items())[:3]
+        ]
+        say(f"records left out: {sum(summary.skipped_records.values()):,}, in {', '.join(skipped)}")
     if summary.replaced_bytes:
         worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.replaced_bytes.items())[:3])
         say(f"bytes that were not UTF-8 and were replaced: {sum(summary.replaced_bytes.values()):,}, in {worst}")

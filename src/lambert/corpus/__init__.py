@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 from lambert.corpus.build import build_corpus
-from lambert.corpus.files import find_files
-from lambert.corpus.sources import Document, TextReader
+from lambert.corpus.sources import Document, TextReader, find_files
 from lambert.corpus.store import Corpus, Split
 from lambert.corpus.summary import BuildProgress, BuildSummary, SplitCounts
 

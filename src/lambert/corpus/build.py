@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.files import find_files
-from lambert.corpus.finish import counts_of, drop_documents, find_duplicates, write_manifest
+from lambert.corpus.finish import counts_of, drop_documents, find_duplicates, statistics_of, write_manifest
 from lambert.corpus.parts import (
     PartBuilder,
     PartProgress,
@@ -28,7 +28,7 @@ from lambert.corpus.parts import (
     group_files,
     refuse_unknown,
 )
-from lambert.corpus.sources import TEXT_FIELD, Document, ReadStatistics, TextReader
+from lambert.corpus.sources import Document, ReadStatistics, TextReader, find_files, stored_bytes
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER
 from lambert.corpus.summary import BuildProgress, BuildSummary
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer, train_vocabulary
@@ -50,7 +50,7 @@ def build_corpus(
     cased: bool = False,
     held_out_share: float = 0.01,
     language: str = "en",
-    text_field: str = TEXT_FIELD,
+    text_field: str = "text",
     one_sentence_a_line: bool = False,
     deduplicate: bool = False,
     workers: int = 1,
@@ -66,13 +66,12 @@ def build_corpus(
 
     Args:
         documents_from: files and folders, or a function that gives the documents anew at each call.
-        out: folder of the store.
+        out: folder of the store, a new one.
         vocabulary: `vocab.txt`, `tokenizer.json` or a folder with either; learned from the text when None.
         vocabulary_size: entries of a learned vocabulary; `cased` keeps capitals apart from small letters.
         held_out_share: share of the documents held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
-        text_field: where JSON lines and Parquet hold the text.
-        one_sentence_a_line: lines are sentences already.
+        text_field: where JSON lines and Parquet hold the text; `one_sentence_a_line`: lines are sentences already.
         deduplicate: leave out documents whose text has come before.
         workers: processes that build parts (some 30 MB of files each) at once.
         restart: throw away what an earlier build left; `progress` is called now and then.
@@ -98,7 +97,8 @@ def build_corpus(
         duplicates = find_duplicates(folder, records)
         if deduplicate:
             drop_documents(folder, records, duplicates)
-        manifest = write_manifest(folder, tokenizer, records, settings, source.described(), duplicates)
+        sources = source.described(records)
+        manifest = write_manifest(folder, tokenizer, records, settings, sources, duplicates)
     seconds = time.perf_counter() - started
     return _summary(Path(out), source, records, manifest, learned=vocabulary is None, seconds=seconds)
 
@@ -118,12 +118,12 @@ class _Source:
     """Documents from files or from a function, with the same statistics for both."""
 
     def __init__(
-        self, documents_from: Sequence[Path] | Callable[[], Iterable[Document]], text_field: str = TEXT_FIELD
+        self, documents_from: Sequence[Path] | Callable[[], Iterable[Document]], text_field: str = "text"
     ) -> None:
         self.text_field = text_field
         self.make = documents_from if callable(documents_from) else None
         self.files = [] if callable(documents_from) else find_files(documents_from)
-        self.sizes = [file.stat().st_size for file in self.files]
+        self.sizes = [stored_bytes(file) or 0 for file in self.files]
         self.statistics = ReadStatistics()
 
     def __iter__(self) -> Iterator[Document]:
@@ -150,8 +150,13 @@ class _Source:
             return plan | {"vocabulary_sha256": hashlib.sha256(vocabulary.to_str().encode()).hexdigest()}
         return plan | {"sources": Job(Path(), 0, tuple(self.files), PartSettings(0.0, "", "")).sources()}
 
-    def described(self) -> list[dict[str, Any]]:
-        return [{"name": str(file), "bytes": size} for file, size in zip(self.files, self.sizes, strict=True)]
+    def described(self, records: Sequence[PartRecord]) -> list[dict[str, Any]]:
+        """Names, sizes and parsers of the files."""
+        parsers = statistics_of(records).parsers
+        return [
+            {"name": str(file), "bytes": size, "parser": parsers.get(str(file))}
+            for file, size in zip(self.files, self.sizes, strict=True)
+        ]
 
 
 class _Report:
@@ -287,7 +292,7 @@ def _summary(
     learned: bool,
     seconds: float,
 ) -> BuildSummary:
-    read, counts = ReadStatistics.total([record.statistics for record in records]), counts_of(records)
+    read, counts = statistics_of(records), counts_of(records)
     return BuildSummary(
         path=out,
         splits=counts,
@@ -298,7 +303,8 @@ def _summary(
         cut_lines=read.cut_lines,
         cut_documents=read.cut_documents,
         skipped_records=dict(read.skipped_records),
-        parsers=dict(read.parsers),
+        first_skipped=dict(read.first_skipped),
+        parsers=dict(Counter(read.parsers.values())),
         duplicate_documents=manifest["statistics"]["duplicate_documents"],
         unknown_share=manifest["statistics"]["unknown_tokens"] / sum(split.tokens for split in counts.values()),
         vocabulary_size=manifest["vocabulary_size"],

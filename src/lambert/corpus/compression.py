@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
+from lambert.corpus.readers.document import STANDARD_INPUT, source_name
 from lambert.errors import UserError
 
 BLOCK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
+# What `xz -9` asks for is 65 MiB; a file may ask for 4 GiB. The zstd library itself stops at a window of 128 MiB.
+_XZ_MEMORY_BYTES = 256 << 20
 # Random bytes hold a tenth of them, UTF-16 without a mark a half; text has next to none.
 MOST_CONTROLS, MOST_CONTROL_SHARE = 8, 0.05
 _CONTROL_BYTES = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
@@ -41,18 +46,28 @@ class ByteStream(Protocol):
 
 
 @contextmanager
-def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, BinaryIO]]:
-    """Opens a file as (decompressed stream, the file itself, whose place tells how much of it was used).
+def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, Callable[[], int]]]:
+    """Opens a file, or standard input for `-`, as (decompressed stream, a function that tells how many of the stored
+    bytes were used).
+
+    Whatever the file unpacks to, it is unpacked only as far as the caller reads: a decompression bomb costs time,
+    not memory.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or is of a kind that holds no plain text. Errors met
-            while the caller reads inside the `with` block are turned into the same.
+        UserError: the file cannot be read or is damaged. Errors met while the caller reads inside the `with` block
+            are turned into the same.
     """
+    with faults_named(file), _opened(file) as raw:
+        counted = _Counted(raw)
+        buffered = io.BufferedReader(counted, _BUFFER_BYTES)
+        yield _decompressed(file, buffered.peek(8)[:8], buffered), counted.tell
+
+
+@contextmanager
+def faults_named(file: Path) -> Iterator[None]:
+    """Turns what the libraries raise over an unreadable or damaged file into UserError with its name."""
     try:
-        with file.open("rb") as raw:
-            start = raw.read(8)
-            raw.seek(0)
-            yield _decompressed(file, start, raw), raw
+        yield
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
         raise _damaged(file, error) from error
     except OSError as error:
@@ -60,8 +75,37 @@ def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, BinaryIO]]:
         if error.errno is None:
             raise _damaged(file, error) from error
         raise UserError(
-            f"{file} cannot be read ({error.strerror})", remedy="Check the file and its permissions"
+            f"{source_name(file)} cannot be read ({error.strerror})", remedy="Check the file and its permissions"
         ) from error
+
+
+def _opened(file: Path) -> io.FileIO:
+    if file == STANDARD_INPUT:
+        return io.FileIO(0, closefd=False)
+    return io.FileIO(file)
+
+
+class _Counted(io.RawIOBase):
+    """A file or a pipe that counts what was read of it and fills every read, as a pipe does not."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__()
+        self._raw = raw
+        self._read_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._read_bytes
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view) and (count := self._raw.readinto(view[filled:])):
+            filled += count
+        self._read_bytes += filled
+        return filled
 
 
 def read_blocks(stream: ByteStream) -> Iterator[bytes]:
@@ -82,14 +126,17 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
     """Raises UserError where the first (decompressed) bytes are those of a format that is not text."""
     for magic, kind in _NOT_TEXT.items():
         if start.startswith(magic):
-            raise UserError(f"{file} is {kind}, not plain text", remedy="Convert it to plain text in UTF-8 first")
+            raise UserError(
+                f"{source_name(file)} is {kind}, not plain text", remedy="Convert it to plain text in UTF-8 first"
+            )
     if start[257:262] == b"ustar":
-        raise UserError(f"{file} is a tar archive, not plain text", remedy="Unpack it and name its folder")
+        raise UserError(f"{source_name(file)} is a tar archive, not plain text", remedy="Unpack it and name its folder")
     bytes_of = np.bincount(np.frombuffer(start, np.uint8), minlength=256)
     controls = int(bytes_of[_CONTROL_BYTES].sum())
     if controls > max(MOST_CONTROLS, MOST_CONTROL_SHARE * len(start)):
+        share = f"{controls / len(start):.0%} of its first bytes"
         raise UserError(
-            f"{file} is not plain text: {controls / len(start):.0%} of its first bytes are control characters",
+            f"{source_name(file)} is not plain text: {share} are control characters",
             remedy="Leave it out, or convert it to plain text in UTF-8 first",
         )
 
@@ -113,12 +160,43 @@ def _open_as(suffix: str, raw: BinaryIO) -> ByteStream:
     if suffix == ".bz2":
         return cast(ByteStream, bz2.BZ2File(raw))
     if suffix == ".xz":
-        return cast(ByteStream, lzma.LZMAFile(raw))
+        return _XzStream(raw)
     return cast(ByteStream, pa.CompressedInputStream(raw, "zstd"))
+
+
+class _XzStream:
+    """The text of a file of one or more xz streams; unlike `lzma.LZMAFile` it keeps to a limit of memory."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._begin(b"")
+
+    def _begin(self, compressed: bytes) -> None:
+        self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+        self._compressed = compressed
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self._decompressor.eof:
+                # Streams may be followed by zeros, in fours.
+                rest = self._decompressor.unused_data.lstrip(b"\0")
+                while not rest:
+                    if not (read := self._raw.read(_BUFFER_BYTES)):
+                        return b""
+                    rest = read.lstrip(b"\0")
+                self._begin(rest)
+            if self._decompressor.needs_input and not self._compressed:
+                if not (read := self._raw.read(_BUFFER_BYTES)):
+                    raise EOFError("the compressed data ends in the middle")
+                self._compressed = read
+            data = self._decompressor.decompress(self._compressed, size)
+            self._compressed = b""
+            if data:
+                return data
 
 
 def _damaged(file: Path, error: Exception) -> UserError:
     return UserError(
-        f"{file} is damaged or was cut short ({error})",
+        f"{source_name(file)} is damaged or was cut short ({error})",
         remedy="Download or compress it again; nothing was written",
     )

@@ -38,10 +38,13 @@ class SentenceEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True
-        self._by_word = isinstance(tokenizer.normalizer, BertNormalizer) and isinstance(
-            tokenizer.pre_tokenizer, BertPreTokenizer
+        description = json.loads(tokenizer.to_str())
+        self._by_word = (
+            isinstance(tokenizer.normalizer, BertNormalizer)
+            and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+            and all(added["special"] for added in description["added_tokens"])  # others may hold spaces
         )
-        self._lowers = self._by_word and json.loads(tokenizer.to_str())["normalizer"]["lowercase"]
+        self._lowers = self._by_word and description["normalizer"]["lowercase"]
         self._forget_all()
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:

@@ -37,6 +37,14 @@ def counts_of(records: Sequence[PartRecord]) -> dict[str, SplitCounts]:
     return {split: SplitCounts.total([record.splits[split] for record in records]) for split in SPLITS}
 
 
+def statistics_of(records: Sequence[PartRecord]) -> ReadStatistics:
+    """What reading met, all parts together."""
+    sums = ReadStatistics()
+    for record in records:
+        sums.add(record.statistics)
+    return sums
+
+
 def find_duplicates(folder: Path, records: Sequence[PartRecord]) -> Marks:
     """Which documents have the text of one that came before; copies always share their split."""
     hashes = [hashes_of_shard(folder / entry["file"]) for record in records for entry in record.shards]
@@ -93,9 +101,9 @@ def write_manifest(
     }
     # Names and places of the sources do not belong to it: the same text elsewhere is the same corpus.
     fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-    read = ReadStatistics.total([record.statistics for record in records])
+    read = statistics_of(records)
     statistics = {
-        **{name: value for name, value in asdict(read).items() if name not in ("files", "stored_bytes")},
+        **{name: value for name, value in asdict(read).items() if name not in ("files", "stored_bytes", "parsers")},
         "words": {name: split.words for name, split in counts_of(records).items()},
         "unknown_tokens": sum(record.unknown_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),

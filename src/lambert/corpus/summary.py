@@ -48,6 +48,7 @@ class BuildSummary:
     cut_lines: int = 0
     cut_documents: int = 0
     skipped_records: dict[str, int] = field(default_factory=dict)
+    first_skipped: dict[str, str] = field(default_factory=dict)
     parsers: dict[str, int] = field(default_factory=dict)
     duplicate_documents: int = 0
     unknown_share: float = 0.0

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lambert.corpus.parts import PartBuilder, PartProgress, PartRecord, PartSettings, is_orphan
-from lambert.corpus.sources import TextReader
+from lambert.corpus.sources import TextReader, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
 from lambert.corpus.working import PARTS_FOLDER
 from lambert.errors import UserError
@@ -42,7 +42,7 @@ class Job:
 
     def sources(self) -> list[list[Any]]:
         """Its files with their sizes and times, as they are now."""
-        return [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in self.files]
+        return [_identity(file) for file in self.files]
 
     def is_finished(self) -> bool:
         """Whether its record is there, of the same files."""
@@ -55,6 +55,12 @@ class Job:
     def progress_file(self) -> Path:
         """Where a worker says how far it has come."""
         return self.folder / PARTS_FOLDER / f"{self.number:05}.progress"
+
+
+def _identity(file: Path) -> list[Any]:
+    if stored_bytes(file) is None:  # a dataset by name
+        return [str(file), None, None]
+    return [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
 
 
 Tell = Callable[[int, tuple[int, int, int]], None]

@@ -1,0 +1,142 @@
+"""What every reader makes: documents of bounded size, and an account of what was met on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LINE_LIMIT_BYTES = 1 << 20
+DOCUMENT_LIMIT_CHARACTERS = 1_000_000
+STANDARD_INPUT = Path("-")
+
+# Zero-width marks and NUL carry no text: a line made of them alone is blank.
+_BLANKS = " \t\r\n\v\f\x00\x1c\x1d\x1e\x85\xa0\u2028\u2029\u3000\ufeff\u200b"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CHINESE_FULL_STOP = "。".encode()
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document: where it came from, and its lines in order, stripped, none of them empty."""
+
+    source: str
+    paragraphs: list[str]
+
+
+@dataclass
+class ReadStatistics:
+    """What a pass over the sources met; counts grow while the pass goes on."""
+
+    files: int = 0
+    bytes: int = 0  # of text, after decompression
+    stored_bytes: int = 0  # as they lie on the disk, for progress
+    lines: int = 0  # of a file of lines; elsewhere the records: rows, pages
+    replaced_bytes: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
+    cut_lines: int = 0
+    cut_documents: int = 0
+    parsers: dict[str, str] = field(default_factory=dict)  # by file: which parser took it
+    skipped_records: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
+    first_skipped: dict[str, str] = field(default_factory=dict)  # by file: where the first one is, and why
+
+    def skip(self, file: Path, place: str, reason: str) -> None:
+        """Counts a record that gives no document; `place` is as a person would look for it (line 17)."""
+        self.skipped_records[str(file)] = self.skipped_records.get(str(file), 0) + 1
+        self.first_skipped.setdefault(str(file), f"{place}: {reason}")
+
+    def add(self, other: ReadStatistics) -> None:
+        """Adds what another pass met over files that come after these."""
+        self.files += other.files
+        self.bytes += other.bytes
+        self.stored_bytes += other.stored_bytes
+        self.lines += other.lines
+        self.cut_lines += other.cut_lines
+        self.cut_documents += other.cut_documents
+        for mine, theirs in (
+            (self.replaced_bytes, other.replaced_bytes),
+            (self.skipped_records, other.skipped_records),
+        ):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
+        self.parsers |= other.parsers
+        self.first_skipped = other.first_skipped | self.first_skipped
+
+
+def source_name(file: Path) -> str:
+    """How a message calls a source."""
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
+def decoded(raw: bytes, file: Path, statistics: ReadStatistics) -> str:
+    """UTF-8 as text; each byte that is none becomes U+FFFD and is counted."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        # One lone surrogate stands for each byte that is not UTF-8, so the substitutions count bytes.
+        return without_surrogates(raw.decode("utf-8", "surrogateescape"), file, statistics)
+
+
+def without_surrogates(text: str, file: Path, statistics: ReadStatistics) -> str:
+    """Lone surrogates, which no UTF-8 can hold, become U+FFFD and are counted with the replaced bytes."""
+    text, replaced = _SURROGATE.subn("\ufffd", text)
+    if replaced:
+        counts = statistics.replaced_bytes
+        counts[str(file)] = counts.get(str(file), 0) + replaced
+    return text
+
+
+def stripped_lines(line: str) -> list[str]:
+    """The lines within what a line feed ended (a form feed, U+2028 and their kin end lines too), none of them blank."""
+    return [stripped for piece in line.splitlines() if (stripped := piece.strip(_BLANKS))]
+
+
+def paragraphs_of(text: str, statistics: ReadStatistics) -> Iterator[str]:
+    """The lines of a text that is one document, blank ones left out, overlong ones cut and counted."""
+    for line in stripped_lines(text):
+        # A character is at most four bytes of UTF-8.
+        if 4 * len(line) <= LINE_LIMIT_BYTES or len(raw := line.encode()) <= LINE_LIMIT_BYTES:
+            yield line
+            continue
+        statistics.cut_lines += 1
+        pieces, rest = cut_line(raw)
+        for piece in (*pieces, rest):
+            yield from stripped_lines(piece.decode())
+
+
+def bounded_documents(file: Path, paragraphs: Iterable[str], statistics: ReadStatistics) -> Iterator[Document]:
+    """One document of these paragraphs, or several where it is beyond `DOCUMENT_LIMIT_CHARACTERS`, or none."""
+    held: list[str] = []
+    characters = 0
+    for paragraph in paragraphs:
+        if held and characters + len(paragraph) > DOCUMENT_LIMIT_CHARACTERS:
+            statistics.cut_documents += 1
+            yield Document(str(file), held)
+            held, characters = [], 0
+        held.append(paragraph)
+        characters += len(paragraph)
+    if held:
+        yield Document(str(file), held)
+
+
+def cut_line(raw: bytes) -> tuple[list[bytes], bytes]:
+    """(pieces of at most `LINE_LIMIT_BYTES`, what is left); what follows does not move the cuts."""
+    pieces: list[bytes] = []
+    while len(raw) > LINE_LIMIT_BYTES:
+        place = _cut_place(raw)
+        pieces.append(raw[:place])
+        raw = raw[place:]
+    return pieces, raw
+
+
+def _cut_place(raw: bytes) -> int:
+    """After the last white space or Chinese full stop within the limit, else the last whole character."""
+    head = raw[:LINE_LIMIT_BYTES]
+    place = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
+    if place == 0 and _CHINESE_FULL_STOP in head:
+        place = head.rfind(_CHINESE_FULL_STOP) + len(_CHINESE_FULL_STOP)
+    if place == 0:
+        place = LINE_LIMIT_BYTES
+        for _ in range(3):  # continuation bytes of UTF-8 are 10xxxxxx, at most three in a row
+            place -= raw[place] & 0xC0 == 0x80
+    return place

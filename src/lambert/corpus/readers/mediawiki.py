@@ -1,0 +1,207 @@
+"""MediaWiki's XML export, as Wikimedia publishes its wikis: an article is a document.
+
+Format: https://www.mediawiki.org/wiki/Help:Export. Pages are streamed one at a time; only articles (namespace 0) that
+are wikitext and no redirects are taken, of each its last revision.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from xml.parsers import expat
+
+from lambert.corpus.readers.document import (
+    Document,
+    ReadStatistics,
+    bounded_documents,
+    paragraphs_of,
+    source_name,
+)
+from lambert.errors import UserError
+
+# MediaWiki itself keeps pages below 2 MiB.
+PAGE_LIMIT_CHARACTERS = 4 << 20
+# The longest tag a dump needs is a few hundred bytes; a parser holds a tag until it is complete.
+_TAG_LIMIT_BYTES = 8 << 20
+
+_EXPORT_START = re.compile(
+    rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+)?mediawiki[\s>]", re.DOTALL
+)
+_REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
+_ARTICLES, _MEDIA, _FILES, _CATEGORIES = 0, -2, 6, 14
+
+
+def is_export(start: bytes) -> bool:
+    """Whether a stream that begins with these bytes, decompressed, is a MediaWiki export."""
+    return _EXPORT_START.match(start[:4096]) is not None
+
+
+def check_installed() -> None:
+    """Raises UserError where the parser of MediaWiki's markup, an extra, is missing."""
+    if find_spec("mwparserfromhell") is None:
+        raise UserError(
+            "MediaWiki exports need the package mwparserfromhell, which is not installed",
+            remedy="Install it with: pip install 'lambert-bert[wiki]'",
+        )
+
+
+def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:
+    """A document an article that has prose in it.
+
+    Pages that cannot be taken apart (longer than any wiki allows, or refused by the parser) are counted as skipped.
+
+    Raises:
+        UserError: the XML is damaged, cut short or declares entities; or mwparserfromhell is not installed.
+    """
+    check_installed()
+    from lambert.corpus.readers.wikitext import WikitextError, prose_of
+
+    for page in _pages(file, blocks):
+        statistics.lines += 1
+        if not page.is_article:
+            continue
+        if page.text is None:
+            statistics.skip(file, f"page {page.title!r}", f"longer than {PAGE_LIMIT_CHARACTERS:,} characters")
+            continue
+        try:
+            prose = prose_of(page.text, unshown=page.site.unshown)
+        except WikitextError as error:
+            statistics.skip(file, f"page {page.title!r}", str(error))
+            continue
+        paragraphs = (piece for paragraph in prose for piece in paragraphs_of(paragraph, statistics))
+        yield from bounded_documents(file, paragraphs, statistics)
+
+
+@dataclass
+class _Site:
+    """What the head of an export says of its wiki."""
+
+    names: dict[int, str] = field(default_factory=dict)  # of the namespaces, in the wiki's language
+
+    @property
+    def unshown(self) -> frozenset[str]:
+        """Namespaces, in small letters, links into which are no part of a sentence."""
+        local = (self.names.get(key, "") for key in (_MEDIA, _FILES, _CATEGORIES))
+        return frozenset({"media", "file", "image", "category", *(name.lower() for name in local if name)})
+
+
+@dataclass
+class _Page:
+    site: _Site
+    title: str = ""
+    namespace: str = ""
+    model: str = "wikitext"
+    is_redirect: bool = False
+    text: str | None = ""
+
+    @property
+    def is_article(self) -> bool:
+        if self.is_redirect or self.model != "wikitext" or (self.text is not None and _REDIRECT.match(self.text)):
+            return False
+        if self.namespace:
+            return self.namespace == str(_ARTICLES)
+        # Exports of before 2012 do not say; the title does.
+        prefix = self.title.split(":", 1)[0] if ":" in self.title else None
+        return prefix not in [name for name in self.site.names.values() if name]
+
+
+def _pages(file: Path, blocks: Iterator[bytes]) -> Iterator[_Page]:
+    export = _Export(file)
+    fed_bytes = 0
+    try:
+        for block in blocks:
+            fed_bytes += len(block)
+            export.parser.Parse(block, False)
+            if fed_bytes - export.parser.CurrentByteIndex > _TAG_LIMIT_BYTES:
+                raise _damaged(file, "a tag without end")
+            yield from export.take_pages()
+        export.parser.Parse(b"", True)
+        yield from export.take_pages()
+    except expat.ExpatError as error:
+        raise _damaged(file, str(error)) from error
+
+
+def _damaged(file: Path, said: str) -> UserError:
+    return UserError(
+        f"{source_name(file)} is damaged or was cut short ({said})",
+        remedy="Download it again; a cut file must not be mended by hand",
+    )
+
+
+class _Export:
+    """Gathers pages out of what the XML parser meets."""
+
+    _HELD = ("title", "ns", "model", "text", "namespace")
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._site = _Site()
+        self._page: _Page | None = None
+        self._pages: list[_Page] = []
+        self._parts: list[str] | None = None
+        self._characters = 0
+        self._key = 0
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.buffer_size = 1 << 16
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters_met
+        # Entities are declared in a document type, which no export has: without one nothing can be made to swell.
+        self.parser.StartDoctypeDeclHandler = self._refuse_document_type
+
+    def take_pages(self) -> list[_Page]:
+        """The pages complete by now."""
+        pages, self._pages = self._pages, []
+        return pages
+
+    def _refuse_document_type(self, *_: object) -> None:
+        raise UserError(
+            f"{source_name(self._file)} declares a document type, which MediaWiki's exports do not",
+            remedy="Take the file from where the wiki publishes it",
+        )
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "page":
+            self._page = _Page(self._site)
+        elif name == "redirect" and self._page is not None:
+            self._page.is_redirect = True
+        elif name in self._HELD:
+            self._parts, self._characters = [], 0
+            if name == "namespace":
+                self._key = int(attributes.get("key", "0"))
+
+    def _characters_met(self, text: str) -> None:
+        if self._parts is not None:
+            self._characters += len(text)
+            if self._characters <= PAGE_LIMIT_CHARACTERS:
+                self._parts.append(text)
+            else:
+                self._parts.clear()
+
+    def _end(self, name: str) -> None:
+        if name == "page" and self._page is not None:
+            self._pages.append(self._page)
+            self._page = None
+        elif name in self._HELD and self._parts is not None:
+            text = "".join(self._parts) if self._characters <= PAGE_LIMIT_CHARACTERS else None
+            self._parts = None
+            self._take(name, text)
+
+    def _take(self, name: str, text: str | None) -> None:
+        page = self._page
+        if name == "namespace":
+            self._site.names[self._key] = text or ""
+        elif page is None:
+            return
+        elif name == "text":
+            page.text = text
+        elif name == "title":
+            page.title = text or ""
+        elif name == "ns":
+            page.namespace = (text or "").strip()
+        elif name == "model":
+            page.model = text or ""

@@ -1,0 +1,98 @@
+"""Parquet: a row is a document; one column holds its text. Only that column is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+from lambert.corpus.readers.document import (
+    Document,
+    ReadStatistics,
+    bounded_documents,
+    decoded,
+    paragraphs_of,
+)
+from lambert.errors import UserError
+
+MAGIC = b"PAR1"
+
+# Few rows at a time, so that a column of long texts stored once and repeated stays small when it is unrolled.
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20
+_NAMES_SHOWN = 12
+
+
+def documents(file: Path, statistics: ReadStatistics, *, text_field: str) -> Iterator[Document]:
+    """A document a row, of a column of strings (whose line ends part paragraphs) or of lists of strings.
+
+    Memory is that of the pages under way, whatever the size of the file and of its row groups: the column is
+    read through a buffer, not a row group at a time. Nulls are counted as skipped.
+
+    Raises:
+        UserError: no such column, or it holds something else than text.
+        pyarrow.ArrowException: the file is damaged or cut short.
+    """
+    stored_before, stored_bytes = statistics.stored_bytes, file.stat().st_size
+    with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False, memory_map=False) as opened:
+        _check_column(file, opened.schema_arrow, text_field)
+        rows = opened.metadata.num_rows
+        done = 0
+        for batch in opened.iter_batches(_BATCH_ROWS, columns=[text_field], use_threads=False):
+            for value in _as_bytes(batch.column(0)).to_pylist():
+                done += 1
+                statistics.lines += 1
+                if value is None:
+                    statistics.skip(file, f"row {done:,}", "null")
+                    continue
+                raw = value if isinstance(value, bytes) else b"\n".join(item for item in value if item is not None)
+                statistics.bytes += len(raw)
+                statistics.stored_bytes = stored_before + stored_bytes * done // rows
+                text = decoded(raw, file, statistics)
+                yield from bounded_documents(file, paragraphs_of(text, statistics), statistics)
+    statistics.stored_bytes = stored_before + stored_bytes
+
+
+def _check_column(file: Path, schema: pa.Schema, name: str) -> None:
+    places = schema.get_all_field_indices(name)
+    if len(places) != 1:
+        shown = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:_NAMES_SHOWN])
+        more = ", …" if len(schema) > _NAMES_SHOWN else ""
+        problem = "has no column" if not places else f"has {len(places)} columns named"
+        raise UserError(f"{file} {problem} {name!r}", remedy=f"Name the column of the text; there is {shown}{more}")
+    kind = schema.field(places[0]).type
+    if not _is_text(kind) and not (_is_list(kind) and _is_text(kind.value_type)):
+        raise UserError(
+            f"{file}: the column {name!r} holds {kind}, not text",
+            remedy="Name a column of strings or of lists of strings",
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if kinds.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    # Old writers do not say that their bytes are UTF-8.
+    return any(
+        is_it(kind)
+        for is_it in (
+            kinds.is_string,
+            kinds.is_large_string,
+            kinds.is_string_view,
+            kinds.is_binary,
+            kinds.is_large_binary,
+            kinds.is_binary_view,
+        )
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(is_it(kind) for is_it in (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list))
+
+
+def _as_bytes(column: Any) -> Any:
+    """The column as bytes: pyarrow does not check that strings are UTF-8, and would fail where they are not."""
+    return column.cast(pa.list_(pa.large_binary()) if _is_list(column.type) else pa.large_binary())
