@@ -201,6 +201,15 @@ def test_any_mixture_of_awkward_signs(uncased: Tokenizer, lines: list[str]) -> N
     assert encoded(SentenceEncoder(uncased), lines) == by_sentences(uncased, lines)
 
 
+def test_added_words_that_are_not_special_are_found_in_whole_sentences(uncased: Tokenizer) -> None:
+    tokenizer = Tokenizer.from_str(uncased.to_str())
+    tokenizer.encode_special_tokens = True
+    tokenizer.add_tokens(["the fox", "c++"])
+    lines = ["the fox and the dog", "c++ is the fox"]
+    assert encoded(SentenceEncoder(tokenizer), lines) == by_sentences(tokenizer, lines)
+    assert tokenizer.token_to_id("the fox") in encoded(SentenceEncoder(tokenizer), lines)[0]
+
+
 def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 10)
     monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_BYTES", 200)
