@@ -26,15 +26,12 @@ _load_u, _store_u = accessors("u")
 
 
 def _compiled(**options):
-    """Compile a function; its machine code is kept beside this file, or in the user's cache, for the next process."""
+    """Compile a function, in every process anew.
 
-    def compile_(function):
-        try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # nowhere to keep it
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-    return compile_
+    numba can store machine code, but what it loads does not always round as what it has just compiled: the processes of
+    a run would drift apart (tried, and seen).
+    """
+    return numba.njit(nogil=True, error_model="numpy", **options)
 
 
 def _wide(value):

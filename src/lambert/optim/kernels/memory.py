@@ -4,9 +4,6 @@ Without the first a loop over five arrays gets no vector code (LLVM gives up on 
 without the second a core waits for memory at the end of every page. Each of the five arrays of a step has a pair of
 functions of its own here, whose loads and stores carry a name that tells LLVM so (its "scoped noalias" metadata).
 Indices are not checked and do not wrap.
-
-numba keeps machine code for as long as compiled.py is unchanged: after a change here alone, remove
-`__pycache__/compiled.*.nb*` beside this file.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
