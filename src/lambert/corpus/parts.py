@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,8 @@ from lambert.corpus.sources import Document, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import special_tokens
-from lambert.corpus.writer import ShardWriter, sync, token_type
+from lambert.corpus.working import write_json
+from lambert.corpus.writer import ShardWriter, token_type
 from lambert.errors import UserError
 
 PART_BYTES = 32 << 20
@@ -58,10 +58,7 @@ class PartRecord:
 
     def write(self, file: Path) -> None:
         """Writes the record whole or not at all."""
-        aside = file.with_name(file.name + ".partial")
-        aside.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        sync(aside)
-        aside.replace(file)
+        write_json(file, asdict(self))
 
     @classmethod
     def read(cls, file: Path) -> PartRecord:
@@ -197,8 +194,3 @@ def refuse_unknown(unknown_tokens: int, tokens: int) -> None:
             f"{unknown_tokens / tokens:.0%} of the text is unknown to the vocabulary",
             remedy="Bring a vocabulary of the text's language, or leave it out to learn one",
         )
-
-
-def is_orphan(parent: int) -> bool:
-    """Whether the process that asked for this work has gone."""
-    return os.getppid() != parent

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.parts import PartBuilder, PartProgress, PartRecord, PartSettings, is_orphan
+from lambert.corpus.parts import PartBuilder, PartProgress, PartRecord, PartSettings
 from lambert.corpus.sources import TextReader, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
 from lambert.corpus.working import PARTS_FOLDER
@@ -99,6 +99,7 @@ def _build(job: Job, tell: Tell) -> None:
     def progress(reached: PartProgress) -> None:
         tell(job.number, (reader.statistics.stored_bytes, reached.documents, reached.tokens))
 
+    job.record_file.unlink(missing_ok=True)  # one of other files must not vouch for the shards that are written now
     sources = job.sources()  # before reading: a file that changes meanwhile is read again another time
     builder = PartBuilder(job.folder, job.number, tokenizer, job.settings, progress)
     builder.build(reader)
@@ -141,7 +142,7 @@ def _begin_worker() -> None:
 
 def _in_worker(job: Job, parent: int) -> None:
     def tell(number: int, values: tuple[int, int, int]) -> None:
-        if is_orphan(parent):
+        if os.getppid() != parent:  # whoever asked for this has gone
             os.kill(os.getpid(), signal.SIGTERM)
         if (job.folder / _STOP).exists():
             raise InterruptedError("the process that asked for this part stops")
