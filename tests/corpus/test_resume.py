@@ -203,6 +203,33 @@ def test_a_file_that_changed_is_read_again(
     assert Corpus.open(tmp_path / "out").fingerprint == Corpus.open(tmp_path / "whole").fingerprint
 
 
+def test_a_record_never_vouches_for_shards_of_other_text(
+    tmp_path: Path, texts: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file changes, its part is written anew but not finished, and the file changes back."""
+    monkeypatch.setattr(parts, "PART_BYTES", 3_000)
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus([texts], tmp_path / "out", vocabulary=vocabulary)
+    first = texts / "0.txt"
+    text, times = first.read_text(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
+    first.write_text(text.replace("says", "said"), encoding="utf-8")
+
+    def killed(self: parts.PartRecord, file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(parts.PartRecord, "write", killed)
+        build_corpus([texts], tmp_path / "out", vocabulary=vocabulary)
+    first.write_text(text, encoding="utf-8")
+    os.utime(first, ns=times)
+    build_corpus([texts], tmp_path / "out", vocabulary=vocabulary)
+    build_corpus([texts], tmp_path / "whole", vocabulary=vocabulary)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+    Corpus.open(tmp_path / "out").verify()
+
+
 def test_a_vocabulary_learned_from_other_text_is_refused(
     tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
