@@ -60,6 +60,7 @@ def test_counts_by_hand(corpus: Corpus) -> None:
     assert facts["duplicates"]["sentences"] == 2 * train["documents"] - (distinct + 1)
     assert facts["overlap"] == {
         "held_out_documents_in_training": 0,
+        "held_out_documents_near_training": 0,
         "held_out_sentences_in_training": held_out["documents"],
         "held_out_sentences_counted": 2 * held_out["documents"],
     }

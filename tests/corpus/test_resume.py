@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -51,14 +52,15 @@ def bytes_of(folder: Path) -> dict[str, str]:
 PROGRAM = """
 import sys, time
 from pathlib import Path
+from textwrap import dedent
 from lambert.corpus import build_corpus, parts
 parts.PART_BYTES = 3_000
 parts.BATCH_CHARACTERS = 500
-encode_batch = parts.PartBuilder._encode_batch
-def slowly(builder):
+place = parts.PartBuilder._place
+def slowly(builder, batch):
     time.sleep(0.07)
-    encode_batch(builder)
-parts.PartBuilder._encode_batch = slowly
+    place(builder, batch)
+parts.PartBuilder._place = slowly
 if __name__ == "__main__":
     text, out, vocabulary, workers = sys.argv[1:]
     build_corpus([Path(text)], Path(out), vocabulary=Path(vocabulary), held_out_share=0.1, workers=int(workers))
@@ -271,8 +273,55 @@ def test_a_killed_worker_is_told(
         build_corpus([texts], tmp_path / "out", vocabulary=vocabulary, workers=2)
 
 
-def suicide(job: workers.Job, parent: int) -> None:
+def suicide(job: workers.Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_one_large_file_is_encoded_by_all_workers(
+    tmp_path: Path, texts: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "one.txt"
+    file.write_text("\n\n".join(one.read_text(encoding="utf-8") for one in sorted(texts.iterdir())), encoding="utf-8")
+    monkeypatch.setattr(parts, "BATCH_CHARACTERS", 500)
+    build_corpus([file], tmp_path / "here", vocabulary=vocabulary, held_out_share=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.DocumentEncoder, "encode", None)  # not in this process
+        build_corpus([file], tmp_path / "there", vocabulary=vocabulary, held_out_share=0.1, workers=3)
+    assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
+    assert Corpus.open(tmp_path / "there").split("train").document_count > 300
+    monkeypatch.setattr(workers, "_encode", suicide)
+    with pytest.raises(UserError, match=r"worker process was killed.*fewer --workers"):
+        build_corpus([file], tmp_path / "killed", vocabulary=vocabulary, workers=2)
+
+
+def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
+    program = """
+        import os, signal, sys, time
+        from lambert.corpus.processes import worker_processes
+
+        if __name__ == "__main__":
+            with worker_processes(2) as executor:
+                pids = {executor.submit(os.getpid).result() for _ in range(20)}
+                sys.stdout.write(" ".join(map(str, pids)))
+                sys.stdout.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    (tmp_path / "program.py").write_text(dedent(program))
+    ran = subprocess.run([sys.executable, tmp_path / "program.py"], env=environment(), capture_output=True, text=True)
+    pids = [int(pid) for pid in ran.stdout.split()]
+    assert ran.returncode == -signal.SIGKILL and pids, ran.stderr
+    deadline = time.monotonic() + 20
+    while (alive := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_parts_depend_on_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +341,7 @@ def test_duplicates_are_counted_and_left_out_on_request(
         documents = [f"story {n % 12} is told. it ends." for n in range(number, number + 10)]
         (folder / f"{number}.txt").write_text("\n\n".join(documents), encoding="utf-8")
     all_of_it = build_corpus([folder], tmp_path / "all", vocabulary=vocabulary, held_out_share=0.2)
-    once = build_corpus([folder], tmp_path / "once", vocabulary=vocabulary, held_out_share=0.2, deduplicate=True)
+    once = build_corpus([folder], tmp_path / "once", vocabulary=vocabulary, held_out_share=0.2, deduplicate="exact")
     assert (all_of_it.documents, all_of_it.duplicate_documents) == (50, 38)
     assert (once.documents, once.duplicate_documents) == (12, 38)
     assert once.sentences == 24 and once.words == 12 * 6

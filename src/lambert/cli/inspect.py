@@ -80,9 +80,11 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
     duplicates, overlap = text["duplicates"], text["overlap"]
     lines += [
         "",
-        f"duplicates: {duplicates['documents']:,} documents; {_share(duplicates['sentences'], duplicates)} of the "
+        f"duplicates: {duplicates['documents']:,} documents ({duplicates['near_documents']:,} with near-duplicates); "
+        f"{_share(duplicates['sentences'], duplicates)} of the "
         "sentences of 8 tokens or more stand there already",
-        f"overlap: {overlap['held_out_documents_in_training']:,} held-out documents and "
+        f"overlap: {overlap['held_out_documents_in_training']:,} held-out documents "
+        f"({overlap['held_out_documents_near_training']:,} with near-duplicates) and "
         f"{_share(overlap['held_out_sentences_in_training'], overlap)} of the held-out sentences stand in the training "
         "text",
         "",

@@ -43,8 +43,8 @@ class Prepare(Verb):
     """Lines are sentences already: they are not parted."""
     text_field: str = "text"
     """Field of JSON lines, or column of Parquet files, that holds the text."""
-    deduplicate: bool = False
-    """Leave out documents whose text has come before; they are counted in any case."""
+    deduplicate: str = "none"
+    """Documents to leave out: none, exact (their text has come before) or near (four fifths of it has)."""
     workers: int | None = None
     """Processes that work at once, each on some 30 MB of files; as many as there are cores otherwise. The bytes of the
     corpus do not depend on it."""
@@ -134,5 +134,7 @@ def say_summary(summary: BuildSummary) -> None:
         say(f"cut to bounded size: {summary.cut_lines:,} lines, {summary.cut_documents:,} documents")
     if summary.duplicate_documents:
         say(f"documents whose text came before: {summary.duplicate_documents:,}")
+    if summary.near_duplicate_documents is not None:
+        say(f"documents of which four fifths came before, these included: {summary.near_duplicate_documents:,}")
     if not summary.splits["held_out"].documents:
         say("nothing is held out (one document, or --held-out 0): this corpus cannot measure a model")

@@ -18,12 +18,21 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.finish import counts_of, drop_documents, find_duplicates, statistics_of, write_manifest
+from lambert.corpus.finish import (
+    counts_of,
+    drop_documents,
+    find_duplicates,
+    find_near_duplicates,
+    statistics_of,
+    write_manifest,
+)
 from lambert.corpus.parts import (
+    DocumentEncoder,
     PartBuilder,
     PartProgress,
     PartRecord,
     PartSettings,
+    batches_of,
     document_hash,
     group_files,
     refuse_unknown,
@@ -34,9 +43,11 @@ from lambert.corpus.summary import BuildProgress, BuildSummary
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer, train_vocabulary
 from lambert.corpus.workers import Job, build_parts
 from lambert.corpus.working import PARTS_FOLDER, working_folder
+from lambert.corpus.writer import token_type
 from lambert.errors import UserError
 
 VOCABULARY_SAMPLE_CHARACTERS = 50_000_000
+DEDUPLICATION = ("none", "exact", "near")
 
 ProgressCallback = Callable[[BuildProgress], None]
 
@@ -52,7 +63,7 @@ def build_corpus(
     language: str = "en",
     text_field: str = "text",
     one_sentence_a_line: bool = False,
-    deduplicate: bool = False,
+    deduplicate: str = "none",
     workers: int = 1,
     restart: bool = False,
     progress: ProgressCallback | None = None,
@@ -72,7 +83,7 @@ def build_corpus(
         held_out_share: share of the documents held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
         text_field: where JSON lines and Parquet hold the text; `one_sentence_a_line`: lines are sentences already.
-        deduplicate: leave out documents whose text has come before.
+        deduplicate: what to leave out: `none`, `exact` (text that has come before) or `near` (`lambert.corpus.near`).
         workers: processes that build parts (some 30 MB of files each) at once.
         restart: throw away what an earlier build left; `progress` is called now and then.
 
@@ -81,11 +92,11 @@ def build_corpus(
             earlier build with other settings.
     """
     started = time.perf_counter()
-    _check(held_out_share, language, workers)
+    _check(held_out_share, language, workers, deduplicate)
     source = _Source(documents_from, text_field)
     settings: dict[str, Any] = {"held_out_share": held_out_share, "language": language, "deduplicate": deduplicate}
     settings |= {"text_field": text_field, "one_sentence_a_line": one_sentence_a_line}
-    settings["vocabulary"] = "learned" if vocabulary is None else "given"
+    settings |= {"vocabulary": "learned" if vocabulary is None else "given"}
     given = None if vocabulary is None else load_vocabulary(Path(vocabulary), cased=cased)
     plan = source.plan({**settings, "vocabulary_size": vocabulary_size, "cased": cased}, given)
     with working_folder(Path(out), plan, restart=restart) as folder:
@@ -95,15 +106,17 @@ def build_corpus(
         records = _built(folder, source, part_settings, tokenizer, workers, report)
         _check_text(folder, records, held_out_share)
         duplicates = find_duplicates(folder, records)
-        if deduplicate:
-            drop_documents(folder, records, duplicates)
-        sources = source.described(records)
-        manifest = write_manifest(folder, tokenizer, records, settings, sources, duplicates)
+        near = find_near_duplicates(folder, records, token_type(tokenizer)) if deduplicate == "near" else []
+        if deduplicate != "none":
+            drop_documents(folder, records, near or duplicates)
+        manifest = write_manifest(folder, tokenizer, records, settings, source.described(records), duplicates, near)
     seconds = time.perf_counter() - started
     return _summary(Path(out), source, records, manifest, learned=vocabulary is None, seconds=seconds)
 
 
-def _check(held_out_share: float, language: str, workers: int) -> None:
+def _check(held_out_share: float, language: str, workers: int, deduplicate: str) -> None:
+    if deduplicate not in DEDUPLICATION:
+        raise UserError(f"deduplication {deduplicate!r}", remedy=f"Choose among {', '.join(DEDUPLICATION)}")
     if not 0 <= held_out_share < 1:
         raise UserError(
             f"held-out share {held_out_share} is not from 0 to below 1", remedy="Try 0.01, one document in 100"
@@ -257,7 +270,7 @@ def _from_function(
         report.part(0, (source.statistics.bytes, reached.documents, reached.tokens))
 
     builder = PartBuilder(folder, 0, tokenizer, settings, progress)
-    builder.build(source)
+    builder.build(map(DocumentEncoder(tokenizer, settings).encode, batches_of(source)))
     return builder.record(source.statistics, [])
 
 
@@ -306,6 +319,7 @@ def _summary(
         first_skipped=dict(read.first_skipped),
         parsers=dict(Counter(read.parsers.values())),
         duplicate_documents=manifest["statistics"]["duplicate_documents"],
+        near_duplicate_documents=manifest["statistics"]["near_duplicate_documents"],
         unknown_share=manifest["statistics"]["unknown_tokens"] / sum(split.tokens for split in counts.values()),
         vocabulary_size=manifest["vocabulary_size"],
         vocabulary_learned=learned,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lambert.corpus.near import near_duplicates
 from lambert.corpus.parts import PartRecord
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import (
@@ -20,6 +21,7 @@ from lambert.corpus.store import (
     MANIFEST_NAME,
     SPLITS,
     TOKENIZER_FOLDER,
+    Shard,
     hashes_of_shard,
     sha256_of_file,
 )
@@ -28,7 +30,7 @@ from lambert.corpus.vocabulary import is_cased
 from lambert.corpus.working import write_json
 from lambert.corpus.writer import keep_documents, token_type
 
-Marks = list[NDArray[np.bool_]]
+Marks = Sequence[NDArray[np.bool_]]
 """For each shard, in the order of the records, which of its documents are meant."""
 
 
@@ -53,6 +55,17 @@ def find_duplicates(folder: Path, records: Sequence[PartRecord]) -> Marks:
     repeated = np.ones(len(everything), bool)
     repeated[first] = False
     return np.split(repeated, np.cumsum([len(some) for some in hashes])[:-1])
+
+
+def find_near_duplicates(folder: Path, records: Sequence[PartRecord], data_type: str) -> Marks:
+    """Which documents are near-duplicates of an earlier one, where all training text is earlier than held-out text."""
+    entries = [entry for record in records for entry in record.shards]
+    order = sorted(range(len(entries)), key=lambda place: SPLITS.index(entries[place]["split"]))
+    shards = [Shard(folder / entries[place]["file"], entries[place], data_type) for place in order]
+    first = near_duplicates(shards)
+    edges = np.cumsum([len(shard.hashes) for shard in shards])[:-1]
+    in_order = np.split(first != np.arange(len(first)), edges)
+    return [marks for _, marks in sorted(zip(order, in_order, strict=True), key=lambda entry: entry[0])]
 
 
 def drop_documents(folder: Path, records: Sequence[PartRecord], marks: Marks) -> None:
@@ -81,13 +94,14 @@ def write_manifest(
     settings: dict[str, Any],
     sources: list[dict[str, Any]],
     duplicates: Marks,
+    near: Marks = (),
 ) -> dict[str, Any]:
     """Writes the manifest, which makes the folder a store, and returns it.
 
     Args:
         settings: what was asked for.
         sources: names and sizes of the files.
-        duplicates: counted in it, whether they were left out or not.
+        duplicates, near: counted in it, whether they were left out or not; `near` is empty where nobody looked.
     """
     shards = [entry for record in records for entry in record.shards]
     contents: dict[str, Any] = {
@@ -107,6 +121,7 @@ def write_manifest(
         "words": {name: split.words for name, split in counts_of(records).items()},
         "unknown_tokens": sum(record.unknown_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
+        "near_duplicate_documents": int(sum(marks.sum() for marks in near)) if near else None,
     }
     manifest = {
         **contents,

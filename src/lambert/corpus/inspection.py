@@ -1,6 +1,6 @@
 """What is in a corpus: lengths, unknown words, duplicates, and how much held-out text also stands in the training text.
 
-Everything is counted in blocks; what is held at once is one hash for each document and each sentence.
+Everything is counted in blocks; what is held at once is one hash for each sentence and fifteen for each document.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lambert.corpus.near import near_duplicates
 from lambert.corpus.store import Corpus, Split
 from lambert.corpus.vocabulary import special_tokens
 
@@ -51,8 +52,9 @@ def text_facts(corpus: Corpus) -> dict[str, Any]:
     unknown = special_tokens(corpus.tokenizer()).unknown
     hashes = {name: _sentence_hashes(split) for name, split in splits.items()}
     facts: dict[str, Any] = {"splits": {name: _split_facts(split, unknown) for name, split in splits.items()}}
-    facts["duplicates"] = _duplicates(splits, hashes)
-    facts["overlap"] = _overlap(splits, hashes)
+    near = near_duplicates([shard for split in splits.values() for shard in split.shards])
+    facts["duplicates"] = _duplicates(splits, hashes, near)
+    facts["overlap"] = _overlap(splits, hashes, near)
     facts["repeated_sentences"] = _repeated(corpus, hashes["train"])
     return facts
 
@@ -94,23 +96,30 @@ def _blocks(split: Split) -> Iterator[tuple[int, int]]:
     return pairwise(edges)
 
 
-def _duplicates(splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]]) -> dict[str, Any]:
+def _duplicates(
+    splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]], near: NDArray[np.int64]
+) -> dict[str, Any]:
     documents = splits["train"].document_hashes
     long = _is_telling(splits["train"])
     telling = hashes["train"][long]
     return {
         "documents": len(documents) - len(np.unique(documents)),
+        "near_documents": int((near[: len(documents)] != np.arange(len(documents))).sum()),
         "sentences": len(telling) - len(np.unique(telling)),
         "sentences_counted": len(telling),
     }
 
 
-def _overlap(splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]]) -> dict[str, Any]:
+def _overlap(
+    splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]], near: NDArray[np.int64]
+) -> dict[str, Any]:
+    training = splits["train"].document_count
     held_out = hashes["held_out"][_is_telling(splits["held_out"])]
     return {
         "held_out_documents_in_training": int(
             np.isin(splits["held_out"].document_hashes, splits["train"].document_hashes).sum()
         ),
+        "held_out_documents_near_training": int((near[training:] < training).sum()),
         "held_out_sentences_in_training": int(np.isin(held_out, hashes["train"]).sum()),
         "held_out_sentences_counted": len(held_out),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lambert.corpus.encoding import SentenceEncoder
@@ -96,9 +97,67 @@ def document_hash(document: Document) -> int:
     return int.from_bytes(digest, "big")
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of D documents as token ids."""
+
+    hashes: NDArray[np.uint64]
+    """[D] of the texts."""
+    sentences: NDArray[np.int64]
+    """[D] sentences of each, those without tokens counted."""
+    ids: NDArray[np.uint32]
+    """[tokens] of all sentences in a row."""
+    lengths: NDArray[np.int64]
+    """[sentences] tokens of each."""
+    words: NDArray[np.int64]
+    """[sentences] words of each."""
+
+
+class DocumentEncoder:
+    """Documents parted into sentences, and those into ids."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: PartSettings) -> None:
+        self._encoder = SentenceEncoder(tokenizer)
+        self._settings = settings
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """The ids of a batch; documents that come to nothing stay in it."""
+        sentences = [list(self._sentences(document)) for document in documents]
+        flat = [sentence for some in sentences for sentence in some]
+        ids, lengths = self._encoder.encode(flat) if flat else (np.zeros(0, np.uint32), np.zeros(0, np.int64))
+        return Encoded(
+            np.array([document_hash(document) for document in documents], np.uint64),
+            np.array([len(some) for some in sentences], np.int64),
+            ids,
+            lengths,
+            np.fromiter((sentence.count(" ") + 1 for sentence in flat), np.int64, len(flat)),
+        )
+
+    def _sentences(self, document: Document) -> Iterator[str]:
+        for line in document.paragraphs:
+            if self._settings.one_sentence_a_line:
+                yield from whole_line(line)
+            else:
+                yield from split_sentences(line, self._settings.language)
+
+
+def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Runs of documents of some `BATCH_CHARACTERS` together."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += sum(map(len, document.paragraphs))
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 @dataclass
 class PartBuilder:
-    """Documents in, shards out."""
+    """Encoded documents in, shards out."""
 
     folder: Path
     number: int
@@ -107,60 +166,35 @@ class PartBuilder:
     progress: Callable[[PartProgress], None]
     """Called after every batch."""
 
-    hashes: list[int] = field(default_factory=list)
-    sentences: list[list[str]] = field(default_factory=list)
-    characters: int = 0
     unknown_tokens: int = 0
     hash_range: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.writer = ShardWriter(self.folder, f"{self.number:05}-", token_type(self.tokenizer))
-        self.encoder = SentenceEncoder(self.tokenizer)
         self.unknown = special_tokens(self.tokenizer).unknown
         self.splits = {name: SplitCounts() for name in SPLITS}
 
-    def build(self, documents: Iterable[Document]) -> None:
-        """Takes all documents, and writes their shards."""
-        for document in documents:
-            sentences = list(self._sentences(document))
-            self.hashes.append(document_hash(document))
-            self.sentences.append(sentences)
-            self.characters += sum(map(len, sentences))
-            if self.characters >= BATCH_CHARACTERS:
-                self._encode_batch()
-        self._encode_batch()
+    def build(self, batches: Iterable[Encoded]) -> None:
+        """Takes all batches, and writes their shards."""
+        for batch in batches:
+            self._place(batch)
+            tokens = sum(counts.tokens for counts in self.splits.values())
+            if tokens > _UNKNOWN_CHECK_TOKENS:
+                refuse_unknown(self.unknown_tokens, tokens)
+            self.progress(PartProgress(sum(counts.documents for counts in self.splits.values()), tokens))
 
     def record(self, statistics: ReadStatistics, sources: list[list[Any]]) -> PartRecord:
         """What has been built."""
         shards = self.writer.finish()
         return PartRecord(shards, self.splits, self.unknown_tokens, statistics, self.hash_range, sources)
 
-    def _sentences(self, document: Document) -> Iterator[str]:
-        for line in document.paragraphs:
-            if self.settings.one_sentence_a_line:
-                yield from whole_line(line)
-            else:
-                yield from split_sentences(line, self.settings.language)
-
-    def _encode_batch(self) -> None:
-        flat = [sentence for sentences in self.sentences for sentence in sentences]
-        if flat:
-            ids, lengths = self.encoder.encode(flat)
-            words = np.fromiter((sentence.count(" ") + 1 for sentence in flat), np.int64, len(flat))
-            self._place(ids, lengths, words)
-        self.hashes, self.sentences, self.characters = [], [], 0
-        tokens = sum(counts.tokens for counts in self.splits.values())
-        if tokens > _UNKNOWN_CHECK_TOKENS:
-            refuse_unknown(self.unknown_tokens, tokens)
-        self.progress(PartProgress(sum(counts.documents for counts in self.splits.values()), tokens))
-
-    def _place(self, ids: Any, lengths: Any, words: Any) -> None:
+    def _place(self, batch: Encoded) -> None:
         """Sends every document to its split; sentences and documents without tokens fall away."""
-        hashes = np.array(self.hashes, np.uint64)
+        hashes, ids, lengths, words = batch.hashes, batch.ids, batch.lengths, batch.words
         held_out = hashes < np.uint64(min(int(self.settings.held_out_share * 2**64), 2**64 - 1))
         if self.settings.also_held_out is not None:
             held_out |= hashes == np.uint64(self.settings.also_held_out)
-        document_of = np.repeat(np.arange(len(hashes)), [len(sentences) for sentences in self.sentences])
+        document_of = np.repeat(np.arange(len(hashes)), batch.sentences)
         sentences = np.bincount(document_of[lengths > 0], minlength=len(hashes))
         for split, chosen in (("train", ~held_out), ("held_out", held_out)):
             chosen = chosen & (sentences > 0)

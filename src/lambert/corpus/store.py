@@ -47,7 +47,7 @@ def hashes_of_shard(file: Path) -> npt.NDArray[np.uint64]:
     return hashes.copy()
 
 
-class _Shard:
+class Shard:
     """One memory-mapped Arrow file.
 
     tokens [tokens], sentence_offsets [sentences+1], document_offsets [documents+1], hashes [documents]; offsets are
@@ -89,40 +89,41 @@ class Split:
         self._first_tokens = _offsets([entry["tokens"] for entry in self._entries])
 
     @cached_property
-    def _shards(self) -> list[_Shard]:
+    def shards(self) -> list[Shard]:
+        """Its files, in order."""
         corpus = self.corpus
         data_type = corpus.manifest["token_type"]
-        return [_Shard(corpus.path / entry["file"], entry, data_type) for entry in self._entries]
+        return [Shard(corpus.path / entry["file"], entry, data_type) for entry in self._entries]
 
     @cached_property
     def document_offsets(self) -> npt.NDArray[np.int64]:
         """int64 [documents+1]: document d is sentences [offsets[d], offsets[d+1])."""
-        return _joined([shard.document_offsets for shard in self._shards])
+        return _joined([shard.document_offsets for shard in self.shards])
 
     @cached_property
     def sentence_offsets(self) -> npt.NDArray[np.int64]:
         """int64 [sentences+1]: sentence s is tokens [offsets[s], offsets[s+1])."""
-        return _joined([shard.sentence_offsets for shard in self._shards])
+        return _joined([shard.sentence_offsets for shard in self.shards])
 
     @cached_property
     def document_hashes(self) -> npt.NDArray[np.uint64]:
         """uint64 [documents]: the same for documents of the same text."""
-        hashes = [shard.hashes for shard in self._shards]
+        hashes = [shard.hashes for shard in self.shards]
         return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
 
     def tokens(self, start: int, stop: int) -> TokenArray:
         """Token ids [stop - start], read-only; a copy only where they lie in two shards."""
         assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
         if start == stop:
-            return self._shards[0].tokens[:0] if self._shards else np.empty(0, np.uint16)
+            return self.shards[0].tokens[:0] if self.shards else np.empty(0, np.uint16)
         first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
         begin = int(self._first_tokens[first])
         if stop <= self._first_tokens[first + 1]:
-            return self._shards[first].tokens[start - begin : stop - begin]
+            return self.shards[first].tokens[start - begin : stop - begin]
         parts = []
         while start < stop:
             begin, end = int(self._first_tokens[first]), int(self._first_tokens[first + 1])
-            parts.append(self._shards[first].tokens[start - begin : min(stop, end) - begin])
+            parts.append(self.shards[first].tokens[start - begin : min(stop, end) - begin])
             start, first = min(stop, end), first + 1
         joined: TokenArray = np.concatenate(parts)  # type: ignore[assignment]
         return joined
@@ -141,7 +142,7 @@ class Split:
             rows: [N, W] changed in place.
             columns: [N] where each span begins in its row.
         """
-        tokens = [shard.tokens for shard in self._shards]
+        tokens = [shard.tokens for shard in self.shards]
         shard_of = np.searchsorted(self._first_tokens, starts, side="right") - 1
         begins = starts - self._first_tokens[shard_of]
         spans = zip(rows, shard_of.tolist(), begins.tolist(), (stops - starts).tolist(), columns.tolist(), strict=True)
@@ -152,7 +153,7 @@ class Split:
         """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
         size = self.corpus.vocabulary_size
         counts = np.zeros(size, np.int64)
-        for shard in self._shards:
+        for shard in self.shards:
             for start in range(0, len(shard.tokens), _COUNT_CHUNK_TOKENS):
                 counts += np.bincount(shard.tokens[start : start + _COUNT_CHUNK_TOKENS], minlength=size)
         return counts
@@ -207,7 +208,7 @@ class Corpus:
             file = self.path / entry["file"]
             if sha256_of_file(file) != entry["sha256"]:
                 raise _damaged(file, "its SHA-256 is not that of its manifest")
-            shard = _Shard(file, entry, self.manifest["token_type"])
+            shard = Shard(file, entry, self.manifest["token_type"])
             if len(shard.tokens) and int(shard.tokens.max()) >= self.vocabulary_size:
                 raise _damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
 

@@ -51,6 +51,7 @@ class BuildSummary:
     first_skipped: dict[str, str] = field(default_factory=dict)
     parsers: dict[str, int] = field(default_factory=dict)
     duplicate_documents: int = 0
+    near_duplicate_documents: int | None = None
     unknown_share: float = 0.0
     vocabulary_size: int = 0
     vocabulary_learned: bool = False

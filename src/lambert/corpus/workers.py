@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.parts import PartBuilder, PartProgress, PartRecord, PartSettings
-from lambert.corpus.sources import TextReader, stored_bytes
+from lambert.corpus.parts import (
+    DocumentEncoder,
+    Encoded,
+    PartBuilder,
+    PartProgress,
+    PartRecord,
+    PartSettings,
+    batches_of,
+)
+from lambert.corpus.processes import in_order, worker_processes
+from lambert.corpus.sources import Document, TextReader, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
 from lambert.corpus.working import PARTS_FOLDER
-from lambert.errors import UserError
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _STOP = "stop"
@@ -70,6 +75,9 @@ Tell = Callable[[int, tuple[int, int, int]], None]
 def build_parts(jobs: Sequence[Job], workers: int, tell: Tell) -> list[PartRecord]:
     """The records of all parts, in order; those that are not there yet are built.
 
+    With at least as many of them as workers, each worker builds parts; with fewer, all workers encode for one part at
+    a time, which this process reads and writes.
+
     Raises:
         UserError: an input is wrong, or a worker was killed.
     """
@@ -77,11 +85,14 @@ def build_parts(jobs: Sequence[Job], workers: int, tell: Tell) -> list[PartRecor
     for job in jobs:
         if job not in left:
             _tell_finished(job, tell)
-    if workers > 1 and len(left) > 1:
-        _by_processes(left, min(workers, len(left)), tell)
-    else:
+    if workers == 1:
         for job in left:
             _build(job, tell)
+    elif len(left) >= workers:
+        _part_by_part(left, workers, tell)
+    else:
+        for job in left:
+            _batch_by_batch(job, workers, tell)
     return [PartRecord.read(job.record_file) for job in jobs]
 
 
@@ -92,7 +103,11 @@ def _tell_finished(job: Job, tell: Tell) -> None:
     tell(job.number, (record.statistics.stored_bytes, documents, tokens))
 
 
-def _build(job: Job, tell: Tell) -> None:
+Encode = Callable[[Iterable[list[Document]]], Iterable[Encoded]]
+
+
+def _build(job: Job, tell: Tell, encode: Encode | None = None) -> None:
+    """Builds a part from its files; batches are encoded here unless `encode` says how."""
     tokenizer = Tokenizer.from_file(str(job.folder / TOKENIZER_FOLDER / "tokenizer.json"))
     reader = TextReader(job.files, text_field=job.settings.text_field)
 
@@ -102,48 +117,69 @@ def _build(job: Job, tell: Tell) -> None:
     job.record_file.unlink(missing_ok=True)  # one of other files must not vouch for the shards that are written now
     sources = job.sources()  # before reading: a file that changes meanwhile is read again another time
     builder = PartBuilder(job.folder, job.number, tokenizer, job.settings, progress)
-    builder.build(reader)
+    batches = batches_of(reader)
+    here = DocumentEncoder(tokenizer, job.settings)
+    builder.build(map(here.encode, batches) if encode is None else encode(batches))
     builder.record(reader.statistics, sources).write(job.record_file)
     _tell_finished(job, tell)
 
 
-def _by_processes(jobs: Sequence[Job], workers: int, tell: Tell) -> None:
+def _part_by_part(jobs: Sequence[Job], workers: int, tell: Tell) -> None:
+    """Each process reads, encodes and writes a part, the largest first."""
     stop = jobs[0].folder / _STOP
     stop.unlink(missing_ok=True)
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
     try:
-        futures = {executor.submit(_in_worker, job, os.getpid()): job for job in jobs}
-        waiting: set[Future[None]] = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, _SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-                _tell_finished(futures[future], tell)
-            for future in waiting:
-                _tell_progress(futures[future], tell)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, perhaps for want of memory",
-            remedy="Give fewer --workers; what is finished is kept, and the same command goes on from there",
-        ) from None
-    except BaseException:
-        stop.touch()  # workers look for it after every batch
-        raise
+        with worker_processes(workers) as executor, _stopping(stop):
+            futures = {executor.submit(_in_worker, job): job for job in sorted(jobs, key=_size, reverse=True)}
+            waiting: set[Future[None]] = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, _SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                    _tell_finished(futures[future], tell)
+                for future in waiting:
+                    _tell_progress(futures[future], tell)
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
         stop.unlink(missing_ok=True)
 
 
-def _begin_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the one that asked tells the others to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+@contextmanager
+def _stopping(stop: Path) -> Iterator[None]:
+    """Tells the workers, who look after every batch, when this process is to stop."""
+    try:
+        yield
+    except BaseException:
+        stop.touch()
+        raise
 
 
-def _in_worker(job: Job, parent: int) -> None:
+def _size(job: Job) -> int:
+    return sum(stored_bytes(file) or 0 for file in job.files)
+
+
+def _batch_by_batch(job: Job, workers: int, tell: Tell) -> None:
+    """This process reads and writes; the others encode."""
+    tokenizer_file = job.folder / TOKENIZER_FOLDER / "tokenizer.json"
+    with worker_processes(workers, _begin_encoding, tokenizer_file, job.settings) as executor:
+        _build(job, tell, lambda batches: in_order(executor, workers, _encode, batches))
+
+
+_encoder: DocumentEncoder | None = None
+"""Of this process, where it encodes for another."""
+
+
+def _begin_encoding(tokenizer_file: Path, settings: PartSettings) -> None:
+    global _encoder
+    _encoder = DocumentEncoder(Tokenizer.from_file(str(tokenizer_file)), settings)
+
+
+def _encode(documents: list[Document]) -> Encoded:
+    assert _encoder is not None
+    return _encoder.encode(documents)
+
+
+def _in_worker(job: Job) -> None:
     def tell(number: int, values: tuple[int, int, int]) -> None:
-        if os.getppid() != parent:  # whoever asked for this has gone
-            os.kill(os.getpid(), signal.SIGTERM)
         if (job.folder / _STOP).exists():
             raise InterruptedError("the process that asked for this part stops")
         aside = job.progress_file.with_suffix(".progress-partial")

@@ -58,7 +58,12 @@ def _tiles(facts: Facts) -> str:
     entries = (
         ("Training text", words.large(train["tokens"]), f"tokens in {words.count(train['documents'])} documents"),
         ("Unknown", f"{100 * unknown:.3f} %", f"of the tokens; {words.count(train['vocabulary_used'])} entries used"),
-        ("Repeated", words.percent(repeated), f"of the sentences; {words.count(duplicates['documents'])} documents"),
+        (
+            "Repeated",
+            words.percent(repeated),
+            f"of the sentences; {words.count(duplicates['documents'])} documents, "
+            f"{words.count(duplicates['near_documents'])} with near-duplicates",
+        ),
         ("Held-out sentences", words.percent(known), "stand in the training text too"),
     )
     cells = (
