@@ -26,10 +26,14 @@ class Copier(nn.Module):
         self.mask_id = mask_id
         self.given_away = 0
 
-    def forward(self, ids: Tensor, segments: Tensor, mask: Tensor | None, places: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, segments: Tensor, mask: Tensor | None, places: Tensor, *, masked_labels: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
         seen = ids.flatten()[places]
         self.given_away += int((seen != self.mask_id).sum())
-        return 10 * self.scale * functional.one_hot(seen, self.vocabulary_size), torch.zeros(len(ids), 2)
+        scores = 10 * self.scale * functional.one_hot(seen, self.vocabulary_size)
+        loss = functional.cross_entropy(scores, masked_labels, reduction="sum")
+        return (loss, (scores.argmax(-1) == masked_labels).sum()), torch.zeros(len(ids), 2)
 
 
 def test_a_copier_scores_nothing(small_corpus: Corpus) -> None:

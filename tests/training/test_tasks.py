@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lambert.batches.loader import PretrainingBatch
 from lambert.training.precision import Precision
 from lambert.training.tasks import Unigram, evaluate, pretraining_task
+
+
+def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a masked-word head returns with labels."""
+    return functional.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
 
 
 class Fixed(nn.Module):
@@ -23,9 +29,12 @@ class Fixed(nn.Module):
         self.pairs = nn.Parameter(torch.tensor(pairs))
         self.was_training: list[bool] = []
 
-    def forward(self, ids: torch.Tensor, segments: object, mask: object, positions: torch.Tensor) -> tuple:  # type: ignore[type-arg]
+    def forward(
+        self, ids: torch.Tensor, segments: object, mask: object, positions: torch.Tensor, *, masked_labels: torch.Tensor
+    ) -> tuple:  # type: ignore[type-arg]
         self.was_training.append(self.training)
-        return self.words.expand(len(positions), -1), self.pairs.expand(len(ids), -1)
+        scores = self.words.expand(len(positions), -1)
+        return losses(scores, masked_labels), self.pairs.expand(len(ids), -1)
 
 
 def batch(labels: list[int], next_labels: list[int]) -> PretrainingBatch:

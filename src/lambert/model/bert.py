@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.errors import UserError
+from lambert.model.cpu import encoder as cpu
 
 _LARGEST_SIZE = 2**24
 _MOST_LAYERS = 1_000
@@ -76,6 +77,8 @@ class Embeddings(nn.Module):
     def forward(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         if position_ids is None:
             position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
+        if cpu.applies_to(self.word.weight):
+            return cpu.embed(self, token_ids, segment_ids, position_ids)
         summed = self.word(token_ids) + self.segment(segment_ids) + self.position(position_ids)
         normalised: Tensor = self.dropout(self.layer_norm(summed))
         return normalised
@@ -179,6 +182,8 @@ class BertModel(nn.Module):
         if example_of is not None:
             visible = example_of[:, None, :, None] == example_of[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
+        if cpu.applies_to(self.embeddings.word.weight):
+            return cpu.run_blocks(self, hidden, visible)
         for block in self.blocks:
             hidden = block(hidden, visible)
         return hidden

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.model.bert import BertConfig, BertModel, initialise
+from lambert.model.cpu import encoder as cpu
 
 
 class Pooler(nn.Module):
@@ -36,8 +37,18 @@ class MaskedWordHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
 
     def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
-        transformed = self.layer_norm(functional.gelu(self.transform(hidden)))
-        return functional.linear(transformed, word_embedding, self.bias)
+        return functional.linear(self._transformed(hidden), word_embedding, self.bias)
+
+    def losses(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the cross-entropies with labels [M], in float32, and how many labels have the highest score."""
+        if cpu.applies_to(word_embedding):
+            return cpu.word_losses(self._transformed(hidden), word_embedding, self.bias, labels)
+        scores = self(hidden, word_embedding)
+        return functional.cross_entropy(scores.float(), labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
+
+    def _transformed(self, hidden: Tensor) -> Tensor:
+        normalised: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
+        return normalised
 
 
 class BertForPreTraining(nn.Module):
@@ -61,7 +72,8 @@ class BertForPreTraining(nn.Module):
         position_ids: Tensor | None = None,
         example_of: Tensor | None = None,
         first_positions: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        masked_labels: Tensor | None = None,
+    ) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
         """Scores at the masked positions and for the next-sentence question.
 
         Args:
@@ -70,16 +82,23 @@ class BertForPreTraining(nn.Module):
             masked_positions: [M] places in the flattened batch, b · S + s.
             position_ids, example_of: [B, S], where rows hold several examples (`BertModel.forward`).
             first_positions: [E] places of their [CLS] in the flattened batch; the first of each row when None.
+            masked_labels: [M] ids at the masked positions, where not their scores are wanted but their losses.
 
         Returns:
-            Masked-word scores [M, V] and next-sentence scores [B or E, 2] (class 0: B follows A; 1: B does not).
+            Masked-word scores [M, V], or with labels `MaskedWordHead.losses`; and next-sentence scores [B or E, 2]
+            (class 0: B follows A; 1: B does not).
         """
         hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, example_of)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
-        word_scores = self.masked_word_head(masked, self.encoder.embeddings.word.weight)
+        embedding = self.encoder.embeddings.word.weight
+        words = (
+            self.masked_word_head(masked, embedding)
+            if masked_labels is None
+            else self.masked_word_head.losses(masked, embedding, masked_labels)
+        )
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
-        return word_scores, self.next_sentence_head(self.pooler(first))
+        return words, self.next_sentence_head(self.pooler(first))
 
 
 class BertForQuestionAnswering(nn.Module):

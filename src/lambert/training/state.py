@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
@@ -22,20 +24,41 @@ from lambert.training.precision import MasterWeights, Precision
 from lambert.training.settings import RunSettings
 
 
+@dataclass(frozen=True)
+class WorkingModel:
+    """What an optimizer updates of a model in one number format."""
+
+    groups: list[dict[str, Any]]
+    """Parameter groups, of the float32 weights."""
+    names: dict[Tensor, str]
+    """The name of every parameter in the groups."""
+    master: MasterWeights | None
+    """Stands between the two where the model itself is bfloat16."""
+
+
+def working_model(model: nn.Module, precision: Precision, *, weight_decay: float) -> WorkingModel:
+    """Prepares `model`, which becomes bfloat16 where `precision` says so."""
+    # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
+    groups, names = named_groups(model, weight_decay=weight_decay)
+    if precision is not Precision.BFLOAT16_MASTER:
+        return WorkingModel(groups, names, None)
+    master = MasterWeights(model)
+    names = {master.replace(parameter): name for parameter, name in names.items()}
+    for group in groups:
+        group["params"] = [master.replace(parameter) for parameter in group["params"]]
+    return WorkingModel(groups, names, master)
+
+
 class TrainingState:
     """Model, optimizer and step count of one run."""
 
     def __init__(self, model: BertForPreTraining, settings: RunSettings, device: torch.device) -> None:
         self.model = model.to(device)
-        # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
-        groups, self._names = named_groups(self.model, weight_decay=settings.weight_decay)
-        self.master: MasterWeights | None = None
-        if settings.precision is Precision.BFLOAT16_MASTER:
-            self.master = MasterWeights(self.model)
-            self._names = {self.master.replace(p): name for p, name in self._names.items()}
-            for group in groups:
-                group["params"] = [self.master.replace(p) for p in group["params"]]
-        self.optimizer = make_optimizer(settings.optimizer, groups, betas=settings.betas, epsilon=settings.epsilon)
+        working = working_model(self.model, settings.precision, weight_decay=settings.weight_decay)
+        self._names, self.master = working.names, working.master
+        self.optimizer = make_optimizer(
+            settings.optimizer, working.groups, betas=settings.betas, epsilon=settings.epsilon
+        )
         self.step = 0
 
     def trust_ratios(self) -> dict[str, float]:

@@ -98,8 +98,6 @@ def train_step(
             output = task(model, micro_batch.to(device))
         loss = sum((output.loss_sums[kind] / totals[kind] for kind in kinds), torch.zeros((), device=device))
         loss.backward()
-        if master is not None:
-            master.collect_gradients()
         for column, kind in enumerate(kinds):
             sums[0, column] += output.loss_sums[kind].detach()
             sums[1, column] += output.correct[kind]

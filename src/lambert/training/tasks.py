@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from lambert.batches.loader import PretrainingBatch
@@ -18,20 +18,20 @@ from lambert.training.step import TaskOutput
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
     """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
-    word_scores, pair_scores = model(
-        batch.token_ids, batch.segment_ids, batch.attention_mask, batch.masked_positions, **batch.packing()
+    (word_loss, words_right), pair_scores = model(
+        batch.token_ids,
+        batch.segment_ids,
+        batch.attention_mask,
+        batch.masked_positions,
+        **batch.packing(),
+        masked_labels=batch.masked_labels,
     )
-    answers = {"masked_word": (word_scores, batch.masked_labels)}
-    if len(batch.next_sentence_labels):
-        answers["next_sentence"] = (pair_scores, batch.next_sentence_labels)
-    return TaskOutput(
-        loss_sums={kind: _cross_entropy_sum(scores, labels) for kind, (scores, labels) in answers.items()},
-        correct={kind: (scores.argmax(-1) == labels).sum() for kind, (scores, labels) in answers.items()},
-    )
-
-
-def _cross_entropy_sum(scores: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(scores.float(), labels, reduction="sum")
+    loss_sums, correct = {"masked_word": word_loss}, {"masked_word": words_right}
+    labels = batch.next_sentence_labels
+    if len(labels):
+        loss_sums["next_sentence"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
+        correct["next_sentence"] = (pair_scores.argmax(-1) == labels).sum()
+    return TaskOutput(loss_sums, correct)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""The CPU's bfloat16 path beside the plain modules in float32, and its loops beside their equations in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lambert.model.bert import BertConfig
+from lambert.model.cpu import functions
+from lambert.model.heads import BertForPreTraining
+
+CONFIG = BertConfig(
+    vocabulary_size=1_234, layers=2, hidden_size=128, attention_heads=2, feed_forward_size=512, maximum_positions=64
+)
+
+
+def bfloat16(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16().requires_grad_()
+
+
+def close(ours: Tensor, exact: Tensor, tolerance: float = 0.01) -> None:
+    """Within a share of the norm."""
+    difference = (ours.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
+    assert difference < tolerance, float(difference)
+
+
+def against(function: Any, exactly: Any, *tensors: Tensor) -> None:
+    """Value and every gradient beside float64."""
+    wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    ours, exact = function(*tensors), exactly(*wide)
+    close(ours, exact)
+    direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9)).bfloat16()
+    ours.backward(direction.to(ours.dtype))
+    exact.backward(direction.double())
+    for own, other in zip(tensors, wide, strict=True):
+        assert own.grad is not None and other.grad is not None
+        close(own.grad.to_dense() if own.grad.is_sparse else own.grad, other.grad)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [(100, 128, 96), (70, 600, 530), (70, 530, 600)])
+def test_linear(sizes: tuple[int, int, int], threads: int) -> None:
+    rows, inputs, outputs = sizes
+    against(functions.linear, functional.linear, bfloat16(rows, inputs), bfloat16(outputs, inputs), bfloat16(outputs))
+
+
+def test_feed_forward(threads: int) -> None:
+    def exactly(hidden: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return functional.linear(functional.gelu(functional.linear(hidden, w1, b1)), w2, b2)
+
+    def ours(hidden: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return functions.feed_forward(hidden, (w1, b1), (w2, b2))
+
+    tensors = [bfloat16(50, 64), bfloat16(96, 64), bfloat16(96), bfloat16(64, 96), bfloat16(64)]
+    against(ours, exactly, *(tensor.detach().mul(0.3).requires_grad_() for tensor in tensors))
+
+
+def test_gelu_of_every_bfloat16(threads: int) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
+    every = every[every.isfinite()]
+    weight, bias = torch.eye(1).bfloat16(), torch.zeros(1).bfloat16()
+    ours = functions.feed_forward(every[:, None], (weight, bias), (weight, bias)).double().flatten()
+    exact = functional.gelu(every.double())
+    assert ((ours - exact).abs() <= 0.005 * exact.abs() + 2e-7).all()
+
+
+@pytest.mark.parametrize("visible", ["all", "padded", "packed"])
+def test_attention(visible: str, threads: int) -> None:
+    seen = torch.zeros(3, 1, 40)
+    if visible == "padded":
+        seen[0, :, 30:] = seen[2, :, 1:] = -math.inf
+    if visible == "packed":
+        example = torch.arange(40) // 16
+        seen = torch.zeros(3, 40, 40).masked_fill_(example[:, None] != example, -math.inf)
+
+    def exactly(stacked: Tensor) -> Tensor:
+        query, key, value = stacked.permute(2, 0, 3, 1, 4)
+        mask = seen[:, None].double()
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    against(lambda stacked: functions.attention(stacked, seen, 0.0), exactly, bfloat16(3, 40, 3, 4, 32))
+
+
+def test_add_norm(threads: int) -> None:
+    def ours(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functions.add_norm(branch, residual, weight, bias, 1e-12, 0.0)
+
+    def exactly(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.layer_norm(branch + residual, weight.shape, weight, bias, 1e-12)
+
+    against(ours, exactly, bfloat16(30, 96), bfloat16(30, 96, seed=1), bfloat16(96, seed=2), bfloat16(96, seed=3))
+
+
+@pytest.mark.parametrize("rows", [7, 2_000])
+def test_lookup(rows: int) -> None:
+    ids = torch.randint(0, rows, (4, 300), generator=torch.Generator().manual_seed(1))
+    against(
+        lambda table: functions.lookup(table, ids), lambda table: functional.embedding(ids, table), bfloat16(rows, 16)
+    )
+
+
+@pytest.mark.parametrize("words", [5, 64, 100])
+def test_word_losses(words: int, threads: int) -> None:
+    labels = torch.randint(0, 1_000, (words,), generator=torch.Generator().manual_seed(1))
+
+    def exactly(hidden: Tensor, embedding: Tensor, bias: Tensor) -> Tensor:
+        return functional.cross_entropy(functional.linear(hidden, embedding, bias), labels, reduction="sum")
+
+    tensors = (bfloat16(words, 64), bfloat16(1_000, 64, seed=2), bfloat16(1_000, seed=3))
+    against(lambda *given: functions.word_losses(*given, labels)[0], exactly, *tensors)
+    scores = functional.linear(*tensors[:2]).float() + tensors[2].float()
+    likely = torch.cat([scores.argmax(-1)[: words // 2], labels[words // 2 :]])
+    right = functions.word_losses(*tensors, likely)[1]
+    assert int(right) == int((scores.argmax(-1) == likely).sum()) >= words // 2
+
+
+def test_large_scores_stay_finite_and_nan_shows() -> None:
+    hidden, embedding = torch.full((3, 8), 60.0).bfloat16(), torch.eye(8).repeat(5, 1).bfloat16() * 80
+    bias, labels = torch.zeros(40).bfloat16(), torch.tensor([0, 1, 39])
+    loss, _ = functions.word_losses(hidden, embedding, bias, labels)
+    assert float(loss) == pytest.approx(3 * math.log(40), rel=1e-3)
+    hidden[1, 3] = math.nan
+    assert math.isnan(functions.word_losses(hidden, embedding, bias, labels)[0])
+    stacked = bfloat16(1, 8, 3, 1, 8).detach()
+    stacked[0, 2, 0, 0, 0] = math.nan
+    assert functions.attention(stacked, torch.zeros(1, 1, 8), 0.0)[0, 2].isnan().all()
+    values = bfloat16(4, 8).detach()
+    values[2, 2] = math.nan
+    assert functions.add_norm(values, values, values[0], values[0], 1e-12, 0.0)[2].isnan().all()
+
+
+def test_dropout_keeps_its_share_and_its_mean_and_is_the_same_backward() -> None:
+    torch.manual_seed(3)
+    values = torch.ones(1_000, 1_000).bfloat16().requires_grad_()
+    out = functions.drop(values, 0.1)
+    kept = out != 0
+    assert 0.8991 < float(kept.float().mean()) < 0.9009  # three standard errors
+    assert out[kept].unique().tolist() == [torch.tensor(1 / 0.9).bfloat16().item()]
+    out.backward(torch.ones_like(out))
+    assert values.grad is not None and torch.equal(values.grad, out)
+    rows, columns = kept.float().mean(1), kept.float().mean(0)
+    for shares in (rows, columns):  # binomial: deviation √(.09 / 1000)
+        assert 0.9 < float(shares.std()) / math.sqrt(0.09 / 1_000) < 1.1
+    neighbours = (kept[:, 1:] & kept[:, :-1]).float().mean()
+    assert abs(float(neighbours) - 0.81) < 0.002
+    other = functions.drop(values, 0.1) != 0
+    assert abs(float((other & kept).float().mean()) - 0.81) < 0.002
+    torch.manual_seed(3)
+    assert torch.equal(functions.drop(values, 0.1), out)
+
+
+def batch(padded: bool) -> dict[str, Tensor | None]:
+    draw = torch.Generator().manual_seed(4)
+    mask = torch.ones(6, 48, dtype=torch.bool)
+    if padded:
+        mask[1, 20:] = mask[4, 5:] = False
+    return {
+        "token_ids": torch.randint(5, 1_234, (6, 48), generator=draw) * mask,
+        "segment_ids": (torch.arange(48) > 20).long().expand(6, 48) * mask,
+        "attention_mask": mask if padded else None,
+        "masked_positions": torch.tensor([1, 3, 47, 50, 100, 192, 195, 250]),
+        "masked_labels": torch.randint(5, 1_234, (8,), generator=draw),
+    }
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_whole_model_beside_float32(padded: bool) -> None:
+    torch.manual_seed(0)
+    wide = BertForPreTraining(CONFIG).eval()
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.copy_(parameter.bfloat16())
+    ours = BertForPreTraining(CONFIG).bfloat16().eval()
+    ours.load_state_dict(wide.state_dict())
+    losses = []
+    for model in (ours, wide):
+        (loss, _), pairs = model(**batch(padded))
+        (loss + pairs.float().logsumexp(1).sum()).backward()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    for (name, own), other in zip(ours.named_parameters(), wide.parameters(), strict=True):
+        assert own.grad is not None and other.grad is not None
+        if "query_key_value.bias" not in name:  # the keys' part is nothing but rounding
+            close(own.grad, other.grad, 0.06)
+
+
+def test_gradients_twice_are_refused() -> None:
+    loss, _ = functions.word_losses(bfloat16(4, 8), bfloat16(30, 8), bfloat16(30), torch.arange(4))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+
+
+def test_dropout_of_nothing_is_no_dropout() -> None:
+    values = bfloat16(3, 4)
+    assert functions.drop(values, 0.0) is values
+    assert np.float32(1) == functions.new_dropout(0.0)[3]
