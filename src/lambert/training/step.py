@@ -6,7 +6,6 @@ of all processes, and divided once by their number.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def train_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     processes.sum_tensors([p.grad for p in parameters if p.grad is not None])
     processes.sum_tensors([sums])
-    norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else math.inf)
+    norm = _clip(parameters, clip_norm)
     _set_learning_rate(optimizer, learning_rate)
     optimizer.step()
     if master is not None:
@@ -121,6 +120,15 @@ def _global_counts(micro_batches: Sequence[Any], processes: Processes) -> tuple[
     kinds = sorted(local)
     totals = processes.sum_integers([local[kind] for kind in kinds])
     return kinds, dict(zip(kinds, totals, strict=True))
+
+
+def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
+    """L2 norm of the gradients, which are scaled down to `most` where they exceed it."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    # Reading the norm is free on a CPU, and saves a pass over all gradients when there is nothing to scale.
+    if most is not None and (norm.device.type != "cpu" or not norm <= most):
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
 
 
 def _set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
