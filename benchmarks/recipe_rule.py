@@ -20,10 +20,11 @@ import torch
 
 from lambert.corpus.store import Corpus
 from lambert.model.presets import model_config
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.recipe import make_phases
 from lambert.training.settings import RunSettings
 from lambert.training.setup import starting_model
-from lambert.training.trainer import Housekeeping, Trainer
+from lambert.training.trainer import Trainer
 
 
 def last_evaluation(run: Path) -> dict[str, float]:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from lambert.corpus.store import Corpus
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.settings import RunSettings
 from lambert.training.setup import Request, resolve_settings, starting_model
-from lambert.training.trainer import Housekeeping, Trainer
+from lambert.training.trainer import Trainer
 
 RunMaker = Callable[..., Trainer]
 

@@ -51,6 +51,7 @@ class Demo(Verb):
             out=self.out,
             model="tiny",
             batch_size=(BATCH_SIZE,),
+            micro_batch_size=BATCH_SIZE,
             samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,

@@ -55,7 +55,8 @@ class RecipeOptions(Verb):
     seed: int = 0
     """Start of every random draw."""
     micro_batch_size: int | None = None
-    """Sequences that go through the model at once in the first phase; 4,096 tokens' worth otherwise."""
+    """Sequences that go through the model at once in the first phase, and proportionally fewer in the second;
+    the fastest that fits is found by trying otherwise, and remembered."""
     precision: str = "auto"
     """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains.
     bfloat16 on a GPU is untested on GPU."""
@@ -76,7 +77,10 @@ class RecipeOptions(Verb):
         from lambert.training.precision import resolve_precision
         from lambert.training.setup import Request, resolve_settings
 
-        precision = resolve_precision(self.precision, bfloat16_gains=inspect_hardware().bfloat16_gains)
+        hardware = inspect_hardware()
+        precision = resolve_precision(
+            self.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=hardware.device == "cpu"
+        )
         request = Request(
             model=self.model,
             batch_sizes=self.batch_size,
@@ -115,15 +119,68 @@ class Plan(RecipeOptions):
         if not 0 <= self.probe_seconds <= 3_600:
             raise UserError(f"a probe of {self.probe_seconds} seconds", remedy="Give 0 to 3,600, or --no-probe")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        return show_plan(self.settings(corpus), corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
+        settings = self.settings(corpus)
+        if not self.no_probe and self.micro_batch_size is None:
+            settings = with_fastest_micro_batches(settings)
+        return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
+
+
+TRIAL_SECONDS = 6.0
+"""How long micro-batch sizes of a phase are tried."""
+MEMORY_SHARE = 0.6
+"""Part of the free memory that a micro-batch may be expected to need."""
+
+
+def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
+    """The same with the micro-batch sizes that are fastest on this machine, which it tells."""
+    from dataclasses import replace
+
+    from lambert.planning.hardware import inspect_hardware
+    from lambert.planning.probe import fastest, try_micro_batches
+    from lambert.training.parallel import join_processes
+
+    processes, memory = join_processes(), inspect_hardware().memory_available_bytes
+    sizes = []
+    for index, phase in enumerate(settings.phases):
+        largest = phase.batch_size // processes.count
+        while memory is not None and largest > 1 and memory_of(settings, index, largest) > MEMORY_SHARE * memory:
+            largest //= 2
+        trials = try_micro_batches(settings, index, processes.device, largest=largest, budget_seconds=TRIAL_SECONDS)
+        own = fastest(trials, default=min(largest, settings.micro_batch_sizes[index]))
+        chosen = processes.sum_integers([own if processes.is_first else 0])[0]  # the first one's, for all
+        sizes.append(chosen)
+        if trials and processes.is_first:
+            rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
+            say(f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})")
+    return replace(settings, micro_batch_sizes=(sizes[0], sizes[1]))
+
+
+def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> int:
+    """Bytes that a process needs for micro-batches of `size` sequences of a phase."""
+    from lambert.batches.masking import maximum_predictions
+    from lambert.planning.memory import estimate_memory
+    from lambert.training.precision import Precision
+    from lambert.training.setup import parameter_count
+
+    model, length = settings.model, settings.phases[index].sequence_length
+    return estimate_memory(
+        parameters=parameter_count(model),
+        layers=model.layers,
+        hidden_size=model.hidden_size,
+        attention_heads=model.attention_heads,
+        vocabulary_size=model.vocabulary_size,
+        sequences=size,
+        sequence_length=length,
+        masked_words_per_sequence=maximum_predictions(length),
+        bytes_per_value=4 if settings.precision is Precision.FLOAT32 else 2,
+        activation_checkpointing=checkpointing,
+    ).total_bytes
 
 
 def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: float | None = None) -> dict[str, Any]:
     """Print the plan and return it as JSON; `probe_seconds` None leaves the time out."""
-    from lambert.batches.masking import maximum_predictions
-    from lambert.planning.memory import estimate_memory
+    from lambert.model.bert import ACTIVATION_CHECKPOINTING
     from lambert.training.parallel import join_processes
-    from lambert.training.precision import Precision
     from lambert.training.setup import examples_per_pass, parameter_count
 
     lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
@@ -131,23 +188,18 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
     per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=seed, kind=kind)
     parameters = parameter_count(settings.model)
     model = settings.model
-    memory = max(
-        estimate_memory(
-            parameters=parameters,
-            layers=model.layers,
-            hidden_size=model.hidden_size,
-            attention_heads=model.attention_heads,
-            vocabulary_size=model.vocabulary_size,
-            sequences=size,
-            sequence_length=phase.sequence_length,
-            masked_words_per_sequence=maximum_predictions(phase.sequence_length),
-            bytes_per_value=4 if settings.precision is Precision.FLOAT32 else 2,
-        ).total_bytes
-        for phase, size in zip(settings.phases, settings.micro_batch_sizes, strict=True)
-    )
+    memories = {
+        kind: max(memory_of(settings, index, size, kind) for index, size in enumerate(settings.micro_batch_sizes))
+        for kind in ACTIVATION_CHECKPOINTING
+    }
+    memory = memories["none"]
     say(
         f"{settings.model_name}: {model.layers} layers × {model.hidden_size}, {parameters:,} parameters, vocabulary "
         f"{model.vocabulary_size:,}, {settings.optimizer}, {settings.precision.value}, about {memory / 1e9:.1f} GB"
+    )
+    say(
+        f"          with --activation-checkpointing selective {memories['selective'] / 1e9:.1f} GB, for "
+        f"some 3 % more time, or full {memories['full'] / 1e9:.1f} GB, for a third more products"
     )
     phases = []
     for index, phase in enumerate(settings.phases):
@@ -161,6 +213,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
             "batch, shorter --sequence-lengths or a smaller --model, or continue a published model with --init-from"
         )
     results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
+    results["memory_bytes_with_activation_checkpointing"] = memories
     if probe_seconds is not None:
         from lambert.planning.probe import measure_step
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.plan import RecipeOptions, show_plan
+from lambert.cli.plan import RecipeOptions, show_plan, with_fastest_micro_batches
 from lambert.cli.verb import say, warn
 
 if TYPE_CHECKING:
+    from lambert.corpus.store import Corpus
+    from lambert.training.housekeeping import Housekeeping
+    from lambert.training.settings import RunSettings
     from lambert.training.tasks import Evaluation
     from lambert.training.trainer import Trainer
 
@@ -35,10 +38,24 @@ class Pretrain(RecipeOptions):
     """Held-out sequences measured at each evaluation; 0 measures none."""
     evaluations_per_phase: int = 5
     """How often each phase is measured on held-out text."""
+    activation_checkpointing: str = "none"
+    """none, selective or full: what the backward pass computes again to save memory; `plan` tells what each costs."""
 
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
         return pretrain(self, command=self.as_command("pretrain"))
+
+    def housekeeping(self) -> Housekeeping:
+        """What is done beside training."""
+        from lambert.training.housekeeping import Housekeeping
+
+        return Housekeeping(
+            checkpoint_seconds=60 * self.checkpoint_minutes,
+            checkpoint_steps=self.checkpoint_steps,
+            evaluation_samples=self.evaluation_samples,
+            evaluations_per_phase=self.evaluations_per_phase,
+            activation_checkpointing=self.activation_checkpointing,
+        )
 
 
 LEAST_GAIN = 0.1
@@ -49,30 +66,26 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     """Plan, train, export, report; what `pretrain` and `demo` share."""
     from lambert.corpus.store import Corpus
     from lambert.planning.hardware import inspect_hardware
+    from lambert.training.allocator import apply_allocator_settings
     from lambert.training.parallel import join_processes, leave_processes
+    from lambert.training.path import describe_path
     from lambert.training.run_folder import JOURNAL_FILE
-    from lambert.training.settings import RECIPE_FILE, refuse_other_settings
     from lambert.training.setup import starting_model
-    from lambert.training.trainer import Housekeeping, Trainer
+    from lambert.training.trainer import Trainer
 
-    corpus = Corpus.open(options.corpus)
-    settings = options.settings(corpus)
+    housekeeping, corpus = options.housekeeping(), Corpus.open(options.corpus)
     processes = join_processes()
-    if not options.fresh and (options.out / RECIPE_FILE).exists():
-        refuse_other_settings(options.out, settings)  # before the plan of a run that cannot be
+    apply_allocator_settings()
+    settings = _settings(options, corpus)
     if processes.is_first:
         show_plan(settings, corpus)
+        _say_path(describe_path(settings, processes.device, options.activation_checkpointing))
     trainer = Trainer(
         options.out,
         settings,
         starting_model(settings, options.weights_folder, corpus),
         corpus,
-        housekeeping=Housekeeping(
-            checkpoint_seconds=60 * options.checkpoint_minutes,
-            checkpoint_steps=options.checkpoint_steps,
-            evaluation_samples=options.evaluation_samples,
-            evaluations_per_phase=options.evaluations_per_phase,
-        ),
+        housekeeping=housekeeping,
         processes=processes,
         facts=_facts(inspect_hardware(options.out).host()),
         command=command,
@@ -86,8 +99,9 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
             outcome = trainer.train()
     finally:
         leave_processes(processes)
-    if isinstance(display, LiveDisplay) and display.fault is not None:
-        warn(f"the display failed ({display.fault}); the run itself is not touched by that")
+    fault = getattr(display, "fault", None)
+    if fault is not None:
+        warn(f"the display failed ({fault}); the run itself is not touched by that")
     if not outcome.finished and processes.is_first:
         again = "the same command without --fresh" if options.fresh else "the same command"
         say(f"Stopped and saved at step {outcome.step}. Give {again} to go on.")
@@ -103,6 +117,32 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
         "evaluation": None if outcome.evaluation is None else asdict(outcome.evaluation),
         "exit_code": 0 if outcome.finished else 130,
     }
+
+
+def _settings(options: Pretrain, corpus: Corpus) -> RunSettings:
+    """What is asked for, with the micro-batches of the run that is there, or else the fastest.
+
+    Raises:
+        UserError: the run that is there has other settings.
+    """
+    from lambert.training.settings import RECIPE_FILE, recorded_micro_batch_sizes, refuse_other_settings
+
+    settings = options.settings(corpus)
+    goes_on = not options.fresh and (options.out / RECIPE_FILE).exists()
+    known = recorded_micro_batch_sizes(options.out) if goes_on else None
+    if options.micro_batch_size is None and known is not None:
+        settings = replace(settings, micro_batch_sizes=known)
+    if goes_on:
+        refuse_other_settings(options.out, settings)  # before the plan of a run that cannot be
+    elif options.micro_batch_size is None:
+        settings = with_fastest_micro_batches(settings)
+    return settings
+
+
+def _say_path(path: dict[str, str]) -> None:
+    """How the steps will be computed, a topic a line."""
+    for topic, said in path.items():
+        say(f"  {topic.replace('_', ' '):26}{said}")
 
 
 def _facts(host: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lambert.errors import UserError
 from lambert.model.cpu import encoder as cpu
+
+ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
+"""What is computed again in the backward pass rather than kept: nothing; attention weights and what GELU makes, which
+take much room and little time (Korthikanti et al. 2022); or all of a block but its input."""
 
 _LARGEST_SIZE = 2**24
 _MOST_LAYERS = 1_000
@@ -104,6 +109,8 @@ class SelfAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.attention_dropout = config.dropout
         self.dropout = nn.Dropout(config.dropout)
+        self.recomputes = False
+        """Whether the weights of the tokens are computed again in the backward pass."""
 
     def _split(self, projected: Tensor) -> Tensor:
         """[B, S, H] → [B, A, S, D]."""
@@ -113,12 +120,12 @@ class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
         """`visible` is [B, 1, 1 or S, S], True where a token may be looked at; None when every token may."""
         query, key, value = (self._split(part) for part in self.query_key_value(hidden).chunk(3, dim=-1))
-        context = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=visible,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+        attend = functional.scaled_dot_product_attention
+        probability = self.attention_dropout if self.training else 0.0
+        context: Tensor = (
+            checkpoint(attend, query, key, value, visible, probability, use_reentrant=False)
+            if self.recomputes
+            else attend(query, key, value, visible, probability)
         )
         projected = self.output(context.transpose(1, 2).flatten(2))
         normalised: Tensor = self.layer_norm(hidden + self.dropout(projected))
@@ -134,11 +141,22 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(config.feed_forward_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
+        self.recomputes = False
+        """Whether what GELU makes is computed again in the backward pass."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        contracted = self.contract(functional.gelu(self.expand(hidden)))
+        expanded = self.expand(hidden)
+        contracted = (
+            checkpoint(self._contracted, expanded, use_reentrant=False)
+            if self.recomputes
+            else self._contracted(expanded)
+        )
         normalised: Tensor = self.layer_norm(hidden + self.dropout(contracted))
         return normalised
+
+    def _contracted(self, expanded: Tensor) -> Tensor:
+        contracted: Tensor = self.contract(functional.gelu(expanded))
+        return contracted
 
 
 class Block(nn.Module):
@@ -150,6 +168,8 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
+        if cpu.applies_to(self.attention.output.weight):
+            return cpu.run_block(self, hidden, visible)
         result: Tensor = self.feed_forward(self.attention(hidden, visible))
         return result
 
@@ -162,6 +182,18 @@ class BertModel(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self._recomputes_blocks = False
+
+    def checkpoint_activations(self, kind: str) -> None:
+        """What the backward pass computes again rather than keeps, one of `ACTIVATION_CHECKPOINTING`.
+
+        It changes no loss and no gradient, dropout included.
+        """
+        assert kind in ACTIVATION_CHECKPOINTING
+        self._recomputes_blocks = kind == "full"
+        for part in self.modules():
+            if isinstance(part, SelfAttention | FeedForward):
+                part.recomputes = kind == "selective"
 
     def forward(
         self,
@@ -182,10 +214,11 @@ class BertModel(nn.Module):
         if example_of is not None:
             visible = example_of[:, None, :, None] == example_of[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
-        if cpu.applies_to(self.embeddings.word.weight):
-            return cpu.run_blocks(self, hidden, visible)
         for block in self.blocks:
-            hidden = block(hidden, visible)
+            if self._recomputes_blocks and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, visible, use_reentrant=False)
+            else:
+                hidden = block(hidden, visible)
         return hidden
 
 

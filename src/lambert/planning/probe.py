@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,19 @@ import torch
 from lambert.batches.loader import PretrainingBatch
 from lambert.batches.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
+from lambert.training.meter import Meter
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
-from lambert.training.step import train_step
+from lambert.training.step import OutOfMemory, train_step
 from lambert.training.tasks import pretraining_task
 
 _WARMUP_STEPS = 1
 _LEAST_STEPS = 2
 _ONE, _MORE = 1, 3
+_LEAST_TOKENS = 1_024
+"""Token slots of the smallest micro-batch that is tried."""
+_AS_FAST, _FALLING = 0.98, 0.9
+"""Shares of the best rate: from the first on a size is as fast as the best, below the second no larger one is tried."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,78 @@ def measure_step(settings: RunSettings, phase_index: int, device: torch.device, 
     one, more = (float(np.median(measured[_WARMUP_STEPS:])) for measured in times.values())
     micro_batch = max(0.0, more - one) / (_MORE - _ONE)
     return StepCost(micro_batch, max(0.0, one - micro_batch))
+
+
+@dataclass(frozen=True)
+class MicroBatchTrial:
+    """How fast micro-batches of one size go through the model."""
+
+    size: int
+    """Sequences."""
+    sequences_per_second: float
+
+
+def try_micro_batches(
+    settings: RunSettings, phase_index: int, device: torch.device, *, largest: int, budget_seconds: float
+) -> list[MicroBatchTrial]:
+    """Times micro-batches of growing size on random ids, until they no longer gain, do not fit, or time is up.
+
+    Args:
+        phase_index: 0 or 1.
+        largest: sequences that memory has room for, as far as is known.
+        budget_seconds: after the first size, whose time holds that of starting up, no other is tried beyond this.
+
+    Returns:
+        What was tried; nothing where the whole batch is small enough for one micro-batch.
+    """
+    phase = settings.phases[phase_index]
+    trials: list[MicroBatchTrial] = []
+    size = max(1, _LEAST_TOKENS // phase.sequence_length)
+    if phase.batch_size <= size:
+        return trials
+    state = TrainingState(BertForPreTraining(settings.model), settings, device)
+    began = time.monotonic()
+    while not trials or (size <= min(phase.batch_size, largest) and time.monotonic() - began < budget_seconds):
+        try:
+            seconds = _pass_seconds(state, settings, size, phase.sequence_length)
+        except OutOfMemory:
+            break
+        if not trials:
+            began = time.monotonic()
+        trials.append(MicroBatchTrial(size, size / seconds))
+        if trials[-1].sequences_per_second < _FALLING * max(trial.sequences_per_second for trial in trials):
+            break
+        size *= 2
+    return trials
+
+
+def fastest(trials: Sequence[MicroBatchTrial], default: int) -> int:
+    """The largest size among those as fast as the fastest, but for noise; `default` where none fitted."""
+    best = max((trial.sequences_per_second for trial in trials), default=0.0)
+    return max((trial.size for trial in trials if trial.sequences_per_second >= _AS_FAST * best), default=default)
+
+
+def _pass_seconds(state: TrainingState, settings: RunSettings, size: int, length: int) -> float:
+    """Forward and backward pass of one micro-batch, the faster of two after a first."""
+    batch = _random_batch(size, length, settings.model.vocabulary_size)
+    meter = Meter(next(state.model.parameters()).device)
+    seconds = []
+    for _ in range(3):
+        train_step(
+            state.model,
+            state.optimizer,
+            [batch],
+            task=pretraining_task,
+            learning_rate=1e-6,
+            clip_norm=settings.clip_norm,
+            dropout_seeds=[0],
+            precision=settings.precision,
+            master=state.master,
+            meter=meter,
+        )
+        parts = meter.read()
+        seconds.append(parts["forward"] + parts["backward"])
+    return min(seconds[1:])
 
 
 def _random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lambert.errors import unknown_name
+from lambert.model.cpu.encoder import has_loops
 
 
 class Precision(Enum):
@@ -28,14 +29,19 @@ class Precision(Enum):
         return nullcontext()
 
 
-def resolve_precision(name: str, *, bfloat16_gains: bool) -> Precision:
-    """The precision called `name`; `auto` is bfloat16-autocast where bfloat16 gains and float32 elsewhere.
+def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) -> Precision:
+    """The precision called `name`; `auto` is float32 where bfloat16 does not gain.
+
+    Where it does, a run on a CPU takes bfloat16-master, for which there are loops of our own, and others
+    bfloat16-autocast.
 
     Raises:
         UserError: no such precision.
     """
     if name == "auto":
-        return Precision.BFLOAT16_AUTOCAST if bfloat16_gains else Precision.FLOAT32
+        if not bfloat16_gains:
+            return Precision.FLOAT32
+        return Precision.BFLOAT16_MASTER if on_cpu and has_loops() else Precision.BFLOAT16_AUTOCAST
     try:
         return Precision(name)
     except ValueError:

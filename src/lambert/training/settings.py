@@ -122,6 +122,15 @@ def refuse_other_settings(run: Path, settings: RunSettings) -> None:
         )
 
 
+def recorded_micro_batch_sizes(run: Path) -> tuple[int, int] | None:
+    """What the run in this folder found to be the best; None where there is no run, or no readable recipe."""
+    try:
+        first, second = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["micro_batch_sizes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(first), int(second)
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         items = value.items()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lambert.training.meter import Meter
 from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
 
@@ -27,6 +28,10 @@ class TaskOutput:
     """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor with a gradient."""
     correct: Mapping[str, Tensor]
     """Kind of loss → how many of its terms were guessed right."""
+
+
+class OutOfMemory(Exception):
+    """A micro-batch was too large for the memory of some process."""
 
 
 class MicroBatch(Protocol):
@@ -71,6 +76,7 @@ def train_step(
     precision: Precision = Precision.FLOAT32,
     processes: Processes | None = None,
     master: MasterWeights | None = None,
+    meter: Meter | None = None,
 ) -> StepResult:
     """One update of `model` from the micro-batches of this process.
 
@@ -81,35 +87,79 @@ def train_step(
         dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
         processes: the group that shares the global batch; None is a single process.
         master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
+        meter: gets the time of the step's parts.
 
     Returns:
         Loss and accuracy of the global batch before the update.
+
+    Raises:
+        OutOfMemory: a micro-batch did not fit, here or in another process; nowhere has a weight changed.
     """
     assert len(dropout_seeds) == len(micro_batches) > 0
-    processes = processes or Processes()
     model.train()
     device = next(model.parameters()).device
+    processes, meter = processes or Processes(), meter or Meter(device)
     kinds, totals = _global_counts(micro_batches, processes)
     sums = torch.zeros(2, len(kinds), dtype=torch.float64, device=device)
-    for micro_batch, seed in zip(micro_batches, dropout_seeds, strict=True):
-        torch.manual_seed(seed)
-        with precision.autocast(device):
-            output = task(model, micro_batch.to(device))
-        loss = sum((output.loss_sums[kind] / totals[kind] for kind in kinds), torch.zeros((), device=device))
-        loss.backward()
-        for column, kind in enumerate(kinds):
-            sums[0, column] += output.loss_sums[kind].detach()
-            sums[1, column] += output.correct[kind]
+    failed = ""
+    try:
+        for micro_batch, seed in zip(micro_batches, dropout_seeds, strict=True):
+            torch.manual_seed(seed)
+            sums += _forward_and_backward(model, task, micro_batch.to(device), totals, precision, meter)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        failed = str(error) or type(error).__name__
+    with meter.part("communication"):
+        _refuse_failures(failed, [sums], processes, model, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    processes.sum_tensors([p.grad for p in parameters if p.grad is not None])
-    processes.sum_tensors([sums])
-    norm = _clip(parameters, clip_norm)
-    _set_learning_rate(optimizer, learning_rate)
-    optimizer.step()
-    if master is not None:
-        master.publish()
-    optimizer.zero_grad(set_to_none=True)
+    with meter.part("communication"):
+        processes.sum_tensors([p.grad for p in parameters if p.grad is not None])
+    with meter.part("optimizer"):
+        norm = _clip(parameters, clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        if master is not None:
+            master.publish()
+        optimizer.zero_grad(set_to_none=True)
     return _result(kinds, totals, sums, norm)
+
+
+def _forward_and_backward(
+    model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
+) -> Tensor:
+    """Adds a micro-batch's gradients; returns its sums of losses and of right guesses, [2, kinds of loss]."""
+    device = next(model.parameters()).device
+    with meter.part("forward"), precision.autocast(device):
+        output = task(model, batch)
+        terms = (output.loss_sums[kind] / total for kind, total in totals.items())
+        loss = sum(terms, torch.zeros((), device=device))
+    with meter.part("backward"):
+        loss.backward()
+    sums = [[kinds[kind].detach() for kind in totals] for kinds in (output.loss_sums, output.correct)]
+    return torch.stack([torch.stack(row).double() for row in sums])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, whose error has no type of its own."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def _refuse_failures(
+    failed: str, sums: list[Tensor], processes: Processes, model: nn.Module, optimizer: Optimizer
+) -> None:
+    """Sums over all processes, and with them who failed: then all forget the gradients they have and raise."""
+    failures = torch.full((1,), float(bool(failed)), dtype=torch.float64, device=sums[0].device)
+    processes.sum_tensors([*sums, failures])
+    if not failed and (processes.count == 1 or not failures.item()):
+        return
+    model.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise OutOfMemory(failed or "another process ran out of memory")
 
 
 def _global_counts(micro_batches: Sequence[Any], processes: Processes) -> tuple[list[str], dict[str, int]]:
@@ -129,11 +179,6 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
     if most is not None and (norm.device.type != "cpu" or not norm <= most):
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
-
-
-def _set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def _result(kinds: list[str], totals: dict[str, int], sums: Tensor, norm: Tensor) -> StepResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +19,22 @@ from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
 from lambert.training.held_out import HeldOut
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.journal import Journal
+from lambert.training.pace import Pace
 from lambert.training.parallel import Processes
 from lambert.training.part import Part, dropout_seed, parts_of
+from lambert.training.path import describe_path
 from lambert.training.run_folder import (
     JOURNAL_FILE,
     MODEL_FOLDER,
     TOKENIZER_FOLDER,
     prepare_run_folder,
 )
-from lambert.training.settings import RunSettings
+from lambert.training.settings import RunSettings, write_recipe
 from lambert.training.state import TrainingState
-from lambert.training.step import StepResult, train_step
+from lambert.training.step import OutOfMemory, StepResult, train_step
 from lambert.training.tasks import Evaluation, pretraining_task
-
-
-@dataclass(frozen=True)
-class Housekeeping:
-    """What a run does beside training; nothing here changes a bit of the weights."""
-
-    checkpoint_seconds: float = 300.0
-    """Least time between two checkpoints; the end of a phase and of the run are always saved."""
-    checkpoint_steps: int = 0
-    """Save after every so many steps instead; 0 goes by the clock."""
-    evaluation_samples: int = 1_024
-    """Most held-out sequences that are measured; 0 measures none."""
-    evaluations_per_phase: int = 5
-    """How often, evenly spread; the last one is at the end of the phase."""
-    trust_ratios_per_phase: int = 25
-    """How often the trust ratios of all layers are written down."""
-
-    def __post_init__(self) -> None:
-        for name, value in self.__dict__.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name.replace('_', ' ')} {value}", remedy="Give a number from 0")
 
 
 @dataclass(frozen=True)
@@ -111,12 +93,13 @@ class Trainer:
         self.command = command
         self.fresh = fresh
         self.state = TrainingState(model, settings, self.processes.device)
+        model.encoder.checkpoint_activations(self.housekeeping.activation_checkpointing)
         self.evaluation: Evaluation | None = None
         self._held_out = HeldOut(corpus, self.settings.examples, samples=self.housekeeping.evaluation_samples)
         self._stop_requested = self._stops = False
         self._lock: FileLock | None = None
         self._watch = Watch()
-        self._seconds_per_token = math.nan
+        self._pace = Pace(settings.model, settings.precision, self.processes)
 
     def request_stop(self) -> None:
         """Ask the run to save and stop after the step in progress."""
@@ -144,15 +127,20 @@ class Trainer:
         began = saved = time.monotonic()
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as journal:
             journal.write("run", self._run_facts(resumed))
-            for part in self._parts:
+            for place, part in enumerate(self._parts):
                 if not self._is_open(part):
                     continue
                 journal.write("phase", part.facts())
                 stream = self._training_stream(part)
                 while self._is_open(part):
                     step_began = time.monotonic()
-                    batches = self._batches(stream, part)
-                    result = self._step(part, batches)
+                    with self._pace.meter.part("data"):
+                        batches = self._batches(stream, self._parts[place])
+                    try:
+                        result = self._step(self._parts[place], batches)
+                    except OutOfMemory as problem:
+                        self._halve(place, str(problem), journal)
+                        continue
                     journal.write("step", self._step_facts(part, batches, result, step_began))
                     if part.is_due(self.state.step, self.housekeeping.trust_ratios_per_phase):
                         self._write_trust_ratios(journal)
@@ -226,6 +214,7 @@ class Trainer:
             precision=self.settings.precision,
             processes=self.processes,
             master=state.master,
+            meter=self._pace.meter,
         )
         if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
             raise UserError(
@@ -234,6 +223,27 @@ class Trainer:
             )
         state.step = step
         return result
+
+    def _halve(self, place: int, problem: str, journal: Journal) -> None:
+        """Halves the micro-batches of a phase whose memory did not suffice; the global batch stays what it is.
+
+        Raises:
+            UserError: they are of one sequence already.
+        """
+        part = self._parts[place]
+        size = part.micro_batch_size // 2
+        if not size:
+            raise UserError(
+                f"one sequence of {part.phase.sequence_length} tokens does not fit into memory: {problem}",
+                remedy="Choose a smaller --model or shorter --sequence-lengths, or --activation-checkpointing full",
+            )
+        self._parts[place] = replace(part, micro_batch_size=size)
+        sizes = [other.micro_batch_size for other in self._parts]
+        self.settings = replace(self.settings, micro_batch_sizes=(sizes[0], sizes[1]))
+        if self.processes.is_first:
+            write_recipe(self.run, self.settings, command=self.command)
+        facts = {"step": self.state.step, "phase": part.number, "micro_batch_size": size, "reason": problem}
+        journal.write("micro_batch", facts)
 
     def _agree_to_stop(self) -> None:
         """All processes learn whether anybody asked to stop, so that they stop after the same step."""
@@ -294,6 +304,8 @@ class Trainer:
             "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
             "optimizer": settings.optimizer,
             "precision": settings.precision.value,
+            "path": describe_path(settings, self.processes.device, self.housekeeping.activation_checkpointing),
+            "product_flops_per_second": self._pace.peak,
             "seed": settings.seed,
             "micro_batch_size": list(settings.micro_batch_sizes),
             "processes": self.processes.count,
@@ -309,8 +321,7 @@ class Trainer:
     def _step_facts(
         self, part: Part, batches: list[PretrainingBatch], result: StepResult, began: float
     ) -> dict[str, Any]:
-        seconds = time.monotonic() - began
-        tokens = self.processes.sum_integers([sum(batch.real_tokens for batch in batches)])[0]
+        left = sum(other.token_slots_left(self.state.step) for other in self._parts)
         return {
             "step": self.state.step,
             "phase": part.number,
@@ -321,19 +332,8 @@ class Trainer:
             "next_sentence_accuracy": result.accuracies.get("next_sentence"),
             "learning_rate": part.learning_rate(self.state.step),
             "gradient_norm": result.gradient_norm,
-            "seconds": seconds,
-            "sequences_per_second": part.phase.batch_size / seconds,
-            "tokens_per_second": tokens / seconds,
-            "seconds_left": self._seconds_left(part, seconds),
+            **self._pace.figures(part, batches, time.monotonic() - began, left),
         }
-
-    def _seconds_left(self, part: Part, seconds: float) -> float:
-        """Time to the end at the smoothed pace, a token slot costing the same in both phases."""
-        pace = seconds / (part.phase.batch_size * part.phase.sequence_length)
-        before = self._seconds_per_token
-        self._seconds_per_token = pace if math.isnan(before) else 0.9 * before + 0.1 * pace
-        left = sum(other.token_slots_left(self.state.step) for other in self._parts)
-        return left * self._seconds_per_token
 
 
 def _check_processes(parts: list[Part], processes: int) -> None:

@@ -8,10 +8,6 @@ H hidden size, A heads, D = H / A, F feed-forward size, V vocabulary, M masked w
 # mypy: disable-error-code="no-untyped-call,misc,no-any-return"
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +18,10 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lambert.model.cpu import loops
+from lambert.model.cpu.arrays import as_bits, as_floats, column_sums, rounded, shared, weight_gradient
 
 Dropout = tuple[np.uint32, np.uint32, np.uint32, np.float32]
 """Two words of a seed, the draws below which an element is dropped, and 1 / (1 − p)."""
-
-_TURNED_COLUMNS_AT_LEAST = 512
-"""From so many columns on, turning one factor of a weight's gradient costs less than a product that reads it across."""
 
 _SPARSE_ROWS_AT_LEAST = 1_024
 """Tables of so many rows get a sparse gradient, which costs nothing where the tied decoder gives a dense one."""
@@ -55,18 +49,21 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _Linear.apply(hidden, weight, bias)
 
 
-def feed_forward(hidden: Tensor, expand: tuple[Tensor, Tensor], contract: tuple[Tensor, Tensor]) -> Tensor:
-    """[T, H] → [T, H]: two matrices (weight, bias) with GELU between them."""
-    return _FeedForward.apply(hidden, *expand, *contract)
+def feed_forward(
+    hidden: Tensor, expand: tuple[Tensor, Tensor], contract: tuple[Tensor, Tensor], *, recomputes: bool = False
+) -> Tensor:
+    """[T, H] → [T, H]: two matrices (weight, bias) with GELU between them, which may be computed again backward."""
+    return _FeedForward.apply(hidden, *expand, *contract, recomputes)
 
 
-def attention(stacked: Tensor, visible: Tensor, dropout: float) -> Tensor:
+def attention(stacked: Tensor, visible: Tensor, dropout: float, *, recomputes: bool = False) -> Tensor:
     """Queries, keys and values [B, S, 3, A, D] → contexts [B, S, A · D].
 
     Args:
         visible: float32 [B, 1 or S, S], 0 where a token may be looked at and −inf elsewhere.
+        recomputes: compute the weights again in the backward pass rather than keep them.
     """
-    return _Attention.apply(stacked, visible, new_dropout(dropout))
+    return _Attention.apply(stacked, visible, new_dropout(dropout), recomputes)
 
 
 def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon: float, dropout: float) -> Tensor:
@@ -97,78 +94,6 @@ def _taken(ctx: Any, saved: Tensor) -> Tensor:
         raise RuntimeError("these gradients can be computed only once: run the forward pass again")
     ctx.taken = True
     return saved
-
-
-def _bits(tensor: Tensor) -> NDArray[np.uint16]:
-    """A contiguous bfloat16 tensor's memory as uint16."""
-    assert tensor.is_contiguous() and tensor.dtype == torch.bfloat16, (tensor.shape, tensor.dtype)
-    bits: NDArray[np.uint16] = tensor.detach().view(torch.uint16).numpy()
-    return bits
-
-
-def _floats(tensor: Tensor) -> NDArray[np.float32]:
-    floats: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
-    return floats
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """A pool for each process: a forked one has none of its parent's threads."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="bert")
-
-
-def _shared(count: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """`work(begin, end)` for parts of 0 … count, one for each of PyTorch's threads."""
-    threads = max(1, min(torch.get_num_threads(), count))
-    edges = [count * part // threads for part in range(threads + 1)]
-    if threads == 1:
-        return [work(0, count)]
-    others = [_pool(os.getpid(), threads - 1).submit(work, *edges[part : part + 2]) for part in range(1, threads)]
-    return [work(edges[0], edges[1]), *(other.result() for other in others)]
-
-
-def _turned(matrix: Tensor) -> Tensor:
-    """[R, C] → [C, R], contiguous."""
-    source = _bits(matrix.contiguous())
-    target = torch.empty(matrix.shape[::-1], dtype=torch.bfloat16)
-    bits = _bits(target)
-    _shared(-(-source.shape[0] // loops.BLOCK), lambda begin, end: _turn_rows(source, bits, begin, end))
-    return target
-
-
-def _turn_rows(source: NDArray[np.uint16], target: NDArray[np.uint16], begin: int, end: int) -> None:
-    rows = slice(begin * loops.BLOCK, end * loops.BLOCK)
-    loops.turn(source[rows], target[:, rows])
-
-
-def _weight_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
-    """gradᵀ · hidden, [T, O] and [T, I] → [O, I].
-
-    oneDNN multiplies at half its rate where the first factor lies across; so the narrower of the two is turned first.
-    """
-    outputs = grad.shape[1]
-    inputs = hidden.shape[1]
-    if min(outputs, inputs) < _TURNED_COLUMNS_AT_LEAST:
-        return grad.t() @ hidden
-    if outputs <= inputs:
-        return _turned(grad) @ hidden
-    return _turned(_turned(hidden) @ grad)
-
-
-def _sums(values: Tensor) -> Tensor:
-    """Sums [N] of the columns of [T, N]."""
-    bits = _bits(values)
-
-    def work(begin: int, end: int) -> NDArray[np.float32]:
-        sums = np.zeros(bits.shape[1], np.float32)
-        loops.column_sums(bits, sums, begin, end)
-        return sums
-
-    return _rounded(_shared(len(bits), work))
-
-
-def _rounded(parts: list[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.sum(parts, axis=0)).bfloat16()
 
 
 class _Lookup(Function):
@@ -203,82 +128,100 @@ class _Linear(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        return grad @ weight, _weight_gradient(grad, hidden), _sums(grad)
+        return grad @ weight, weight_gradient(grad, hidden), column_sums(grad)
 
 
 class _FeedForward(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, recomputes: bool
+    ) -> Tensor:
         before = functional.linear(hidden, weight1, bias1)
-        after = torch.empty_like(before)
-        source, target = _bits(before), _bits(after)
-        _shared(len(before), lambda begin, end: loops.gelu(source, target, begin, end))
-        ctx.save_for_backward(hidden, before, after, weight1, weight2)
+        after = _gelu(before)
+        ctx.save_for_backward(hidden, before, None if recomputes else after, weight1, weight2)
         return functional.linear(after, weight2, bias2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, before, after, weight1, weight2 = ctx.saved_tensors
         grad = grad.contiguous()
-        d_weight2, d_bias2 = _weight_gradient(grad, after), _sums(grad)
+        after = _gelu(before) if after is None else after
+        d_weight2, d_bias2 = weight_gradient(grad, after), column_sums(grad)
         inner = grad @ weight2
-        source, bits = _bits(before), _bits(inner)
+        source, bits = as_bits(before), as_bits(inner)
 
         def work(begin: int, end: int) -> NDArray[np.float32]:
             sums = np.zeros(bits.shape[1], np.float32)
             loops.gelu_backward(source, bits, sums, begin, end)
             return sums
 
-        d_bias1 = _rounded(_shared(len(bits), work))
-        return inner @ weight1, _weight_gradient(inner, hidden), d_bias1, d_weight2, d_bias2
+        d_bias1 = rounded(shared(len(bits), work))
+        return inner @ weight1, weight_gradient(inner, hidden), d_bias1, d_weight2, d_bias2, None
+
+
+def _gelu(before: Tensor) -> Tensor:
+    after = torch.empty_like(before)
+    source, target = as_bits(before), as_bits(after)
+    shared(len(before), lambda begin, end: loops.gelu(source, target, begin, end))
+    return after
 
 
 class _Attention(Function):
     @staticmethod
-    def forward(ctx: Any, stacked: Tensor, visible: Tensor, dropout: Dropout) -> Tensor:
+    def forward(ctx: Any, stacked: Tensor, visible: Tensor, dropout: Dropout, recomputes: bool) -> Tensor:
         batch, length, kinds, heads, width = stacked.shape
         parted = torch.empty(kinds, batch, heads, length, width, dtype=torch.bfloat16)
-        source, target = _bits(stacked.contiguous()), _bits(parted)
-        _shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
-        query, key, value = (part.flatten(0, 1) for part in parted)
-        scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
-        dropped = torch.empty_like(scores)
-        seen, scale = _floats(visible), np.float32(width**-0.5)
-        weights, out = _bits(scores), _bits(dropped)
-        _shared(batch, lambda begin, end: loops.softmax(weights, seen, scale, dropout, out, begin, end))
-        context = torch.bmm(dropped.flatten(0, 1), value)
-        ctx.save_for_backward(parted, scores)
-        ctx.dropout, ctx.scale = dropout, scale
+        source, target = as_bits(stacked.contiguous()), as_bits(parted)
+        shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
+        weights, dropped = _attention_weights(parted, visible, dropout)
+        context = torch.bmm(dropped.flatten(0, 1), parted[2].flatten(0, 1))
+        ctx.save_for_backward(parted, visible, None if recomputes else weights)
+        ctx.dropout = dropout
         return _joined(context.view(1, batch, heads, length, width)).view(batch, length, heads * width)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        parted, weights = ctx.saved_tensors
+        parted, visible, weights = ctx.saved_tensors
         _, batch, heads, length, width = parted.shape
         d_context = torch.empty(1, batch, heads, length, width, dtype=torch.bfloat16)
-        source, target = _bits(grad.contiguous()).reshape(batch, length, 1, heads, width), _bits(d_context)
-        _shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
+        source, target = as_bits(grad.contiguous()).reshape(batch, length, 1, heads, width), as_bits(d_context)
+        shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
         d_context = d_context[0].flatten(0, 1)
         query, key, value = (part.flatten(0, 1) for part in parted)
-        d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(weights)
-        dropped = _taken(ctx, weights)
-        before, d_before = _bits(dropped), _bits(d_scores)
-        _shared(batch, lambda a, b: loops.softmax_backward(before, d_before, ctx.scale, ctx.dropout, a, b))
+        if weights is None:
+            dropped, _ = _attention_weights(parted, visible, ctx.dropout)
+        else:
+            dropped = _taken(ctx, weights)
+        d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(dropped)
+        before, d_before, scale = as_bits(dropped), as_bits(d_scores), np.float32(width**-0.5)
+        shared(batch, lambda a, b: loops.softmax_backward(before, d_before, scale, ctx.dropout, a, b))
         d_scores = d_scores.flatten(0, 1)
         gradients = torch.empty_like(parted)
         flat = gradients.flatten(1, 2)
         torch.bmm(d_scores, key, out=flat[0])
         torch.bmm(d_scores.transpose(1, 2), query, out=flat[1])
         torch.bmm(dropped.flatten(0, 1).transpose(1, 2), d_context, out=flat[2])
-        return _joined(gradients), None, None
+        return _joined(gradients), None, None, None
+
+
+def _attention_weights(parted: Tensor, visible: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
+    """[3, B, A, S, D] → weights [B, A, S, S], and the same with dropout."""
+    _, batch, heads, length, width = parted.shape
+    query, key = (part.flatten(0, 1) for part in parted[:2])
+    scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
+    dropped = torch.empty_like(scores)
+    seen, scale = as_floats(visible), np.float32(width**-0.5)
+    weights, out = as_bits(scores), as_bits(dropped)
+    shared(batch, lambda begin, end: loops.softmax(weights, seen, scale, dropout, out, begin, end))
+    return scores, dropped
 
 
 def _joined(parted: Tensor) -> Tensor:
     """[K, B, A, S, D] → [B, S, K, A, D]."""
     kinds, batch, heads, length, width = parted.shape
     stacked = torch.empty(batch, length, kinds, heads, width, dtype=torch.bfloat16)
-    source, target = _bits(parted), _bits(stacked)
-    _shared(batch, lambda begin, end: loops.join_heads(source, target, begin, end))
+    source, target = as_bits(parted), as_bits(stacked)
+    shared(batch, lambda begin, end: loops.join_heads(source, target, begin, end))
     return stacked
 
 
@@ -290,9 +233,9 @@ class _AddNorm(Function):
         rows = branch.shape[0]
         out, unit = torch.empty_like(branch), torch.empty_like(branch)
         root = torch.empty(rows)
-        arrays = (_bits(branch), _bits(residual), _floats(weight), _floats(bias), np.float32(epsilon), dropout)
-        targets = (_bits(unit), root.numpy(), _bits(out))
-        _shared(rows, lambda begin, end: loops.add_norm(*arrays, *targets, begin, end))
+        arrays = (as_bits(branch), as_bits(residual), as_floats(weight), as_floats(bias), np.float32(epsilon), dropout)
+        targets = (as_bits(unit), root.numpy(), as_bits(out))
+        shared(rows, lambda begin, end: loops.add_norm(*arrays, *targets, begin, end))
         ctx.save_for_backward(unit, root, weight)
         ctx.dropout = dropout
         return out
@@ -302,15 +245,15 @@ class _AddNorm(Function):
         unit, root, weight = ctx.saved_tensors
         grad = grad.contiguous()
         d_branch, d_residual = torch.empty_like(grad), torch.empty_like(grad)
-        arrays = (_bits(grad), _bits(unit), root.numpy(), _floats(weight), ctx.dropout)
-        targets = (_bits(d_branch), _bits(d_residual))
+        arrays = (as_bits(grad), as_bits(unit), root.numpy(), as_floats(weight), ctx.dropout)
+        targets = (as_bits(d_branch), as_bits(d_residual))
 
         def work(begin: int, end: int) -> NDArray[np.float32]:
             sums = np.zeros((2, grad.shape[1]), np.float32)
             loops.add_norm_backward(*arrays, *targets, sums[0], sums[1], begin, end)
             return sums
 
-        d_weight, d_bias = _rounded(_shared(len(grad), work))
+        d_weight, d_bias = rounded(shared(len(grad), work))
         return d_branch, d_residual, d_weight, d_bias, None, None
 
 
@@ -327,8 +270,8 @@ class _Drop(Function):
 
 def _dropped(values: Tensor, dropout: Dropout) -> Tensor:
     out = torch.empty_like(values)
-    source, target = _bits(values).reshape(-1), _bits(out).reshape(-1)
-    _shared(len(source), lambda begin, end: loops.drop(source, target, dropout, begin, end))
+    source, target = as_bits(values).reshape(-1), as_bits(out).reshape(-1)
+    shared(len(source), lambda begin, end: loops.drop(source, target, dropout, begin, end))
     return out
 
 
@@ -346,8 +289,8 @@ class _WordLosses(Function):
         biases = bias.detach().float()
         of_labels = scores[labels, torch.arange(count)].float() + biases[labels]
         most, sums = torch.empty(2, -(-words // loops.STRIPE), count + room)
-        bits, known = _bits(scores), biases.numpy()
-        _shared(count + room, lambda begin, end: loops.word_losses(bits, known, most.numpy(), sums.numpy(), begin, end))
+        bits, known = as_bits(scores), biases.numpy()
+        shared(count + room, lambda begin, end: loops.word_losses(bits, known, most.numpy(), sums.numpy(), begin, end))
         largest = most.amax(0)
         total = largest + (sums * (most - largest).exp()).sum(0).log()
         factors = (most - total).exp()
@@ -365,9 +308,9 @@ class _WordLosses(Function):
         d_bias = torch.empty(words)
         places = labels.int().numpy()
         gradients = _taken(ctx, scores)
-        bits = _bits(gradients)
+        bits = as_bits(gradients)
         arrays = (bits, factors.numpy(), places, d_bias.numpy())
-        _shared(len(factors), lambda begin, end: loops.word_gradients(*arrays, begin, end))
+        shared(len(factors), lambda begin, end: loops.word_gradients(*arrays, begin, end))
         scaled = (hidden * grad).contiguous()
         d_embedding = gradients @ scaled
         d_hidden = ((gradients.t() @ embedding) * grad)[: ctx.count]

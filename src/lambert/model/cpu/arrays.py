@@ -1,0 +1,91 @@
+"""bfloat16 tensors as arrays for the loops, the loops in several threads, and products that lie across."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lambert.model.cpu import loops
+
+_TURNED_COLUMNS_AT_LEAST = 512
+"""From so many columns on, turning one factor of a weight's gradient costs less than a product that reads it across."""
+
+
+def as_bits(tensor: Tensor) -> NDArray[np.uint16]:
+    """A contiguous bfloat16 tensor's memory as uint16."""
+    assert tensor.is_contiguous() and tensor.dtype == torch.bfloat16, (tensor.shape, tensor.dtype)
+    bits: NDArray[np.uint16] = tensor.detach().view(torch.uint16).numpy()
+    return bits
+
+
+def as_floats(tensor: Tensor) -> NDArray[np.float32]:
+    floats: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
+    return floats
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """A pool for each process: a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="bert")
+
+
+def shared(count: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """`work(begin, end)` for parts of 0 … count, one for each of PyTorch's threads."""
+    threads = max(1, min(torch.get_num_threads(), count))
+    edges = [count * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        return [work(0, count)]
+    others = [_pool(os.getpid(), threads - 1).submit(work, *edges[part : part + 2]) for part in range(1, threads)]
+    return [work(edges[0], edges[1]), *(other.result() for other in others)]
+
+
+def turned(matrix: Tensor) -> Tensor:
+    """[R, C] → [C, R], contiguous."""
+    source = as_bits(matrix.contiguous())
+    target = torch.empty(matrix.shape[::-1], dtype=torch.bfloat16)
+    bits = as_bits(target)
+    shared(-(-source.shape[0] // loops.BLOCK), lambda begin, end: _turn_rows(source, bits, begin, end))
+    return target
+
+
+def _turn_rows(source: NDArray[np.uint16], target: NDArray[np.uint16], begin: int, end: int) -> None:
+    rows = slice(begin * loops.BLOCK, end * loops.BLOCK)
+    loops.turn(source[rows], target[:, rows])
+
+
+def weight_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
+    """gradᵀ · hidden, [T, O] and [T, I] → [O, I].
+
+    oneDNN multiplies at half its rate where the first factor lies across; so the narrower of the two is turned first.
+    """
+    outputs = grad.shape[1]
+    inputs = hidden.shape[1]
+    if min(outputs, inputs) < _TURNED_COLUMNS_AT_LEAST:
+        return grad.t() @ hidden
+    if outputs <= inputs:
+        return turned(grad) @ hidden
+    return turned(turned(hidden) @ grad)
+
+
+def column_sums(values: Tensor) -> Tensor:
+    """Sums [N] of the columns of [T, N]."""
+    bits = as_bits(values)
+
+    def work(begin: int, end: int) -> NDArray[np.float32]:
+        sums = np.zeros(bits.shape[1], np.float32)
+        loops.column_sums(bits, sums, begin, end)
+        return sums
+
+    return rounded(shared(len(bits), work))
+
+
+def rounded(parts: list[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.sum(parts, axis=0)).bfloat16()

@@ -1,0 +1,39 @@
+"""Which way a step takes on this machine, in words: what bit-equality holds fixed besides the recipe."""
+
+from __future__ import annotations
+
+import torch
+
+from lambert.model.cpu.encoder import has_loops
+from lambert.training.precision import Precision
+from lambert.training.settings import RunSettings
+
+
+def describe_path(
+    settings: RunSettings, device: torch.device, activation_checkpointing: str = "none"
+) -> dict[str, str]:
+    """Topic → what a run uses and why, for the journal and for people."""
+    precision, on_cpu = settings.precision, device.type == "cpu"
+    loops = on_cpu and precision is Precision.BFLOAT16_MASTER and has_loops()
+    if loops:
+        kernels = "compiled loops between the products; attention written out, which is faster here than fused"
+    elif on_cpu:
+        kernels = "PyTorch's own, fused attention; the compiled loops are for bfloat16-master"
+    else:
+        kernels = "PyTorch's own, fused attention (untested on GPU)"
+    return {
+        "precision": f"{precision.value}: {_reason(precision)}",
+        "kernels": kernels,
+        "rows": "packed where that saves rows (--pack)" if settings.packs else "one example a row, padded (no --pack)",
+        "activation_checkpointing": activation_checkpointing,
+        "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
+        "masked_word_head": "the masked positions only",
+    }
+
+
+def _reason(precision: Precision) -> str:
+    return {
+        Precision.FLOAT32: "bfloat16 does not gain here, or was not asked for",
+        Precision.BFLOAT16_AUTOCAST: "weights in float32, products in bfloat16",
+        Precision.BFLOAT16_MASTER: "weights and activations in bfloat16, updated in float32",
+    }[precision]
