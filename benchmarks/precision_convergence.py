@@ -27,7 +27,16 @@ def command(corpus: Path, out: Path, precision: str, seed: int, options: argpars
     """One run of 2,000 steps, so that it leaves the plateau of word frequencies: many short sequences, few words."""
     return [
         *(sys.executable, "-m", "lambert", "pretrain", "--corpus", str(corpus), "--out", str(out)),
-        *("--model", options.model, "--batch-size", "256", "--samples", str(options.samples)),
+        *(
+            "--model",
+            options.model,
+            "--micro-batch-size",
+            "256",
+            "--batch-size",
+            "256",
+            "--samples",
+            str(options.samples),
+        ),
         *("--sequence-lengths", "16", "16", "--pairs", "none", "--optimizer", "adamw"),
         *("--learning-rate", "0.002"),
         *("--precision", precision, "--seed", str(seed), "--evaluation-samples", "4096", "--json"),

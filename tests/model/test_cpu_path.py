@@ -20,12 +20,24 @@ CONFIG = BertConfig(
 )
 
 
-def bfloat16(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16().requires_grad_()
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"], autouse=True)
+def kind(request: pytest.FixtureRequest) -> Any:
+    """The number format of everything that `random` makes."""
+    Chosen.kind = request.param
+    return request.param
+
+
+class Chosen:
+    kind = torch.float32
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(Chosen.kind).requires_grad_()
 
 
 def close(ours: Tensor, exact: Tensor, tolerance: float = 0.01) -> None:
-    """Within a share of the norm."""
+    """Within a share of the norm; of that of the exact one, or 10⁻⁵ in float32."""
+    tolerance = 1e-5 if ours.dtype == torch.float32 and Chosen.kind == torch.float32 else tolerance
     difference = (ours.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
     assert difference < tolerance, float(difference)
 
@@ -35,7 +47,7 @@ def against(function: Any, exactly: Any, *tensors: Tensor) -> None:
     wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
     ours, exact = function(*tensors), exactly(*wide)
     close(ours, exact)
-    direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9)).bfloat16()
+    direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9)).to(Chosen.kind)
     ours.backward(direction.to(ours.dtype))
     exact.backward(direction.double())
     for own, other in zip(tensors, wide, strict=True):
@@ -54,7 +66,7 @@ def threads(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("sizes", [(100, 128, 96), (70, 600, 530), (70, 530, 600)])
 def test_linear(sizes: tuple[int, int, int], threads: int) -> None:
     rows, inputs, outputs = sizes
-    against(functions.linear, functional.linear, bfloat16(rows, inputs), bfloat16(outputs, inputs), bfloat16(outputs))
+    against(functions.linear, functional.linear, random(rows, inputs), random(outputs, inputs), random(outputs))
 
 
 def test_feed_forward(threads: int) -> None:
@@ -64,7 +76,7 @@ def test_feed_forward(threads: int) -> None:
     def ours(hidden: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         return functions.feed_forward(hidden, (w1, b1), (w2, b2))
 
-    tensors = [bfloat16(50, 64), bfloat16(96, 64), bfloat16(96), bfloat16(64, 96), bfloat16(64)]
+    tensors = [random(50, 64), random(96, 64), random(96), random(64, 96), random(64)]
     against(ours, exactly, *(tensor.detach().mul(0.3).requires_grad_() for tensor in tensors))
 
 
@@ -91,7 +103,7 @@ def test_attention(visible: str, threads: int) -> None:
         mask = seen[:, None].double()
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
-    against(lambda stacked: functions.attention(stacked, seen, 0.0), exactly, bfloat16(3, 40, 3, 4, 32))
+    against(lambda stacked: functions.attention(stacked, seen, 0.0), exactly, random(3, 40, 3, 4, 32))
 
 
 def test_add_norm(threads: int) -> None:
@@ -101,14 +113,14 @@ def test_add_norm(threads: int) -> None:
     def exactly(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.layer_norm(branch + residual, weight.shape, weight, bias, 1e-12)
 
-    against(ours, exactly, bfloat16(30, 96), bfloat16(30, 96, seed=1), bfloat16(96, seed=2), bfloat16(96, seed=3))
+    against(ours, exactly, random(30, 96), random(30, 96, seed=1), random(96, seed=2), random(96, seed=3))
 
 
 @pytest.mark.parametrize("rows", [7, 2_000])
 def test_lookup(rows: int) -> None:
     ids = torch.randint(0, rows, (4, 300), generator=torch.Generator().manual_seed(1))
     against(
-        lambda table: functions.lookup(table, ids), lambda table: functional.embedding(ids, table), bfloat16(rows, 16)
+        lambda table: functions.lookup(table, ids), lambda table: functional.embedding(ids, table), random(rows, 16)
     )
 
 
@@ -119,7 +131,7 @@ def test_word_losses(words: int, threads: int) -> None:
     def exactly(hidden: Tensor, embedding: Tensor, bias: Tensor) -> Tensor:
         return functional.cross_entropy(functional.linear(hidden, embedding, bias), labels, reduction="sum")
 
-    tensors = (bfloat16(words, 64), bfloat16(1_000, 64, seed=2), bfloat16(1_000, seed=3))
+    tensors = (random(words, 64), random(1_000, 64, seed=2), random(1_000, seed=3))
     against(lambda *given: functions.word_losses(*given, labels)[0], exactly, *tensors)
     scores = functional.linear(*tensors[:2]).float() + tensors[2].float()
     likely = torch.cat([scores.argmax(-1)[: words // 2], labels[words // 2 :]])
@@ -134,10 +146,10 @@ def test_large_scores_stay_finite_and_nan_shows() -> None:
     assert float(loss) == pytest.approx(3 * math.log(40), rel=1e-3)
     hidden[1, 3] = math.nan
     assert math.isnan(functions.word_losses(hidden, embedding, bias, labels)[0])
-    stacked = bfloat16(1, 8, 3, 1, 8).detach()
+    stacked = random(1, 8, 3, 1, 8).detach()
     stacked[0, 2, 0, 0, 0] = math.nan
     assert functions.attention(stacked, torch.zeros(1, 1, 8), 0.0)[0, 2].isnan().all()
-    values = bfloat16(4, 8).detach()
+    values = random(4, 8).detach()
     values[2, 2] = math.nan
     assert functions.add_norm(values, values, values[0], values[0], 1e-12, 0.0)[2].isnan().all()
 
@@ -177,20 +189,17 @@ def batch(padded: bool) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_the_whole_model_beside_float32(padded: bool) -> None:
+def test_the_whole_model_beside_float64(padded: bool, kind: torch.dtype) -> None:
     torch.manual_seed(0)
-    wide = BertForPreTraining(CONFIG).eval()
-    with torch.no_grad():
-        for parameter in wide.parameters():
-            parameter.copy_(parameter.bfloat16())
-    ours = BertForPreTraining(CONFIG).bfloat16().eval()
+    wide = BertForPreTraining(CONFIG).to(kind).double().eval()
+    ours = BertForPreTraining(CONFIG).to(kind).eval()
     ours.load_state_dict(wide.state_dict())
     losses = []
     for model in (ours, wide):
         (loss, _), pairs = model(**batch(padded))
-        (loss + pairs.float().logsumexp(1).sum()).backward()
+        (loss + pairs.to(loss.dtype).logsumexp(1).sum()).backward()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3 if kind == torch.bfloat16 else 1e-6)
     for (name, own), other in zip(ours.named_parameters(), wide.parameters(), strict=True):
         assert own.grad is not None and other.grad is not None
         if "query_key_value.bias" not in name:  # the keys' part is nothing but rounding
@@ -198,13 +207,13 @@ def test_the_whole_model_beside_float32(padded: bool) -> None:
 
 
 def test_gradients_twice_are_refused() -> None:
-    loss, _ = functions.word_losses(bfloat16(4, 8), bfloat16(30, 8), bfloat16(30), torch.arange(4))
+    loss, _ = functions.word_losses(random(4, 8), random(30, 8), random(30), torch.arange(4))
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         loss.backward()
 
 
 def test_dropout_of_nothing_is_no_dropout() -> None:
-    values = bfloat16(3, 4)
+    values = random(3, 4)
     assert functions.drop(values, 0.0) is values
     assert np.float32(1) == functions.new_dropout(0.0)[3]

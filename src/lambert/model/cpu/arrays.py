@@ -1,4 +1,4 @@
-"""bfloat16 tensors as arrays for the loops, the loops in several threads, and products that lie across."""
+"""Tensors as arrays for the loops, the loops in several threads, and products that lie across."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _TURNED_COLUMNS_AT_LEAST = 512
 """From so many columns on, turning one factor of a weight's gradient costs less than a product that reads it across."""
 
 
-def as_bits(tensor: Tensor) -> NDArray[np.uint16]:
-    """A contiguous bfloat16 tensor's memory as uint16."""
-    assert tensor.is_contiguous() and tensor.dtype == torch.bfloat16, (tensor.shape, tensor.dtype)
-    bits: NDArray[np.uint16] = tensor.detach().view(torch.uint16).numpy()
-    return bits
+Numbers = NDArray[np.uint16] | NDArray[np.float32]
+
+
+def as_array(tensor: Tensor) -> Numbers:
+    """A contiguous tensor's memory: float32, or bfloat16 as uint16."""
+    assert tensor.is_contiguous() and tensor.dtype in (torch.bfloat16, torch.float32), (tensor.shape, tensor.dtype)
+    tensor = tensor.detach()
+    array: Numbers = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def as_floats(tensor: Tensor) -> NDArray[np.float32]:
@@ -49,14 +53,14 @@ def shared(count: int, work: Callable[[int, int], Any]) -> list[Any]:
 
 def turned(matrix: Tensor) -> Tensor:
     """[R, C] → [C, R], contiguous."""
-    source = as_bits(matrix.contiguous())
-    target = torch.empty(matrix.shape[::-1], dtype=torch.bfloat16)
-    bits = as_bits(target)
+    source = as_array(matrix.contiguous())
+    target = torch.empty(matrix.shape[::-1], dtype=matrix.dtype)
+    bits = as_array(target)
     shared(-(-source.shape[0] // loops.BLOCK), lambda begin, end: _turn_rows(source, bits, begin, end))
     return target
 
 
-def _turn_rows(source: NDArray[np.uint16], target: NDArray[np.uint16], begin: int, end: int) -> None:
+def _turn_rows(source: Numbers, target: Numbers, begin: int, end: int) -> None:
     rows = slice(begin * loops.BLOCK, end * loops.BLOCK)
     loops.turn(source[rows], target[:, rows])
 
@@ -64,11 +68,11 @@ def _turn_rows(source: NDArray[np.uint16], target: NDArray[np.uint16], begin: in
 def weight_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
     """gradᵀ · hidden, [T, O] and [T, I] → [O, I].
 
-    oneDNN multiplies at half its rate where the first factor lies across; so the narrower of the two is turned first.
+    oneDNN multiplies bfloat16 at half its rate where the first factor lies across; so the narrower one is turned first.
     """
     outputs = grad.shape[1]
     inputs = hidden.shape[1]
-    if min(outputs, inputs) < _TURNED_COLUMNS_AT_LEAST:
+    if grad.dtype != torch.bfloat16 or min(outputs, inputs) < _TURNED_COLUMNS_AT_LEAST:
         return grad.t() @ hidden
     if outputs <= inputs:
         return turned(grad) @ hidden
@@ -77,15 +81,16 @@ def weight_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
 
 def column_sums(values: Tensor) -> Tensor:
     """Sums [N] of the columns of [T, N]."""
-    bits = as_bits(values)
+    bits = as_array(values)
 
     def work(begin: int, end: int) -> NDArray[np.float32]:
         sums = np.zeros(bits.shape[1], np.float32)
         loops.column_sums(bits, sums, begin, end)
         return sums
 
-    return rounded(shared(len(bits), work))
+    return rounded(shared(len(bits), work), values.dtype)
 
 
-def rounded(parts: list[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.sum(parts, axis=0)).bfloat16()
+def rounded(parts: list[NDArray[np.float32]], kind: torch.dtype) -> Tensor:
+    """The sum of what the threads have added up."""
+    return torch.from_numpy(np.sum(parts, axis=0)).to(kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,15 +14,24 @@ if TYPE_CHECKING:
     from lambert.model.bert import Block, Embeddings
 
 
+LEAST_HIDDEN_SIZE = 128
+
+
+@lru_cache(maxsize=1)
 def has_loops() -> bool:
     """Whether numba, which compiles the loops, is installed."""
     return importlib.util.find_spec("numba") is not None
 
 
 def applies_to(weight: Tensor) -> bool:
-    """Whether a model with such weights takes this path: bfloat16 on the CPU, outside autocast, with numba."""
-    fits = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-    return fits and not torch.is_autocast_enabled("cpu") and has_loops()
+    """Whether a model with such weights [*, H] computes this way.
+
+    It does where gradients are wanted, of float32 or bfloat16 on the CPU outside autocast, with numba, and from a
+    hidden size on that makes up for the seconds of compiling.
+    """
+    fits = weight.device.type == "cpu" and weight.dtype in (torch.bfloat16, torch.float32)
+    wanted = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return fits and wanted and weight.shape[-1] >= LEAST_HIDDEN_SIZE and has_loops()
 
 
 def embed(embeddings: Embeddings, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:

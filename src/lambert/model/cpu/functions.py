@@ -1,4 +1,4 @@
-"""The pieces of a BERT layer as functions of bfloat16 tensors on the CPU, with gradients of their own.
+"""The pieces of a BERT layer as functions of bfloat16 or float32 tensors on the CPU, with gradients of their own.
 
 Products are PyTorch's; everything between them is one loop (`loops`). Shapes: B sequences, S tokens in each, T = B · S,
 H hidden size, A heads, D = H / A, F feed-forward size, V vocabulary, M masked words.
@@ -18,13 +18,13 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lambert.model.cpu import loops
-from lambert.model.cpu.arrays import as_bits, as_floats, column_sums, rounded, shared, weight_gradient
+from lambert.model.cpu.arrays import as_array, as_floats, column_sums, rounded, shared, weight_gradient
 
 Dropout = tuple[np.uint32, np.uint32, np.uint32, np.float32]
 """Two words of a seed, the draws below which an element is dropped, and 1 / (1 − p)."""
 
 _SPARSE_ROWS_AT_LEAST = 1_024
-"""Tables of so many rows get a sparse gradient, which costs nothing where the tied decoder gives a dense one."""
+"""In bfloat16 tables of so many rows get a sparse gradient, which costs nothing beside the tied decoder's dense one."""
 
 _MASKED_WORDS_MULTIPLE = 64
 """Masked words are filled up to a multiple of this."""
@@ -40,7 +40,7 @@ def new_dropout(probability: float) -> Dropout:
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows [*, H] of table [N, H]. Its gradient is added up in float32, and sparse where the table is large."""
+    """Rows [*, H] of table [N, H]. Its gradient is added up in float32, and sparse where a bfloat16 table is large."""
     return _Lookup.apply(table, ids)
 
 
@@ -108,7 +108,7 @@ class _Lookup(Function):
         (ids,) = ctx.saved_tensors
         rows, width = ctx.shape
         grad = grad.contiguous()
-        if rows < _SPARSE_ROWS_AT_LEAST:
+        if rows < _SPARSE_ROWS_AT_LEAST or grad.dtype != torch.bfloat16:
             sums = torch.zeros(rows, width).index_add_(0, ids.flatten(), grad.view(-1, width).float())
             return sums.to(grad.dtype), None
         known, places = ids.unique(return_inverse=True)
@@ -148,20 +148,20 @@ class _FeedForward(Function):
         after = _gelu(before) if after is None else after
         d_weight2, d_bias2 = weight_gradient(grad, after), column_sums(grad)
         inner = grad @ weight2
-        source, bits = as_bits(before), as_bits(inner)
+        source, bits = as_array(before), as_array(inner)
 
         def work(begin: int, end: int) -> NDArray[np.float32]:
             sums = np.zeros(bits.shape[1], np.float32)
             loops.gelu_backward(source, bits, sums, begin, end)
             return sums
 
-        d_bias1 = rounded(shared(len(bits), work))
+        d_bias1 = rounded(shared(len(bits), work), grad.dtype)
         return inner @ weight1, weight_gradient(inner, hidden), d_bias1, d_weight2, d_bias2, None
 
 
 def _gelu(before: Tensor) -> Tensor:
     after = torch.empty_like(before)
-    source, target = as_bits(before), as_bits(after)
+    source, target = as_array(before), as_array(after)
     shared(len(before), lambda begin, end: loops.gelu(source, target, begin, end))
     return after
 
@@ -170,8 +170,8 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx: Any, stacked: Tensor, visible: Tensor, dropout: Dropout, recomputes: bool) -> Tensor:
         batch, length, kinds, heads, width = stacked.shape
-        parted = torch.empty(kinds, batch, heads, length, width, dtype=torch.bfloat16)
-        source, target = as_bits(stacked.contiguous()), as_bits(parted)
+        parted = torch.empty(kinds, batch, heads, length, width, dtype=stacked.dtype)
+        source, target = as_array(stacked.contiguous()), as_array(parted)
         shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
         weights, dropped = _attention_weights(parted, visible, dropout)
         context = torch.bmm(dropped.flatten(0, 1), parted[2].flatten(0, 1))
@@ -183,8 +183,8 @@ class _Attention(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         parted, visible, weights = ctx.saved_tensors
         _, batch, heads, length, width = parted.shape
-        d_context = torch.empty(1, batch, heads, length, width, dtype=torch.bfloat16)
-        source, target = as_bits(grad.contiguous()).reshape(batch, length, 1, heads, width), as_bits(d_context)
+        d_context = torch.empty(1, batch, heads, length, width, dtype=grad.dtype)
+        source, target = as_array(grad.contiguous()).reshape(batch, length, 1, heads, width), as_array(d_context)
         shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
         d_context = d_context[0].flatten(0, 1)
         query, key, value = (part.flatten(0, 1) for part in parted)
@@ -193,7 +193,7 @@ class _Attention(Function):
         else:
             dropped = _taken(ctx, weights)
         d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(dropped)
-        before, d_before, scale = as_bits(dropped), as_bits(d_scores), np.float32(width**-0.5)
+        before, d_before, scale = as_array(dropped), as_array(d_scores), np.float32(width**-0.5)
         shared(batch, lambda a, b: loops.softmax_backward(before, d_before, scale, ctx.dropout, a, b))
         d_scores = d_scores.flatten(0, 1)
         gradients = torch.empty_like(parted)
@@ -211,7 +211,7 @@ def _attention_weights(parted: Tensor, visible: Tensor, dropout: Dropout) -> tup
     scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
     dropped = torch.empty_like(scores)
     seen, scale = as_floats(visible), np.float32(width**-0.5)
-    weights, out = as_bits(scores), as_bits(dropped)
+    weights, out = as_array(scores), as_array(dropped)
     shared(batch, lambda begin, end: loops.softmax(weights, seen, scale, dropout, out, begin, end))
     return scores, dropped
 
@@ -219,8 +219,8 @@ def _attention_weights(parted: Tensor, visible: Tensor, dropout: Dropout) -> tup
 def _joined(parted: Tensor) -> Tensor:
     """[K, B, A, S, D] → [B, S, K, A, D]."""
     kinds, batch, heads, length, width = parted.shape
-    stacked = torch.empty(batch, length, kinds, heads, width, dtype=torch.bfloat16)
-    source, target = as_bits(parted), as_bits(stacked)
+    stacked = torch.empty(batch, length, kinds, heads, width, dtype=parted.dtype)
+    source, target = as_array(parted), as_array(stacked)
     shared(batch, lambda begin, end: loops.join_heads(source, target, begin, end))
     return stacked
 
@@ -233,8 +233,15 @@ class _AddNorm(Function):
         rows = branch.shape[0]
         out, unit = torch.empty_like(branch), torch.empty_like(branch)
         root = torch.empty(rows)
-        arrays = (as_bits(branch), as_bits(residual), as_floats(weight), as_floats(bias), np.float32(epsilon), dropout)
-        targets = (as_bits(unit), root.numpy(), as_bits(out))
+        arrays = (
+            as_array(branch),
+            as_array(residual),
+            as_floats(weight),
+            as_floats(bias),
+            np.float32(epsilon),
+            dropout,
+        )
+        targets = (as_array(unit), root.numpy(), as_array(out))
         shared(rows, lambda begin, end: loops.add_norm(*arrays, *targets, begin, end))
         ctx.save_for_backward(unit, root, weight)
         ctx.dropout = dropout
@@ -245,15 +252,15 @@ class _AddNorm(Function):
         unit, root, weight = ctx.saved_tensors
         grad = grad.contiguous()
         d_branch, d_residual = torch.empty_like(grad), torch.empty_like(grad)
-        arrays = (as_bits(grad), as_bits(unit), root.numpy(), as_floats(weight), ctx.dropout)
-        targets = (as_bits(d_branch), as_bits(d_residual))
+        arrays = (as_array(grad), as_array(unit), root.numpy(), as_floats(weight), ctx.dropout)
+        targets = (as_array(d_branch), as_array(d_residual))
 
         def work(begin: int, end: int) -> NDArray[np.float32]:
             sums = np.zeros((2, grad.shape[1]), np.float32)
             loops.add_norm_backward(*arrays, *targets, sums[0], sums[1], begin, end)
             return sums
 
-        d_weight, d_bias = rounded(shared(len(grad), work))
+        d_weight, d_bias = rounded(shared(len(grad), work), grad.dtype)
         return d_branch, d_residual, d_weight, d_bias, None, None
 
 
@@ -270,7 +277,7 @@ class _Drop(Function):
 
 def _dropped(values: Tensor, dropout: Dropout) -> Tensor:
     out = torch.empty_like(values)
-    source, target = as_bits(values).reshape(-1), as_bits(out).reshape(-1)
+    source, target = as_array(values).reshape(-1), as_array(out).reshape(-1)
     shared(len(source), lambda begin, end: loops.drop(source, target, dropout, begin, end))
     return out
 
@@ -289,7 +296,7 @@ class _WordLosses(Function):
         biases = bias.detach().float()
         of_labels = scores[labels, torch.arange(count)].float() + biases[labels]
         most, sums = torch.empty(2, -(-words // loops.STRIPE), count + room)
-        bits, known = as_bits(scores), biases.numpy()
+        bits, known = as_array(scores), biases.numpy()
         shared(count + room, lambda begin, end: loops.word_losses(bits, known, most.numpy(), sums.numpy(), begin, end))
         largest = most.amax(0)
         total = largest + (sums * (most - largest).exp()).sum(0).log()
@@ -308,10 +315,10 @@ class _WordLosses(Function):
         d_bias = torch.empty(words)
         places = labels.int().numpy()
         gradients = _taken(ctx, scores)
-        bits = as_bits(gradients)
+        bits = as_array(gradients)
         arrays = (bits, factors.numpy(), places, d_bias.numpy())
         shared(len(factors), lambda begin, end: loops.word_gradients(*arrays, begin, end))
         scaled = (hidden * grad).contiguous()
         d_embedding = gradients @ scaled
         d_hidden = ((gradients.t() @ embedding) * grad)[: ctx.count]
-        return d_hidden.to(hidden.dtype), d_embedding, (d_bias * grad).to(torch.bfloat16), None
+        return d_hidden.to(hidden.dtype), d_embedding, (d_bias * grad).to(hidden.dtype), None

@@ -1,6 +1,7 @@
-"""The loops between BERT's matrix products, compiled by numba for the processor at hand, on bfloat16 stored as uint16.
+"""The loops between BERT's matrix products, compiled by numba for the processor at hand.
 
-Every value is widened to float32, computed, and rounded to nearest even once when it is stored. Dropout is drawn where
+Arrays hold float32, or bfloat16 as uint16, of which every value is widened to float32, computed, and rounded to the
+nearest even once when it is stored. Dropout is drawn where
 it is needed, forward and backward alike, by hashing the number of an element with the two words of a seed: no mask is
 kept. Loops that take `begin` and `end` do the rows between them, so that several threads can share the work.
 
@@ -15,6 +16,7 @@ import math
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 _FAST = {"reassoc", "nsz", "contract", "arcp"}
 _INLINE = numba.njit(nogil=True, error_model="numpy", fastmath=_FAST, inline="always")
@@ -30,16 +32,32 @@ _SQRT_HALF = np.float32(math.sqrt(0.5))
 _DENSITY = np.float32(1 / math.sqrt(2 * math.pi))
 
 
-@_INLINE
 def _wide(value):
-    return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    """A number from memory as float32: bfloat16 is the upper 16 bits of one."""
 
 
-@_INLINE
-def _narrow(value):
-    bits = np.float32(value).view(np.uint32)
-    last = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-    return np.uint16(np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + last) >> np.uint32(16))
+@overload(_wide, inline="always")
+def _wide_for(value):
+    if value == numba.types.uint16:
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+def _as(target, value):
+    """A float32 as array `target` holds it: as it is, or rounded to the nearest bfloat16, to even."""
+
+
+@overload(_as, inline="always")
+def _as_for(target, value):
+    if target.dtype != numba.types.uint16:
+        return lambda target, value: np.float32(value)
+
+    def narrow(target, value):
+        bits = np.float32(value).view(np.uint32)
+        last = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16(np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + last) >> np.uint32(16))
+
+    return narrow
 
 
 @_INLINE
@@ -96,9 +114,9 @@ def _kept(number, dropout):
 
 @_LOOP
 def turn(source, target):
-    """target [C, R] ← source [R, C] turned, both uint16."""
+    """target [C, R] ← source [R, C] turned, both of one type."""
     rows, columns = source.shape
-    block = np.empty((BLOCK, BLOCK), np.uint16)
+    block = np.empty((BLOCK, BLOCK), source.dtype)
     for top in range(0, rows, BLOCK):
         for left in range(0, columns, BLOCK):
             if top + BLOCK <= rows and left + BLOCK <= columns:
@@ -116,10 +134,10 @@ def turn(source, target):
 
 @_LOOP
 def drop(values, target, dropout, begin, end):
-    """target ← dropout of values, both uint16 [N]."""
+    """target ← dropout of values, both [N]."""
     own, out = values[begin:end], target[begin:end]
     for i in range(end - begin):
-        out[i] = _narrow(_wide(own[i]) * _kept(begin + i, dropout))
+        out[i] = _as(out, _wide(own[i]) * _kept(begin + i, dropout))
 
 
 @_LOOP
@@ -127,9 +145,9 @@ def add_norm(branch, residual, weight, bias, epsilon, dropout, unit, root, out, 
     """out ← layer norm of residual + dropout of branch.
 
     Args:
-        branch, residual: uint16 [T, H].
+        branch, residual: [T, H].
         weight, bias: float32 [H].
-        unit: uint16 [T, H], gets the sums less their mean over their deviation; `root` float32 [T] 1 / deviation.
+        unit: [T, H], gets the sums less their mean over their deviation; `root` float32 [T] 1 / deviation.
     """
     width = branch.shape[1]
     sums = np.empty(width, np.float32)
@@ -149,8 +167,8 @@ def add_norm(branch, residual, weight, bias, epsilon, dropout, unit, root, out, 
         root[row] = scale
         for i in range(width):
             value = sums[i] * scale
-            unit[row, i] = _narrow(value)
-            out[row, i] = _narrow(value * weight[i] + bias[i])
+            unit[row, i] = _as(unit, value)
+            out[row, i] = _as(out, value * weight[i] + bias[i])
 
 
 @_LOOP
@@ -172,8 +190,8 @@ def add_norm_backward(grad, unit, root, weight, dropout, d_branch, d_residual, d
         along /= np.float32(width)
         for i in range(width):
             value = root[row] * (scaled[i] - total - _wide(unit[row, i]) * along)
-            d_residual[row, i] = _narrow(value)
-            d_branch[row, i] = _narrow(value * _kept(row * width + i, dropout))
+            d_residual[row, i] = _as(d_residual, value)
+            d_branch[row, i] = _as(d_branch, value * _kept(row * width + i, dropout))
 
 
 @_INLINE
@@ -194,12 +212,12 @@ def _gelu_parts(value):
 
 @_LOOP
 def gelu(before, after, begin, end):
-    """after ← GELU of before, uint16 [T, F]."""
+    """after ← GELU of before, [T, F]."""
     for row in range(begin, end):
         for i in range(before.shape[1]):
             value = _wide(before[row, i])
             share, _ = _gelu_parts(value)
-            after[row, i] = _narrow(value * share)
+            after[row, i] = _as(after, value * share)
 
 
 @_LOOP
@@ -210,13 +228,13 @@ def gelu_backward(before, grad, d_bias, begin, end):
             value = _wide(before[row, i])
             share, density = _gelu_parts(value)
             result = _wide(grad[row, i]) * (share + value * density)
-            grad[row, i] = _narrow(result)
+            grad[row, i] = _as(grad, result)
             d_bias[i] += result
 
 
 @_LOOP
 def column_sums(values, sums, begin, end):
-    """sums float32 [N] += the rows of values uint16 [T, N]."""
+    """sums float32 [N] += the rows of values [T, N]."""
     for row in range(begin, end):
         for i in range(values.shape[1]):
             sums[i] += _wide(values[row, i])
@@ -224,7 +242,7 @@ def column_sums(values, sums, begin, end):
 
 @_LOOP
 def part_heads(stacked, parted, begin, end):
-    """parted [K, B, A, S, D] ← stacked [B, S, K, A, D], uint16, for the sequences between begin and end."""
+    """parted [K, B, A, S, D] ← stacked [B, S, K, A, D], for the sequences between begin and end."""
     _, length, kinds, heads, width = stacked.shape
     for sequence in range(begin, end):
         for place in range(length):
@@ -248,7 +266,7 @@ def join_heads(parted, stacked, begin, end):
 
 @_LOOP
 def softmax(scores, visible, scale, dropout, dropped, begin, end):
-    """Attention weights of the visible tokens: scores uint16 [B, A, S, S] ← softmax, dropped ← dropout of them.
+    """Attention weights of the visible tokens: scores [B, A, S, S] ← softmax, dropped ← dropout of them.
 
     Args:
         visible: float32 [B, 1 or S, S], 0 where a token may be looked at and −inf elsewhere.
@@ -273,13 +291,13 @@ def softmax(scores, visible, scale, dropout, dropped, begin, end):
                 first = ((sequence * heads + head) * length + place) * width
                 for i in range(width):
                     value = row[i] / total
-                    scores[sequence, head, place, i] = _narrow(value)
-                    dropped[sequence, head, place, i] = _narrow(value * _kept(first + i, dropout))
+                    scores[sequence, head, place, i] = _as(scores, value)
+                    dropped[sequence, head, place, i] = _as(dropped, value * _kept(first + i, dropout))
 
 
 @_LOOP
 def softmax_backward(weights, grad, scale, dropout, begin, end):
-    """grad of the dropped weights ← that of the scores; weights ← the dropped weights. uint16 [B, A, S, S]."""
+    """grad of the dropped weights ← that of the scores; weights ← the dropped weights. [B, A, S, S]."""
     _, heads, length, width = weights.shape
     own = np.empty(width, np.float32)
     shares = np.empty(width, np.float32)
@@ -292,17 +310,17 @@ def softmax_backward(weights, grad, scale, dropout, begin, end):
                     kept = _kept(first + i, dropout)
                     weight = _wide(weights[sequence, head, place, i])
                     share = _wide(grad[sequence, head, place, i]) * kept * weight
-                    weights[sequence, head, place, i] = _narrow(weight * kept)
+                    weights[sequence, head, place, i] = _as(weights, weight * kept)
                     own[i] = weight
                     shares[i] = share
                     total += share
                 for i in range(width):
-                    grad[sequence, head, place, i] = _narrow((shares[i] - own[i] * total) * scale)
+                    grad[sequence, head, place, i] = _as(grad, (shares[i] - own[i] * total) * scale)
 
 
 @_LOOP
 def word_losses(scores, bias, most, sums, begin, end):
-    """Turned scores uint16 [V, M] ← e to (score + bias − the most of its stripe), for the columns between.
+    """Turned scores [V, M] ← e to (score + bias − the most of its stripe), for the columns between.
 
     Args:
         bias: float32 [V].
@@ -326,7 +344,7 @@ def word_losses(scores, bias, most, sums, begin, end):
             for m in range(end - begin):
                 value = _exp(_wide(row[m]) + own - largest[m])
                 total[m] += value
-                row[m] = _narrow(value)
+                row[m] = _as(row, value)
 
 
 @_LOOP
@@ -344,6 +362,6 @@ def word_gradients(scores, factors, labels, d_bias, begin, end):
             total = np.float32(0)
             for m in range(count):
                 value = _wide(scores[v, m]) * own[m] - np.float32(labels[m] == v)
-                scores[v, m] = _narrow(value)
+                scores[v, m] = _as(scores, value)
                 total += value
             d_bias[v] = total
