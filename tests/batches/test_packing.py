@@ -61,16 +61,19 @@ def test_rows_hold_the_same_examples(small_corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("pairing", ["nsp", "none"])
-def test_losses_and_gradients_are_those_of_one_example_a_row(small_corpus: Corpus, pairing: str) -> None:
+@pytest.mark.parametrize(("hidden_size", "kind"), [(32, torch.float64), (128, torch.float32)])  # the second by loops
+def test_losses_and_gradients_are_those_of_one_example_a_row(
+    small_corpus: Corpus, pairing: str, hidden_size: int, kind: torch.dtype
+) -> None:
     plain, packed = batches(small_corpus, pairing)
     assert packed.first_positions is not None and len(packed.token_ids) < len(plain.token_ids)
     assert packed.real_tokens == plain.real_tokens and packed.counts() == plain.counts()
     torch.manual_seed(1)
     config = BertConfig(
-        vocabulary_size=small_corpus.vocabulary_size, layers=2, hidden_size=32, attention_heads=2, feed_forward_size=64,
-        dropout=0.0,
+        vocabulary_size=small_corpus.vocabulary_size, layers=2, hidden_size=hidden_size, attention_heads=2,
+        feed_forward_size=64, dropout=0.0,
     )  # fmt: skip
-    model = BertForPreTraining(config).double()
+    model = BertForPreTraining(config).to(kind)
     gradients = []
     for batch in (plain, packed):
         model.zero_grad()
@@ -81,7 +84,7 @@ def test_losses_and_gradients_are_those_of_one_example_a_row(small_corpus: Corpu
     (plain_losses, ours), (packed_losses, theirs) = gradients
     assert packed_losses == pytest.approx(plain_losses, rel=1e-6)
     for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-6  # the keys' bias has a gradient of rounding only
 
 
 def test_full_rows_are_left_alone(small_corpus: Corpus) -> None:

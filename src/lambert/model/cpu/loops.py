@@ -1,9 +1,9 @@
 """The loops between BERT's matrix products, compiled by numba for the processor at hand.
 
 Arrays hold float32, or bfloat16 as uint16, of which every value is widened to float32, computed, and rounded to the
-nearest even once when it is stored. Dropout is drawn where
-it is needed, forward and backward alike, by hashing the number of an element with the two words of a seed: no mask is
-kept. Loops that take `begin` and `end` do the rows between them, so that several threads can share the work.
+nearest even once when it is stored. Dropout is drawn where it is needed, forward and backward alike, by hashing the
+number of an element with the two words of a seed: no mask is kept. Loops that take `begin` and `end` do the rows
+between them, so that several threads can share the work.
 
 Legend: T rows (tokens), H columns, A heads of D columns each, B sequences of S tokens, V vocabulary, M masked words.
 """
@@ -12,104 +12,17 @@ Legend: T rows (tokens), H columns, A heads of D columns each, B sequences of S 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,call-arg,unreachable"
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
-from numba.extending import overload
 
-_FAST = {"reassoc", "nsz", "contract", "arcp"}
-_INLINE = numba.njit(nogil=True, error_model="numpy", fastmath=_FAST, inline="always")
-_LOOP = numba.njit(nogil=True, error_model="numpy", fastmath=_FAST)
+from lambert.model.cpu.numbers import FAST, exp, gelu_parts, kept, ordered, stored, unordered, wide
+
+_LOOP = numba.njit(nogil=True, error_model="numpy", fastmath=FAST)
 
 BLOCK = 32
 """Rows and columns of a block that is turned at once: a cache line of bfloat16."""
 STRIPE = 32
 """Rows of scores that are looked at together."""
-
-_LOG2_E = np.float32(1.4426950408889634)
-_SQRT_HALF = np.float32(math.sqrt(0.5))
-_DENSITY = np.float32(1 / math.sqrt(2 * math.pi))
-
-
-def _wide(value):
-    """A number from memory as float32: bfloat16 is the upper 16 bits of one."""
-
-
-@overload(_wide, inline="always")
-def _wide_for(value):
-    if value == numba.types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def _as(target, value):
-    """A float32 as array `target` holds it: as it is, or rounded to the nearest bfloat16, to even."""
-
-
-@overload(_as, inline="always")
-def _as_for(target, value):
-    if target.dtype != numba.types.uint16:
-        return lambda target, value: np.float32(value)
-
-    def narrow(target, value):
-        bits = np.float32(value).view(np.uint32)
-        last = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-        return np.uint16(np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + last) >> np.uint32(16))
-
-    return narrow
-
-
-@_INLINE
-def _exp(value):
-    """e to `value` ≤ 0: two to the whole part of the exponent, times a polynomial for the rest; 0 below e^−87."""
-    power = np.float32(value) * _LOG2_E
-    small = power <= np.float32(-126.0)  # NaN is not, and stays
-    power = np.float32(-126.0) if small else power
-    whole = np.floor(power)
-    rest = power - whole
-    # Least worst relative error over [0, 1) for 2 to x: 7.5e-8 (fitted by weighted least squares).
-    result = np.float32(1.8775767e-3)
-    result = result * rest + np.float32(8.9893397e-3)
-    result = result * rest + np.float32(5.5826318e-2)
-    result = result * rest + np.float32(2.4015361e-1)
-    result = result * rest + np.float32(6.9315308e-1)
-    result = result * rest + np.float32(9.9999994e-1)
-    scale = np.uint32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
-    # A clean 0: what lies below the smallest normal number would slow down everything that meets it.
-    return np.float32(0) if small else result * scale
-
-
-@_INLINE
-def _ordered(value):
-    """A whole number that orders as `value` does, NaN above all: maxima of whole numbers become vector code."""
-    bits = np.float32(value).view(np.int32)
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@_INLINE
-def _unordered(number):
-    """The value of such a number."""
-    return np.int32(number ^ ((number >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-
-@_INLINE
-def _draw(number, seed0, seed1):
-    """32 random bits of element `number`: a hash with the constants of Wellons' lowbias32, the seed mixed in twice."""
-    # numba widens whole numbers to 64 bits unless it is told otherwise at every step.
-    bits = np.uint32(np.uint32(np.uint32(number) * np.uint32(0x9E3779B9)) + seed0)
-    bits = np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
-    bits = np.uint32(bits * np.uint32(0x7FEB352D))
-    bits = np.uint32(bits ^ np.uint32(np.uint32(bits >> np.uint32(15)) ^ seed1))
-    bits = np.uint32(bits * np.uint32(0x846CA68B))
-    return np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
-
-
-@_INLINE
-def _kept(number, dropout):
-    """What element `number` is multiplied with: 0 or 1 / (1 − p)."""
-    seed0, seed1, threshold, scale = dropout
-    return scale if _draw(number, seed0, seed1) >= threshold else np.float32(0)
 
 
 @_LOOP
@@ -137,7 +50,7 @@ def drop(values, target, dropout, begin, end):
     """target ← dropout of values, both [N]."""
     own, out = values[begin:end], target[begin:end]
     for i in range(end - begin):
-        out[i] = _as(out, _wide(own[i]) * _kept(begin + i, dropout))
+        out[i] = stored(out, wide(own[i]) * kept(begin + i, dropout))
 
 
 @_LOOP
@@ -154,7 +67,7 @@ def add_norm(branch, residual, weight, bias, epsilon, dropout, unit, root, out, 
     for row in range(begin, end):
         total = np.float32(0)
         for i in range(width):
-            value = _wide(residual[row, i]) + _wide(branch[row, i]) * _kept(row * width + i, dropout)
+            value = wide(residual[row, i]) + wide(branch[row, i]) * kept(row * width + i, dropout)
             sums[i] = value
             total += value
         mean = total / np.float32(width)
@@ -167,8 +80,8 @@ def add_norm(branch, residual, weight, bias, epsilon, dropout, unit, root, out, 
         root[row] = scale
         for i in range(width):
             value = sums[i] * scale
-            unit[row, i] = _as(unit, value)
-            out[row, i] = _as(out, value * weight[i] + bias[i])
+            unit[row, i] = stored(unit, value)
+            out[row, i] = stored(out, value * weight[i] + bias[i])
 
 
 @_LOOP
@@ -179,7 +92,7 @@ def add_norm_backward(grad, unit, root, weight, dropout, d_branch, d_residual, d
     for row in range(begin, end):
         total, along = np.float32(0), np.float32(0)
         for i in range(width):
-            value, own = _wide(grad[row, i]), _wide(unit[row, i])
+            value, own = wide(grad[row, i]), wide(unit[row, i])
             d_bias[i] += value
             d_weight[i] += value * own
             value *= weight[i]
@@ -189,25 +102,9 @@ def add_norm_backward(grad, unit, root, weight, dropout, d_branch, d_residual, d
         total /= np.float32(width)
         along /= np.float32(width)
         for i in range(width):
-            value = root[row] * (scaled[i] - total - _wide(unit[row, i]) * along)
-            d_residual[row, i] = _as(d_residual, value)
-            d_branch[row, i] = _as(d_branch, value * _kept(row * width + i, dropout))
-
-
-@_INLINE
-def _gelu_parts(value):
-    """Φ(value) and the normal density there. Φ by Abramowitz and Stegun 7.1.26, error below 1.5e-7."""
-    size = abs(value) * _SQRT_HALF
-    t = np.float32(1) / (np.float32(1) + np.float32(0.3275911) * size)
-    tail = np.float32(1.061405429)
-    tail = tail * t + np.float32(-1.453152027)
-    tail = tail * t + np.float32(1.421413741)
-    tail = tail * t + np.float32(-0.284496736)
-    tail = tail * t + np.float32(0.254829592)
-    bell = _exp(-size * size)
-    half = np.float32(0.5) * tail * t * bell
-    share = half if value < np.float32(0) else np.float32(1) - half
-    return share, bell * _DENSITY
+            value = root[row] * (scaled[i] - total - wide(unit[row, i]) * along)
+            d_residual[row, i] = stored(d_residual, value)
+            d_branch[row, i] = stored(d_branch, value * kept(row * width + i, dropout))
 
 
 @_LOOP
@@ -215,9 +112,9 @@ def gelu(before, after, begin, end):
     """after ← GELU of before, [T, F]."""
     for row in range(begin, end):
         for i in range(before.shape[1]):
-            value = _wide(before[row, i])
-            share, _ = _gelu_parts(value)
-            after[row, i] = _as(after, value * share)
+            value = wide(before[row, i])
+            share, _ = gelu_parts(value)
+            after[row, i] = stored(after, value * share)
 
 
 @_LOOP
@@ -225,10 +122,10 @@ def gelu_backward(before, grad, d_bias, begin, end):
     """grad ← gradient before GELU; its column sums are added to d_bias float32 [F]."""
     for row in range(begin, end):
         for i in range(before.shape[1]):
-            value = _wide(before[row, i])
-            share, density = _gelu_parts(value)
-            result = _wide(grad[row, i]) * (share + value * density)
-            grad[row, i] = _as(grad, result)
+            value = wide(before[row, i])
+            share, density = gelu_parts(value)
+            result = wide(grad[row, i]) * (share + value * density)
+            grad[row, i] = stored(grad, result)
             d_bias[i] += result
 
 
@@ -237,7 +134,7 @@ def column_sums(values, sums, begin, end):
     """sums float32 [N] += the rows of values [T, N]."""
     for row in range(begin, end):
         for i in range(values.shape[1]):
-            sums[i] += _wide(values[row, i])
+            sums[i] += wide(values[row, i])
 
 
 @_LOOP
@@ -279,20 +176,20 @@ def softmax(scores, visible, scale, dropout, dropped, begin, end):
                 seen = visible[sequence, min(place, visible.shape[1] - 1)]
                 largest = np.int32(-(2**31))
                 for i in range(width):
-                    value = _wide(scores[sequence, head, place, i]) * scale + seen[i]
+                    value = wide(scores[sequence, head, place, i]) * scale + seen[i]
                     row[i] = value
-                    largest = max(largest, _ordered(value))
-                most = _unordered(largest)
+                    largest = max(largest, ordered(value))
+                most = unordered(largest)
                 total = np.float32(0)
                 for i in range(width):
-                    value = _exp(row[i] - most)
+                    value = exp(row[i] - most)
                     row[i] = value
                     total += value
                 first = ((sequence * heads + head) * length + place) * width
                 for i in range(width):
                     value = row[i] / total
-                    scores[sequence, head, place, i] = _as(scores, value)
-                    dropped[sequence, head, place, i] = _as(dropped, value * _kept(first + i, dropout))
+                    scores[sequence, head, place, i] = stored(scores, value)
+                    dropped[sequence, head, place, i] = stored(dropped, value * kept(first + i, dropout))
 
 
 @_LOOP
@@ -307,15 +204,15 @@ def softmax_backward(weights, grad, scale, dropout, begin, end):
                 first = ((sequence * heads + head) * length + place) * width
                 total = np.float32(0)
                 for i in range(width):
-                    kept = _kept(first + i, dropout)
-                    weight = _wide(weights[sequence, head, place, i])
-                    share = _wide(grad[sequence, head, place, i]) * kept * weight
-                    weights[sequence, head, place, i] = _as(weights, weight * kept)
+                    factor = kept(first + i, dropout)
+                    weight = wide(weights[sequence, head, place, i])
+                    share = wide(grad[sequence, head, place, i]) * factor * weight
+                    weights[sequence, head, place, i] = stored(weights, weight * factor)
                     own[i] = weight
                     shares[i] = share
                     total += share
                 for i in range(width):
-                    grad[sequence, head, place, i] = _as(grad, (shares[i] - own[i] * total) * scale)
+                    grad[sequence, head, place, i] = stored(grad, (shares[i] - own[i] * total) * scale)
 
 
 @_LOOP
@@ -337,14 +234,14 @@ def word_losses(scores, bias, most, sums, begin, end):
         for v in range(top, bottom):
             row, own = scores[v, begin:end], bias[v]
             for m in range(end - begin):
-                value = _wide(row[m]) + own
+                value = wide(row[m]) + own
                 largest[m] = value if value > largest[m] else largest[m]
         for v in range(top, bottom):
             row, own = scores[v, begin:end], bias[v]
             for m in range(end - begin):
-                value = _exp(_wide(row[m]) + own - largest[m])
+                value = exp(wide(row[m]) + own - largest[m])
                 total[m] += value
-                row[m] = _as(row, value)
+                row[m] = stored(row, value)
 
 
 @_LOOP
@@ -361,7 +258,7 @@ def word_gradients(scores, factors, labels, d_bias, begin, end):
         for v in range(top, bottom):
             total = np.float32(0)
             for m in range(count):
-                value = _wide(scores[v, m]) * own[m] - np.float32(labels[m] == v)
-                scores[v, m] = _as(scores, value)
+                value = wide(scores[v, m]) * own[m] - np.float32(labels[m] == v)
+                scores[v, m] = stored(scores, value)
                 total += value
             d_bias[v] = total
