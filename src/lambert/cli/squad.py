@@ -90,6 +90,7 @@ class Squad(Verb):
         from lambert.squad.data import read_questions, select_questions
         from lambert.squad.features import WindowShape
         from lambert.squad.settings import FineTuneSettings
+        from lambert.training.allocator import apply_allocator_settings
         from lambert.training.parallel import join_processes
         from lambert.training.precision import resolve_precision
 
@@ -97,6 +98,7 @@ class Squad(Verb):
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
         out = self.out
         processes = join_processes()
+        apply_allocator_settings()
         if processes.count > 1:
             raise UserError(f"squad was started in {processes.count} processes", remedy="Start it in one")
         read_config(model_folder(self.model_folder))  # before the questions are read and anything is written
