@@ -48,6 +48,25 @@ def journal(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def draw(curves: dict[str, list[list[tuple[int, float]]]], picture: Path) -> None:
+    """Held-out loss over steps, a line a run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for (precision, runs), colour in zip(curves.items(), ("#1f6fb4", "#d1662b"), strict=True):
+        for number, run in enumerate(runs):
+            steps, losses = zip(*run, strict=True)
+            axes.plot(steps, losses, color=colour, linewidth=1.5, label=precision if number == 0 else None)
+    axes.set_xlabel("step")
+    axes.set_ylabel("held-out masked-word loss, nats")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(picture, bbox_inches="tight")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
@@ -55,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=512_000)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--picture", type=Path, help="also draw the curves there, such as curves.svg")
     options = parser.parse_args()
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     curves: dict[str, list[list[tuple[int, float]]]] = {precision: [] for precision in PRECISIONS}
@@ -78,6 +98,8 @@ def main() -> None:
     for precision in PRECISIONS:
         print(f"{precision:18} {means[precision]:.4f} ± {deviations[precision]:.4f} nats")
     print(f"difference {difference:+.4f} nats, {difference / error:+.2f} standard errors")
+    if options.picture is not None:
+        draw(curves, options.picture)
     row = {"case": options.model, "ours": means[PRECISIONS[0]], "rival": "float32", "theirs": means[PRECISIONS[1]]}
     row |= {"ratio": None, "target": "within one standard error", "spread": error, "curves": curves, "seconds": seconds}
     print(json.dumps({"benchmark": "precision_convergence", "machine": platform.machine(), "rows": [row]}))

@@ -106,6 +106,46 @@ def test_attention(visible: str, threads: int) -> None:
     against(lambda stacked: functions.attention(stacked, seen, 0.0), exactly, random(3, 40, 3, 4, 32))
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_attention_with_dropout(threads: int, recomputes: bool, kind: torch.dtype) -> None:
+    """With the identity for values the contexts are the weights that were kept; from them the mask, and all by hand."""
+    length = width = 32
+    seen = torch.zeros(2, 1, length)
+    stacked = random(2, length, 3, 2, width).detach()
+    stacked[:, :, 2] = torch.eye(length, dtype=kind)[None, :, None]
+    torch.manual_seed(11)
+    kept = functions.attention(stacked, seen, 0.25).view(2, length, 2, width).transpose(1, 2) != 0
+    assert 0.7 < float(kept.float().mean()) < 0.8
+    stacked[:, :, 2] = random(2, length, 2, width, seed=5).detach()
+
+    def ours(stacked: Tensor) -> Tensor:
+        torch.manual_seed(11)
+        return functions.attention(stacked, seen, 0.25, recomputes=recomputes)
+
+    def exactly(stacked: Tensor) -> Tensor:
+        query, key, value = stacked.permute(2, 0, 3, 1, 4)
+        weights = (query @ key.transpose(2, 3) / math.sqrt(width)).softmax(-1) * kept / 0.75
+        return (weights @ value).transpose(1, 2).flatten(2)
+
+    against(ours, exactly, stacked.requires_grad_())
+
+
+def test_add_norm_with_dropout(threads: int) -> None:
+    branch, residual = random(64, 128), random(64, 128, seed=1)
+    weight, bias = random(128, seed=2), random(128, seed=3)
+    torch.manual_seed(11)
+    kept = functions.drop(torch.ones(64, 128), 0.25) != 0
+
+    def ours(*given: Tensor) -> Tensor:
+        torch.manual_seed(11)
+        return functions.add_norm(*given, 1e-12, 0.25)
+
+    def exactly(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.layer_norm(residual + branch * kept / 0.75, (128,), weight, bias, 1e-12)
+
+    against(ours, exactly, branch, residual, weight, bias)
+
+
 def test_add_norm(threads: int) -> None:
     def ours(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functions.add_norm(branch, residual, weight, bias, 1e-12, 0.0)

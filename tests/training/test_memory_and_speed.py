@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lambert.training.allocator import apply_allocator_settings
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.meter import PARTS, Meter, product_peak
 from lambert.training.precision import Precision
-from lambert.training.settings import recorded_micro_batch_sizes
+from lambert.training.settings import RunSettings, recorded_micro_batch_sizes
 from lambert.training.tasks import pretraining_task
 
 CPU = torch.device("cpu")
@@ -81,12 +82,16 @@ def test_other_errors_are_not_taken_for_want_of_memory(
         make_run(tmp_path / "run").train()
 
 
+@pytest.mark.parametrize("hidden_size", [32, 128])  # by PyTorch's operations, and by the compiled loops
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16_MASTER])
-def test_activation_checkpointing_changes_no_bit(tmp_path: Path, make_run: Any, precision: Precision) -> None:
+def test_activation_checkpointing_changes_no_bit(
+    tmp_path: Path, make_run: Any, settings: RunSettings, precision: Precision, hidden_size: int
+) -> None:
     ends = []
     for kind in ACTIVATION_CHECKPOINTING:
         housekeeping = Housekeeping(evaluation_samples=0, activation_checkpointing=kind)
-        run = make_run(tmp_path / kind, precision=precision, housekeeping=housekeeping)
+        size = replace(settings.model, hidden_size=hidden_size)
+        run = make_run(tmp_path / kind, precision=precision, housekeeping=housekeeping, model=size)
         run.train()
         ends.append(weights(run))
         assert events(tmp_path / kind, "run")[0]["path"]["activation_checkpointing"] == kind
@@ -116,6 +121,22 @@ def test_activation_checkpointing_keeps_less(dtype: torch.dtype) -> None:
         hidden.sum().backward()
     assert kept[2] < kept[1] < kept[0]
     assert kept[2] < 0.25 * kept[0]
+
+
+@pytest.mark.parametrize("hidden_size", [32, 128])
+def test_master_weights_add_up_micro_batches(
+    tmp_path: Path, make_run: Any, settings: RunSettings, hidden_size: int
+) -> None:
+    size = replace(settings.model, hidden_size=hidden_size, dropout=0.0)
+    ends, norms = [], []
+    for name, sizes in (("whole", (8, 8)), ("parts", (2, 4))):
+        run = make_run(tmp_path / name, precision=Precision.BFLOAT16_MASTER, micro_batch_sizes=sizes, model=size)
+        start = weights(run)
+        run.train()
+        ends.append(weights(run))
+        norms.append([event["gradient_norm"] for event in events(tmp_path / name, "step")])
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    assert (ends[1] - ends[0]).norm() < 0.1 * (ends[0] - start).norm()
 
 
 def test_unknown_kinds_are_refused() -> None:

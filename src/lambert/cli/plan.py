@@ -58,8 +58,8 @@ class RecipeOptions(Verb):
     """Sequences that go through the model at once in the first phase, and proportionally fewer in the second;
     the fastest that fits is found by trying otherwise, and remembered."""
     precision: str = "auto"
-    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains.
-    bfloat16 on a GPU is untested on GPU."""
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains, on a CPU
+    bfloat16-master. bfloat16 on a GPU is untested on GPU."""
     init_from: Path | None = None
     """Run or Hugging Face BERT folder whose weights are continued; --model is then not looked at."""
 

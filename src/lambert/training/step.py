@@ -111,7 +111,7 @@ def train_step(
             raise
         failed = str(error) or type(error).__name__
     with meter.part("communication"):
-        _refuse_failures(failed, [sums], processes, model, optimizer)
+        _refuse_failures(failed, sums, processes, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     with meter.part("communication"):
         processes.sum_tensors([p.grad for p in parameters if p.grad is not None])
@@ -147,15 +147,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
-def _refuse_failures(
-    failed: str, sums: list[Tensor], processes: Processes, model: nn.Module, optimizer: Optimizer
-) -> None:
+def _refuse_failures(failed: str, sums: Tensor, processes: Processes, optimizer: Optimizer) -> None:
     """Sums over all processes, and with them who failed: then all forget the gradients they have and raise."""
-    failures = torch.full((1,), float(bool(failed)), dtype=torch.float64, device=sums[0].device)
-    processes.sum_tensors([*sums, failures])
+    failures = torch.full((1,), float(bool(failed)), dtype=torch.float64, device=sums.device)
+    processes.sum_tensors([sums, failures])
     if not failed and (processes.count == 1 or not failures.item()):
         return
-    model.zero_grad(set_to_none=True)
     optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
