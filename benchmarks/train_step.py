@@ -1,9 +1,9 @@
 """A whole pre-training step (forward, backward, AdamW) beside `transformers`' BertForPreTraining, on the same batches.
 
-Contestants take turns step by step in one process, each step timed by the processor time of the process, which other
-work on the machine disturbs less than the clock; the table gives medians with the least and the most. All of them run
-under the allocator settings that lambert gives its own runs, with PyTorch's fused AdamW, dropout .1 and real batches of
-a corpus.
+Contestants take turns step by step, each in a process of its own, whose processor time is what counts: other work on
+the machine disturbs it less than the clock. The table gives medians with the least and the most, and what each process
+needed of memory. All run under the allocator settings that lambert gives its own runs, with PyTorch's fused AdamW,
+dropout .1 and real batches of a corpus.
 
     python benchmarks/train_step.py CORPUS --models tiny mini --threads 1 --rounds 7
     python benchmarks/train_step.py CORPUS --models tiny --compile      # the careful user also compiles
@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,10 @@ TARGETS = {
     "transformers": {"tiny": 5.5, "mini": 3.3, "small": 2.3, "base": 1.6},
     "careful": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
+FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
+WARM_UP = 2
+"""Steps that are not counted."""
 Step = Callable[[PretrainingBatch], float]
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A way to take a step; `rival` says whose it is: `lambert`, `transformers` or `careful`."""
-
-    name: str
-    rival: str
-    step: Step
 
 
 def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch]:
@@ -64,7 +58,7 @@ def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch
         first += size
 
 
-def ours(name: str, config: Any, precision: Precision) -> Contestant:
+def ours(config: Any, precision: Precision) -> Step:
     """Lambert's own step."""
     model = BertForPreTraining(config)
     working = working_model(model, precision, weight_decay=0.01)
@@ -85,7 +79,7 @@ def ours(name: str, config: Any, precision: Precision) -> Contestant:
         )
         return result.loss
 
-    return Contestant(name, "lambert", step)
+    return step
 
 
 def autocast(bfloat16: bool) -> AbstractContextManager[None]:
@@ -93,7 +87,7 @@ def autocast(bfloat16: bool) -> AbstractContextManager[None]:
     return torch.autocast("cpu", dtype=torch.bfloat16) if bfloat16 else nullcontext()
 
 
-def theirs(attention: str, config: Any, *, bfloat16: bool) -> Contestant:
+def theirs(attention: str, config: Any, *, bfloat16: bool) -> Step:
     """`transformers` as it comes: scores of every position against the whole vocabulary."""
     model = hugging_face(attention, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
@@ -111,10 +105,10 @@ def theirs(attention: str, config: Any, *, bfloat16: bool) -> Contestant:
             ).loss
         return finish(loss, optimizer)
 
-    return Contestant(f"transformers {attention} {'bf16' if bfloat16 else 'fp32'}", "transformers", step)
+    return step
 
 
-def careful(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Contestant:
+def careful(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Step:
     """What a careful user makes of `transformers`: the head sees the masked positions only; perhaps compiled."""
     model = hugging_face(attention, config)
     encoder = torch.compile(model.bert) if compiled else model.bert
@@ -131,8 +125,7 @@ def careful(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> C
         loss = functional.cross_entropy(words.float(), batch.masked_labels)
         return finish(loss + functional.cross_entropy(pairs.float(), batch.next_sentence_labels), optimizer)
 
-    name = f"careful {attention} {'bf16' if bfloat16 else 'fp32'}{' compiled' if compiled else ''}"
-    return Contestant(name, "careful", step)
+    return step
 
 
 def hugging_face(attention: str, config: Any) -> Any:
@@ -160,68 +153,103 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
     return float(loss)
 
 
-def contestants(config: Any, options: argparse.Namespace) -> Iterator[Callable[[], Contestant]]:
-    """Makers, so that only those asked for take memory."""
-    bf16 = not options.float32
-    precision = Precision.BFLOAT16_MASTER if bf16 else Precision.FLOAT32
-    yield lambda: ours(f"lambert {precision.value}", config, precision)
-    if bf16 and not options.headline:
-        yield lambda: ours("lambert bfloat16-autocast", config, Precision.BFLOAT16_AUTOCAST)
+def names(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """(rival, name) of all that take part."""
+    kind = "float32" if options.float32 else "bfloat16"
+    found = [("lambert", "lambert float32" if options.float32 else "lambert bfloat16-master")]
+    if not options.float32 and not options.headline:
+        found.append(("lambert", "lambert bfloat16-autocast"))
     for attention in ("eager", "sdpa"):
         if not options.headline:
-            yield lambda attention=attention: theirs(attention, config, bfloat16=bf16)
-        yield lambda attention=attention: careful(attention, config, bfloat16=bf16, compiled=False)
+            found.append(("transformers", f"transformers {attention} {kind}"))
+        found.append(("careful", f"careful {attention} {kind}"))
         if options.compile:
-            yield lambda attention=attention: careful(attention, config, bfloat16=bf16, compiled=True)
+            found.append(("careful", f"careful {attention} {kind} compiled"))
+    return [(rival, name) for rival, name in found if not any(word in name for word in options.skip)]
 
 
-def measure(model: str, corpus: Corpus, options: argparse.Namespace) -> list[dict[str, Any]]:
+def make(name: str, config: Any) -> Step:
+    """The contestant of this name, built in this process."""
+    who, what, *rest = name.split()
+    if who == "lambert":
+        return ours(config, Precision(what))
+    if who == "transformers":
+        return theirs(what, config, bfloat16=rest[0] == "bfloat16")
+    return careful(what, config, bfloat16=rest[0] == "bfloat16", compiled="compiled" in rest)
+
+
+def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int, threads: int) -> None:
+    """A contestant's process: a step whenever it is asked, answered with its seconds."""
+    apply_allocator_settings()
+    torch.set_num_threads(threads)
+    step = make(name, config)
+    stream = batches(Corpus.open(corpus), length, size)
+    while pipe.recv():
+        batch = next(stream)
+        began, clock = time.process_time(), time.perf_counter()
+        step(batch)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        pipe.send((time.process_time() - began, time.perf_counter() - clock, peak))
+
+
+def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Median step of every contestant, and the ratios."""
     size = options.batch_size or (16 if model in ("base", "large") else 32) * 128 // options.length
-    config = model_config(model, vocabulary_size=corpus.vocabulary_size, dropout=0.1)
-    running = [make() for make in contestants(config, options)]
-    stream = batches(corpus, options.length, size)
-    times: dict[str, list[float]] = {one.name: [] for one in running}
-    starts: dict[str, float] = {}
-    for number in range(options.rounds + 2):
-        batch = next(stream)
-        for one in running:
-            began, clock = time.process_time(), time.perf_counter()
-            one.step(batch)
+    config = model_config(model, vocabulary_size=Corpus.open(options.corpus).vocabulary_size, dropout=0.1)
+    taking_part = names(options)
+    context, pipes, processes = get_context("spawn"), {}, []
+    for _, name in taking_part:
+        pipes[name], end = context.Pipe()
+        settings = (end, name, config, options.corpus, options.length, size, options.threads)
+        processes.append(context.Process(target=work, args=settings, daemon=True))
+        processes[-1].start()
+    times: dict[str, list[float]] = {name: [] for _, name in taking_part}
+    starts, peaks = {}, {}
+    for number in range(options.rounds + WARM_UP):
+        for _, name in taking_part:
+            pipes[name].send(True)
+            seconds, by_the_clock, peaks[name] = pipes[name].recv()
             if number == 0:
-                starts[one.name] = time.perf_counter() - clock
-            if number >= 2:  # the first ones warm up
-                times[one.name].append(time.process_time() - began)
-    print(f"\n{model}, length {options.length}, batch {size}, {torch.get_num_threads()} thread(s)")
-    print(f"{'':34}{'ms a step':>10}{'least..most':>18}{'sequences/s':>13}{'first step, s':>15}")
-    for one in running:
-        own = [1e3 * value for value in times[one.name]]
-        spread = f"{min(own):,.0f}..{max(own):,.0f}"
+                starts[name] = by_the_clock
+            if number >= WARM_UP:
+                times[name].append(seconds)
+    for process, pipe in zip(processes, pipes.values(), strict=True):
+        pipe.send(False)
+        process.join()
+    print(f"\n{model}, length {options.length}, batch {size}, {options.threads} thread(s)")
+    print(f"{'':34}{'ms a step':>10}{'least..most':>16}{'sequences/s':>13}{'first step, s':>15}{'memory, GB':>12}")
+    for _, name in taking_part:
+        own = [1e3 * value for value in times[name]]
         middle = statistics.median(own)
-        rate = 1e3 * size * torch.get_num_threads() / middle
-        print(f"{one.name:34}{middle:10,.0f}{spread:>18}{rate:13,.1f}{starts[one.name]:15.1f}")
-    rows = []
-    mine = running[0]
+        rate = 1e3 * size * options.threads / middle
+        spread = f"{min(own):,.0f}..{max(own):,.0f}"
+        print(f"{name:34}{middle:10,.0f}{spread:>16}{rate:13,.1f}{starts[name]:15.1f}{peaks[name]:12.1f}")
+    return list(ratios(model, options, taking_part, times))
+
+
+def ratios(
+    model: str, options: argparse.Namespace, taking_part: list[tuple[str, str]], times: dict[str, list[float]]
+) -> Iterator[dict[str, Any]]:
+    """Ours beside the fastest of each kind of rival."""
+    mine = taking_part[0][1]
+    middle = statistics.median(times[mine])
     for rival in ("transformers", "careful"):
-        of_them = {one.name: statistics.median(times[one.name]) for one in running if one.rival == rival}
+        of_them = {name: statistics.median(times[name]) for kind, name in taking_part if kind == rival}
         if not of_them:
             continue
         best = min(of_them, key=lambda name: of_them[name])
-        middle = statistics.median(times[mine.name])
-        target = TARGETS[rival].get(model) if options.length == 128 and not options.float32 else None
-        rows.append(
-            {
-                "case": f"{model}, length {options.length}",
-                "ours": middle,
-                "rival": best,
-                "theirs": of_them[best],
-                "ratio": of_them[best] / middle,
-                "target": target,
-                "spread": [min(times[mine.name]), max(times[mine.name])],
-            }
-        )
-        print(f"{mine.name} over {best}: {of_them[best] / middle:.2f} (target {target})")
-    return rows
+        targets = FLOAT32_TARGETS if options.float32 else TARGETS
+        target = targets.get(rival, {}).get(model) if options.length == 128 else None
+        print(f"{mine} over {best}: {of_them[best] / middle:.2f} (target {target})")
+        yield {
+            "case": f"{model}, length {options.length}",
+            "ours": middle,
+            "rival": best,
+            "theirs": of_them[best],
+            "ratio": of_them[best] / middle,
+            "target": target,
+            "spread": [min(times[mine]), max(times[mine])],
+        }
 
 
 def main() -> None:
@@ -235,14 +263,10 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="everybody in float32")
     parser.add_argument("--compile", action="store_true", help="also compile the careful user's encoder")
     parser.add_argument("--headline", action="store_true", help="only ours and the careful user")
+    parser.add_argument("--skip", nargs="*", default=[], help="leave out whoever has this in the name, to save memory")
     options = parser.parse_args()
-    apply_allocator_settings()
-    torch.set_num_threads(options.threads)
-    corpus = Corpus.open(options.corpus)
-    rows = [row for model in options.models for row in measure(model, corpus, options)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    machine = f"{platform.processor() or platform.machine()}, {peak:.1f} GB at most for all together"
-    print(json.dumps({"benchmark": "train_step", "machine": machine, "rows": rows}))
+    rows = [row for model in options.models for row in measure(model, options)]
+    print(json.dumps({"benchmark": "train_step", "machine": platform.machine(), "rows": rows}))
 
 
 if __name__ == "__main__":
