@@ -199,7 +199,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
     )
     say(
         f"          with --activation-checkpointing selective {memories['selective'] / 1e9:.1f} GB, for "
-        f"some 3 % more time, or full {memories['full'] / 1e9:.1f} GB, for a third more products"
+        f"some 5 % more time, or full {memories['full'] / 1e9:.1f} GB, for some 20 %"
     )
     phases = []
     for index, phase in enumerate(settings.phases):
