@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lambert.cli.live import LiveDisplay, follow, panel
+from lambert.cli.live import LiveDisplay, follow, panel, plain_line
 from lambert.report.tail import JournalTail, LiveState
 
 RUN = {"event": "run", "total_steps": 20}
@@ -74,6 +74,12 @@ def test_without_a_terminal_every_line_can_be_read_on_its_own(tmp_path: Path) ->
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
         "finished at step 20 after 3 min 20 s",
     ]
+
+
+def test_halved_micro_batches_are_told() -> None:
+    record = {"event": "micro_batch", "step": 7, "phase": 2, "micro_batch_size": 4, "reason": "full"}
+    said = plain_line(record, LiveState())
+    assert said is not None and "memory did not suffice after step 7" in said and "phase 2 are of 4 sequences" in said
 
 
 def test_steps_are_printed_now_and_then_and_the_last_one_always(tmp_path: Path) -> None:
