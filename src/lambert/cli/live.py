@@ -163,8 +163,8 @@ def plain_line(record: Record, state: LiveState) -> str | None:
         case "micro_batch":
             return (
                 f"memory did not suffice after step {words.count(value('step'))}: micro-batches of phase "
-                f"{words.count(value('phase'))} are of {words.count(value('micro_batch_size'))} sequences from here on, "
-                "the batch stays what it is"
+                f"{words.count(value('phase'))} are of {words.count(value('micro_batch_size'))} sequences from here "
+                "on, the batch stays what it is"
             )
         case "end":
             return f"{_end_text(record)} after {words.duration(value('seconds'))}"
