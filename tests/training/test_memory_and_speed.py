@@ -13,12 +13,14 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
+from lambert.model.cpu.encoder import applies_to
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.training import trainer as trainer_module
 from lambert.training.allocator import apply_allocator_settings
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.meter import PARTS, Meter, product_peak
+from lambert.training.path import describe_path
 from lambert.training.precision import Precision
 from lambert.training.settings import RunSettings, recorded_micro_batch_sizes
 from lambert.training.tasks import pretraining_task
@@ -166,6 +168,26 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
     facts = events(tmp_path / "run", "run")[0]
     assert facts["product_flops_per_second"] > 1e9
     assert facts["path"]["precision"].startswith("float32")
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "precision", "loops"),
+    [
+        (128, Precision.FLOAT32, True),
+        (128, Precision.BFLOAT16_MASTER, True),
+        (128, Precision.BFLOAT16_AUTOCAST, False),
+        (64, Precision.FLOAT32, False),
+    ],
+)
+def test_the_run_says_which_kernels_it_uses(
+    settings: RunSettings, hidden_size: int, precision: Precision, loops: bool
+) -> None:
+    model = replace(settings.model, hidden_size=hidden_size)
+    said = describe_path(replace(settings, model=model, precision=precision), CPU)["kernels"]
+    assert said.startswith("compiled loops") == loops
+    weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
+    with precision.autocast(CPU):
+        assert applies_to(weight) == loops
 
 
 def test_flops_by_hand() -> None:

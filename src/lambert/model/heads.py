@@ -40,13 +40,11 @@ class MaskedWordHead(nn.Module):
         return functional.linear(self._transformed(hidden), word_embedding, self.bias)
 
     def losses(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the cross-entropies with labels [M], in float32, and how many labels have the highest score."""
+        """Sum of the cross-entropies with labels [M], in float32, and how many labels are the likeliest word."""
         if cpu.applies_to(word_embedding):
             return cpu.word_losses(self._transformed(hidden), word_embedding, self.bias, labels)
-        scores = self(hidden, word_embedding).float()
-        with torch.no_grad():  # a maximum, which takes a tenth of the time of an argmax
-            highest = scores.gather(1, labels[:, None]).squeeze(1) >= scores.amax(-1)
-        return functional.cross_entropy(scores, labels, reduction="sum"), highest.sum()
+        scores = self(hidden, word_embedding)
+        return functional.cross_entropy(scores.float(), labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
 
     def _transformed(self, hidden: Tensor) -> Tensor:
         normalised: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))

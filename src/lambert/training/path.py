@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lambert.model.cpu.encoder import has_loops
+from lambert.model.cpu.encoder import LEAST_HIDDEN_SIZE, has_loops
 from lambert.training.precision import Precision
 from lambert.training.settings import RunSettings
 
@@ -14,11 +14,12 @@ def describe_path(
 ) -> dict[str, str]:
     """Topic → what a run uses and why, for the journal and for people."""
     precision, on_cpu = settings.precision, device.type == "cpu"
-    loops = on_cpu and precision is Precision.BFLOAT16_MASTER and has_loops()
+    is_wide = settings.model.hidden_size >= LEAST_HIDDEN_SIZE
+    loops = on_cpu and precision is not Precision.BFLOAT16_AUTOCAST and is_wide and has_loops()
     if loops:
         kernels = "compiled loops between the products; attention written out, which is faster here than fused"
     elif on_cpu:
-        kernels = "PyTorch's own, fused attention; the compiled loops are for bfloat16-master"
+        kernels = "PyTorch's own, fused attention: the compiled loops need a hidden size of 128, numba, and no autocast"
     else:
         kernels = "PyTorch's own, fused attention (untested on GPU)"
     return {
