@@ -7,6 +7,7 @@ dropout .1 and real batches of a corpus.
 
     python benchmarks/train_step.py CORPUS --models tiny mini --threads 1 --rounds 7
     python benchmarks/train_step.py CORPUS --models tiny --compile      # the careful user also compiles
+    python benchmarks/train_step.py CORPUS --ingredients                # lambert without one thing at a time
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.nn import functional
 
 from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
+from lambert.model.cpu import arrays, encoder
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.training.allocator import apply_allocator_settings
@@ -44,6 +46,8 @@ TARGETS = {
     "careful": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
 FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
+INGREDIENTS = ("loops", "turned factors", "allocator settings")
+"""What lambert can be measured without."""
 WARM_UP = 2
 """Steps that are not counted."""
 Step = Callable[[PretrainingBatch], float]
@@ -150,12 +154,16 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss)
+    return float(loss.detach())
 
 
 def names(options: argparse.Namespace) -> list[tuple[str, str]]:
     """(rival, name) of all that take part."""
     kind = "float32" if options.float32 else "bfloat16"
+    if options.ingredients:
+        mine = f"lambert {'float32' if options.float32 else 'bfloat16-master'}"
+        lesser = [f"{mine} without {ingredient}" for ingredient in INGREDIENTS]
+        return [("lambert", mine), *(("ingredient", name) for name in [*lesser, "lambert bfloat16-autocast"])]
     found = [("lambert", "lambert float32" if options.float32 else "lambert bfloat16-master")]
     if not options.float32 and not options.headline:
         found.append(("lambert", "lambert bfloat16-autocast"))
@@ -180,8 +188,14 @@ def make(name: str, config: Any) -> Step:
 
 def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int, threads: int) -> None:
     """A contestant's process: a step whenever it is asked, answered with its seconds."""
-    apply_allocator_settings()
     torch.set_num_threads(threads)
+    _, _, missing = name.partition(" without ")
+    if missing != "allocator settings":
+        apply_allocator_settings()
+    if missing == "loops":
+        vars(encoder)["has_loops"] = lambda: False
+    if missing == "turned factors":
+        vars(arrays)["_TURNED_COLUMNS_AT_LEAST"] = 10**9
     step = make(name, config)
     stream = batches(Corpus.open(corpus), length, size)
     while pipe.recv():
@@ -233,14 +247,15 @@ def ratios(
     """Ours beside the fastest of each kind of rival."""
     mine = taking_part[0][1]
     middle = statistics.median(times[mine])
-    for rival in ("transformers", "careful"):
-        of_them = {name: statistics.median(times[name]) for kind, name in taking_part if kind == rival}
+    for rival in ("transformers", "careful", *(name for kind, name in taking_part if kind == "ingredient")):
+        of_them = {name: statistics.median(times[name]) for kind, name in taking_part if rival in (kind, name)}
         if not of_them:
             continue
         best = min(of_them, key=lambda name: of_them[name])
         targets = FLOAT32_TARGETS if options.float32 else TARGETS
         target = targets.get(rival, {}).get(model) if options.length == 128 else None
-        print(f"{mine} over {best}: {of_them[best] / middle:.2f} (target {target})")
+        aim = "" if target is None else f" (target {target})"
+        print(f"{mine} over {best}: {of_them[best] / middle:.2f}{aim}")
         yield {
             "case": f"{model}, length {options.length}",
             "ours": middle,
@@ -263,6 +278,7 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="everybody in float32")
     parser.add_argument("--compile", action="store_true", help="also compile the careful user's encoder")
     parser.add_argument("--headline", action="store_true", help="only ours and the careful user")
+    parser.add_argument("--ingredients", action="store_true", help="only ours, also without one thing at a time")
     parser.add_argument("--skip", nargs="*", default=[], help="leave out whoever has this in the name, to save memory")
     options = parser.parse_args()
     rows = [row for model in options.models for row in measure(model, options)]
