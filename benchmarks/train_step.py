@@ -80,6 +80,7 @@ def ours(config: Any, precision: Precision) -> Step:
             dropout_seeds=[next(seeds)],
             precision=precision,
             master=working.master,
+            gradients=working.gradients,
         )
         return result.loss
 

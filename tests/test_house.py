@@ -76,7 +76,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "tyro": ("cli",),
     "rich": ("cli",),
     # processes
-    "torch.distributed": ("training/parallel.py", "optim/norms.py"),
+    "torch.distributed": ("training/parallel.py", "training/launch.py", "optim/norms.py"),
     "torch.nn.parallel": ("training/parallel.py",),
     # nothing that is loaded can run code
     "pickle": (),
@@ -122,7 +122,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 
 # Text -> the only files in which it may stand as a string of its own: the variables of torchrun.
 TORCHRUN = "RANK LOCAL_RANK GROUP_RANK NODE_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
-ONLY_STRINGS: dict[str, tuple[str, ...]] = dict.fromkeys(TORCHRUN.split(), ("training/parallel.py",))
+ONLY_STRINGS: dict[str, tuple[str, ...]] = dict.fromkeys(TORCHRUN.split(), ("training/environment.py",))
 
 FILE_LINES = 350
 FUNCTION_LINES = 60
@@ -243,10 +243,10 @@ BROKEN = [
     ("training/a.py", "from torch import distributed", "distributed is for", "training/parallel.py"),
     ("model/a.py", "import torch\ntorch.distributed.get_rank()", "torch.distributed", None),
     ("training/a.py", "from torch.nn import parallel", "is for", "training/parallel.py"),
-    ("training/a.py", "import os\nos.environ['RANK']", "'RANK' is for", "training/parallel.py"),
-    ("training/a.py", "import os\nos.getenv('WORLD_SIZE', '1')", "'WORLD_SIZE'", "training/parallel.py"),
+    ("training/a.py", "import os\nos.environ['RANK']", "'RANK' is for", "training/environment.py"),
+    ("training/a.py", "import os\nos.getenv('WORLD_SIZE', '1')", "'WORLD_SIZE'", "training/environment.py"),
     ("training/a.py", "from os import environ as e\ne.get('MASTER_ADDR')",
-     "'MASTER_ADDR'", "training/parallel.py"),
+     "'MASTER_ADDR'", "training/environment.py"),
     # nothing that is loaded can run code
     ("cli/a.py", "import pickle", "pickle is forbidden", None),
     ("cli/a.py", "from pickle import loads", "pickle is forbidden", None),

@@ -128,7 +128,7 @@ def test_the_wheel_holds_the_whole_house(tmp_path: Path) -> None:
     assert header["License-Expression"] == "Apache-2.0"
     assert header["Requires-Python"] == ">=3.11"
     assert header["Description-Content-Type"] == "text/markdown"
-    assert "lambert = lambert.cli.main:main" in scripts
+    assert "lambert = lambert.cli.main:end" in scripts
 
 
 # The package

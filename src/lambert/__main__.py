@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from lambert.cli.main import main
+from lambert.cli.main import end
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end()

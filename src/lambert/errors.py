@@ -17,6 +17,8 @@ class UserError(Exception):
     The command line prints it on one line and exits with code 2.
     """
 
+    exit_code = 2
+
     def __init__(self, what: str, *, remedy: str) -> None:
         super().__init__(f"{what}. {remedy}.")
         self.what = what
@@ -24,11 +26,23 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors travel between processes."""
-        return _user_error, (self.what, self.remedy)
+        return _user_error, (type(self), self.what, self.remedy)
 
 
-def _user_error(what: str, remedy: str) -> UserError:
-    return UserError(what, remedy=remedy)
+class Interrupted(UserError):
+    """Something outside ended a run whose last checkpoint is whole: the same command goes on from there."""
+
+    exit_code = 3
+
+
+class PeerLost(Interrupted):
+    """Another process of a run died or hangs."""
+
+    exit_code = 4
+
+
+def _user_error(kind: type[UserError], what: str, remedy: str) -> UserError:
+    return kind(what, remedy=remedy)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

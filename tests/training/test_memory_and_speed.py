@@ -20,9 +20,10 @@ from lambert.training import trainer as trainer_module
 from lambert.training.allocator import apply_allocator_settings
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.meter import PARTS, Meter, product_peak
+from lambert.training.parallel import Processes
 from lambert.training.path import describe_path
 from lambert.training.precision import Precision
-from lambert.training.settings import RunSettings, recorded_micro_batch_sizes
+from lambert.training.settings import Recorded, RunSettings, recorded_choices
 from lambert.training.tasks import pretraining_task
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved(
     halved = events(tmp_path / "run", "micro_batch")
     assert [(event["phase"], event["micro_batch_size"]) for event in halved] == [(1, 2), (2, 2)]
     assert halved[0]["step"] == 0 and halved[1]["step"] == 9
-    assert recorded_micro_batch_sizes(tmp_path / "run") == (2, 2)
+    assert recorded_choices(tmp_path / "run") == Recorded((2, 2), threads=0)
     first = [event["loss"] for event in events(tmp_path / "run", "step")][:9]
     assert first == [event["loss"] for event in events(tmp_path / "plain", "step")][:9]  # bit for bit
 
@@ -183,7 +184,7 @@ def test_the_run_says_which_kernels_it_uses(
     settings: RunSettings, hidden_size: int, precision: Precision, loops: bool
 ) -> None:
     model = replace(settings.model, hidden_size=hidden_size)
-    said = describe_path(replace(settings, model=model, precision=precision), CPU)["kernels"]
+    said = describe_path(replace(settings, model=model, precision=precision), Processes())["kernels"]
     assert said.startswith("compiled loops") == loops
     weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
     with precision.autocast(CPU):
@@ -207,6 +208,6 @@ def test_the_allocator_keeps_memory_where_it_can() -> None:
 
 
 def test_micro_batches_are_remembered(tmp_path: Path, make_run: Any, small_corpus: Corpus) -> None:
-    assert recorded_micro_batch_sizes(tmp_path / "run") is None
+    assert recorded_choices(tmp_path / "run") is None
     make_run(tmp_path / "run", micro_batch_sizes=(3, 2)).train()
-    assert recorded_micro_batch_sizes(tmp_path / "run") == (3, 2)
+    assert recorded_choices(tmp_path / "run") == Recorded((3, 2), threads=0)

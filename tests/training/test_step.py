@@ -16,9 +16,10 @@ from lambert.corpus.store import Corpus
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LAMB, parameter_groups
-from lambert.training.optimizers import named_groups
+from lambert.training.gradients import BufferedGradients
 from lambert.training.parallel import Processes
-from lambert.training.precision import MasterWeights, Precision
+from lambert.training.precision import Precision
+from lambert.training.state import working_model
 from lambert.training.step import TaskOutput, train_step
 from lambert.training.tasks import pretraining_task
 
@@ -155,6 +156,7 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
     corpus = Corpus.open(Path(corpus_path))
     model = bert(corpus, dropout=0.1)
     optimizer = LAMB(parameter_groups(model, weight_decay=0.01))
+    gradients = BufferedGradients([(parameter, parameter) for parameter in model.parameters()], processes)
     for step in range(4):
         batches = pretraining_batches(corpus, step, batch=24, micro=8)
         places = processes.share(len(batches))
@@ -167,6 +169,7 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
             clip_norm=1.0,
             dropout_seeds=[1000 * step + place for place in places],
             processes=processes,
+            gradients=gradients,
         )
     if processes.is_first:
         torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().tofile(out)
@@ -194,12 +197,8 @@ def test_bfloat16_stays_near_float32(small_corpus: Corpus, precision: Precision)
     losses = {}
     for chosen in (Precision.FLOAT32, precision):
         model = bert(small_corpus, dropout=0.0)
-        groups, _ = named_groups(model, weight_decay=0.01)
-        master = MasterWeights(model) if chosen is Precision.BFLOAT16_MASTER else None
-        if master is not None:
-            for group in groups:
-                group["params"] = [master.replace(p) for p in group["params"]]
-        optimizer = LAMB(groups)
+        working = working_model(model, chosen, weight_decay=0.01)
+        optimizer, master = LAMB(working.groups), working.master
         for step in range(4):
             batches = pretraining_batches(small_corpus, step, batch=16, micro=8)
             result = train_step(
@@ -212,11 +211,12 @@ def test_bfloat16_stays_near_float32(small_corpus: Corpus, precision: Precision)
                 dropout_seeds=[0, 1],
                 precision=chosen,
                 master=master,
+                gradients=working.gradients,
             )
         losses[chosen] = result.loss
         assert math.isfinite(result.loss)
         if master is not None:
             assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-            assert {p.dtype for p in master.state().values()} == {torch.float32}
+            assert {p.dtype for p in working.names} == {torch.float32}
     assert losses[precision] == pytest.approx(losses[Precision.FLOAT32], rel=0.01)
     assert losses[precision] != losses[Precision.FLOAT32]

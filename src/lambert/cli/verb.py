@@ -36,6 +36,10 @@ class Verb:
         return shlex.join(words)
 
 
+PRINTED = "printed"
+"""Among a verb's results: others have printed them already."""
+
+
 def say(text: str = "") -> None:
     """One line for the person at the terminal."""
     print(text, flush=True)

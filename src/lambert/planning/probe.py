@@ -13,6 +13,7 @@ from lambert.batches.loader import PretrainingBatch
 from lambert.batches.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
 from lambert.training.meter import Meter
+from lambert.training.parallel import Processes
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
 from lambert.training.step import OutOfMemory, train_step
@@ -50,7 +51,7 @@ def measure_step(settings: RunSettings, phase_index: int, device: torch.device, 
     """
     phase = settings.phases[phase_index]
     size = settings.micro_batch_sizes[phase_index]
-    state = TrainingState(BertForPreTraining(settings.model), settings, device)
+    state = TrainingState(BertForPreTraining(settings.model), settings, Processes(device=device))
     batch = _random_batch(size, phase.sequence_length, settings.model.vocabulary_size)
     times: dict[int, list[float]] = {_ONE: [], _MORE: []}
     began = time.monotonic()
@@ -67,6 +68,7 @@ def measure_step(settings: RunSettings, phase_index: int, device: torch.device, 
                 dropout_seeds=range(count),
                 precision=settings.precision,
                 master=state.master,
+                gradients=state.gradients,
             )
             measured.append(time.monotonic() - step_began)
     one, more = (float(np.median(measured[_WARMUP_STEPS:])) for measured in times.values())
@@ -101,7 +103,7 @@ def try_micro_batches(
     size = max(1, _LEAST_TOKENS // phase.sequence_length)
     if phase.batch_size <= size:
         return trials
-    state = TrainingState(BertForPreTraining(settings.model), settings, device)
+    state = TrainingState(BertForPreTraining(settings.model), settings, Processes(device=device))
     began = time.monotonic()
     while not trials or (size <= min(phase.batch_size, largest) and time.monotonic() - began < budget_seconds):
         try:
@@ -139,6 +141,7 @@ def _pass_seconds(state: TrainingState, settings: RunSettings, size: int, length
             dropout_seeds=[0],
             precision=settings.precision,
             master=state.master,
+            gradients=state.gradients,
             meter=meter,
         )
         parts = meter.read()

@@ -1,156 +1,237 @@
 """Checkpoints: a folder of safetensors files and one JSON manifest with a SHA-256 for each, written atomically.
 
-Nothing that is loaded can run code, and nothing damaged is loaded: every file is hashed before it is used.
+Nothing that is loaded can run code, and nothing damaged is loaded: every file is hashed before it is used, and the
+manifest holds a hash of itself.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lambert.errors import UserError
 
-FORMAT_VERSION = 1
-_MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+FOLDER = "checkpoints"
+LATEST = "latest"
 PARTS = ("model", "optimizer")
+_MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 1_000_000
+_MARGIN_BYTES = 1_000_000
+"""Free space that a checkpoint wants beyond its tensors."""
 
 
-def save_checkpoint(run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], *, keep: int = 2) -> Path:
-    """Write `run/checkpoints/step-N`, point `run/latest` at it, and delete all but the newest `keep`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on from the end of a step."""
 
-    `tensors` is part (`model`, `optimizer`) → name → tensor; each part becomes one file.
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """Part (`model`, `optimizer`) → name → tensor; each part is one file."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON can hold: which run this belongs to, and what it had counted."""
 
-    Files are written beside, synced and renamed, so that a crash at any moment leaves the last checkpoint whole.
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.nbytes for named in self.tensors.values() for tensor in named.values())
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was saved."""
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write `run/checkpoints/step-N`, read it back, and point `run/latest` at it.
+
+    Files are written beside, synced, compared with their hashes and renamed, so that a crash at any moment leaves the
+    checkpoints before it whole, and this one either whole or without a name.
 
     Raises:
-        UserError: the folder cannot be written.
+        OSError: the folder cannot be written; ENOSPC also where the free space is seen not to suffice.
+        Damaged: the disk gave back something else than what was written.
     """
-    folder = run / "checkpoints"
-    target, aside = folder / f"step-{step}", folder / f"step-{step}.partial"
+    folder = run / FOLDER
+    target = folder / f"step-{checkpoint.step}"
+    aside = target.with_name(target.name + ".partial")
     try:
-        aside.mkdir(parents=True, exist_ok=True)
-        files = {}
-        for part, named in tensors.items():
-            path = aside / f"{part}.safetensors"
-            save_file({name: t.detach().cpu().contiguous() for name, t in named.items()}, path)
-            _sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path.read_bytes())}
-        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
-        _write_synced(aside / _MANIFEST, json.dumps(manifest, indent=1))
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+        _refuse_full_disk(aside, checkpoint.tensor_bytes)
+        _write_files(aside, checkpoint)
         _sync(aside)
-        shutil.rmtree(target, ignore_errors=True)
+        _forget_cached(aside)
+        _hashed_files(aside, checkpoint.step)
+        if target.exists():
+            _remove(target)
         aside.rename(target)
         _sync(folder)
-        _write_synced(run / "latest.partial", f"step-{step}\n")
-        (run / "latest.partial").replace(run / "latest")
+        _write_synced(run / f"{LATEST}.partial", f"{target.name}\n")
+        (run / f"{LATEST}.partial").replace(run / LATEST)
         _sync(run)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:  # which hides the number of what went wrong in its text
+        shutil.rmtree(aside, ignore_errors=True)
+        found = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from None
+    except (OSError, Damaged):
         shutil.rmtree(aside, ignore_errors=True)  # on a full disk it would only hold the space
-        raise UserError(
-            f"the checkpoint of step {step} cannot be written to {folder}: {error}",
-            remedy="Free some space or mend the permissions, then give the same command to go on",
-        ) from None
-    _sweep(folder, keep)
+        raise
     return target
 
 
-def _sweep(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what a killed process left half-written or half-deleted."""
-    kept = {f"step-{step}" for step in sorted(_complete(folder))[-keep:]}
-    for path in folder.iterdir():
-        if path.name not in kept and re.fullmatch(r"step-\d+(\.partial)?", path.name):
-            shutil.rmtree(path, ignore_errors=True)
+def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:
+    """Delete all but the newest `keep_last`, those of a step that `keep_every` divides, and what others left half done.
 
-
-def latest_step(run: Path) -> int | None:
-    """The step of the newest checkpoint, or None when there is none.
-
-    `latest` names it; when that file is missing or stale, the highest finished folder counts.
+    Other things in the folder are not touched.
     """
-    finished = _complete(run / "checkpoints")
-    try:
-        named = (run / "latest").read_text(encoding="utf-8").strip().removeprefix("step-")
-    except (OSError, UnicodeDecodeError):
-        named = ""
-    if named.isascii() and named.isdecimal() and int(named) in finished:
-        return int(named)
-    return max(finished, default=None)
+    folder = run / FOLDER
+    steps = finished_steps(run)
+    kept = {*steps[:keep_last], *(step for step in steps if keep_every and step % keep_every == 0)}
+    for path in folder.iterdir():
+        if re.fullmatch(r"step-\d+\.partial", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif re.fullmatch(r"step-\d+", path.name) and int(path.name.removeprefix("step-")) not in kept:
+            _remove(path)
 
 
-def load_checkpoint(run: Path, step: int) -> dict[str, dict[str, Tensor]]:
-    """Read the tensors of `run/checkpoints/step-N` (part → name → tensor, on the CPU), comparing every file
-    with its recorded size and SHA-256.
+def finished_steps(run: Path) -> list[int]:
+    """The steps that have a checkpoint under its final name, newest first."""
+    folder = run / FOLDER
+    names = [path.parent.name for path in folder.glob(f"step-*/{_MANIFEST}")] if folder.is_dir() else []
+    return sorted((int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
+
+
+def load_checkpoint(run: Path, step: int) -> Checkpoint:
+    """Read `run/checkpoints/step-N` (on the CPU), comparing every file with its recorded size and SHA-256.
 
     Raises:
-        UserError: a file is missing, shortened or altered.
+        Damaged: a file is missing, shortened or altered.
     """
-    folder = run / "checkpoints" / f"step-{step}"
+    folder = run / FOLDER / f"step-{step}"
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise _damaged(folder, f"format version {manifest['format_version']} is not {FORMAT_VERSION}")
-        if set(manifest["files"]) != {f"{part}.safetensors" for part in PARTS}:
-            raise _damaged(folder, f"its manifest names {sorted(manifest['files'])}")
+        content = _manifest(folder, step)
         tensors = {}
-        for name, recorded in manifest["files"].items():
+        for name, recorded in content["files"].items():
             # One read: the bytes that are hashed are the bytes that are used.
-            content = (folder / name).read_bytes()
-            if len(content) != recorded["bytes"] or _sha256(content) != recorded["sha256"]:
-                raise _damaged(folder, f"{name} is not what was saved (size or SHA-256 differs)")
-            tensors[Path(name).stem] = load_tensors(content)
-        return tensors
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            data = _read(folder / name, recorded["bytes"])
+            if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+                raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
+            tensors[Path(name).stem] = load_tensors(data)
+        return Checkpoint(step, tensors, content["facts"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from None
 
 
-def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimizer's state as `parameter name + "/" + key` → tensor."""
-    return {
-        f"{names[parameter]}/{key}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
+def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and what is wrong with those that are newer; None where there is none.
+
+    Which step `latest` names does not matter: it is for people, and a crash can leave it one checkpoint behind.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    problems: list[str] = []
+    for step in finished_steps(run):
+        try:
+            return load_checkpoint(run, step), problems
+        except Damaged as damage:
+            problems.append(damage.what)
+    if problems:
+        raise UserError(
+            f"no checkpoint of {run} is whole: {'; '.join(problems)}",
+            remedy="Put back a copy of one of them, or add --fresh to start over",
+        )
+    return None, problems
+
+
+def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
+    files = {}
+    for part, named in checkpoint.tensors.items():
+        path = aside / f"{part}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
+        _sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+    content = {
+        "format_version": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "files": files,
+        "facts": dict(checkpoint.facts),
     }
+    manifest = {"sha256": _content_sha256(content), "content": content}
+    _write_synced(aside / _MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
 
 
-def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back in place."""
-    by_name = {name: parameter for parameter, name in names.items()}
-    on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
-    for full_name, value in saved.items():
-        name, _, key = full_name.rpartition("/")
-        parameter = by_name[name]
-        # Step counts live on the CPU, but fused optimizers keep them beside the parameter.
-        has_device = value.dim() > 0 or parameter in on_device
-        optimizer.state[parameter][key] = value.to(parameter.device) if has_device else value
+def _hashed_files(folder: Path, step: int) -> None:
+    """Compare what the disk holds with the manifest.
+
+    Raises:
+        Damaged: they differ.
+    """
+    for name, recorded in _manifest(folder, step)["files"].items():
+        if _file_sha256(folder / name) != recorded["sha256"]:
+            raise _damaged(folder, f"{name} reads back otherwise than it was written")
 
 
-def _complete(folder: Path) -> list[int]:
-    names: Iterable[Path] = folder.glob("step-*") if folder.is_dir() else ()
-    steps = (path.name.removeprefix("step-") for path in names if (path / _MANIFEST).is_file())
-    return [int(step) for step in steps if step.isascii() and step.isdecimal()]
+def _manifest(folder: Path, step: int) -> dict[str, Any]:
+    manifest = json.loads(_read(folder / _MANIFEST, most=_LARGEST_MANIFEST))
+    content: dict[str, Any] = manifest["content"]
+    if manifest["sha256"] != _content_sha256(content) or set(manifest) != {"sha256", "content"}:
+        raise _damaged(folder, f"{_MANIFEST} is not what was saved (its SHA-256 differs)")
+    if content["format_version"] != FORMAT_VERSION:
+        raise _damaged(folder, f"format version {content['format_version']} is not {FORMAT_VERSION}")
+    if content["step"] != step or set(content["files"]) != {f"{part}.safetensors" for part in PARTS}:
+        raise _damaged(folder, f"its manifest is of step {content['step']} and names {sorted(content['files'])}")
+    return content
 
 
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(
-        f"the checkpoint {folder} is damaged: {what}",
-        remedy=f"Delete {folder} and give the same command to go on from the one before it, or add --fresh",
-    )
+def _read(path: Path, exactly: int | None = None, *, most: int = 0) -> bytes:
+    """A file's content, where its size is what it should be: nothing is read that memory cannot be expected to hold."""
+    size = path.stat().st_size
+    if exactly is not None and size != exactly:
+        raise _damaged(path.parent, f"{path.name} has {size:,} bytes instead of {exactly:,}")
+    if exactly is None and size > most:
+        raise _damaged(path.parent, f"{path.name} has {size:,} bytes, more than {most:,}")
+    return path.read_bytes()
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed", str(folder))
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint: its name goes first, so that a half-deleted one is not taken for a whole one."""
+    doomed = folder.with_name(folder.name + ".partial")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _damaged(folder: Path, what: str) -> Damaged:
+    return Damaged(f"the checkpoint {folder} is damaged: {what}", remedy=f"Delete {folder}, or add --fresh")
+
+
+def _content_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_synced(path: Path, text: str) -> None:
@@ -164,3 +245,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _forget_cached(folder: Path) -> None:
+    """Ask the system to drop what it holds of these files in memory, so that reading them reads the disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)

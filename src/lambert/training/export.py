@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from lambert.corpus.folder import written_aside
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
@@ -13,16 +14,16 @@ from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
-from lambert.training.checkpoint import latest_step, load_checkpoint
+from lambert.training.checkpoint import newest_checkpoint
 from lambert.training.run_folder import TOKENIZER_FOLDER
 from lambert.training.settings import RECIPE_FILE
 
 
 def export_run(run: Path, folder: Path) -> int:
-    """Write the model of `run`'s newest checkpoint and its tokenizer to `folder`; returns the checkpoint's step.
+    """Write the model of `run`'s newest whole checkpoint and its tokenizer to `folder`; returns the checkpoint's step.
 
     Raises:
-        UserError: `run` is not a run, has no checkpoint yet or a damaged one, or `folder` exists.
+        UserError: `run` is not a run, has no checkpoint yet or only damaged ones, or `folder` exists.
     """
     try:
         recipe = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))
@@ -31,16 +32,20 @@ def export_run(run: Path, folder: Path) -> int:
         raise UserError(
             f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
         ) from None
-    step = latest_step(run)
-    if step is None:
+    saved, _ = newest_checkpoint(run)
+    if saved is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER, cased=False)
     model = BertForPreTraining(config)
-    weights = load_checkpoint(run, step)["model"]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+            parameter.copy_(saved.tensors["model"][name])
     with written_aside(folder) as aside:
-        save_model(model, aside)
-        save_tokenizer(tokenizer, aside, longest_sequence=config.maximum_positions)
-    return step
+        write_model(model, tokenizer, aside)
+    return saved.step
+
+
+def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a Hugging Face folder: weights, configuration and tokenizer."""
+    save_model(model, folder)
+    save_tokenizer(tokenizer, folder, longest_sequence=model.config.maximum_positions)

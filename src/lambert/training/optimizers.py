@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,3 +50,25 @@ def make_optimizer(name: str, groups: list[dict[str, Any]], *, betas: tuple[floa
         return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
     plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
     return AdamW(plain, betas=betas, eps=epsilon, fused=True)
+
+
+def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The optimizer's state as `parameter name + "/" + key` → tensor."""
+    return {
+        f"{names[parameter]}/{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` back in place."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
+    for full_name, value in saved.items():
+        name, _, key = full_name.rpartition("/")
+        parameter = by_name[name]
+        # Step counts live on the CPU, but fused optimizers keep them beside the parameter.
+        has_device = value.dim() > 0 or parameter in on_device
+        optimizer.state[parameter][key] = value.to(parameter.device) if has_device else value

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lambert.batches.loader import SampleStream, example_source
+from lambert.corpus.store import Corpus
 from lambert.training.recipe import Phase
 from lambert.training.schedule import warmup_then_linear
 from lambert.training.settings import RunSettings
@@ -81,6 +83,19 @@ def parts_of(settings: RunSettings) -> list[Part]:
         parts.append(Part(number, phase, first_step, min(size, phase.batch_size)))
         first_step += phase.step_count
     return parts
+
+
+def training_stream(corpus: Corpus, settings: RunSettings, part: Part) -> SampleStream:
+    """The samples of a phase."""
+    source = example_source(
+        corpus,
+        "train",
+        sequence_length=part.phase.sequence_length,
+        seed=settings.seed,
+        phase=part.number,
+        kind=settings.examples,
+    )
+    return SampleStream(source, packs=settings.packs)
 
 
 def dropout_seed(seed: int, step: int, place: int) -> int:

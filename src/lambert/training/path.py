@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 
 from lambert.model.cpu.encoder import LEAST_HIDDEN_SIZE, has_loops
+from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
 from lambert.training.settings import RunSettings
 
 
 def describe_path(
-    settings: RunSettings, device: torch.device, activation_checkpointing: str = "none"
+    settings: RunSettings, processes: Processes, activation_checkpointing: str = "none"
 ) -> dict[str, str]:
     """Topic → what a run uses and why, for the journal and for people."""
-    precision, on_cpu = settings.precision, device.type == "cpu"
+    precision, on_cpu = settings.precision, processes.device.type == "cpu"
     is_wide = settings.model.hidden_size >= LEAST_HIDDEN_SIZE
     loops = on_cpu and precision is not Precision.BFLOAT16_AUTOCAST and is_wide and has_loops()
     if loops:
@@ -29,7 +30,17 @@ def describe_path(
         "activation_checkpointing": activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "masked_word_head": "the masked positions only",
+        "gradient_sums": _sums(settings, processes),
     }
+
+
+def _sums(settings: RunSettings, processes: Processes) -> str:
+    if settings.deterministic:
+        return "in one binary tree over the micro-batches: the same bits on any number of processes (--deterministic)"
+    if processes.count == 1:
+        return "of one process, in the order of the micro-batches"
+    way = f"over {processes.count} processes in {settings.gradient_precision}, while the last backward pass runs"
+    return way + ("; the reduction over GPUs is untested on GPU" if processes.device.type != "cpu" else "")
 
 
 def _reason(precision: Precision) -> str:

@@ -48,32 +48,10 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
         raise unknown_name("precision", name, ["auto", *(p.value for p in Precision)]) from None
 
 
-class _Collector:
-    """Moves a parameter's gradient into its float32 copy's, whose memory stays the same from step to step."""
-
-    def __init__(self, master: Tensor) -> None:
-        self._master = master
-        self._room: Tensor | None = None
-
-    @torch.no_grad()
-    def __call__(self, parameter: Tensor) -> None:
-        gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None
-        if gradient.is_sparse:  # of an embedding that nothing else uses
-            gradient = gradient.to_dense()
-        if self._master.grad is not None:
-            self._master.grad.add_(gradient)
-            return
-        if self._room is None:
-            self._room = torch.empty_like(self._master)
-        self._master.grad = self._room.copy_(gradient)
-
-
 class MasterWeights:
     """A float32 copy of a model's weights for the optimizer; the model itself becomes bfloat16.
 
-    Gradients of every micro-batch are added up in float32, so accumulation loses nothing. Each is moved over as soon as
-    the backward pass has made it, and its memory serves the next one.
+    Whoever accumulates gradients (`gradients.py`) moves them from each of `pairs` to the other.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -82,8 +60,6 @@ class MasterWeights:
         for name, parameter in self._named.items():
             self._masters[name] = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
         model.to(torch.bfloat16)
-        for name, parameter in self._named.items():
-            parameter.register_post_accumulate_grad_hook(_Collector(self._masters[name]))
 
     def replace(self, parameter: Tensor) -> Tensor:
         """The float32 stand-in of one of the model's parameters."""
@@ -92,9 +68,9 @@ class MasterWeights:
                 return self._masters[name]
         raise KeyError("not a parameter of this model")
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameter name → float32 weights."""
-        return dict(self._masters)
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Every parameter of the model with its stand-in, in the model's order."""
+        return [(parameter, self._masters[name]) for name, parameter in self._named.items()]
 
     @torch.no_grad()
     def publish(self) -> None:

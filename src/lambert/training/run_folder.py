@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
+from lambert.training.checkpoint import FOLDER, LATEST
+from lambert.training.parallel import Processes
 from lambert.training.settings import RECIPE_FILE, RunSettings, refuse_other_settings, write_recipe
 
 JOURNAL_FILE = "journal.jsonl"
@@ -15,7 +22,60 @@ MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
 REPORT_FILE = "report.html"
 LOCK_FILE = "lock"
-_OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, "checkpoints", "latest")
+SKIPPED_FILE = "skipped_steps.json"
+_PARTIAL = (f"{RECIPE_FILE}.partial", f"{LATEST}.partial", f"{SKIPPED_FILE}.partial")
+_OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE, FOLDER, LATEST)
+
+
+def open_run_folder(
+    run: Path, settings: RunSettings, corpus: Corpus, processes: Processes, *, command: str, fresh: bool
+) -> FileLock | None:
+    """`prepare_run_folder` by the first process, which also puts the tokenizer there; when it cannot, all of them end.
+
+    Raises:
+        UserError: what the first process could not do; the others say that it could not.
+    """
+    problem: UserError | None = None
+    lock = None
+    if processes.is_first:
+        try:
+            lock = prepare_run_folder(run, settings, command=command, fresh=fresh)
+            save_tokenizer(corpus.tokenizer(), run / TOKENIZER_FOLDER)
+        except UserError as error:
+            problem = error
+    problems = processes.sum_integers([int(problem is not None)])[0]
+    if problem is not None:
+        raise problem
+    if problems:
+        raise UserError("the first process could not prepare the run folder", remedy="See its message")
+    return lock
+
+
+def skipped_steps(run: Path) -> set[int]:
+    """The steps that a run rolled back over and does not take again.
+
+    Raises:
+        UserError: the file that names them is damaged.
+    """
+    path = run / SKIPPED_FILE
+    try:
+        return {int(step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="Put back a copy, or add --fresh to start over"
+        ) from None
+
+
+def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
+    """Write down what `skipped_steps` reads, atomically."""
+    aside = run / f"{SKIPPED_FILE}.partial"
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump({"steps": sorted(steps)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(run / SKIPPED_FILE)
 
 
 def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh: bool) -> FileLock:
@@ -41,8 +101,7 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
                 _delete_run(run)
             if is_run and not fresh:
                 refuse_other_settings(run, settings)
-            else:
-                write_recipe(run, settings, command=command)
+            write_recipe(run, settings, command=command)
         except BaseException:
             lock.release()
             raise
@@ -68,7 +127,7 @@ def _lock(run: Path) -> FileLock:
 def _delete_run(run: Path) -> None:
     """Delete what a run writes, and nothing else."""
     # The recipe goes last: as long as it is there, the folder is known to be a run's.
-    for name in (*_OURS, f"{RECIPE_FILE}.partial", "latest.partial", RECIPE_FILE):
+    for name in (*_OURS, *_PARTIAL, RECIPE_FILE):
         path = run / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -78,5 +137,4 @@ def _delete_run(run: Path) -> None:
 
 def _unfinished(run: Path) -> list[Path]:
     """Files that a killed process left before its first recipe, or was about to rename."""
-    names = (f"{RECIPE_FILE}.partial", "latest.partial", LOCK_FILE)
-    return [run / name for name in names if (run / name).exists()]
+    return [run / name for name in (*_PARTIAL, LOCK_FILE) if (run / name).exists()]

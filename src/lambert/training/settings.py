@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import tomli_w
 
 from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
-from lambert.errors import UserError
+from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
 from lambert.training.precision import Precision
 from lambert.training.recipe import Phase
 
 RECIPE_FILE = "recipe.toml"
+LARGEST_RECIPE_BYTES = 1_000_000
+GRADIENT_PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class RunSettings:
     """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
     precision: Precision = Precision.FLOAT32
     """Number format of the forward and backward pass."""
+    gradient_precision: str = "float32"
+    """Number format in which gradients travel between processes."""
+    deterministic: bool = False
+    """The same bits on any number of processes."""
+    threads: int = 0
+    """Threads of each process that bit-equality holds fixed in a deterministic run; 0 leaves them open."""
     initial_weights: str = ""
     """SHA-256 of the weights that are continued; empty for BERT's random start."""
     weight_decay: float = 0.01
@@ -57,6 +66,13 @@ class RunSettings:
     """Largest L2 norm of the whole gradient, as in BERT."""
 
     def __post_init__(self) -> None:
+        if self.gradient_precision not in GRADIENT_PRECISIONS:
+            raise unknown_name("gradient precision", self.gradient_precision, GRADIENT_PRECISIONS)
+        if self.deterministic and self.gradient_precision != "float32":
+            raise UserError(
+                "a deterministic run adds gradients up in float32",
+                remedy="Leave out --gradient-precision or --deterministic",
+            )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
         for phase, micro_batch in zip(self.phases, self.micro_batch_sizes, strict=True):
@@ -96,39 +112,65 @@ def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None
 
 
 def refuse_other_settings(run: Path, settings: RunSettings) -> None:
-    """Check that `run/recipe.toml` holds the same settings.
+    """Check that `run/recipe.toml` holds the same settings; micro-batches may differ unless the run is deterministic.
 
     Raises:
         UserError: it does not (each difference is shown), or it cannot be read.
     """
-    path = run / RECIPE_FILE
-    try:
-        recorded = _flat(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
-        ) from None
-    recorded.pop("command", None)
-    asked = _flat(tomllib.loads(tomli_w.dumps(settings.as_tables())))
+    refuse_differences(_recorded(run), settings, f"{run} holds a run")
+
+
+def refuse_differences(recorded: Mapping[str, Any], settings: RunSettings, whose: str) -> None:
+    """Check tables that `RunSettings.as_tables` made against `settings`.
+
+    Args:
+        whose: what they were found in, as the beginning of a sentence.
+
+    Raises:
+        UserError: they differ; each difference is shown.
+    """
+    there, now = _flat(dict(recorded)), _flat(tomllib.loads(tomli_w.dumps(settings.as_tables())))
+    free = ("command",) if settings.deterministic else ("command", "micro_batch_sizes")
     differences = [
-        f"{key}: {recorded.get(key, 'nothing')} there, {asked.get(key, 'nothing')} now"
-        for key in sorted(recorded.keys() | asked.keys())
-        if recorded.get(key) != asked.get(key) and not key.endswith((".formula", ".provenance"))
+        f"{key}: {there.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key) != now.get(key) and key not in free and not key.endswith((".formula", ".provenance"))
     ]
     if differences:
         raise UserError(
-            f"{run} holds a run with other settings ({'; '.join(differences)})",
+            f"{whose} with other settings ({'; '.join(differences)})",
             remedy="Give the settings it was started with to go on, another --out, or --fresh to start over",
         )
 
 
-def recorded_micro_batch_sizes(run: Path) -> tuple[int, int] | None:
-    """What the run in this folder found to be the best; None where there is no run, or no readable recipe."""
+@dataclass(frozen=True)
+class Recorded:
+    """What a run that is gone on with decided for itself."""
+
+    micro_batch_sizes: tuple[int, int]
+    threads: int
+
+
+def recorded_choices(run: Path) -> Recorded | None:
+    """What the run in this folder has chosen; None where there is no run, or no readable recipe."""
     try:
-        first, second = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))["micro_batch_sizes"]
-    except (OSError, ValueError, KeyError):
+        recipe = _recorded(run)
+        first, second = recipe["micro_batch_sizes"]
+        return Recorded((int(first), int(second)), int(recipe["threads"]))
+    except (UserError, ValueError, KeyError, TypeError):
         return None
-    return int(first), int(second)
+
+
+def _recorded(run: Path) -> dict[str, Any]:
+    path = run / RECIPE_FILE
+    try:
+        if path.stat().st_size > LARGEST_RECIPE_BYTES:
+            raise ValueError(f"it has more than {LARGEST_RECIPE_BYTES:,} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
+        ) from None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, read_config
 from lambert.model.presets import model_config
+from lambert.training.part import parts_of
 from lambert.training.precision import Precision
 from lambert.training.recipe import FIRST_PHASE_SHARE, Phase, check_request, make_phases
 from lambert.training.settings import RunSettings
@@ -158,6 +159,27 @@ def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
     with torch.no_grad():
         model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
     return model
+
+
+def check_processes(settings: RunSettings, count: int) -> None:
+    """Check that `count` processes can share every global batch.
+
+    Raises:
+        UserError: there are more than micro-batches, or a deterministic run needs another number.
+    """
+    for number, part in enumerate(parts_of(settings), start=1):
+        micro_batches = part.micro_batch_count
+        if micro_batches < count:
+            raise UserError(
+                f"{count} processes share {micro_batches} micro-batches of phase {number}",
+                remedy=f"Choose a --micro-batch-size that makes at least {count}, or fewer processes",
+            )
+        if settings.deterministic and (count & (count - 1) or micro_batches % count):
+            fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]
+            raise UserError(
+                f"{count} processes cannot add up {micro_batches} micro-batches of phase {number} in one binary tree",
+                remedy=f"With --deterministic start {' or '.join(fit)}, or choose another --micro-batch-size",
+            )
 
 
 def parameter_count(config: BertConfig) -> int:

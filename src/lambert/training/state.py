@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LayerwiseOptimizer
-from lambert.training.checkpoint import (
-    latest_step,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
-from lambert.training.optimizers import make_optimizer, named_groups
+from lambert.training.checkpoint import Checkpoint
+from lambert.training.gradients import BufferedGradients, Gradients, TreeGradients
+from lambert.training.optimizers import make_optimizer, named_groups, optimizer_tensors, restore_optimizer
+from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
 from lambert.training.settings import RunSettings
 
@@ -34,28 +30,57 @@ class WorkingModel:
     """The name of every parameter in the groups."""
     master: MasterWeights | None
     """Stands between the two where the model itself is bfloat16."""
+    gradients: Gradients
+    """How the gradients of micro-batches and processes are added up."""
 
 
-def working_model(model: nn.Module, precision: Precision, *, weight_decay: float) -> WorkingModel:
-    """Prepares `model`, which becomes bfloat16 where `precision` says so."""
+def working_model(
+    model: nn.Module,
+    precision: Precision,
+    *,
+    weight_decay: float,
+    processes: Processes | None = None,
+    deterministic: bool = False,
+    rounds_gradients: bool = False,
+) -> WorkingModel:
+    """Prepares `model`, which becomes bfloat16 where `precision` says so.
+
+    Args:
+        deterministic: gradients are added up in the same order on any number of processes.
+        rounds_gradients: they are sent between processes as bfloat16.
+    """
     # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
     groups, names = named_groups(model, weight_decay=weight_decay)
-    if precision is not Precision.BFLOAT16_MASTER:
-        return WorkingModel(groups, names, None)
-    master = MasterWeights(model)
+    processes = processes or Processes()
+    master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
+    pairs = [(parameter, parameter) for parameter in model.parameters()] if master is None else master.pairs()
+    gradients = Gradients()
+    if deterministic:
+        gradients = TreeGradients(pairs, processes)
+    elif master is not None or processes.count > 1:
+        gradients = BufferedGradients(pairs, processes, rounds=rounds_gradients)
+    if master is None:
+        return WorkingModel(groups, names, None, gradients)
     names = {master.replace(parameter): name for parameter, name in names.items()}
     for group in groups:
         group["params"] = [master.replace(parameter) for parameter in group["params"]]
-    return WorkingModel(groups, names, master)
+    return WorkingModel(groups, names, master, gradients)
 
 
 class TrainingState:
     """Model, optimizer and step count of one run."""
 
-    def __init__(self, model: BertForPreTraining, settings: RunSettings, device: torch.device) -> None:
-        self.model = model.to(device)
-        working = working_model(self.model, settings.precision, weight_decay=settings.weight_decay)
-        self._names, self.master = working.names, working.master
+    def __init__(self, model: BertForPreTraining, settings: RunSettings, processes: Processes) -> None:
+        self.model = model.to(processes.device)
+        working = working_model(
+            self.model,
+            settings.precision,
+            weight_decay=settings.weight_decay,
+            processes=processes,
+            deterministic=settings.deterministic,
+            rounds_gradients=settings.gradient_precision == "bfloat16",
+        )
+        self._names, self.master, self.gradients = working.names, working.master, working.gradients
         self.optimizer = make_optimizer(
             settings.optimizer, working.groups, betas=settings.betas, epsilon=settings.epsilon
         )
@@ -67,29 +92,35 @@ class TrainingState:
             return {}
         return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
 
+    def layer_figures(self) -> dict[str, float]:
+        """Layer name → the figure that tells whether it moved: its trust ratio, or else the norm of its weights."""
+        return self.trust_ratios() or {
+            name: float(torch.linalg.vector_norm(weights)) for name, weights in self.weights().items()
+        }
+
     def weights(self) -> dict[str, Tensor]:
         """Parameter name → weights as the optimizer holds them."""
         return {name: parameter.detach() for parameter, name in self._names.items()}
 
-    def save(self, run: Path) -> Path:
-        """Write a checkpoint of the steps done so far; returns its folder."""
+    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
+        """The steps done so far, copied: training can go on while it is written."""
         tensors = {"model": self.weights(), "optimizer": optimizer_tensors(self.optimizer, self._names)}
-        return save_checkpoint(run, self.step, tensors)
+        copies = {
+            part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+            for part, named in tensors.items()
+        }
+        return Checkpoint(self.step, copies, facts)
 
-    def restore(self, run: Path) -> int:
-        """Load the run's newest checkpoint, if it has one; returns its step, 0 without.
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from `saved`.
 
         Raises:
-            UserError: the checkpoint is damaged or of another model.
+            UserError: it is of another model.
         """
-        step = latest_step(run)
-        if step is None:
-            return 0
-        saved = load_checkpoint(run, step)
-        weights = saved["model"]
+        weights = saved.tensors["model"]
         if weights.keys() != set(self._names.values()):
             raise UserError(
-                f"the checkpoint of step {step} in {run} holds another model",
+                f"the checkpoint of step {saved.step} holds another model",
                 remedy="Choose another --out, or --fresh to start over",
             )
         with torch.no_grad():
@@ -97,9 +128,9 @@ class TrainingState:
                 parameter.copy_(weights[name])
         if self.master is not None:
             self.master.publish()
-        restore_optimizer(self.optimizer, self._names, saved["optimizer"])
-        self.step = step
-        return step
+        self.optimizer.state.clear()
+        restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"])
+        self.step = saved.step
 
     def exportable_model(self) -> BertForPreTraining:
         """The model with float32 weights."""

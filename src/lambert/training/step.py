@@ -6,6 +6,7 @@ of all processes, and divided once by their number.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lambert.training.gradients import Gradients
 from lambert.training.meter import Meter
 from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
@@ -62,6 +64,13 @@ class StepResult:
     """Kind of loss → share of its terms guessed right."""
     gradient_norm: float
     """L2 norm of the whole gradient before clipping."""
+    not_finite: tuple[int, ...] = ()
+    """Which of this process's micro-batches had a loss that is no number."""
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether the weights were updated: not where the loss or the gradient of any process is no number."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 def train_step(
@@ -76,9 +85,13 @@ def train_step(
     precision: Precision = Precision.FLOAT32,
     processes: Processes | None = None,
     master: MasterWeights | None = None,
+    gradients: Gradients | None = None,
     meter: Meter | None = None,
 ) -> StepResult:
     """One update of `model` from the micro-batches of this process.
+
+    Where the loss or the gradient is no number in any process, nothing changes in all of them, counters included; the
+    result says so.
 
     Args:
         micro_batches: this process's share of the global batch.
@@ -87,6 +100,7 @@ def train_step(
         dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
         processes: the group that shares the global batch; None is a single process.
         master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
+        gradients: how they are added up; None is a single process's plain way.
         meter: gets the time of the step's parts.
 
     Returns:
@@ -98,38 +112,46 @@ def train_step(
     assert len(dropout_seeds) == len(micro_batches) > 0
     model.train()
     device = next(model.parameters()).device
-    processes, meter = processes or Processes(), meter or Meter(device)
+    processes, meter, gradients = processes or Processes(), meter or Meter(device), gradients or Gradients()
+    assert processes.count == 1 or type(gradients) is not Gradients, "plain gradients are those of a single process"
     kinds, totals = _global_counts(micro_batches, processes)
-    sums = torch.zeros(2, len(kinds), dtype=torch.float64, device=device)
-    failed = ""
-    try:
-        for micro_batch, seed in zip(micro_batches, dropout_seeds, strict=True):
-            torch.manual_seed(seed)
-            sums += _forward_and_backward(model, task, micro_batch.to(device), totals, precision, meter)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        failed = str(error) or type(error).__name__
+    figures: list[Tensor] = []
+
+    def compute(number: int) -> None:
+        torch.manual_seed(dropout_seeds[number])
+        batch = micro_batches[number].to(device)
+        figures.append(_forward_and_backward(model, task, batch, totals, precision, meter))
+
+    failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute))
     with meter.part("communication"):
-        _refuse_failures(failed, sums, processes, optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    with meter.part("communication"):
-        processes.sum_tensors([p.grad for p in parameters if p.grad is not None])
+        gradients.reduce()
+        sums = gradients.sum_figures([_failure(kinds, device)] if failed else figures).tolist()
+        _refuse_failures(failed, sums.pop(), optimizer)
     with meter.part("optimizer"):
-        norm = _clip(parameters, clip_norm)
+        result = _update(optimizer, learning_rate, clip_norm, lambda norm: _result(kinds, totals, sums, figures, norm))
+        if result.was_taken and master is not None:
+            master.publish()
+    return result
+
+
+def _update(
+    optimizer: Optimizer, learning_rate: float, clip_norm: float | None, result_of: Callable[[Tensor], StepResult]
+) -> StepResult:
+    """Clips and steps where all figures are numbers; forgets the gradients either way."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    result = result_of(_clip(parameters, clip_norm))
+    if result.was_taken:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
-        if master is not None:
-            master.publish()
-        optimizer.zero_grad(set_to_none=True)
-    return _result(kinds, totals, sums, norm)
+    optimizer.zero_grad(set_to_none=True)
+    return result
 
 
 def _forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns its sums of losses and of right guesses, [2, kinds of loss]."""
+    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, and 0 failures, [2 · kinds + 1]."""
     device = next(model.parameters()).device
     with meter.part("forward"), precision.autocast(device):
         output = task(model, batch)
@@ -137,8 +159,24 @@ def _forward_and_backward(
         loss = sum(terms, torch.zeros((), device=device))
     with meter.part("backward"):
         loss.backward()
-    sums = [[kinds[kind].detach() for kind in totals] for kinds in (output.loss_sums, output.correct)]
-    return torch.stack([torch.stack(row).double() for row in sums])
+    sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
+    return torch.stack([*sums, torch.zeros_like(sums[0])])
+
+
+def _failure(kinds: list[str], device: torch.device) -> Tensor:
+    """What a process adds to the figures that did not compute any: nothing, and 1 failure."""
+    return torch.tensor([0.0] * 2 * len(kinds) + [1.0], dtype=torch.float64, device=device)
+
+
+def _out_of_memory(work: Callable[[], None]) -> str:
+    """Does the work; returns why it did not fit into memory, or nothing."""
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error) or type(error).__name__
+    return ""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -147,11 +185,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
-def _refuse_failures(failed: str, sums: Tensor, processes: Processes, optimizer: Optimizer) -> None:
-    """Sums over all processes, and with them who failed: then all forget the gradients they have and raise."""
-    failures = torch.full((1,), float(bool(failed)), dtype=torch.float64, device=sums.device)
-    processes.sum_tensors([sums, failures])
-    if not failed and (processes.count == 1 or not failures.item()):
+def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None:
+    """Where any process failed, all forget the gradients they have and raise."""
+    if not failures:
         return
     optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
@@ -178,8 +214,12 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
     return norm
 
 
-def _result(kinds: list[str], totals: dict[str, int], sums: Tensor, norm: Tensor) -> StepResult:
-    loss_sums, correct = sums.tolist()
+def _result(
+    kinds: list[str], totals: dict[str, int], sums: list[float], figures: Sequence[Tensor], norm: Tensor
+) -> StepResult:
+    loss_sums, correct = sums[: len(kinds)], sums[len(kinds) :]
     losses = {kind: loss_sums[i] / totals[kind] for i, kind in enumerate(kinds)}
     accuracies = {kind: correct[i] / totals[kind] for i, kind in enumerate(kinds)}
-    return StepResult(sum(losses.values()), losses, accuracies, float(norm))
+    loss = sum(losses.values())
+    broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(figures) if not own.isfinite().all())
+    return StepResult(loss, losses, accuracies, float(norm), broken)

@@ -1,0 +1,110 @@
+"""Is the run well? Steps that are no numbers, and steps that are far from what the ones before were like."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lambert.errors import UserError
+
+WINDOW = 128
+"""Steps that a step is compared with; a phase starts with none."""
+LEAST_STEPS = 32
+"""So few say nothing about their spread."""
+DEVIATIONS = 6.0
+LEAST_GRADIENT_FACTOR = 4.0
+"""A gradient is a spike only when it is also so many times the usual one: where a model leaves the plateau of word
+frequencies, norms grow to twice the usual within a few steps, and that is good news (LOG.md)."""
+MOST_SKIPPED_IN_A_ROW = 10
+MOST_ROLLBACKS = 10
+MOST_MOVED_LAYERS = 5
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A figure that is far above the same figure of the steps before."""
+
+    figure: str
+    """`loss` or `gradient_norm`."""
+    value: float
+    usual: float
+    """Its mean over the window (of a norm, the geometric mean)."""
+    deviations: float
+    """How many standard deviations of the window it is above that; of a norm, in logarithms."""
+
+
+class Health:
+    """What has been seen of the steps so far."""
+
+    def __init__(self) -> None:
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._log_norms: deque[float] = deque(maxlen=WINDOW)
+        self.skipped_in_a_row = 0
+
+    def begin_phase(self) -> None:
+        """Forget what was usual."""
+        self._losses.clear()
+        self._log_norms.clear()
+
+    def look(self, loss: float, gradient_norm: float) -> list[Spike]:
+        """Take in a step that is finite; returns what is unusual about it."""
+        self.skipped_in_a_row = 0
+        log_norm = math.log(max(gradient_norm, 1e-30))
+        spikes = []
+        above = _deviations(self._losses, loss)
+        if above > DEVIATIONS:
+            spikes.append(Spike("loss", loss, statistics.fmean(self._losses), above))
+        above = _deviations(self._log_norms, log_norm)
+        if above > DEVIATIONS:
+            usual = math.exp(statistics.fmean(self._log_norms))
+            if gradient_norm > LEAST_GRADIENT_FACTOR * usual:
+                spikes.append(Spike("gradient_norm", gradient_norm, usual, above))
+        self._losses.append(loss)
+        self._log_norms.append(log_norm)
+        return spikes
+
+    def facts(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        losses, log_norms = list(self._losses), list(self._log_norms)
+        return {"losses": losses, "log_norms": log_norms, "skipped_in_a_row": self.skipped_in_a_row}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what `facts` returned."""
+        self.begin_phase()
+        self._losses.extend(facts["losses"])
+        self._log_norms.extend(facts["log_norms"])
+        self.skipped_in_a_row = facts["skipped_in_a_row"]
+
+
+def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:
+    """Check that a run may roll back once more.
+
+    Raises:
+        UserError: it has done so too often.
+    """
+    if done >= MOST_ROLLBACKS:
+        raise UserError(
+            f"{run} has rolled back over {done} steps, and step {step} is a spike again",
+            remedy="Start over (--fresh) with a smaller --learning-rate, or go on with --on-spike warn",
+        )
+
+
+def moved_layers(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, list[float]]:
+    """Layer → its figure before and now, of the layers whose figures moved by the largest factors."""
+    known = [name for name in now if before.get(name, 0) > 0 and now[name] > 0]
+    known.sort(key=lambda name: -abs(math.log(now[name] / before[name])))
+    return {name: [before[name], now[name]] for name in known[:MOST_MOVED_LAYERS]}
+
+
+def _deviations(values: deque[float], value: float) -> float:
+    """How many standard deviations `value` is above the mean; 0 while there are too few."""
+    if len(values) < LEAST_STEPS:
+        return 0.0
+    mean = statistics.fmean(values)
+    # A spread below a thousandth of the mean is rounding, not noise.
+    return (value - mean) / max(statistics.stdev(values, mean), 1e-3 * abs(mean), 1e-9)

@@ -1,0 +1,108 @@
+"""Signs of life of the processes of a run, and who is to blame when one is missing.
+
+Each process counts up a number of its own in the group's store, beside the training. When a collective fails or times
+out, whoever is left looks whose number stands still.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from lambert.errors import PeerLost
+
+BEAT_SECONDS = 1.0
+_LOOK_SECONDS = 4.0
+"""Time in which a process that lives has counted on."""
+
+
+class Store(Protocol):
+    """What is needed of `torch.distributed`'s stores."""
+
+    def set(self, key: str, value: str) -> None:
+        """Write."""
+
+    def get(self, key: str) -> bytes:
+        """Read; waits for a key that is not there."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all keys are there."""
+
+
+class Peers:
+    """The processes of a run, this one among them."""
+
+    def __init__(self, connect: Callable[[], Store], rank: int, count: int, run: str, *, where: str) -> None:
+        """Start to give signs of life.
+
+        Args:
+            connect: a new connection to the group's store; each thread has its own.
+            run: beginning of the keys in the store.
+            where: host and port of the store, for messages.
+        """
+        self._rank, self._count, self._run, self._where = rank, count, run, where
+        self._store, self._beats = connect(), connect()
+        self._over = threading.Event()
+        self._beats.set(f"{run}/host/{rank}", socket.gethostname())
+        self._beats.set(f"{run}/beat/{rank}", "0")
+        self._thread = threading.Thread(target=self._live, name="signs-of-life", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Give no more signs of life."""
+        self._over.set()
+        self._thread.join(timeout=BEAT_SECONDS)
+
+    def report(self, cause: str) -> None:
+        """Leave word for the others why this process ends."""
+        try:
+            self._store.set(f"{self._run}/cause/{self._rank}", cause)
+        except RuntimeError:
+            return  # then they see it standing still
+
+    def loss(self, error: RuntimeError) -> PeerLost:
+        """What to tell of a collective that failed with `error`: who is gone or hangs, where, and why if known."""
+        try:
+            before = self._numbers()
+            time.sleep(_LOOK_SECONDS)
+            after, causes = self._numbers(), self._read("cause")
+        except RuntimeError:
+            what = f"the process that keeps the group together, at {self._where}, cannot be reached"
+            return PeerLost(f"{what} ({_first_line(error)})", remedy=_REMEDY)
+        hosts = self._read("host")
+        others = [rank for rank in range(self._count) if rank != self._rank]
+        named = [
+            f"process {rank} on {hosts.get(rank, 'an unknown host')} "
+            + (f"ended: {causes[rank]}" if rank in causes else "gives no sign of life")
+            for rank in others
+            if rank in causes or before.get(rank) == after.get(rank)
+        ]
+        told = "; ".join(named) or "a process did not answer in time, though all give signs of life"
+        return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
+
+    def _numbers(self) -> dict[int, str]:
+        return self._read("beat")
+
+    def _read(self, name: str) -> dict[int, str]:
+        keys = {rank: f"{self._run}/{name}/{rank}" for rank in range(self._count)}
+        return {rank: self._store.get(key).decode() for rank, key in keys.items() if self._store.check([key])}
+
+    def _live(self) -> None:
+        number = 0
+        while not self._over.wait(BEAT_SECONDS):
+            number += 1
+            try:
+                self._beats.set(f"{self._run}/beat/{self._rank}", str(number))
+            except RuntimeError:
+                return  # the store is gone; the next collective will tell
+
+
+_REMEDY = "The last checkpoint is whole: give the same command again to go on from there"
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line if len(line) <= 160 else line[:157] + "..."
