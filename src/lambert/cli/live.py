@@ -24,6 +24,7 @@ from rich.text import Text
 from lambert.report import words
 from lambert.report.journal import Record, number_or_none, phase_of
 from lambert.report.tail import JournalTail, LiveState
+from lambert.report.trouble import trouble_line
 
 _POLL_SECONDS = 0.2
 _PLAIN_EVERY_SECONDS = 10.0
@@ -166,6 +167,8 @@ def plain_line(record: Record, state: LiveState) -> str | None:
                 f"{words.count(value('phase'))} are of {words.count(value('micro_batch_size'))} sequences from here "
                 "on, the batch stays what it is"
             )
+        case "damaged" | "skipped" | "spike" | "rollback":
+            return trouble_line(record)
         case "end":
             return f"{_end_text(record)} after {words.duration(value('seconds'))}"
     return None

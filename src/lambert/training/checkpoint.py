@@ -102,7 +102,7 @@ def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) ->
     steps = finished_steps(run)
     kept = {*steps[:keep_last], *(step for step in steps if keep_every and step % keep_every == 0)}
     for path in folder.iterdir():
-        if re.fullmatch(r"step-\d+\.partial", path.name):
+        if re.fullmatch(r"step-\d+\.(partial|deleted)", path.name):
             shutil.rmtree(path, ignore_errors=True)
         elif re.fullmatch(r"step-\d+", path.name) and int(path.name.removeprefix("step-")) not in kept:
             _remove(path)
@@ -216,7 +216,8 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 def _remove(folder: Path) -> None:
     """Delete a checkpoint: its name goes first, so that a half-deleted one is not taken for a whole one."""
-    doomed = folder.with_name(folder.name + ".partial")
+    doomed = folder.with_name(folder.name + ".deleted")
+    shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
