@@ -166,8 +166,8 @@ class TreeGradients(Gradients):
 
 
 def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Value], Value], first: int = 0) -> Value:
-    """The sum of leaves `first` … `first + count − 1`, in the tree that halves the range; at most log₂ count + 1 of
-    them are there at a time.
+    """The sum of leaves `first` … `first + count − 1`, in the tree that halves the range; at most log₂ count (rounded
+    up) + 1 of them are there at a time.
     """
     if count == 1:
         return leaf(first)
