@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
 
 from lambert.training.journal import Journal
 
@@ -32,3 +36,36 @@ def test_a_silent_journal_makes_no_file(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl", silent=True) as journal:
         journal.write("step", {"step": 1})
     assert not (tmp_path / "journal.jsonl").exists()
+
+
+def test_on_a_full_disk_events_wait_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, half a line, and then all of it goes onto the disk; the file's lines are whole in the end."""
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        real, room = journal._file, [0, 7, None]
+
+        class FullFile:
+            """A file on a disk with room for a few more bytes, once none."""
+
+            def write(self, data: bytes) -> int:
+                left = room[0]
+                if left == 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                if left:
+                    room[0] = 0
+                return real.write(data if left is None else data[:left])
+
+        monkeypatch.setattr(journal, "_file", FullFile())
+        for step in (1, 2, 3):
+            journal.write("step", {"step": step})
+            del room[0]
+        monkeypatch.undo()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_other_faults_of_the_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal, monkeypatch.context() as patch:
+        broken = Mock(write=Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        patch.setattr(journal, "_file", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.write("step", {"step": 1})

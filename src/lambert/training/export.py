@@ -6,16 +6,17 @@ import tomllib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from lambert.corpus.folder import written_aside
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
-from lambert.errors import UserError
+from lambert.errors import Interrupted, UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
 from lambert.training.checkpoint import newest_checkpoint
-from lambert.training.run_folder import TOKENIZER_FOLDER
+from lambert.training.run_folder import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.training.settings import RECIPE_FILE
 
 
@@ -43,6 +44,21 @@ def export_run(run: Path, folder: Path) -> int:
     with written_aside(folder) as aside:
         write_model(model, tokenizer, aside)
     return saved.step
+
+
+def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:
+    """Write the Hugging Face folder of a run that has done its last step.
+
+    Raises:
+        Interrupted: it cannot be written; the run's last checkpoint is whole.
+    """
+    try:
+        write_model(model, tokenizer, run / MODEL_FOLDER)
+    except (OSError, SafetensorError) as error:
+        raise Interrupted(
+            f"the finished model cannot be written to {run / MODEL_FOLDER}: {error}",
+            remedy="The run's last checkpoint is whole: mend that, then give the same command again",
+        ) from None
 
 
 def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -14,7 +15,8 @@ from typing import Any, Self
 class Journal:
     """Appends events to a file; every line is complete and readable at once.
 
-    A file that ends in half a line, as a killed run leaves it, is ended there before anything is added.
+    A file that ends in half a line, as a killed run leaves it, is ended there before anything is added. Where the disk
+    is full, events wait in memory for the next one to be written.
     """
 
     def __init__(self, path: Path, *, silent: bool = False) -> None:
@@ -23,22 +25,30 @@ class Journal:
         if silent:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        self._end_half_a_line()
+        self._file = path.open("a+b", buffering=0)
+        self._waiting = b"" if self._ends_well() else b"\n"
 
-    def _end_half_a_line(self) -> None:
-        if self._file.seek(0, 2) > 0:
-            self._file.seek(-1, 2)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
+    def _ends_well(self) -> bool:
+        if self._file.seek(0, 2) == 0:
+            return True
+        self._file.seek(-1, 2)
+        return self._file.read(1) == b"\n"
 
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
         """Add one event; numbers that are not finite become null, since JSON has no word for them."""
         if self._silent:
             return
         line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        self._waiting += line.encode() + b"\n"
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from lambert.corpus.watch import Watch, watched
 from lambert.errors import Interrupted, UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.training import events
-from lambert.training.export import write_model
+from lambert.training.export import export_finished
 from lambert.training.health import refuse_more_rollbacks
 from lambert.training.held_out import HeldOut
 from lambert.training.housekeeping import Housekeeping
@@ -26,7 +26,6 @@ from lambert.training.part import Part, dropout_seed, parts_of, training_stream
 from lambert.training.resume import agreed_checkpoint
 from lambert.training.run_folder import (
     JOURNAL_FILE,
-    MODEL_FOLDER,
     open_run_folder,
     skipped_steps,
     write_skipped_steps,
@@ -335,7 +334,7 @@ class Trainer:
     def _end(self, resumed: int, seconds: float) -> Outcome:
         finished = self.state.step == self.settings.total_steps
         if finished and self.processes.is_first:
-            write_model(self.state.exportable_model(), self.corpus.tokenizer(), self.run / MODEL_FOLDER)
+            export_finished(self.run, self.state.exportable_model(), self.corpus.tokenizer())
         reason = "finished" if finished else "interrupted"
         self._journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
         return Outcome(self.state.step, finished, resumed, self.evaluation, seconds, 0 if finished else self._stops)

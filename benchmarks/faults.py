@@ -1,0 +1,346 @@
+"""Two processes train, and one thing after another happens to them. Does the run end in the same weights?
+
+    python benchmarks/faults.py --runs 25 --kills 4           # all of it, some 20 minutes on two cores
+    python benchmarks/faults.py --only kills --runs 3 --kills 3 --only signals --signals 2
+
+kills: processes are killed (SIGKILL) in their steps, in the middle of writing, syncing, renaming and deleting a
+checkpoint, and from outside at random instants; then the same command is given again. signals: one process or the
+launcher is told to stop. numbers: the loss of one process is no number. disk (as root): a file system of a few
+megabytes is full. Each line of the table counts what ended as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WORKER = Path(__file__).with_name("fault_worker.py")
+SAVE_EVERY = 5
+STEPS = 60
+STAGES = ("step", "write", "sync", "rename", "delete", "outside")
+SECONDS_TO_END = 30.0
+"""`torchrun` kills who has not ended so long after a signal."""
+
+
+@dataclass
+class Scene:
+    """Where runs happen."""
+
+    folder: Path
+    corpus: Path
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def command(self, run: Path, *more: str, steps: int = STEPS) -> list[str]:
+        """`pretrain` of a model so small that its start is what takes the time."""
+        text = (
+            f"pretrain --corpus {self.corpus} --out {run} --model 2x32 --batch-size 8 --micro-batch-size 2 "
+            f"--samples {8 * steps} --sequence-lengths 32 64 --learning-rate .01 --evaluation-samples 0 "
+            f"--precision float32 --checkpoint-steps {SAVE_EVERY} --timeout-minutes .3"
+        )
+        return [*text.split(), *more]
+
+
+def torchrun(words: list[str], *, processes: int = 2) -> list[str]:
+    """Under `torchrun`, as workers that faults can happen to."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*launcher, str(WORKER), *words]
+
+
+def start(command: list[str], fault: dict[str, Any] | None, output: Path) -> subprocess.Popen[str]:
+    """Begin a command, in a process group of its own, whose output goes to a file."""
+    environment = {**os.environ, "FAULT": json.dumps(fault or {}), "OMP_NUM_THREADS": "1"}
+    with output.open("a") as file:
+        return subprocess.Popen(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+
+def finish(command: list[str], fault: dict[str, Any] | None, output: Path) -> int:
+    """Run a command to its end; returns its code."""
+    return start(command, fault, output).wait(timeout=300)
+
+
+def workers(launcher: int) -> list[int]:
+    """The processes that a launcher has started, in the order of their ranks."""
+    found = subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True, check=False)
+    alive = [int(word) for word in found.stdout.split()]
+    return [process for process in alive if "pretrain" in Path(f"/proc/{process}/cmdline").read_text()]
+
+
+def steps_done(run: Path) -> int:
+    """The last step in the journal; 0 before the first."""
+    return max((record["step"] for record in records(run) if record["event"] == "step"), default=0)
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The journal, without the half line that a kill may leave."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (run / "journal.jsonl").read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return found
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Until a step is in the journal, or the process has ended."""
+    while steps_done(run) < step and process.poll() is None:
+        time.sleep(0.02)
+
+
+def fingerprint(run: Path) -> str:
+    """SHA-256 of the finished weights; empty where there are none."""
+    path = run / "huggingface" / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def own(words: list[str], *, processes: int = 2) -> list[str]:
+    """Started by lambert itself, with its compiled kernels, whose bits are others than PyTorch's."""
+    return [sys.executable, "-m", "lambert", *words, "--processes", str(processes)]
+
+
+def uninterrupted(scene: Scene, engine: Callable[[list[str]], list[str]] = torchrun) -> str:
+    """The weights of a run that nothing happens to."""
+    run = scene.folder / f"uninterrupted-{engine.__name__}"
+    if finish(engine(scene.command(run)), None, run.with_suffix(".txt")):
+        raise SystemExit(run.with_suffix(".txt").read_text())
+    return fingerprint(run)
+
+
+def kills(scene: Scene, expected: str, runs: int, kills_a_run: int) -> dict[str, Any]:
+    """Runs that are killed again and again, then finished."""
+    log, fell, redone, same = scene.folder / "kills.jsonl", Counter[str](), [], 0
+    order = [STAGES[number % len(STAGES)] for number in range(runs * kills_a_run)]
+    scene.chance.shuffle(order)
+    for number in range(runs):
+        run = scene.folder / f"killed-{number}"
+        command = torchrun(scene.command(run))
+        for stage in order[number * kills_a_run : (number + 1) * kills_a_run]:
+            before = len(log.read_text().splitlines()) if log.exists() else 0
+            kill_once(scene, run, command, stage, log)
+            happened = log.read_text().splitlines()[before:] if log.exists() else []
+            fell.update(json.loads(line)["stage"] for line in happened)
+        code = finish(command, None, run.with_suffix(".txt"))
+        good = code == 0 and fingerprint(run) == expected
+        same += good
+        redone += steps_redone(run)
+        print(f"run {number + 1} of {runs}: {'the same weights' if good else f'NOT THE SAME, code {code}'}", flush=True)
+        if good:
+            shutil.rmtree(run)
+    return {
+        "case": "killed, then the same weights",
+        "done": runs,
+        "good": same,
+        "kills": sum(fell.values()),
+        "where": dict(fell),
+        "most_steps_redone": max(redone, default=0),
+        "save_interval": SAVE_EVERY,
+    }
+
+
+def kill_once(scene: Scene, run: Path, command: list[str], stage: str, log: Path) -> None:
+    """Start the run and have something killed."""
+    output = run.with_suffix(".txt")
+    if stage == "outside":
+        process = start(command, None, output)
+        wait_for_step(run, steps_done(run) + 1, process)
+        time.sleep(scene.chance.random() * 0.5)
+        mine = [process.pid, *workers(process.pid)]
+        victims = scene.chance.choice([mine, mine[:1], mine[1:2], mine[2:]])
+        if process.poll() is None and victims:
+            with log.open("a") as file:
+                print(json.dumps({"stage": "outside", "victims": len(victims)}), file=file, flush=True)
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        process.wait(timeout=120)
+        wait_until_gone(mine)
+        return
+    writes = stage in ("write", "sync", "rename", "delete")
+    fault = {
+        "rank": 0 if writes else scene.chance.randrange(2),
+        "stage": stage,
+        "count": scene.chance.randint(1, {"step": 8, "write": 3, "sync": 12, "rename": 5, "delete": 2}[stage]),
+        "log": str(log),
+        "seed": scene.chance.randrange(10**6),
+    }
+    finish(command, fault, output)
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    """Until none of them is left; those of a killed launcher end by themselves."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    while any(is_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"processes {processes} outlived their launcher")
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet reaped does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def steps_redone(run: Path) -> list[int]:
+    """For each time that a run went on: how many steps it had done beyond the checkpoint."""
+    last, redone = 0, []
+    for record in records(run):
+        if record["event"] == "run" and last:
+            redone.append(last - record["resumed_from_step"])
+        if record["event"] == "step":
+            last = record["step"]
+    return redone
+
+
+def signals(scene: Scene, expected: str, times: int) -> dict[str, Any]:
+    """One worker, or the launcher, is told to stop; the run is then finished."""
+    expected_of = {torchrun: expected, own: uninterrupted(scene, own)}
+    good, seconds = 0, []
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    for number in range(times):
+        kind = kinds[number % len(kinds)]
+        run, output = scene.folder / f"told-{number}", scene.folder / f"told-{number}.txt"
+        engine = (own, torchrun)[number % 2]
+        process = start(engine(scene.command(run)), None, output)
+        wait_for_step(run, scene.chance.randint(2, 20), process)
+        told = [process.pid, *workers(process.pid)]
+        whom = scene.chance.randrange(len(told))
+        os.kill(told[whom], kind)
+        began = time.monotonic()
+        code = process.wait(timeout=120)
+        seconds.append(time.monotonic() - began)
+        saved = (run / "latest").read_text().strip() == f"step-{steps_done(run)}"
+        codes = {128 + kind} if engine is own else {1, -kind}  # torchrun's are its own; SIGUSR1 ends it
+        ended = code in codes and not any(is_alive(one) for one in told)
+        named = engine is own or whom == 0 or f"exitcode  : {128 + kind}" in output.read_text()
+        again = finish(engine(scene.command(run)), None, output)
+        is_good = saved and ended and named and not again and fingerprint(run) == expected_of[engine]
+        good += is_good
+        who = f"worker {whom - 1}" if whom else "launcher"
+        told_by = f"{kind.name} to {who} ({engine.__name__})"
+        print(f"{told_by}: code {code} after {seconds[-1]:.1f} s, {'good' if is_good else 'BAD'}", flush=True)
+    return {
+        "case": "told to stop, saved, then the same weights",
+        "done": times,
+        "good": good,
+        "median_seconds": statistics.median(seconds),
+        "most_seconds": max(seconds),
+    }
+
+
+def numbers(scene: Scene) -> dict[str, Any]:
+    """The loss of the second process is no number in one, two and ten steps in a row."""
+    good, done = 0, 0
+    for stage, in_a_row in (("nan", 1), ("inf", 2), ("nan", 10)):
+        run, first = scene.folder / f"{stage}-{in_a_row}", 7
+        fault = {"rank": 1, "stage": stage, "count": first, "steps": in_a_row}
+        command = torchrun(scene.command(run, "--checkpoint-steps", "1", "--keep-last", "100", steps=20))
+        code = finish(command, fault, run.with_suffix(".txt"))
+        skipped = [record["step"] for record in records(run) if record["event"] == "skipped"]
+        kept = len({tensors_of(run, step) for step in range(first - 1, first + in_a_row)}) == 1 if code == 0 else True
+        stopped = "in 10 steps in a row" in run.with_suffix(".txt").read_text()
+        is_good = skipped == list(range(first, first + in_a_row)) and kept and stopped == (in_a_row == 10)
+        good, done = good + is_good, done + 1
+        print(f"{stage} in {in_a_row} steps of one process: code {code}, skipped {skipped}", flush=True)
+    return {"case": "no number in one process: nothing changed anywhere", "done": done, "good": good}
+
+
+def tensors_of(run: Path, step: int) -> tuple[str, ...]:
+    """Hashes of weights and moments (and their counters) after a step."""
+    folder = run / "checkpoints" / f"step-{step}"
+    return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors")))
+
+
+def disk(scene: Scene, expected: str) -> dict[str, Any]:
+    """The run's file system is full from the start of a step on: for a while, then for good."""
+    good = 0
+    for stays in (False, True):
+        mount = scene.folder / f"disk-{stays}"
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)], check=True)
+        run, output = mount / "run", scene.folder / f"disk-{stays}.txt"
+        process = start(torchrun(scene.command(run)), {"stage": "slow", "seconds": 0.05}, output)
+        wait_for_step(run, 7, process)
+        filler = mount / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        time.sleep(8)
+        waits = process.poll() is None
+        if stays and waits:
+            os.kill(workers(process.pid)[0], signal.SIGTERM)  # waits no longer
+        elif not stays:
+            filler.unlink()
+        code = process.wait(timeout=120)
+        whole = (run / "latest").read_text().strip()
+        filler.unlink(missing_ok=True)
+        again = finish(torchrun(scene.command(run)), None, output)
+        is_good = waits and (code == 0) == (not stays) and not again and fingerprint(run) == expected
+        good += is_good
+        print(f"a full disk, {'for good' if stays else 'for 8 s'}: code {code}, last whole {whole}", flush=True)
+        subprocess.run(["umount", str(mount)], check=True)
+    return {"case": "full disk: waited for, then the same weights", "done": 2, "good": good}
+
+
+def small_corpus(folder: Path) -> Path:
+    """A corpus of sentences over made-up words."""
+    chance = random.Random(0)
+    words = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    text = "\n\n".join(
+        "\n".join(" ".join(chance.choices(words, k=9)).capitalize() + "." for _ in range(12)) for _ in range(60)
+    )
+    (folder / "text.txt").write_text(text)
+    command = [sys.executable, "-m", "lambert", "prepare", str(folder / "text.txt"), "--out", str(folder / "corpus")]
+    subprocess.run([*command, "--vocab-size", "200"], check=True, capture_output=True)
+    return folder / "corpus"
+
+
+def main() -> None:
+    """All cases, or those that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=25)
+    parser.add_argument("--kills", type=int, default=4, help="in each run")
+    parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--only", action="append", choices=["kills", "signals", "numbers", "disk"])
+    options = parser.parse_args()
+    chosen = options.only or ["kills", "signals", "numbers", *["disk"] * (os.geteuid() == 0)]
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder = Path(name)
+        scene = Scene(folder, small_corpus(folder))
+        expected = uninterrupted(scene)
+        cases = {
+            "kills": lambda: kills(scene, expected, options.runs, options.kills),
+            "signals": lambda: signals(scene, expected, options.signals),
+            "numbers": lambda: numbers(scene),
+            "disk": lambda: disk(scene, expected),
+        }
+        rows = [cases[case]() for case in chosen]
+    for row in rows:
+        more = ", ".join(f"{name} {value}" for name, value in row.items() if name not in ("case", "done", "good"))
+        print(f"{row['case']:52} {row['good']:3} of {row['done']:3}   {more}")
+    print(json.dumps({"benchmark": "faults", "machine": platform.machine(), "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
