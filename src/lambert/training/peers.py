@@ -10,13 +10,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from lambert.errors import PeerLost
 
 BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 4.0
 """Time in which a process that lives has counted on."""
+_STORE_SECONDS = 2 * _LOOK_SECONDS
+"""The store has answered in this time, or it never will."""
+Found = TypeVar("Found")
 
 
 class Store(Protocol):
@@ -58,21 +62,21 @@ class Peers:
 
     def report(self, cause: str) -> None:
         """Leave word for the others why this process ends."""
-        try:
-            self._store.set(f"{self._run}/cause/{self._rank}", cause)
-        except RuntimeError:
-            return  # then they see it standing still
+        _in_time(lambda: self._store.set(f"{self._run}/cause/{self._rank}", cause))  # or they see it standing still
 
     def loss(self, error: RuntimeError) -> PeerLost:
         """What to tell of a collective that failed with `error`: who is gone or hangs, where, and why if known."""
-        try:
-            before = self._numbers()
-            time.sleep(_LOOK_SECONDS)
-            after, causes = self._numbers(), self._read("cause")
-        except RuntimeError:
-            what = f"the process that keeps the group together, at {self._where}, cannot be reached"
-            return PeerLost(f"{what} ({_first_line(error)})", remedy=_REMEDY)
-        hosts = self._read("host")
+        told = _in_time(self._missing)
+        if told is None:
+            told = f"the process that keeps the group together, at {self._where}, cannot be reached"
+        told = told or "a process did not answer in time, though all give signs of life"
+        return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
+
+    def _missing(self) -> str:
+        """Who is gone or hangs, where, and why if known; empty where all live."""
+        before = self._read("beat")
+        time.sleep(_LOOK_SECONDS)
+        after, causes, hosts = self._read("beat"), self._read("cause"), self._read("host")
         others = [rank for rank in range(self._count) if rank != self._rank]
         named = [
             f"process {rank} on {hosts.get(rank, 'an unknown host')} "
@@ -80,11 +84,7 @@ class Peers:
             for rank in others
             if rank in causes or before.get(rank) == after.get(rank)
         ]
-        told = "; ".join(named) or "a process did not answer in time, though all give signs of life"
-        return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
-
-    def _numbers(self) -> dict[int, str]:
-        return self._read("beat")
+        return "; ".join(named)
 
     def _read(self, name: str) -> dict[int, str]:
         keys = {rank: f"{self._run}/{name}/{rank}" for rank in range(self._count)}
@@ -101,6 +101,22 @@ class Peers:
 
 
 _REMEDY = "The last checkpoint is whole: give the same command again to go on from there"
+
+
+def _in_time(work: Callable[[], Found]) -> Found | None:
+    """What `work` with the store returns; None where that fails or takes too long: with a store that a cut cable has
+    put out of reach it could wait for many minutes.
+    """
+    found: list[Found] = []
+
+    def do() -> None:
+        with suppress(RuntimeError):
+            found.append(work())
+
+    thread = threading.Thread(target=do, name="store", daemon=True)
+    thread.start()
+    thread.join(_STORE_SECONDS)
+    return found[0] if found else None
 
 
 def _first_line(error: BaseException) -> str:
