@@ -12,7 +12,6 @@ Each shard is an Arrow IPC file of one record batch, so its tokens lie in one pi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from lambert.bounded import CORPUS_MANIFEST_BYTES, read_json
 from lambert.errors import UserError
 
 FORMAT_VERSION = 2
@@ -263,7 +263,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             remedy="Make one with lambert prepare",
         )
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = read_json(file, CORPUS_MANIFEST_BYTES)
     except (OSError, ValueError) as error:
         raise _damaged(file, str(error)) from error
     if not isinstance(manifest, dict) or "format_version" not in manifest:
@@ -276,6 +276,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     _check_fields(file, manifest, _FIELDS)
     for entry in manifest["shards"]:
         _check_fields(file, entry, _SHARD_FIELDS)
+        if Path(entry["file"]).name != entry["file"]:
+            raise _damaged(file, f"it names {entry['file']!r}, which is not a file beside it")
     if manifest["token_type"] not in ("uint16", "uint32"):
         raise _damaged(file, f"its token_type is {manifest['token_type']!r}")
     return manifest

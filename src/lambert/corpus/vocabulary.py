@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
+from lambert.bounded import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json
 from lambert.errors import UserError
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -194,8 +195,9 @@ def _vocabulary_file(path: Path) -> Path:
 def _read_entries(file: Path) -> list[str]:
     try:
         # Only line feeds end an entry: there are vocabularies with U+2028 or U+0085 as entries.
-        lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(file, VOCABULARY_BYTES).decode("utf-8-sig")
+        lines = text.replace("\r\n", "\n").split("\n")
+    except (OSError, ValueError) as error:
         raise UserError(f"vocabulary {file} cannot be read ({error})", remedy="Give a vocab.txt in UTF-8") from error
     while lines and not lines[-1]:
         lines.pop()
@@ -214,6 +216,7 @@ def _read_entries(file: Path) -> list[str]:
 
 def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
+        check_size(file, VOCABULARY_BYTES)
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for whatever it cannot parse
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
@@ -235,7 +238,7 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
 
 def _configured_case(folder: Path) -> bool | None:
     try:
-        lower: Any = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("do_lower_case")
+        lower: Any = read_json(folder / "tokenizer_config.json", SETTINGS_BYTES).get("do_lower_case")
     except (OSError, ValueError, AttributeError):
         return None
     return None if lower is None else not lower

@@ -21,6 +21,10 @@ take much room and little time (Korthikanti et al. 2022); or all of a block but 
 
 _LARGEST_SIZE = 2**24
 _MOST_LAYERS = 1_000
+_SIZES = (
+    *("vocabulary_size", "layers", "hidden_size", "attention_heads", "feed_forward_size"),
+    *("maximum_positions", "segment_types"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class BertConfig:
     """Id of [PAD]."""
 
     def __post_init__(self) -> None:
-        for field in ("vocabulary_size", "layers", "hidden_size", "attention_heads", "feed_forward_size"):
-            if not 1 <= getattr(self, field) <= _LARGEST_SIZE:
+        for field in _SIZES:
+            value = getattr(self, field)
+            if not isinstance(value, int) or not 1 <= value <= _LARGEST_SIZE:
                 raise UserError(
-                    f"model {field} = {getattr(self, field)}",
+                    f"model {field} = {value}",
                     remedy=f"Give a whole number from 1 to {_LARGEST_SIZE:,}",
                 )
         if self.layers > _MOST_LAYERS:

@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lambert.bounded import SETTINGS_BYTES, read_json
 from lambert.errors import UserError
-from lambert.model.bert import BertConfig
+from lambert.model.bert import BertConfig, BertModel
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 
 Model = TypeVar("Model", BertForPreTraining, BertForQuestionAnswering)
@@ -152,7 +153,7 @@ def read_config(folder: Path) -> BertConfig:
     """
     path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path, SETTINGS_BYTES)
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no config.json", remedy="Give a Hugging Face BERT folder or a finished run"
@@ -200,6 +201,7 @@ def load_model(folder: Path, head: type[Model], *, dropout: float | None = None)
     if dropout is not None:
         config = BertConfig(**{**config.__dict__, "dropout": dropout})
     found = {_modern_name(name): tensor for name, tensor in _read_weights(folder).items()}
+    _refuse_larger_model(folder, config, found)
     model = head(config)
     _refuse_untied_decoder(folder, found)
     fresh: list[str] = []
@@ -222,6 +224,18 @@ def load_model(folder: Path, head: type[Model], *, dropout: float | None = None)
             else:
                 part.copy_(weight)
     return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
+
+
+def _refuse_larger_model(folder: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
+    """Sizes that nobody has weights for would only take memory."""
+    with torch.device("meta"):
+        needed = sum(parameter.numel() for parameter in BertModel(config).parameters())
+    held = sum(tensor.numel() for tensor in found.values())
+    if needed > held:
+        raise UserError(
+            f"{folder}/model.safetensors holds {held:,} numbers, config.json asks for {needed:,} in the encoder alone",
+            remedy="Fetch or export the model again",
+        )
 
 
 def _refuse_untied_decoder(folder: Path, found: dict[str, Tensor]) -> None:

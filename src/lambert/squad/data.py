@@ -7,7 +7,7 @@ The layout: {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lambert.corpus.compression import open_text_bytes, read_blocks
 from lambert.errors import UserError
 
+_MOST_BYTES = 200_000_000
+"""Of JSON, which takes some ten times as much memory once read; SQuAD v2.0's largest file has 42 million."""
 _OFFICIAL_REMEDY = "Give a SQuAD v1.1 file in the official JSON layout"
 
 
@@ -103,6 +105,18 @@ def shuffled(count: int, key: tuple[int, ...]) -> NDArray[np.int64]:
     return np.argsort(np.random.SeedSequence(key).generate_state(count, np.uint64), kind="stable")
 
 
+def _bounded(path: Path, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same blocks; a compressed file's size says nothing of how many there are."""
+    left = _MOST_BYTES
+    for block in blocks:
+        left -= len(block)
+        if left < 0:
+            raise UserError(
+                f"{path} holds more than {_MOST_BYTES:,} bytes of text", remedy="Part it into several files"
+            )
+        yield block
+
+
 def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The JSON value in a plain or compressed file.
 
@@ -114,7 +128,7 @@ def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[
         UserError: the file cannot be opened or decompressed, is empty, not UTF-8 or not JSON.
     """
     with open_text_bytes(path) as (stream, _):
-        content = b"".join(read_blocks(stream))
+        content = b"".join(_bounded(path, read_blocks(stream)))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

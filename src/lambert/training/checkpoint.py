@@ -22,6 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lambert.bounded import SETTINGS_BYTES, read_bytes, read_json
 from lambert.errors import UserError
 
 FORMAT_VERSION = 2
@@ -29,7 +30,6 @@ FOLDER = "checkpoints"
 LATEST = "latest"
 PARTS = ("model", "optimizer")
 _MANIFEST = "manifest.json"
-_LARGEST_MANIFEST = 1_000_000
 _MARGIN_BYTES = 1_000_000
 """Free space that a checkpoint wants beyond its tensors."""
 
@@ -187,7 +187,7 @@ def _hashed_files(folder: Path, step: int) -> None:
 
 
 def _manifest(folder: Path, step: int) -> dict[str, Any]:
-    manifest = json.loads(_read(folder / _MANIFEST, most=_LARGEST_MANIFEST))
+    manifest = read_json(folder / _MANIFEST, SETTINGS_BYTES)
     content: dict[str, Any] = manifest["content"]
     if manifest["sha256"] != _content_sha256(content) or set(manifest) != {"sha256", "content"}:
         raise _damaged(folder, f"{_MANIFEST} is not what was saved (its SHA-256 differs)")
@@ -198,14 +198,11 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, exactly: int | None = None, *, most: int = 0) -> bytes:
-    """A file's content, where its size is what it should be: nothing is read that memory cannot be expected to hold."""
-    size = path.stat().st_size
-    if exactly is not None and size != exactly:
-        raise _damaged(path.parent, f"{path.name} has {size:,} bytes instead of {exactly:,}")
-    if exactly is None and size > most:
-        raise _damaged(path.parent, f"{path.name} has {size:,} bytes, more than {most:,}")
-    return path.read_bytes()
+def _read(path: Path, size: int) -> bytes:
+    """A file's content, where it has the size that it should have."""
+    if path.stat().st_size != size:
+        raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
+    return read_bytes(path, size)
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
+from lambert.bounded import SETTINGS_BYTES, read_bytes
 from lambert.corpus.folder import written_aside
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
 from lambert.errors import Interrupted, UserError
@@ -27,9 +28,9 @@ def export_run(run: Path, folder: Path) -> int:
         UserError: `run` is not a run, has no checkpoint yet or only damaged ones, or `folder` exists.
     """
     try:
-        recipe = tomllib.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))
+        recipe = tomllib.loads(read_bytes(run / RECIPE_FILE, SETTINGS_BYTES).decode("utf-8"))
         config = BertConfig(**recipe["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
         ) from None

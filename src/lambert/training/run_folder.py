@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lambert.bounded import SETTINGS_BYTES, read_json
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
@@ -59,7 +60,7 @@ def skipped_steps(run: Path) -> set[int]:
     """
     path = run / SKIPPED_FILE
     try:
-        return {int(step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]}
+        return {int(step) for step in read_json(path, SETTINGS_BYTES)["steps"]}
     except FileNotFoundError:
         return set()
     except (OSError, ValueError, KeyError, TypeError) as error:

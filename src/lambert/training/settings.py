@@ -12,13 +12,13 @@ from typing import Any
 import tomli_w
 
 from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
+from lambert.bounded import SETTINGS_BYTES, read_bytes
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
 from lambert.training.precision import Precision
 from lambert.training.recipe import Phase
 
 RECIPE_FILE = "recipe.toml"
-LARGEST_RECIPE_BYTES = 1_000_000
 GRADIENT_PRECISIONS = ("float32", "bfloat16")
 
 
@@ -164,10 +164,8 @@ def recorded_choices(run: Path) -> Recorded | None:
 def _recorded(run: Path) -> dict[str, Any]:
     path = run / RECIPE_FILE
     try:
-        if path.stat().st_size > LARGEST_RECIPE_BYTES:
-            raise ValueError(f"it has more than {LARGEST_RECIPE_BYTES:,} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
         ) from None
