@@ -29,18 +29,6 @@ OPTIONS = [
     *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "4"),
     *("--samples", "80", "--sequence-lengths", "32", "64"),
 ]
-    "--model",
-    "2x32",
-    "--batch-size",
-    "8",
-    "--micro-batch-size",
-    "4",
-    "--samples",
-    "80",
-    "--sequence-lengths",
-    "32",
-    "64",
-]
 RESUME = ["pretrain", "--corpus", "corpus", "--out", "run", *OPTIONS]
 FILL = ["fill", "model", "Bada [MASK] fefi."]
 SQUAD = ["squad", "--score", "predictions.json", "--dev", "dev.json"]
