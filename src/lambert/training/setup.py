@@ -182,6 +182,7 @@ def check_processes(settings: RunSettings, count: int) -> None:
             )
 
 
+@functools.lru_cache
 def parameter_count(config: BertConfig) -> int:
     """Parameters of the pre-training model, tied ones counted once; nothing is allocated."""
     with torch.device("meta"):

@@ -1,0 +1,130 @@
+"""Several processes: started, told to stop, killed, hung, and started again; all from outside, as people see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambert.corpus.store import Corpus
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+OPTIONS = [
+    *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "2", "--sequence-lengths", "32", "64"),
+    *("--evaluation-samples", "0", "--checkpoint-steps", "5", "--samples"),
+]
+
+
+@pytest.mark.parametrize("case", ["kills", "signals", "numbers", "worlds"])
+def test_the_short_form_of_the_faults(case: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--quick", "--only", case]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    (row,) = json.loads(ended.stdout.splitlines()[-1])["rows"]
+    assert row["good"] == row["done"] > 0, ended.stdout
+    if case == "kills":
+        assert row["kills"] == 10 and row["where"].keys() == {"step", "write", "sync", "rename", "delete", "outside"}
+        # A kill while a checkpoint is written costs the interval before it too.
+        assert row["most_steps_redone"] < 2 * row["save_interval"]
+    if case == "signals":
+        assert row["most_seconds"] < 30
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    journal = run / "journal.jsonl"
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def workers(launcher: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True, check=False).stdout
+    return [one for one in map(int, found.split()) if "pretrain" in Path(f"/proc/{one}/cmdline").read_text()]
+
+
+@pytest.fixture
+def two_processes(tmp_path: Path, small_corpus: Corpus) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a run of two processes, far from its end when it is looked at; what is left of it is killed afterwards."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*more: str, samples: int = 80_000) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
+        command += [str(tmp_path / "run"), *OPTIONS, str(samples), "--processes", "2", *more]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        started.append(process)
+        wait_for(lambda: any(record["event"] == "checkpoint" for record in records(tmp_path / "run")), process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_process_is_named_and_all_are_started_again(
+    tmp_path: Path, two_processes: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = two_processes()
+    os.kill(workers(process.pid)[1], signal.SIGKILL)
+    wait_for(lambda: sum(record["event"] == "run" for record in records(tmp_path / "run")) == 2, process)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "process 1 was ended by SIGKILL: starting all again from the last checkpoint (1 of 3 times)" in output
+    assert "Traceback" not in output
+    first, second = (record for record in records(tmp_path / "run") if record["event"] == "run")
+    assert first["resumed_from_step"] == 0 and second["resumed_from_step"] >= 5
+
+
+def test_a_process_that_hangs_is_named_in_time(two_processes: Callable[..., subprocess.Popen[str]]) -> None:
+    process = two_processes("--timeout-minutes", "0.1", "--restarts", "0")
+    hung = workers(process.pid)[1]
+    began = time.monotonic()
+    os.kill(hung, signal.SIGSTOP)
+    assert process.stdout is not None
+    told = next(line for line in process.stdout if "gives no sign of life" in line)
+    assert time.monotonic() - began < 30
+    assert told.startswith("lambert: process 1 on ") and "the same command" in told
+    os.kill(hung, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 4
+
+
+def test_wrong_numbers_are_refused_before_anything_starts(small_corpus: Corpus, tmp_path: Path) -> None:
+    from lambert.cli.main import main
+
+    command = ["pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), *OPTIONS, "80"]
+    for more in (["--processes", "-1"], ["--threads", "5000"], ["--restarts", "-2"], ["--timeout-minutes", "0"]):
+        assert main([*command, *more]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--processes", "3", "--deterministic"], "--deterministic start 1 or 2 or 4"),
+        (["--processes", "8"], "8 processes share 4 micro-batches"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_by_one_process(
+    small_corpus: Corpus, tmp_path: Path, more: list[str], told: str
+) -> None:
+    command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
+    command += [str(tmp_path / "run"), *OPTIONS, "80", *more]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
