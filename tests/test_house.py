@@ -78,7 +78,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "tyro": ("cli",),
     "rich": ("cli",),
     # processes
-    "torch.distributed": ("training/parallel.py", "training/launch.py", "optim/norms.py"),
+    "torch.distributed": ("training/parallel.py", "training/launch.py", "training/sharding.py", "optim/norms.py"),
     "torch.nn.parallel": ("training/parallel.py",),
     # nothing that is loaded can run code
     "pickle": (),

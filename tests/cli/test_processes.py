@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lambert.corpus.store import Corpus
+from lambert.training.checkpoint import load_checkpoint
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPTIONS = [
@@ -128,3 +131,37 @@ def test_numbers_that_do_not_fit_are_refused_by_one_process(
     command += [str(tmp_path / "run"), *OPTIONS, "80", *more]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
+
+
+def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, tmp_path: Path) -> None:
+    """Ten steps, the last once more from the checkpoint before it, beside a process that has the whole model."""
+    from lambert.cli.main import main
+
+    def words(run: Path, *more: str) -> list[str]:
+        options = [*OPTIONS, "80", "--precision", "float32", "--learning-rate", "0.01"]
+        return ["pretrain", "--corpus", str(small_corpus.path), "--out", str(run), *options, *more]
+
+    assert main(words(tmp_path / "alone")) == 0
+    cut = tmp_path / "cut"
+    for sitting in range(2):
+        command = [sys.executable, "-m", "lambert", *words(cut, "--processes", "2", "--shard", "--restarts", "0")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        assert "cut over the processes, as gradients and moments are (--shard)" in ended.stdout
+        one, other = (load_checkpoint(run, 10) for run in (tmp_path / "alone", cut))
+        for part in ("model", "optimizer"):
+            assert one.tensors[part].keys() == other.tensors[part].keys()
+            for name, tensor in one.tensors[part].items():
+                if "key_value.bias" not in name:  # a third of it has no gradient but rounding
+                    torch.testing.assert_close(other.tensors[part][name], tensor, rtol=1e-3, atol=1e-6, msg=name)
+        if sitting == 0:
+            shutil.rmtree(cut / "checkpoints" / "step-10")
+    assert [record["resumed_from_step"] for record in records(cut) if record["event"] == "run"] == [0, 9]
+
+
+def test_a_cut_that_cannot_be_is_refused(small_corpus: Corpus, tmp_path: Path) -> None:
+    for more, told in ((["--deterministic"], "Leave out --shard or --deterministic"), ([], "divides them evenly")):
+        command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
+        command += [str(tmp_path / "run"), *OPTIONS, "80", "--processes", "3", "--shard", *more]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr

@@ -184,7 +184,7 @@ def test_the_run_says_which_kernels_it_uses(
     settings: RunSettings, hidden_size: int, precision: Precision, loops: bool
 ) -> None:
     model = replace(settings.model, hidden_size=hidden_size)
-    said = describe_path(replace(settings, model=model, precision=precision), Processes())["kernels"]
+    said = describe_path(replace(settings, model=model, precision=precision), Processes(), Housekeeping())["kernels"]
     assert said.startswith("compiled loops") == loops
     weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
     with precision.autocast(CPU):

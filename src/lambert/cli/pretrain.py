@@ -57,6 +57,8 @@ class Pretrain(RecipeOptions):
     """End in the same bits on 1, 2, 4, … processes; takes log2(micro-batches of a process) + 1 gradients of memory."""
     gradient_precision: str = "float32"
     """float32 or bfloat16: the number format of gradients on their way between processes."""
+    shard: bool = False
+    """Cut weights, gradients and moments over the processes (FSDP2), for models beyond one device (untested on GPU)."""
     timeout_minutes: float = 10.0
     """How long processes wait for one that does not answer."""
     restarts: int = 3
@@ -99,6 +101,7 @@ class Pretrain(RecipeOptions):
             keep_last=self.keep_last,
             keep_every=self.keep_every,
             on_spike=self.on_spike,
+            shards=self.shard,
         )
 
 
@@ -164,10 +167,10 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
 
     apply_allocator_settings()
     settings = _settings(options, corpus, processes)
-    check_processes(settings, processes.count)
+    check_processes(settings, processes.count, shards=options.shard)
     if processes.is_first:
         show_plan(settings, corpus)
-        _say_path(describe_path(settings, processes, options.activation_checkpointing))
+        _say_path(describe_path(settings, processes, options.housekeeping()))
     trainer = Trainer(
         options.out,
         settings,

@@ -26,7 +26,7 @@ def run_facts(
         "model": settings.model_name,
         "optimizer": settings.optimizer,
         "precision": settings.precision.value,
-        "path": describe_path(settings, processes, housekeeping.activation_checkpointing),
+        "path": describe_path(settings, processes, housekeeping),
         "seed": settings.seed,
         "micro_batch_size": list(settings.micro_batch_sizes),
         "processes": processes.count,

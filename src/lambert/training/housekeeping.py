@@ -35,6 +35,8 @@ class Housekeeping:
     """How often the trust ratios of all layers are written down."""
     activation_checkpointing: str = "none"
     """What the backward pass computes again rather than keeps; one of `ACTIVATION_CHECKPOINTING`."""
+    shards: bool = False
+    """Cut weights, gradients and moments over the processes; the sums are rounded otherwise."""
 
     def __post_init__(self) -> None:
         if self.activation_checkpointing not in ACTIVATION_CHECKPOINTING:

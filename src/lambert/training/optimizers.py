@@ -10,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from lambert.errors import unknown_name
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
+from lambert.training.sharding import cut_like
 
 LAYERWISE = ("lamb", "lars", "lans")
 """Those whose rate is the share of its own norm that a layer moves by."""
@@ -69,6 +70,8 @@ def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: 
     for full_name, value in saved.items():
         name, _, key = full_name.rpartition("/")
         parameter = by_name[name]
-        # Step counts live on the CPU, but fused optimizers keep them beside the parameter.
-        has_device = value.dim() > 0 or parameter in on_device
-        optimizer.state[parameter][key] = value.to(parameter.device) if has_device else value
+        if value.dim() > 0:
+            value = cut_like(parameter, value)
+        elif parameter in on_device:  # step counts live on the CPU, but fused optimizers keep them beside the parameter
+            value = value.to(parameter.device)
+        optimizer.state[parameter][key] = value

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 
 from lambert.model.cpu.encoder import LEAST_HIDDEN_SIZE, has_loops
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
 from lambert.training.settings import RunSettings
 
 
-def describe_path(
-    settings: RunSettings, processes: Processes, activation_checkpointing: str = "none"
-) -> dict[str, str]:
+def describe_path(settings: RunSettings, processes: Processes, housekeeping: Housekeeping) -> dict[str, str]:
     """Topic → what a run uses and why, for the journal and for people."""
     precision, on_cpu = settings.precision, processes.device.type == "cpu"
     is_wide = settings.model.hidden_size >= LEAST_HIDDEN_SIZE
@@ -27,10 +26,13 @@ def describe_path(
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
         "rows": "packed where that saves rows (--pack)" if settings.packs else "one example a row, padded (no --pack)",
-        "activation_checkpointing": activation_checkpointing,
+        "activation_checkpointing": housekeeping.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "masked_word_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
+        "weights": "cut over the processes, as gradients and moments are (--shard)"
+        if housekeeping.shards and processes.count > 1
+        else "whole in every process",
     }
 
 

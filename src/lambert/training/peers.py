@@ -69,7 +69,7 @@ class Peers:
         told = _in_time(self._missing)
         if told is None:
             told = f"the process that keeps the group together, at {self._where}, cannot be reached"
-        told = told or "a process did not answer in time, though all give signs of life"
+        told = told or "the processes could not work together, though all give signs of life"
         return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
 
     def _missing(self) -> str:

@@ -161,18 +161,32 @@ def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
     return model
 
 
-def check_processes(settings: RunSettings, count: int) -> None:
+def check_processes(settings: RunSettings, count: int, *, shards: bool = False) -> None:
     """Check that `count` processes can share every global batch.
 
+    Args:
+        shards: the model is cut over them.
+
     Raises:
-        UserError: there are more than micro-batches, or a deterministic run needs another number.
+        UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
     """
+    if shards and settings.deterministic:
+        raise UserError(
+            "a sharded run adds gradients up in an order that the number of processes decides",
+            remedy="Leave out --shard or --deterministic",
+        )
     for number, part in enumerate(parts_of(settings), start=1):
         micro_batches = part.micro_batch_count
         if micro_batches < count:
             raise UserError(
                 f"{count} processes share {micro_batches} micro-batches of phase {number}",
                 remedy=f"Choose a --micro-batch-size that makes at least {count}, or fewer processes",
+            )
+        if shards and micro_batches % count:
+            raise UserError(
+                f"{count} processes that share a model cannot have the same number of {micro_batches} micro-batches of "
+                f"phase {number}",
+                remedy="With --shard choose a --micro-batch-size or number of processes that divides them evenly",
             )
         if settings.deterministic and (count & (count - 1) or micro_batches % count):
             fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
@@ -18,6 +18,7 @@ from lambert.training.optimizers import make_optimizer, named_groups, optimizer_
 from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
 from lambert.training.settings import RunSettings
+from lambert.training.sharding import cut_like, shard, whole
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,29 @@ class WorkingModel:
 
 
 def working_model(
-    model: nn.Module,
+    model: BertForPreTraining,
     precision: Precision,
     *,
     weight_decay: float,
     processes: Processes | None = None,
     deterministic: bool = False,
     rounds_gradients: bool = False,
+    shards: bool = False,
 ) -> WorkingModel:
     """Prepares `model`, which becomes bfloat16 where `precision` says so.
 
     Args:
         deterministic: gradients are added up in the same order on any number of processes.
         rounds_gradients: they are sent between processes as bfloat16.
+        shards: cut the model over the processes.
     """
+    processes = processes or Processes()
+    if shards:
+        gradients: Gradients = shard(model, processes, precision, rounds_gradients=rounds_gradients)
+        groups, names = named_groups(model, weight_decay=weight_decay)
+        return WorkingModel(groups, names, None, gradients)
     # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
     groups, names = named_groups(model, weight_decay=weight_decay)
-    processes = processes or Processes()
     master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
     pairs = [(parameter, parameter) for parameter in model.parameters()] if master is None else master.pairs()
     gradients = Gradients()
@@ -70,8 +77,11 @@ def working_model(
 class TrainingState:
     """Model, optimizer and step count of one run."""
 
-    def __init__(self, model: BertForPreTraining, settings: RunSettings, processes: Processes) -> None:
-        self.model = model.to(processes.device)
+    def __init__(
+        self, model: BertForPreTraining, settings: RunSettings, processes: Processes, *, shards: bool = False
+    ) -> None:
+        self._is_sharded, self._is_first = shards and processes.count > 1, processes.is_first
+        self.model = model if self._is_sharded else model.to(processes.device)
         working = working_model(
             self.model,
             settings.precision,
@@ -79,6 +89,7 @@ class TrainingState:
             processes=processes,
             deterministic=settings.deterministic,
             rounds_gradients=settings.gradient_precision == "bfloat16",
+            shards=self._is_sharded,
         )
         self._names, self.master, self.gradients = working.names, working.master, working.gradients
         self.optimizer = make_optimizer(
@@ -95,21 +106,29 @@ class TrainingState:
     def layer_figures(self) -> dict[str, float]:
         """Layer name → the figure that tells whether it moved: its trust ratio, or else the norm of its weights."""
         return self.trust_ratios() or {
-            name: float(torch.linalg.vector_norm(weights)) for name, weights in self.weights().items()
+            name: float(whole(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
         }
 
     def weights(self) -> dict[str, Tensor]:
         """Parameter name → weights as the optimizer holds them."""
         return {name: parameter.detach() for parameter, name in self._names.items()}
 
-    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
-        """The steps done so far, copied: training can go on while it is written."""
-        tensors = {"model": self.weights(), "optimizer": optimizer_tensors(self.optimizer, self._names)}
-        copies = {
-            part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
-            for part, named in tensors.items()
-        }
-        return Checkpoint(self.step, copies, facts)
+    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint | None:
+        """The steps done so far, copied: training can go on while it is written. Only the first process gets it, but
+        where the model is cut over the processes, all must ask.
+        """
+        copies: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+        if not (self._is_first or self._is_sharded):
+            return None
+        for part, named in (
+            ("model", self.weights()),
+            ("optimizer", optimizer_tensors(self.optimizer, self._names)),
+        ):
+            for name in sorted(named):  # a restored state has another order in each process
+                together = whole(named[name].detach())
+                if self._is_first:
+                    copies[part][name] = together.to("cpu", copy=True)
+        return Checkpoint(self.step, copies, facts) if self._is_first else None
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from `saved`.
@@ -125,7 +144,7 @@ class TrainingState:
             )
         with torch.no_grad():
             for parameter, name in self._names.items():
-                parameter.copy_(weights[name])
+                parameter.copy_(cut_like(parameter, weights[name]))
         if self.master is not None:
             self.master.publish()
         self.optimizer.state.clear()
@@ -133,9 +152,9 @@ class TrainingState:
         self.step = saved.step
 
     def exportable_model(self) -> BertForPreTraining:
-        """The model with float32 weights."""
-        if self.master is None:
+        """The model with float32 weights; where it is cut over the processes, all must ask."""
+        if self.master is None and not self._is_sharded:
             return self.model
         exported = BertForPreTraining(self.model.config)
-        exported.load_state_dict(self.weights())
+        exported.load_state_dict({name: whole(tensor) for name, tensor in self.weights().items()})
         return exported

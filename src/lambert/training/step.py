@@ -208,6 +208,7 @@ def _global_counts(micro_batches: Sequence[Any], processes: Processes) -> tuple[
 def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
     """L2 norm of the gradients, which are scaled down to `most` where they exceed it."""
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients cut over the processes
     # Reading the norm is free on a CPU, and saves a pass over all gradients when there is nothing to scale.
     if most is not None and (norm.device.type != "cpu" or not norm <= most):
         nn.utils.clip_grads_with_norm_(parameters, most, norm)

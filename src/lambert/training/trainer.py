@@ -92,15 +92,15 @@ class Trainer:
         assert settings.corpus_fingerprint == corpus.fingerprint
         self._parts = parts_of(settings)
         self.processes = processes or Processes()
-        check_processes(settings, self.processes.count)
+        self.housekeeping = housekeeping or Housekeeping()
+        check_processes(settings, self.processes.count, shards=self.housekeeping.shards)
         self.run = run
         self.settings = settings
         self.corpus = corpus
-        self.housekeeping = housekeeping or Housekeeping()
         self.facts = dict(facts or {})
         self.command = command
         self.fresh = fresh
-        self.state = TrainingState(model, settings, self.processes)
+        self.state = TrainingState(model, settings, self.processes, shards=self.housekeeping.shards)
         model.encoder.checkpoint_activations(self.housekeeping.activation_checkpointing)
         self.evaluation: Evaluation | None = None
         self._held_out = HeldOut(corpus, self.settings.examples, samples=self.housekeeping.evaluation_samples)
@@ -297,13 +297,11 @@ class Trainer:
         """Begin to write a checkpoint; training goes on meanwhile."""
         self._settle()
         self._saved_at = time.monotonic()
-        if self.processes.is_first:
-            facts = {
-                "versions": {name: self.facts.get(name) for name in ("lambert", "torch")},
-                "recipe": self.settings.as_tables(),
-                "health": self._notes.health.facts(),
-            }
-            self._saver.start(self.state.checkpoint(facts))
+        versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
+        facts = {"versions": versions, "recipe": self.settings.as_tables(), "health": self._notes.health.facts()}
+        checkpoint = self.state.checkpoint(facts)
+        if checkpoint is not None:
+            self._saver.start(checkpoint)
 
     def _settle(self) -> None:
         """Wait for the checkpoint that is being written.
@@ -333,8 +331,10 @@ class Trainer:
 
     def _end(self, resumed: int, seconds: float) -> Outcome:
         finished = self.state.step == self.settings.total_steps
-        if finished and self.processes.is_first:
-            export_finished(self.run, self.state.exportable_model(), self.corpus.tokenizer())
+        if finished and (self.processes.is_first or self.housekeeping.shards):
+            model = self.state.exportable_model()
+            if self.processes.is_first:
+                export_finished(self.run, model, self.corpus.tokenizer())
         reason = "finished" if finished else "interrupted"
         self._journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
         return Outcome(self.state.step, finished, resumed, self.evaluation, seconds, 0 if finished else self._stops)

@@ -31,7 +31,8 @@ def as_array(tensor: Tensor) -> Numbers:
 
 
 def as_floats(tensor: Tensor) -> NDArray[np.float32]:
-    floats: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
+    """A copy of a short tensor in float32. Weights that NumPy looked into could not be resized, as FSDP2 does."""
+    floats: NDArray[np.float32] = tensor.detach().to(torch.float32, copy=True).contiguous().numpy()
     return floats
 
 

@@ -296,7 +296,7 @@ class _WordLosses(Function):
         biases = bias.detach().float()
         of_labels = scores[labels, torch.arange(count)].float() + biases[labels]
         most, sums = torch.empty(2, -(-words // loops.STRIPE), count + room)
-        bits, known = as_array(scores), biases.numpy()
+        bits, known = as_array(scores), as_floats(bias)
         shared(count + room, lambda begin, end: loops.word_losses(bits, known, most.numpy(), sums.numpy(), begin, end))
         largest = most.amax(0)
         total = largest + (sums * (most - largest).exp()).sum(0).log()
