@@ -224,13 +224,14 @@ class _Bucket:
 
 
 def _cut(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """Runs of parameters of at least `BUCKET_BYTES` of gradients each, but for the last."""
+    """Runs of parameters of at most `BUCKET_BYTES` of gradients, or of a single larger one."""
     buckets: list[list[Pair]] = [[]]
     filled = 0
     for pair in pairs:
-        if filled >= BUCKET_BYTES:
+        size = 4 * pair[1].numel()
+        if filled and filled + size > BUCKET_BYTES:
             buckets.append([])
             filled = 0
         buckets[-1].append(pair)
-        filled += 4 * pair[1].numel()
+        filled += size
     return buckets
