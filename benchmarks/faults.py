@@ -75,9 +75,9 @@ def start(command: list[str], fault: dict[str, Any] | None, output: Path) -> sub
         )
 
 
-def finish(command: list[str], fault: dict[str, Any] | None, output: Path) -> int:
-    """Run a command to its end; returns its code."""
-    return start(command, fault, output).wait(timeout=300)
+def finish(command: list[str], fault: dict[str, Any] | None, output: Path, *, seconds: float = 300) -> int:
+    """Run a command to its end, within so many seconds; returns its code."""
+    return start(command, fault, output).wait(timeout=seconds)
 
 
 def workers(launcher: int) -> list[int]:

@@ -1,0 +1,26 @@
+#!/bin/bash
+# sbatch --export=ALL,CORPUS=/shared/corpus,RUN=/shared/runs/mine docs/launch/slurm.sh
+# CORPUS and RUN are on a file system that all nodes share. Five minutes before the time is up, torchrun is told to stop
+# and passes that on; all processes save after the same step, and the job queues itself again to go on from there.
+#SBATCH --job-name=lambert
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=12:00:00
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -u
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun torchrun \
+  --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${PROCESSES_PER_NODE:-gpu}" \
+  --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:${PORT:-29500}" \
+  -m lambert pretrain --corpus "$CORPUS" --out "$RUN" ${OPTIONS:---model base --batch-size 4096 --epochs 40}
+code=$?
+# torchrun's own code is 1 whatever happened; the journal knows whether the run was asked to stop.
+if tail -n 1 "$RUN/journal.jsonl" | grep -q '"reason": "interrupted"'; then
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 0
+fi
+exit $code
