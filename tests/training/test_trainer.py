@@ -403,3 +403,53 @@ def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
     assert recorded == {"pairing": "none", "masking": "words", "mask_share": 0.15}
     with pytest.raises(UserError, match=r"examples\.pairing"):
         refuse_other_settings(tmp_path / "run", replace(settings, examples=ExampleKind()))
+
+
+def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
+    """A run that has been told to stop after its fourth step."""
+    trainer = make_run(run, **changed)
+    train_one = trainer._step
+
+    def stop_soon(*arguments: Any) -> Any:
+        if trainer.state.step == 3:
+            trainer.request_stop()
+        return train_one(*arguments)
+
+    trainer._step = stop_soon
+    assert trainer.train().step == 4
+
+
+def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, settings: RunSettings) -> None:
+    """The global batch stays; what is computed stays within rounding, and the recipe tells of the change."""
+    model = replace(settings.model, dropout=0.0)  # where it falls depends on the micro-batch
+    make_run(tmp_path / "whole", model=model).train()
+    run = tmp_path / "run"
+    stopped_run(run, make_run, model=model)
+    outcome = make_run(run, model=model, micro_batch_sizes=(2, 8)).train()
+    assert outcome.finished and outcome.resumed_from_step == 4
+    assert tomllib.loads((run / "recipe.toml").read_text())["micro_batch_sizes"] == [2, 8]
+    whole, changed = (load_checkpoint(folder, 10).tensors["model"] for folder in (tmp_path / "whole", run))
+    for name, weight in whole.items():
+        if not name.endswith("value.bias"):
+            assert torch.linalg.vector_norm(changed[name] - weight) <= 1e-5 * torch.linalg.vector_norm(weight), name
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"threads": 2}, "threads: 1 there, 2 now"),
+        ({"micro_batch_sizes": (2, 4)}, r"micro_batch_sizes: \[4, 2\] there, \[2, 4\] now"),
+        ({"deterministic": False}, "deterministic: True there, False now"),
+        ({"precision": Precision.BFLOAT16_MASTER}, "precision: float32 there, bfloat16-master now"),
+    ],
+)
+def test_a_deterministic_run_holds_fixed_what_its_bits_depend_on(
+    tmp_path: Path, make_run: Any, changed: dict[str, Any], told: str
+) -> None:
+    run = tmp_path / "run"
+    stopped_run(run, make_run, deterministic=True, threads=1)
+    before = (run / "recipe.toml").read_text()
+    with pytest.raises(UserError, match=told):
+        make_run(run, **{"deterministic": True, "threads": 1, **changed}).train()
+    assert (run / "recipe.toml").read_text() == before
+    assert make_run(run, deterministic=True, threads=1).train().finished
