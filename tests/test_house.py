@@ -27,7 +27,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "model": ("bounded", "errors"),
     "training": ("optim", "batches", "corpus", "model", "bounded", "errors"),
     "squad": ("training", "optim", "model", "corpus", "errors"),
-    "planning": ("errors",),
+    "planning": ("bounded", "errors"),
     "report": ("errors",),
     "experiments": ("training", "squad", "planning", "report", *LOWER_ROOMS),
     "cli": ("experiments", "training", "squad", "planning", "report", *LOWER_ROOMS),

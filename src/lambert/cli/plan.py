@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lambert.cli.memory import memory_of
 from lambert.cli.verb import Verb, say
 from lambert.errors import UserError
 
@@ -111,10 +112,19 @@ class Plan(RecipeOptions):
     """Leave out the prediction of the run's time, which takes real steps."""
     probe_seconds: float = 10.0
     """How long each phase's steps are timed, seconds; three steps at least."""
+    cluster: str | None = None
+    """tpu-v3, dgx-a100 or a TOML file (docs/planning.md): also predict the time there; this machine is not probed."""
+    chips: tuple[int, ...] = ()
+    """With --cluster: one or more numbers of chips."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `phases`, `parameters`, `memory_bytes`, and `seconds` unless --no-probe."""
+        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster."""
         from lambert.corpus.store import Corpus
+
+        if self.cluster is not None:
+            return self._run_on_cluster(self.cluster)
+        if self.chips:
+            raise UserError("--chips without --cluster", remedy="Name a cluster, such as --cluster tpu-v3")
 
         if not 0 <= self.probe_seconds <= 3_600:
             raise UserError(f"a probe of {self.probe_seconds} seconds", remedy="Give 0 to 3,600, or --no-probe")
@@ -123,6 +133,14 @@ class Plan(RecipeOptions):
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
         return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
+
+    def _run_on_cluster(self, name: str) -> dict[str, Any]:
+        from lambert.cli.cluster import show_cluster
+        from lambert.corpus.store import Corpus
+
+        corpus = None if self.corpus is None else Corpus.open(self.corpus)
+        settings = self.settings(corpus)
+        return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
 
 
 TRIAL_SECONDS = 6.0
@@ -153,28 +171,6 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
             rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
             say(f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})")
     return replace(settings, micro_batch_sizes=(sizes[0], sizes[1]))
-
-
-def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> int:
-    """Bytes that a process needs for micro-batches of `size` sequences of a phase."""
-    from lambert.batches.masking import maximum_predictions
-    from lambert.planning.memory import estimate_memory
-    from lambert.training.precision import Precision
-    from lambert.training.setup import parameter_count
-
-    model, length = settings.model, settings.phases[index].sequence_length
-    return estimate_memory(
-        parameters=parameter_count(model),
-        layers=model.layers,
-        hidden_size=model.hidden_size,
-        attention_heads=model.attention_heads,
-        vocabulary_size=model.vocabulary_size,
-        sequences=size,
-        sequence_length=length,
-        masked_words_per_sequence=maximum_predictions(length),
-        bytes_per_value=4 if settings.precision is Precision.FLOAT32 else 2,
-        activation_checkpointing=checkpointing,
-    ).total_bytes
 
 
 def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: float | None = None) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The three numbers of a cluster that no data sheet has, from published runs; and how far predictions are then off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambert.errors import unknown_name
+from lambert.planning.cluster import LONGEST_SHORT_SEQUENCE, Cluster, Gradient, hops, step_time, transfer_seconds
+from lambert.planning.published import KNOWN, LARGE, LARGE_FLOPS, Point
+
+FITTED = ("fixed_seconds", "flops_per_second", "flops_per_second_long", "latency_seconds")
+
+
+def predicted_seconds(cluster: Cluster, point: Point, gradient: Gradient = LARGE) -> float:
+    """What the steps of a point take."""
+    return sum(
+        part.steps
+        * step_time(
+            cluster,
+            point.chips,
+            gradient,
+            sequences_per_chip=part.batch_size / point.chips,
+            flops_per_sequence=LARGE_FLOPS[part.sequence_length],
+            sequence_length=part.sequence_length,
+        ).total
+        for part in point.parts
+    )
+
+
+def fit(cluster: Cluster, points: Sequence[Point], gradient: Gradient = LARGE) -> Cluster:
+    """The same cluster with the numbers that make the sum of squared relative errors least.
+
+    The time is linear in the fixed cost, the inverse rate and the latency; none of them may be negative: the one that
+    would be most so is 0, and the others are fitted again.
+    """
+    rows, targets = _system(cluster, points, gradient)
+    free = [place for place in range(len(FITTED)) if rows[:, place].any()]
+    while True:
+        found, *_ = np.linalg.lstsq(rows[:, free], targets, rcond=None)
+        if (found >= 0).all():
+            break
+        free.remove(free[int(found.argmin())])
+    values = dict.fromkeys(FITTED, 0.0)
+    values.update((FITTED[place], float(value)) for place, value in zip(free, found, strict=True))
+    rate, long_rate = (1 / values[name] if values[name] else 0.0 for name in FITTED[1:3])
+    return replace(
+        cluster,
+        fixed_seconds=values["fixed_seconds"],
+        flops_per_second=rate or long_rate,
+        flops_per_second_long=long_rate,
+        latency_seconds=values["latency_seconds"],
+    )
+
+
+def leave_one_out(cluster: Cluster, points: Sequence[Point]) -> list[float]:
+    """Relative error of each point, predicted by a fit to all others."""
+    return [
+        error_of(fit(cluster, [*points[:place], *points[place + 1 :]]), point) for place, point in enumerate(points)
+    ]
+
+
+def forward_chain(cluster: Cluster, points: Sequence[Point], *, first: int) -> list[float]:
+    """Relative error of each point from number `first` on, predicted by a fit to those before it."""
+    return [error_of(fit(cluster, points[:place]), points[place]) for place in range(first, len(points))]
+
+
+def error_of(cluster: Cluster, point: Point) -> float:
+    """Predicted over published, less 1."""
+    return predicted_seconds(cluster, point) / point.seconds - 1
+
+
+def weak_scaling_efficiency(base: tuple[int, float], other: tuple[int, float]) -> float:
+    """As the LAMB paper defines it, at a fixed number of epochs: speed-up over the increase in chips.
+
+    Args:
+        base, other: chips and seconds of two runs over the same samples.
+    """
+    return (base[1] / other[1]) / (other[0] / base[0])
+
+
+def _system(
+    cluster: Cluster, points: Sequence[Point], gradient: Gradient
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows [points, 4] and targets [points], both divided by the published time."""
+    rows, targets = [], []
+    for point in points:
+        steps, work = 0, {False: 0.0, True: 0.0}
+        for part in point.parts:
+            steps += part.steps
+            is_long = cluster.flops_per_second_long > 0 and part.sequence_length > LONGEST_SHORT_SEQUENCE
+            work[is_long] += part.steps * part.batch_size / point.chips * LARGE_FLOPS[part.sequence_length]
+        known = transfer_seconds(cluster, point.chips, gradient.parameters * cluster.gradient_bytes_per_parameter)
+        row = [steps, work[False], work[True], steps * gradient.tensors * hops(cluster, point.chips)]
+        rows.append([value / point.seconds for value in row])
+        targets.append(1 - steps * known / point.seconds)
+    return np.array(rows, dtype=np.float64), np.array(targets, dtype=np.float64)
+
+
+def known_cluster(name: str) -> Cluster:
+    """A cluster with published runs, fitted to them; its `error` says how well.
+
+    Raises:
+        UserError: nobody knows it.
+    """
+    if name not in KNOWN:
+        raise unknown_name("cluster", name, KNOWN)
+    cluster, points = KNOWN[name]
+    errors = sorted(abs(error) for error in leave_one_out(cluster, points))
+    told = (
+        f"fitted to {len(points)} published runs of BERT-Large; each of them predicted from the others: median error "
+        f"{errors[len(errors) // 2]:.1%}, largest {errors[-1]:.1%}"
+    )
+    return replace(fit(cluster, points), error=told.replace("%", " %"))

@@ -1,0 +1,154 @@
+"""Times on clusters that are not here: by hand, and beside published runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambert.errors import UserError
+from lambert.model.flops import training_flops
+from lambert.model.presets import model_config
+from lambert.planning.cluster import Cluster, Gradient, hops, read_cluster, step_time, torus_sides, transfer_seconds
+from lambert.planning.fit import (
+    error_of,
+    fit,
+    forward_chain,
+    known_cluster,
+    leave_one_out,
+    predicted_seconds,
+    weak_scaling_efficiency,
+)
+from lambert.planning.published import KNOWN, LAMB_ROWS, LARGE, LARGE_FLOPS, TPU_V3, Part, Point
+
+SQUARE = Cluster("square", 64, 1e10, 1e12, 0.5, "torus", 1e9, 1e-3)
+GROUPS = Cluster("groups", 64, 1e10, 1e12, 0.5, "hierarchical", 8e9, 1e-3, 8, 1e9)
+
+
+def test_the_sides_of_a_torus() -> None:
+    assert [torus_sides(chips) for chips in (1, 7, 16, 32, 1_024)] == [(1, 1), (1, 7), (4, 4), (4, 8), (32, 32)]
+    with pytest.raises(UserError, match="0 chips"):
+        torus_sides(0)
+
+
+def test_a_step_by_hand() -> None:
+    """16 chips, 4 × 4: rings of four send 3/2 of the bytes and then 3/2 of a quarter of them; 12 hops."""
+    time = step_time(
+        SQUARE, 16, Gradient(250_000_000, 10), sequences_per_chip=3, flops_per_sequence=2e11, sequence_length=128
+    )
+    assert time.fixed == 0.5 and time.compute == pytest.approx(0.6)
+    assert time.bandwidth == pytest.approx(1.5 + 1.5 / 4)
+    assert time.latency == pytest.approx(10 * 12 * 1e-3)
+    assert time.total == pytest.approx(time.fixed + time.compute + time.bandwidth + time.latency)
+
+
+def test_one_chip_sends_nothing() -> None:
+    for cluster in (SQUARE, GROUPS):
+        assert transfer_seconds(cluster, 1, 1e9) == 0 and hops(cluster, 1) == 0
+
+
+def test_a_hierarchy_by_hand() -> None:
+    """In a group of 8, 14/8 of the bytes at 8 GB/s; between four groups 6/4 of them at 1 GB/s."""
+    assert transfer_seconds(GROUPS, 8, 1e9) == pytest.approx(14 / 8 / 8)
+    assert transfer_seconds(GROUPS, 32, 1e9) == pytest.approx(14 / 8 / 8 + 1.5)
+    assert hops(GROUPS, 32) == 14 + 2 * 2
+
+
+def test_large_is_large() -> None:
+    config = model_config("large", vocabulary_size=30_522)
+    for length, words in ((128, 20), (512, 76)):
+        flops = training_flops(config, tokens=length, sequences=1, masked_words=words)
+        assert LARGE_FLOPS[length] == pytest.approx(flops, rel=0.02)
+
+
+def test_a_fit_finds_the_numbers_that_made_the_times() -> None:
+    points = [
+        Point(str(chips), chips, part, 0.0)
+        for chips in (16, 64, 256)
+        for part in ((Part(10, 4_096, 128),), (Part(3, 2_048, 512),))
+    ]
+    made = [Point(p.name, p.chips, p.parts, predicted_seconds(TPU_V3, p)) for p in points]
+    start = Cluster(**{**TPU_V3.__dict__, "fixed_seconds": 9.0, "flops_per_second": 1.0, "latency_seconds": 9.0})
+    found = fit(start, made)
+    for name in ("fixed_seconds", "flops_per_second", "latency_seconds"):
+        assert getattr(found, name) == pytest.approx(getattr(TPU_V3, name), rel=1e-6)
+    assert max(abs(error) for error in leave_one_out(start, made)) < 1e-6
+
+
+def test_published_runs_are_met_within_what_is_said() -> None:
+    for name, (cluster, points) in KNOWN.items():
+        errors = [abs(error_of(known_cluster(name), point)) for point in points]
+        assert max(errors) < 0.08, name
+        assert sorted(abs(e) for e in leave_one_out(cluster, points))[len(points) // 2] < 0.06, name
+    # What is beyond the runs that it was fitted to is met less well, and that is not hidden.
+    assert max(abs(error) for error in forward_chain(TPU_V3, LAMB_ROWS, first=4)) > 0.1
+    assert "largest 18.8 %" in known_cluster("tpu-v3").error
+
+
+def test_weak_scaling_as_the_paper_has_it() -> None:
+    base = (LAMB_ROWS[0].chips, LAMB_ROWS[0].seconds)
+    found = {point.name: weak_scaling_efficiency(base, (point.chips, point.seconds)) for point in LAMB_ROWS}
+    assert found["32K"] == pytest.approx(0.767, abs=5e-4)
+    assert found["64K/32K"] == pytest.approx(1.0188, abs=5e-4)
+
+
+def test_the_published_rows_are_those_of_the_table() -> None:
+    assert [(p.chips, sum(part.steps for part in p.parts)) for p in LAMB_ROWS] == [
+        *((16, 1_000_000), (32, 500_000), (64, 250_000), (128, 125_000), (256, 62_500), (512, 31_250)),
+        *((1_024, 15_625), (1_024, 8_599)),
+    ]
+    for point in LAMB_ROWS:  # all over the same 512 million samples, within the rounding of steps
+        assert sum(p.steps * p.batch_size for p in point.parts) == pytest.approx(512e6, rel=2e-3)
+    assert LARGE.parameters == 336_226_108  # `transformers`' BertForPreTraining of this size
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"link_bytes_per_second": 0.0}, "link_bytes_per_second = 0.0"),
+        ({"fixed_seconds": -1.0}, "fixed_seconds = -1.0"),
+        ({"topology": "star"}, "topology 'star'"),
+        ({"flops_per_second": float("nan")}, "flops_per_second = nan"),
+    ],
+)
+def test_impossible_clusters_are_refused(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Cluster(**{**SQUARE.__dict__, **changed})
+
+
+GOOD = """
+name = "mine"
+most_chips = 8
+chip_memory_bytes = 24e9
+flops_per_second = 1e14
+fixed_seconds = 0.01
+topology = "hierarchical"
+link_bytes_per_second = 10e9
+latency_seconds = 1e-5
+group_chips = 8
+group_bytes_per_second = 1e9
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD + "colour = 3", "unknown field of cluster .* 'colour'"),
+        (GOOD.replace("8\nchip", '"eight"\nchip'), "most_chips = 'eight'"),
+        (GOOD.replace("fixed_seconds = 0.01", ""), "lacks fixed_seconds"),
+        ("[[[", "cannot be read"),
+    ],
+)
+def test_a_file_that_describes_no_cluster_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD)
+    assert read_cluster(file).group_chips == 8
+    file.write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_cluster(file)
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'tpu-v3'"):
+        known_cluster("tpu-v2")
