@@ -2,10 +2,10 @@
 
     python benchmarks/planner.py
 
-For each cluster and published run: the published time; the error of a fit to all runs; of a fit to all others; of a fit to
-the runs on fewer chips (from the fifth on); and of two simpler models, calibrated on the first run: the bytes of the
-all-reduce alone beside the compute ("bytes only"), and a speed-up that is the number of chips ("straight line"). All
-these runs were known when the form of the model was chosen: they validate it, they do not test it.
+For each cluster and published run: the published time; the error of a fit to all runs; of a fit to all others; of a
+fit to the runs on fewer chips (from the fifth on); and of two simpler models, calibrated on the first run: the bytes
+of the all-reduce alone beside the compute ("bytes"), and a speed-up that is the number of chips ("line"). All these
+runs were known when the form of the model was chosen: they validate it, they do not test it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,14 @@ def baselines(cluster: Cluster, points: list[Point]) -> list[tuple[float, float]
     return [found[point.name] for point in points]
 
 
+def show_fit(fitted: Cluster) -> None:
+    """What was fitted, and the head of the table."""
+    rates = [f"{rate / 1e12:.1f}" for rate in (fitted.flops_per_second, fitted.flops_per_second_long) if rate]
+    fixed, latency = 1e3 * fitted.fixed_seconds, 1e6 * fitted.latency_seconds
+    print(f"\n{fitted.name}: fixed {fixed:.1f} ms a step, {' and '.join(rates)} TFLOP/s, latency {latency:.2f} µs")
+    print("      run  chips   published   fitted  left out  forward    bytes     line")
+
+
 def main() -> None:
     """A table for each cluster, weak scaling as the LAMB paper has it, and the JSON line."""
     rows = []
@@ -60,22 +68,12 @@ def main() -> None:
         chain: list[float | None] = [None] * len(points)
         if name == "tpu-v3":  # in the order of chips; the others alternate between lengths
             chain[CHAIN_FROM:] = forward_chain(cluster, points, first=CHAIN_FROM)
-        print(
-            f"\n{name}: fixed {1e3 * fitted.fixed_seconds:.1f} ms a step, {fitted.flops_per_second / 1e12:.1f} ", end=""
-        )
-        print(
-            f"(long: {fitted.flops_per_second_long / 1e12:.1f}) TFLOP/s, latency {1e6 * fitted.latency_seconds:.2f} µs"
-        )
-        print(
-            f"{'run':>9} {'chips':>6} {'published':>11} {'fitted':>8} {'left out':>9} {'forward':>8} {'bytes':>8} {'line':>8}"
-        )
+        show_fit(fitted)
         for point, out, ahead, simple in zip(points, left_out, chain, baselines(cluster, points), strict=True):
             told = f"{point.seconds / 3_600:9.2f} h" if point.seconds > 600 else f"{point.seconds:9.3f} s"
             forward = "" if ahead is None else f"{ahead:+.1%}"
-            print(
-                f"{point.name:>9} {point.chips:>6} {told:>11} {error_of(fitted, point):>+8.1%} {out:>+9.1%} {forward:>8} "
-                f"{simple[0]:>+8.1%} {simple[1]:>+8.1%}"
-            )
+            errors = f"{error_of(fitted, point):>+8.1%} {out:>+9.1%} {forward:>8} {simple[0]:>+8.1%} {simple[1]:>+8.1%}"
+            print(f"{point.name:>9} {point.chips:>6} {told:>11} {errors}")
             rows.append(
                 {"case": f"{name}/{point.name}", "published": point.seconds, "fitted": error_of(fitted, point),
                  "left_out": out, "forward": ahead, "bytes_only": simple[0], "straight_line": simple[1]}
