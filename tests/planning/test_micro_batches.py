@@ -82,3 +82,25 @@ def test_activation_checkpointing_needs_less_memory() -> None:
     scores = 3 * 4 * 32 * 76 * 30_522
     assert (selective - scores) / (whole - scores) == pytest.approx((34 - 8) / (34 + 4 * 12 * 512 / 768), rel=1e-6)
     assert sizes["full"].activation_bytes < selective < whole
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from lambert.cli.memory import memory_of
+    from lambert.cli.plan import MEMORY_SHARE, with_fastest_micro_batches
+
+    settings = resolve_settings(request(4_096), None)
+    largest: list[int] = []
+    memory = round(memory_of(settings, 0, 1_024) / MEMORY_SHARE) + 1
+    monkeypatch.setattr(
+        "lambert.planning.hardware.inspect_hardware", lambda: SimpleNamespace(memory_available_bytes=memory)
+    )
+    monkeypatch.setattr(
+        "lambert.planning.probe.try_micro_batches",
+        lambda *arguments, **options: largest.append(options["largest"]) or [],
+    )
+    for count in ("1", "4"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", count)
+        with_fastest_micro_batches(settings)
+    assert largest[0] == 1_024 and largest[2] <= 256

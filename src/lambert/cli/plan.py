@@ -155,9 +155,12 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
 
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.probe import fastest, try_micro_batches
+    from lambert.training.environment import local_process_count
     from lambert.training.parallel import join_processes
 
     processes, memory = join_processes(), inspect_hardware().memory_available_bytes
+    if memory is not None and processes.device.type == "cpu":
+        memory //= local_process_count()
     sizes = []
     for index, phase in enumerate(settings.phases):
         largest = phase.batch_size // processes.count

@@ -26,6 +26,11 @@ def local_rank() -> int | None:
     return None if text is None else int(text)
 
 
+def local_process_count() -> int:
+    """How many processes of the group share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def store_address() -> tuple[str, int]:
     """Host and port of the store through which the processes find each other."""
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
