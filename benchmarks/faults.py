@@ -55,7 +55,7 @@ class Scene:
         text = (
             f"pretrain --corpus {self.corpus} --out {run} --model 2x32 --batch-size 8 --micro-batch-size 2 "
             f"--samples {8 * steps} --sequence-lengths 32 64 --learning-rate .01 --evaluation-samples 0 "
-            f"--precision float32 --checkpoint-steps {SAVE_EVERY} --timeout-minutes .3"
+            f"--precision float32 --checkpoint-steps {SAVE_EVERY} --timeout-minutes 1"
         )
         return [*text.split(), *more]
 
