@@ -66,16 +66,20 @@ class ShardedGradients(Gradients):
         """
         for number in range(count):
             self._model.set_requires_gradient_sync(number == count - 1)
-            try:
-                with self._processes.together():
-                    compute(number)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise UserError(
-                    f"a micro-batch does not fit into the memory of process {self._processes.rank} ({error})",
-                    remedy="Give the same command with a smaller --micro-batch-size; sharded runs do not halve it",
-                ) from None
+            with self._processes.together():
+                self._compute(compute, number)
+
+    def _compute(self, compute: Compute, number: int) -> None:
+        """A micro-batch; memory that does not suffice is told before anybody takes it for a lost process."""
+        try:
+            compute(number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"a micro-batch does not fit into the memory of process {self._processes.rank} ({error})",
+                remedy="Give the same command with a smaller --micro-batch-size; sharded runs do not halve it",
+            ) from None
 
     def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
