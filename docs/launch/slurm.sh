@@ -13,13 +13,16 @@
 #SBATCH --open-mode=append
 set -u
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+size() { cat "$RUN/journal.jsonl" 2> /dev/null | wc -c; }
+before=$(size)
 srun torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${PROCESSES_PER_NODE:-gpu}" \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:${PORT:-29500}" \
   -m lambert pretrain --corpus "$CORPUS" --out "$RUN" ${OPTIONS:---model base --batch-size 4096 --epochs 40}
 code=$?
-# torchrun's own code is 1 whatever happened; the journal knows whether the run was asked to stop.
-if tail -n 1 "$RUN/journal.jsonl" | grep -q '"reason": "interrupted"'; then
+# torchrun's own code is 1 whatever happened; the journal, where this job has added to it, knows whether the run was asked
+# to stop.
+if [ "$(size)" -gt "$before" ] && tail -n 1 "$RUN/journal.jsonl" | grep -q '"reason": "interrupted"'; then
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 fi

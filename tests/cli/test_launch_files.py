@@ -97,3 +97,16 @@ def test_skypilot(environment: dict[str, str]) -> None:
     task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     sky = {"SKYPILOT_NUM_NODES": "1", "SKYPILOT_NUM_GPUS_PER_NODE": "2", "SKYPILOT_NODE_IPS": "127.0.0.1\n10.0.0.2"}
     run(task["run"], {**task["envs"], **environment, **sky})
+
+
+def test_slurm_does_not_queue_again_what_fails_at_its_start(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The journal's last line is then of the sitting before, which was interrupted."""
+    environment |= {"SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "17"}
+    environment["CORPUS"] = str(tmp_path / "nothing")
+    journal = Path(environment["RUN"]) / "journal.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('{"event": "end", "step": 4, "reason": "interrupted"}\n')
+    script = (LAUNCH / "slurm.sh").read_text()
+    ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=False, timeout=200)
+    assert ended.returncode != 0
+    assert not (tmp_path / "requeued").exists()
