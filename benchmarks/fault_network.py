@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from faults import WORKER, Scene, fingerprint, finish, is_alive, small_corpus, start, torchrun, wait_for_step
+from fault_scene import WORKER, Scene, fingerprint, finish, is_alive, small_corpus, start, torchrun, wait_for_step
 
 HOSTS = {"anna": "10.77.0.1", "bert": "10.77.0.2"}
 TIMEOUT_MINUTES = 0.3

@@ -20,7 +20,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from faults import Scene, fingerprint, finish, small_corpus, start, steps_redone, torchrun, wait_until_gone, workers
+from fault_scene import (
+    Scene,
+    fingerprint,
+    finish,
+    small_corpus,
+    start,
+    steps_redone,
+    torchrun,
+    wait_until_gone,
+    workers,
+)
 
 STEP_SECONDS = 0.2
 SETTLED_SECONDS = 60.0
