@@ -131,6 +131,7 @@ def test_numbers_that_do_not_fit_are_refused_by_one_process(
     command += [str(tmp_path / "run"), *OPTIONS, "80", *more]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
+    assert "torch/distributed" not in ended.stderr, ended.stderr
 
 
 def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, tmp_path: Path) -> None:

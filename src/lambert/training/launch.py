@@ -45,7 +45,7 @@ def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ende
     Args:
         threads: of each process; 0 shares the processor's cores out.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is told by us
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, _cores() // count))
     optional: dict[str, Any] = {"signals_to_handle": _SIGNALS}
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
