@@ -21,7 +21,7 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.model.presets import model_config
 from lambert.training.housekeeping import Housekeeping
-from lambert.training.recipe import make_phases
+from lambert.training.recipe import make_phases, recipe_by_rule
 from lambert.training.settings import RunSettings
 from lambert.training.setup import starting_model
 from lambert.training.trainer import Trainer
@@ -45,9 +45,8 @@ def run_cell(
 ) -> dict[str, object]:
     """One run, or what it left when it was done before."""
     phases = make_phases(
+        recipe_by_rule((batch_size,), arguments.sequence_lengths),
         samples=arguments.samples,
-        batch_sizes=(batch_size,),
-        sequence_lengths=(arguments.sequence_lengths[0], arguments.sequence_lengths[1]),
         optimizer=optimizer,
         learning_rate=None if rate == "rule" else float(rate),
         warmup_share=None if share == "rule" else float(share),

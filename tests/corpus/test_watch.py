@@ -12,8 +12,9 @@ from lambert.corpus import watch
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
+from lambert.training.request import Request
 from lambert.training.settings import RunSettings
-from lambert.training.setup import Request, resolve_settings, starting_model
+from lambert.training.setup import resolve_settings, starting_model
 from lambert.training.trainer import Trainer
 
 

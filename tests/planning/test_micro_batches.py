@@ -8,7 +8,8 @@ import torch
 from lambert.planning import probe
 from lambert.planning.memory import estimate_memory
 from lambert.planning.probe import MicroBatchTrial, fastest, try_micro_batches
-from lambert.training.setup import Request, resolve_settings
+from lambert.training.request import Request
+from lambert.training.setup import resolve_settings
 from lambert.training.step import OutOfMemory
 
 CPU = torch.device("cpu")

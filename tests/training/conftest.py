@@ -11,8 +11,9 @@ import pytest
 
 from lambert.corpus.store import Corpus
 from lambert.training.housekeeping import Housekeeping
+from lambert.training.request import Request
 from lambert.training.settings import RunSettings
-from lambert.training.setup import Request, resolve_settings, starting_model
+from lambert.training.setup import resolve_settings, starting_model
 from lambert.training.trainer import Trainer
 
 RunMaker = Callable[..., Trainer]

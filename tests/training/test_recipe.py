@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 
 from lambert.errors import UserError
-from lambert.training.recipe import PAPER_SAMPLES, make_phases, round_half_up
-from lambert.training.schedule import warmup_then_linear
+from lambert.training import recipe as recipes
+from lambert.training.phases import Phase
+from lambert.training.recipe import recipe_by_rule
+from lambert.training.rule import PAPER_SAMPLES, round_half_up
+from lambert.training.schedule import Schedule
+
+
+def make_phases(
+    *,
+    samples: int,
+    batch_sizes: tuple[int, ...],
+    sequence_lengths: tuple[int, ...] = (128, 512),
+    shares: tuple[float, ...] = (),
+    recipe: str = "sqrt",
+    **choices: Any,
+) -> tuple[Phase, ...]:
+    """By rule."""
+    by_rule = recipe_by_rule(batch_sizes, sequence_lengths, shares, name=recipe)
+    return recipes.make_phases(by_rule, samples=samples, **choices)
+
 
 # Batch: exponent x in 5/(2^x · 10^3), share of warm-up, total steps (arXiv 1904.00962, untuned table).
 PAPER = {
@@ -138,7 +157,12 @@ def test_overrides_are_marked_as_given() -> None:
         ({"samples": 0}, "0 samples"),
         ({"batch_sizes": (900,)}, "at least 9,000 samples"),
         ({"optimizer": "lamd"}, "Did you mean 'lamb'"),
-        ({"recipe": "papper"}, "Did you mean 'paper'"),
+        ({"batch_sizes": (1, 2), "sequence_lengths": (8, 16, 32)}, "2 batch sizes for 3 sequence lengths"),
+        ({"sequence_lengths": (8, 16, 32)}, "3 phases without shares"),
+        ({"shares": (0.5, 0.4)}, "sum to 0.9"),
+        ({"shares": (1.5, -0.5)}, "share 1.5"),
+        ({"shares": (1.0, 0.0)}, "a phase with share 0"),
+        ({"shares": (0.9, 0.05, 0.05)}, "3 phase shares for 2"),
         ({"learning_rate": -1.0}, "learning rate -1.0"),
         ({"learning_rate": math.nan}, "learning rate nan"),
         ({"warmup_share": 1.5}, "warm-up share 1.5"),
@@ -162,13 +186,47 @@ def test_half_up() -> None:
     assert [round_half_up(value) for value in (0.5, 1.5, 2.4, 14062.5)] == [1, 2, 2, 14063]
 
 
+def test_three_phases_with_a_growing_batch() -> None:
+    """By hand: 40 % of 10,000 at batch 10, 50 % at 20, 10 % at 40."""
+    phases = make_phases(
+        samples=10_000, batch_sizes=(10, 20, 40), sequence_lengths=(16, 16, 32), shares=(0.4, 0.5, 0.1)
+    )
+    assert [phase.step_count for phase in phases] == [400, 250, 25]
+    rates = [phase.peak_learning_rate.value for phase in phases]
+    assert rates == pytest.approx([0.24 * math.sqrt(10 / 10_000), 0.01, 0.01])  # at most 1e-2
+    assert [phase.warmup_steps.value for phase in phases] == [80, 50, 5]
+
+
+def test_phases_of_one_batch_share_the_rounded_total() -> None:
+    phases = make_phases(samples=1_001, batch_sizes=(10,), sequence_lengths=(8, 8, 8), shares=(0.333, 0.333, 0.334))
+    assert [phase.step_count for phase in phases] == [33, 34, 33]  # ends at 33.3, 66.6 and 100
+    (only,) = make_phases(samples=1_001, batch_sizes=(10,), sequence_lengths=(8,))
+    assert only.step_count == 100
+
+
 def test_schedule_by_hand() -> None:
-    rates = [warmup_then_linear(t, peak=8.0, warmup_steps=4, total_steps=8) for t in range(1, 9)]
+    rates = [Schedule(8.0, warmup_steps=4, total_steps=8).rate(t) for t in range(1, 9)]
     assert rates == [2.0, 4.0, 6.0, 8.0, 6.4, 4.8, 3.2, pytest.approx(1.6)]
+
+
+def test_schedule_with_a_constant_part_and_a_final_share_by_hand() -> None:
+    schedule = Schedule(1.0, warmup_steps=2, total_steps=8, constant_steps=2, final_share=0.5)
+    # From the fourth step on .5 + .5 · 5/5, 4/5, 3/5, 2/5, 1/5.
+    assert [schedule.rate(t) for t in range(1, 9)] == pytest.approx([0.5, 1, 1, 1, 0.9, 0.8, 0.7, 0.6])
+
+
+def test_a_decay_from_the_first_step_drops_when_the_warm_up_ends() -> None:
+    """NVIDIA's first phase: power .5, 7,038 steps, 2,000 of warm-up: √(1 − .2843) = .846 of the peak at once."""
+    schedule = Schedule(6e-3, 2_000, 7_038, decay_power=0.5, decays_from_start=True)
+    assert schedule.rate(2_000) == 6e-3
+    assert (
+        schedule.rate(2_001) / 6e-3 == pytest.approx(math.sqrt(1 - 0.2843), abs=1e-3) == pytest.approx(0.846, abs=1e-3)
+    )
+    assert 0 < schedule.rate(7_038) < 1e-4
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 5), (1, 5), (5, 5), (1, 1), (0, 1)])
 def test_schedule_peaks_once_and_never_rests(warmup: int, total: int) -> None:
-    rates = [warmup_then_linear(t, peak=1.0, warmup_steps=warmup, total_steps=total) for t in range(1, total + 1)]
+    rates = [Schedule(1.0, warmup, total).rate(t) for t in range(1, total + 1)]
     assert max(rates) == 1.0 and rates.count(1.0) == 1 and min(rates) > 0
     assert rates.index(1.0) == max(warmup, 1) - 1

@@ -27,8 +27,9 @@ from lambert.training.export import export_run
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
+from lambert.training.request import Request
 from lambert.training.settings import RunSettings, refuse_other_settings
-from lambert.training.setup import Request, resolve_settings, starting_model
+from lambert.training.setup import resolve_settings, starting_model
 from lambert.training.trainer import Trainer
 
 
@@ -175,7 +176,8 @@ import sys, torch
 from dataclasses import replace
 from pathlib import Path
 from lambert.corpus.store import Corpus
-from lambert.training.setup import Request, resolve_settings, starting_model
+from lambert.training.request import Request
+from lambert.training.setup import resolve_settings, starting_model
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.trainer import Trainer
 torch.set_num_threads(1)
@@ -304,7 +306,8 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 
 
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
-    from lambert.training.setup import Request, resolve_settings, starting_model
+    from lambert.training.request import Request
+    from lambert.training.setup import resolve_settings, starting_model
     from lambert.training.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -366,7 +369,8 @@ def test_more_processes_than_micro_batches_are_refused(
 
 def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None:
     from lambert.training.part import parts_of
-    from lambert.training.setup import Request, resolve_settings
+    from lambert.training.request import Request
+    from lambert.training.setup import resolve_settings
 
     request = Request(
         model="1x32",
@@ -390,7 +394,8 @@ def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
         batch_sizes=(8,),
         samples=80,
         sequence_lengths=(16, 32),
-        examples=ExampleKind(pairing="none", masking="words"),
+        pairs="none",
+        masking="words",
     )
     settings = resolve_settings(request, small_corpus)
     trainer = Trainer(tmp_path / "run", settings, starting_model(settings, None, small_corpus), small_corpus)

@@ -7,99 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.memory import memory_of
-from lambert.cli.verb import Verb, say
+from lambert.cli.recipe import RecipeOptions
+from lambert.cli.verb import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.recipe import Number, Phase
+    from lambert.training.phases import Number, Phase
     from lambert.training.settings import RunSettings
 
 
 FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeOptions(Verb):
-    """The options that `plan` and `pretrain` share."""
-
-    batch_size: tuple[int, ...]
-    """Sequences in a global batch: one number for both phases, or one for each. Memory does not limit it."""
-    model: str = "base"
-    """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or by hand
-    LAYERSxHIDDEN such as 6x384."""
-    epochs: float | None = None
-    """Passes over the corpus, both phases together. Give this or --samples."""
-    samples: int | None = None
-    """Sequences to train on, both phases together."""
-    sequence_lengths: tuple[int, int] = (128, 512)
-    """Tokens in a sequence, in the first phase (9/10 of the samples) and in the second."""
-    optimizer: str = "lamb"
-    """lamb, adamw, lars or lans."""
-    recipe: str = "sqrt"
-    """sqrt: everything from the batch size; paper: the same with the published step counts of the 64K/32K run."""
-    learning_rate: float | None = None
-    """Peak learning rate of both phases; from the batch size otherwise."""
-    warmup_share: float | None = None
-    """Share of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
-    dropout: float = 0.1
-    """Probability of dropping a hidden unit or an attention weight."""
-    pairs: str = "nsp"
-    """nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment, windows of documents."""
-    masking: str = "pieces"
-    """What is hidden as one: word pieces (BERT), whole words, or spans of words (SpanBERT)."""
-    mask_share: float = 0.15
-    """Share of the tokens that are hidden."""
-    pack: bool = False
-    """Put several short examples into one row; for text of short documents."""
-    seed: int = 0
-    """Start of every random draw."""
-    micro_batch_size: int | None = None
-    """Sequences that go through the model at once in the first phase, and proportionally fewer in the second;
-    the fastest that fits is found by trying otherwise, and remembered."""
-    precision: str = "auto"
-    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains, on a CPU
-    bfloat16-master. bfloat16 on a GPU is untested on GPU."""
-    init_from: Path | None = None
-    """Run or Hugging Face BERT folder whose weights are continued; --model is then not looked at."""
-
-    @property
-    def weights_folder(self) -> Path | None:
-        """The Hugging Face folder that --init-from means."""
-        from lambert.model.huggingface import model_folder
-
-        return None if self.init_from is None else model_folder(self.init_from)
-
-    def settings(self, corpus: Corpus | None) -> RunSettings:
-        """Everything resolved."""
-        from lambert.batches.kinds import ExampleKind
-        from lambert.planning.hardware import inspect_hardware
-        from lambert.training.precision import resolve_precision
-        from lambert.training.setup import Request, resolve_settings
-
-        hardware = inspect_hardware()
-        precision = resolve_precision(
-            self.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=hardware.device == "cpu"
-        )
-        request = Request(
-            model=self.model,
-            batch_sizes=self.batch_size,
-            epochs=self.epochs,
-            samples=self.samples,
-            sequence_lengths=self.sequence_lengths,
-            optimizer=self.optimizer,
-            recipe=self.recipe,
-            learning_rate=self.learning_rate,
-            warmup_share=self.warmup_share,
-            dropout=self.dropout,
-            examples=ExampleKind(self.pairs, self.masking, self.mask_share),
-            packs=self.pack,
-            seed=self.seed,
-            micro_batch_size=self.micro_batch_size,
-            init_from=self.weights_folder,
-        )
-        return resolve_settings(request, corpus, precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +31,8 @@ class Plan(RecipeOptions):
     """Leave out the prediction of the run's time, which takes real steps."""
     probe_seconds: float = 10.0
     """How long each phase's steps are timed, seconds; three steps at least."""
+    save_recipe: Path | None = None
+    """Also write the recipe to this TOML file, to be changed and given as --recipe (docs/recipes.md)."""
     cluster: str | None = None
     """tpu-v3, dgx-a100 or a TOML file (docs/planning.md): also predict the time there; this machine is not probed."""
     chips: tuple[int, ...] = ()
@@ -121,6 +42,9 @@ class Plan(RecipeOptions):
         """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster."""
         from lambert.corpus.store import Corpus
 
+        self.say_recipe()
+        if self.save_recipe is not None:
+            self._save_recipe(self.save_recipe)
         if self.cluster is not None:
             return self._run_on_cluster(self.cluster)
         if self.chips:
@@ -132,7 +56,22 @@ class Plan(RecipeOptions):
         settings = self.settings(corpus)
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
+        self.say_limits(settings)
         return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
+
+    def _save_recipe(self, path: Path) -> None:
+        from lambert.training.recipe_file import recipe_as_toml
+        from lambert.training.request import with_recipe
+
+        request, recipe = with_recipe(self.request())
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(recipe_as_toml(request.merged(recipe)))
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written: {error.strerror or error}", remedy="Name a new file in a folder of yours"
+            ) from None
+        say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> dict[str, Any]:
         from lambert.cli.cluster import show_cluster
@@ -140,6 +79,7 @@ class Plan(RecipeOptions):
 
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         settings = self.settings(corpus)
+        self.say_limits(settings)
         return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
 
 
@@ -173,7 +113,7 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
         if trials and processes.is_first:
             rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
             say(f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})")
-    return replace(settings, micro_batch_sizes=(sizes[0], sizes[1]))
+    return replace(settings, micro_batch_sizes=tuple(sizes))
 
 
 def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: float | None = None) -> dict[str, Any]:
@@ -182,7 +122,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
     from lambert.training.parallel import join_processes
     from lambert.training.setup import examples_per_pass, parameter_count
 
-    lengths = (settings.phases[0].sequence_length, settings.phases[1].sequence_length)
+    lengths = tuple(phase.sequence_length for phase in settings.phases)
     seed, kind = settings.seed, settings.examples
     per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=seed, kind=kind)
     parameters = parameter_count(settings.model)
@@ -217,7 +157,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
         from lambert.planning.probe import measure_step
 
         device = join_processes().device
-        say(f"time      taking a few steps of each phase, about {2 * probe_seconds:.0f} seconds …")
+        say(f"time      taking a few steps of each phase, about {len(settings.phases) * probe_seconds:.0f} seconds …")
         seconds = 0.0
         for index, phase in enumerate(settings.phases):
             cost = measure_step(settings, index, device, budget_seconds=probe_seconds)
@@ -235,8 +175,25 @@ def _say_phase(number: int, phase: Phase, micro_batch: int, passes: float | None
     _say_number("steps", phase.steps)
     _say_number("peak rate", phase.peak_learning_rate)
     _say_number("warm-up steps", phase.warmup_steps)
+    if not phase.continues:
+        _say_shape(phase)
     count = -(-phase.batch_size // micro_batch)
     say(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")
+
+
+def _say_shape(phase: Phase) -> None:
+    """What the rate does after the warm-up, where that is not a line to zero."""
+    told = []
+    if phase.constant_steps:
+        told.append(f"{phase.constant_steps:,} steps at the peak")
+    if phase.decay_power != 1:
+        told.append(f"decay of power {phase.decay_power:g}")
+    if phase.decays_from_start:
+        told.append("counted from the first step, so that the rate drops at once after the warm-up")
+    if phase.final_share:
+        told.append(f"down to {phase.final_share:g} of the peak")
+    if told:
+        say(f"  {'then':14} {'':>14}  {', '.join(told)}")
 
 
 def _say_number(name: str, number: Number) -> None:

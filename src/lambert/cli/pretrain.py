@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.plan import RecipeOptions, show_plan, with_fastest_micro_batches
+from lambert.cli.plan import show_plan, with_fastest_micro_batches
+from lambert.cli.recipe import RecipeOptions
 from lambert.cli.verb import PRINTED, say, warn
 from lambert.errors import PeerLost, UserError
 from lambert.training.environment import is_one_of_several, restart_count
@@ -169,6 +170,7 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
     settings = _settings(options, corpus, processes)
     check_processes(settings, processes.count, shards=options.shard)
     if processes.is_first:
+        options.say_recipe()
         show_plan(settings, corpus)
         _say_path(describe_path(settings, processes, options.housekeeping()))
     trainer = Trainer(

@@ -27,7 +27,7 @@ from lambert.squad.data import Question, shuffled
 from lambert.squad.features import Window, WindowBatch, make_batch, make_windows
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.training.optimizers import make_optimizer, named_groups
-from lambert.training.schedule import warmup_then_linear
+from lambert.training.schedule import Schedule
 from lambert.training.step import StepResult, TaskOutput, train_step
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
@@ -94,7 +94,7 @@ def fine_tune(
     windows = make_windows(questions, tokenizer, settings.shape)
     peak = settings.learning_rate or default_learning_rate(settings.optimizer, model.config.hidden_size)
     total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
-    warmup_steps = round(settings.warmup_share * total_steps)
+    schedule = Schedule(peak, round(settings.warmup_share * total_steps), total_steps)
     if optimizer is None:
         groups, _ = named_groups(model, weight_decay=settings.weight_decay)
         optimizer = make_optimizer(settings.optimizer, groups, betas=_BETAS, epsilon=_EPSILON)
@@ -104,7 +104,7 @@ def fine_tune(
         loss_sum = 0.0
         for batch in epoch_batches(len(windows), settings.batch_size, seed=seed, epoch=epoch):
             step += 1
-            rate = warmup_then_linear(step, peak=peak, warmup_steps=warmup_steps, total_steps=total_steps)
+            rate = schedule.rate(step)
             micro_batches = _micro_batches([windows[index] for index in batch], settings.micro_batch_size, pad_id)
             result = _step(model, optimizer, micro_batches, settings, rate, seed=seed, step=step)
             loss_sum += result.loss * len(batch)

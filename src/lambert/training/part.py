@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 
 from lambert.batches.loader import SampleStream, example_source
 from lambert.corpus.store import Corpus
-from lambert.training.recipe import Phase
-from lambert.training.schedule import warmup_then_linear
+from lambert.training.phases import Phase
+from lambert.training.schedule import Schedule
 from lambert.training.settings import RunSettings
 
 _DROPOUT = 2
@@ -28,6 +30,9 @@ class Part:
     first_step: int
     micro_batch_size: int
     """Sequences that go through the model at once."""
+    schedule: Schedule
+    schedule_first_step: int
+    """Where the schedule began, which may span phases before."""
 
     @property
     def last_step(self) -> int:
@@ -46,12 +51,7 @@ class Part:
 
     def learning_rate(self, step: int) -> float:
         """The rate of `step`."""
-        return warmup_then_linear(
-            step - self.first_step + 1,
-            peak=self.phase.peak_learning_rate.value,
-            warmup_steps=int(self.phase.warmup_steps.value),
-            total_steps=self.phase.step_count,
-        )
+        return self.schedule.rate(step - self.schedule_first_step + 1)
 
     def is_due(self, step: int, times: int) -> bool:
         """True at `times` evenly spread steps of the phase, the last one among them."""
@@ -78,11 +78,31 @@ class Part:
 
 def parts_of(settings: RunSettings) -> list[Part]:
     """The phases of a run in order."""
-    parts, first_step = [], 1
-    for number, (phase, size) in enumerate(zip(settings.phases, settings.micro_batch_sizes, strict=True), start=1):
-        parts.append(Part(number, phase, first_step, min(size, phase.batch_size)))
+    parts: list[Part] = []
+    first_step = 1
+    for place, (phase, size) in enumerate(zip(settings.phases, settings.micro_batch_sizes, strict=True)):
+        if phase.continues:
+            schedule, began = parts[-1].schedule, parts[-1].schedule_first_step
+        else:
+            schedule, began = _schedule(settings.phases[place:]), first_step
+        parts.append(Part(place + 1, phase, first_step, min(size, phase.batch_size), schedule, began))
         first_step += phase.step_count
     return parts
+
+
+def _schedule(phases: Sequence[Phase]) -> Schedule:
+    """That of the first of these phases, over those that continue it as well."""
+    first = phases[0]
+    continued = itertools.takewhile(lambda phase: phase.continues, phases[1:])
+    return Schedule(
+        first.peak_learning_rate.value,
+        int(first.warmup_steps.value),
+        first.step_count + sum(phase.step_count for phase in continued),
+        constant_steps=first.constant_steps,
+        decay_power=first.decay_power,
+        decays_from_start=first.decays_from_start,
+        final_share=first.final_share,
+    )
 
 
 def training_stream(corpus: Corpus, settings: RunSettings, part: Part) -> SampleStream:

@@ -1,232 +1,301 @@
-"""The one knob: from the batch size(s) and the number of samples, every other number of a two-phase run.
+"""A recipe: what a run does in each phase, stated or left to the square-root rule; and the phases that come out.
 
-S samples in all, B sequences in a batch, T steps. Each number carries the formula it came from and whether that
-formula was published for such a run, is stretched beyond what was published, or was fitted here (docs/recipes.md).
+`training/rule.py` fills what a recipe leaves open, `training/recipe_file.py` reads the named ones and people's own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from lambert.errors import UserError, unknown_name
-from lambert.training.optimizers import LAYERWISE, check_optimizer
-
-Provenance = Literal["published", "extrapolated", "fitted here", "given"]
-
-PAPER_SAMPLES = 512_000_000
-"""1,000,000 steps of 512 sequences: the fixed number of epochs of every run in the LAMB paper."""
-PAPER_BATCH_SIZES = (512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
-"""The paper's runs with one batch size in both phases."""
-PAPER_MIXED_BATCH = (65_536, 32_768)
-"""The paper's run with two; its learning rates and warm-up were not published."""
-LEARNING_RATE_TIMES_ROOT_STEPS = 0.625
-"""5e-3 · √15,625 at batch 32,768; the square-root rule keeps it the same at every published batch."""
-PAPER_WARMUP_STEPS = 3_125
-"""Share B / 163,840 of S / B steps, with S = 512 million: 3,125 steps at every batch (LEGW, arXiv 1901.08256)."""
-LARGEST_PAPER_WARMUP_SHARE = 0.2
-"""At batch 32,768. Shorter runs are held to it; larger batches may warm up for B / 163,840, at most half a phase."""
-LARGEST_WARMUP_SHARE = 0.5
-FIRST_PHASE_SHARE = 0.9
-"""BERT's share of samples at the short length."""
-
-LARGEST_PAPER_RATE = 5e-3
-"""At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
-SHORT_RATE_TIMES_ROOT_STEPS = 0.24
-LARGEST_SHORT_RATE = 1e-2
-"""Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps. Both
-numbers are fitted here (docs/recipes.md)."""
-ADAMW_RATE_CAP = 2e-3
-"""Fitted here."""
-ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
+from lambert.errors import UserError
+from lambert.training import rule
+from lambert.training.optimizers import check_optimizer
+from lambert.training.phases import Number, Phase, Provenance
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
 MOST_SAMPLES = 10**15
-
-RECIPES = ("sqrt", "paper")
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number of the recipe and where it came from."""
-
-    value: int | float
-    formula: str
-    provenance: Provenance
+MOST_PHASES = 32
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One phase: a sequence length, a batch size and a warm-up from zero of its own."""
+class PhaseRecipe:
+    """What a recipe says of one phase; None is left to the rule."""
 
     sequence_length: int
-    """Tokens in a full sequence."""
     batch_size: int
-    """Sequences in a step, over all micro-batches and processes."""
-    steps: Number
-    peak_learning_rate: Number
-    warmup_steps: Number
+    share: float | None = None
+    """Of the samples of the run; this or `steps` in all phases alike."""
+    steps: int | None = None
+    peak_learning_rate: float | None = None
+    warmup_share: float | None = None
+    """Of the phase's steps, and of those of the phases that continue it; or `warmup_steps`, where it has `steps`."""
+    warmup_steps: int | None = None
+    constant_share: float = 0.0
+    decay_power: float = 1.0
+    decays_from_start: bool = False
+    final_share: float = 0.0
+    continues: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch size {self.batch_size}", remedy="Give a whole number of sequences from 1")
+        if not SHORTEST_SEQUENCE <= self.sequence_length <= LONGEST_SEQUENCE:
+            raise UserError(
+                f"sequence length {self.sequence_length}",
+                remedy=f"Give a whole number of tokens from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}",
+            )
+        rate = self.peak_learning_rate
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise UserError(f"learning rate {rate}", remedy="Give a number above 0")
+        for name in ("share", "warmup_share", "constant_share", "final_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
+        if self.share == 0 or (self.steps is not None and not 1 <= self.steps <= MOST_SAMPLES):
+            told = "share 0" if self.share == 0 else f"{self.steps} steps"
+            raise UserError(f"a phase with {told}", remedy="Leave the phase out, or give it something to do")
+        if (self.warmup_share or 0) + self.constant_share > 1:
+            raise UserError(
+                f"warm-up share {self.warmup_share} and constant share {self.constant_share} are more than a phase",
+                remedy="Give shares whose sum is at most 1",
+            )
+        if self.warmup_steps is not None and (
+            self.warmup_share is not None or self.steps is None or self.warmup_steps < 0
+        ):
+            raise UserError(
+                f"{self.warmup_steps} steps of warm-up in a phase with {self.steps} steps and a share "
+                f"{self.warmup_share}",
+                remedy="Give warmup_steps from 0 beside steps, or warmup_share",
+            )
+        if not 0 < self.decay_power <= 100:
+            raise UserError(f"decay power {self.decay_power}", remedy="Give a number above 0, at most 100; 1 is a line")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The phases of a run, and the choices that hold for all of it; None is left to the defaults."""
+
+    name: str
+    phases: tuple[PhaseRecipe, ...]
+    source: str = ""
+    """Where its numbers come from."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before relying on it, a sentence each."""
+    provenance: Provenance = "given"
+    """Of what it states."""
+    samples: int | None = None
+    """Sequences in all, where neither the phases nor the person say it."""
+    model: str | None = None
+    optimizer: str | None = None
+    betas: tuple[float, float] | None = None
+    epsilon: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    dropout: float | None = None
+    pairs: str | None = None
+    masking: str | None = None
+    mask_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.phases) <= MOST_PHASES:
+            raise UserError(f"{len(self.phases)} phases", remedy=f"Give from 1 to {MOST_PHASES}")
+        if self.phases[0].continues:
+            raise UserError("the first phase continues none", remedy="Leave `continues` out there")
+        for number, phase in enumerate(self.phases, start=1):
+            own = (phase.peak_learning_rate, phase.warmup_share, phase.warmup_steps, phase.constant_share or None)
+            if phase.continues and any(value is not None for value in own):
+                raise UserError(
+                    f"phase {number} continues the one before and has a rate or a warm-up of its own",
+                    remedy="Leave out `continues`, or the phase's own numbers",
+                )
+        for name in ("share", "steps"):
+            count = sum(getattr(phase, name) is not None for phase in self.phases)
+            if count not in (0, len(self.phases)):
+                raise UserError(f"{count} of {len(self.phases)} phases have {name}", remedy="Give all of them or none")
+        if (self.phases[0].share is None) == (self.phases[0].steps is None):
+            raise UserError("how long each phase is, is not clear", remedy="Give each phase a share, or each its steps")
+        total = sum(phase.share or 0 for phase in self.phases)
+        if self.phases[0].steps is None and abs(total - 1) > 1e-6:
+            raise UserError(f"the shares of the phases sum to {total:g}", remedy="Give shares whose sum is 1")
 
     @property
-    def step_count(self) -> int:
-        """`steps` as a whole number."""
-        return int(self.steps.value)
+    def shares(self) -> tuple[float, ...]:
+        """Of the samples, by phase."""
+        own = [phase.share or (phase.steps or 0) * phase.batch_size for phase in self.phases]
+        return tuple(own) if self.phases[0].steps is None else tuple(part / sum(own) for part in own)
 
     @property
-    def samples(self) -> int:
-        """Sequences seen, steps · batch size."""
-        return self.step_count * self.batch_size
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sequences in a step, by phase."""
+        return tuple(phase.batch_size for phase in self.phases)
 
     @property
-    def tokens(self) -> int:
-        """Token slots seen, padding included."""
-        return self.samples * self.sequence_length
+    def sequence_lengths(self) -> tuple[int, ...]:
+        """Tokens in a sequence, by phase."""
+        return tuple(phase.sequence_length for phase in self.phases)
 
 
-def round_half_up(value: float) -> int:
-    """The nearest whole number, halves upwards."""
-    return math.floor(value + 0.5)
+def recipe_by_rule(
+    batch_sizes: Sequence[int],
+    sequence_lengths: Sequence[int] = (128, 512),
+    shares: Sequence[float] = (),
+    *,
+    name: str = "sqrt",
+) -> Recipe:
+    """A recipe that leaves everything but batches, lengths and shares to the rule.
+
+    Args:
+        batch_sizes: one for all phases, or one for each.
+        sequence_lengths: one for each phase.
+        shares: of the samples; without, two phases have BERT's 9/10 and 1/10, one has all.
+
+    Raises:
+        UserError: they do not fit together, or one is out of its range.
+    """
+    count = len(sequence_lengths)
+    if len(batch_sizes) not in (1, count):
+        raise UserError(
+            f"{len(batch_sizes)} batch sizes for {count} sequence length{'s' * (count != 1)}",
+            remedy="Give one for all phases or one for each; --sequence-lengths says how many phases there are",
+        )
+    if not shares:
+        if count > 2:
+            raise UserError(
+                f"{count} phases without shares", remedy="Say with --phase-shares how the samples are divided"
+            )
+        shares = (0.9, 0.1)[:count] if count == 2 else (1.0,)
+    if len(shares) != count:
+        raise UserError(
+            f"{len(shares)} phase shares for {count} sequence lengths", remedy="Give one for each phase, with sum 1"
+        )
+    sizes = tuple(batch_sizes) * count if len(batch_sizes) == 1 else tuple(batch_sizes)
+    parts = zip(sequence_lengths, sizes, shares, strict=True)
+    return Recipe(name, tuple(PhaseRecipe(length, size, share) for length, size, share in parts))
 
 
 def make_phases(
+    recipe: Recipe,
     *,
-    samples: int,
-    batch_sizes: tuple[int, ...],
-    sequence_lengths: tuple[int, int] = (128, 512),
+    samples: int | None,
     optimizer: str = "lamb",
-    recipe: str = "sqrt",
     learning_rate: float | None = None,
     warmup_share: float | None = None,
-) -> tuple[Phase, Phase]:
-    """The two phases of a run.
+) -> tuple[Phase, ...]:
+    """The phases of a run: what the recipe says, and the rule's numbers where it says nothing.
 
     Args:
-        samples: sequences to see in all.
-        batch_sizes: one for both phases, or one for each (a mixed batch).
-        recipe: `sqrt`, or `paper`, which only takes the paper's own runs and pins the mixed one's published steps.
-        learning_rate: peak of both phases in place of the rule's.
-        warmup_share: share of each phase's steps in place of the rule's.
+        samples: sequences to see in all; None takes the recipe's own steps. Where it has steps and `samples` are
+            given too, every phase keeps its share of them, its rate and its share of warm-up.
+        learning_rate: peak of all phases in place of the recipe's.
+        warmup_share: share of each phase's steps in place of the recipe's.
 
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
     """
     check_optimizer(optimizer)
-    if recipe not in RECIPES:
-        raise unknown_name("recipe", recipe, RECIPES)
-    check_request(batch_sizes, sequence_lengths, learning_rate, warmup_share)
+    given = {"peak_learning_rate": learning_rate, "warmup_share": warmup_share}
+    override: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if warmup_share is not None:
+        override["warmup_steps"] = None
+    stated = tuple(phase if phase.continues else replace(phase, **override) for phase in recipe.phases)
+    is_own = samples is None and stated[0].steps is not None
+    if is_own:
+        samples = sum((phase.steps or 0) * phase.batch_size for phase in stated)
+    elif stated[0].steps is not None:
+        recipe = replace(recipe, provenance="given" if recipe.provenance == "given" else "extrapolated")
+    if samples is None:
+        raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give --samples or --epochs")
     if not 1 <= samples <= MOST_SAMPLES:
         raise UserError(f"{samples} samples", remedy=f"Give a whole number of sequences from 1 to {MOST_SAMPLES:,}")
-    both = (batch_sizes[0], batch_sizes[-1])
-    if recipe == "paper":
-        _refuse_other_runs(samples, both, optimizer)
-    is_published = samples == PAPER_SAMPLES and both[0] == both[1] in PAPER_BATCH_SIZES and optimizer == "lamb"
-    provenance: Provenance = "published" if is_published else "extrapolated"
-    counts = _step_counts(samples, both, provenance, is_pinned=recipe == "paper" and both == PAPER_MIXED_BATCH)
-    phases = []
-    for length, batch_size, steps in zip(sequence_lengths, both, counts, strict=True):
-        peak = _peak_learning_rate(samples, batch_size, optimizer, provenance)
-        if learning_rate is not None:
-            peak = Number(learning_rate, "--learning-rate", "given")
-        warmup = _warmup_steps(samples, batch_size, int(steps.value), provenance)
-        if warmup_share is not None:
-            warmup = Number(round(warmup_share * steps.value), "--warmup-share · steps", "given")
-        phases.append(Phase(length, batch_size, steps, peak, warmup))
-    return phases[0], phases[1]
-
-
-def _refuse_other_runs(samples: int, batch_sizes: tuple[int, int], optimizer: str) -> None:
-    is_single = batch_sizes[0] == batch_sizes[1] in PAPER_BATCH_SIZES
-    if samples != PAPER_SAMPLES or optimizer != "lamb" or not (is_single or batch_sizes == PAPER_MIXED_BATCH):
-        raise UserError(
-            f"the paper has no run of {optimizer} with batch {batch_sizes[0]:,} and {batch_sizes[1]:,} on "
-            f"{samples:,} samples",
-            remedy=f"Leave --recipe out, or ask for --samples {PAPER_SAMPLES} and --batch-size "
-            f"{' or '.join(map(str, PAPER_BATCH_SIZES))} or {PAPER_MIXED_BATCH[0]} {PAPER_MIXED_BATCH[1]}",
-        )
-
-
-def check_request(
-    batch_sizes: tuple[int, ...],
-    sequence_lengths: tuple[int, int],
-    learning_rate: float | None,
-    warmup_share: float | None,
-) -> None:
-    """Refuse numbers out of their range.
-
-    Raises:
-        UserError: names the first one.
-    """
-    if len(batch_sizes) not in (1, 2):
-        raise UserError(f"{len(batch_sizes)} batch sizes", remedy="Give one for both phases or one for each of the two")
-    for batch_size in batch_sizes:
-        if batch_size < 1:
-            raise UserError(f"batch size {batch_size}", remedy="Give a whole number of sequences from 1")
-    for length in sequence_lengths:
-        if not SHORTEST_SEQUENCE <= length <= LONGEST_SEQUENCE:
-            raise UserError(
-                f"sequence length {length}",
-                remedy=f"Give a whole number of tokens from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}",
+    counts = _steps(recipe, samples, optimizer, is_own=is_own)
+    phases: list[Phase] = []
+    for place, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
+        if phase.continues:
+            phases.append(_continued(phases[-1], phase, steps))
+            continue
+        continuing = itertools.takewhile(lambda at: stated[at].continues, range(place + 1, len(stated)))
+        span = [place, *continuing]
+        total = sum(int(counts[at].value) for at in span)
+        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override))
+        warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
+        phases.append(
+            Phase(
+                phase.sequence_length,
+                phase.batch_size,
+                steps,
+                open_numbers.peak(),
+                warmup,
+                constant_steps=min(round(phase.constant_share * total), total - int(warmup.value)),
+                decay_power=phase.decay_power,
+                decays_from_start=phase.decays_from_start,
+                final_share=phase.final_share,
             )
-    if learning_rate is not None and not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise UserError(f"learning rate {learning_rate}", remedy="Give a number above 0")
-    if warmup_share is not None and not 0 <= warmup_share <= 1:
-        raise UserError(f"warm-up share {warmup_share}", remedy="Give a share from 0 to 1")
-
-
-def _step_counts(
-    samples: int, batch_sizes: tuple[int, int], provenance: Provenance, *, is_pinned: bool
-) -> tuple[Number, Number]:
-    if is_pinned:
-        return (
-            Number(7_037, "published total 8,599 − 1,562; the rule round(0.9 · S/B) gives 7,031", "published"),
-            Number(1_562, "published total 8,599 − 7,037", "published"),
         )
-    first_batch, second_batch = batch_sizes
-    if first_batch == second_batch:
-        total = round(samples / first_batch)
-        first = round_half_up(FIRST_PHASE_SHARE * total)
-        second = total - first
-        formulas = ("round(0.9 · round(S/B))", "round(S/B) − phase 1")
-    else:
-        # Whole samples first, so that the halves of 1,562.5 fall as Python's round lets them: to the even 1,562.
-        first_samples = samples * 9 // 10
-        first = round(first_samples / first_batch)
-        second = round((samples - first_samples) / second_batch)
-        formulas = ("round(0.9 · S/B)", "round(0.1 · S/B), halves to even")
-    if first < 1 or second < 1:
-        needed = max(10 * second_batch, round(first_batch / FIRST_PHASE_SHARE))
-        raise UserError(
-            f"{samples:,} samples make {max(first, 0)} + {max(second, 0)} steps of batch "
-            f"{first_batch:,} and {second_batch:,}, and each phase needs one",
-            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch",
-        )
-    return Number(first, formulas[0], provenance), Number(second, formulas[1], provenance)
+    return tuple(phases)
 
 
-def _peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> Number:
-    """c · √(B/S), which is c / √T when both phases share a batch size; less than that where runs are short."""
-    root = math.sqrt(batch_size / samples)
-    if optimizer not in LAYERWISE:
-        formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {ADAMW_RATE_CAP:g})"
-        return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, ADAMW_RATE_CAP), formula, "fitted here")
-    rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
-    largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
-    if rate > largest * (1 + 1e-9):
-        short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, LARGEST_SHORT_RATE))
-        formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {LARGEST_SHORT_RATE:g}"
-        return Number(short, formula, "fitted here")
-    if samples == PAPER_SAMPLES:
-        return Number(rate, "5e-3 · √(B/32,768)", provenance)
-    return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
+def _continued(before: Phase, phase: PhaseRecipe, steps: Number) -> Phase:
+    """A phase that goes on along the schedule of the one before."""
+    return replace(
+        before,
+        sequence_length=phase.sequence_length,
+        batch_size=phase.batch_size,
+        steps=steps,
+        warmup_steps=Number(0, "goes on along the schedule of the phase before", steps.provenance),
+        constant_steps=0,
+        continues=True,
+    )
 
 
-def _warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> Number:
-    """3,125 steps in all as published, as a share of each phase; held to the largest shares of the paper's range."""
-    share = PAPER_WARMUP_STEPS * batch_size / samples
-    paper_share = PAPER_WARMUP_STEPS * batch_size / PAPER_SAMPLES
-    limit = min(LARGEST_WARMUP_SHARE, max(LARGEST_PAPER_WARMUP_SHARE, paper_share))
-    if share > limit:
-        return Number(round(limit * steps), f"{limit:g} · steps, the largest share taken", "extrapolated")
-    formula = "steps · B/163,840" if samples == PAPER_SAMPLES else f"steps · {PAPER_WARMUP_STEPS:,} · B/S"
-    return Number(round(share * steps), formula, provenance)
+def _steps(recipe: Recipe, samples: int, optimizer: str, *, is_own: bool) -> list[Number]:
+    sizes, shares = recipe.batch_sizes, recipe.shares
+    if is_own:
+        return [Number(phase.steps or 0, f"recipe {recipe.name}", recipe.provenance) for phase in recipe.phases]
+    if recipe.name == "paper":
+        rule.refuse_other_runs(samples, sizes, shares, optimizer)
+        if sizes == rule.PAPER_MIXED_BATCH:
+            return rule.pinned_steps()
+    return rule.step_counts(samples, sizes, shares, rule.rule_provenance(samples, sizes, shares, optimizer))
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Peak and warm-up of one phase: the person's, the recipe's, or the rule's."""
+
+    recipe: Recipe
+    phase: PhaseRecipe
+    samples: int
+    optimizer: str
+    overridden: frozenset[str]
+
+    @property
+    def _by_rule(self) -> Provenance:
+        return rule.rule_provenance(self.samples, self.recipe.batch_sizes, self.recipe.shares, self.optimizer)
+
+    def peak(self) -> Number:
+        rate = self.phase.peak_learning_rate
+        if rate is None:
+            return rule.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)
+        if "peak_learning_rate" in self.overridden:
+            return Number(rate, "--learning-rate", "given")
+        return Number(rate, f"recipe {self.recipe.name}", self.recipe.provenance)
+
+    def warmup(self, steps: int, stated_steps: int | None) -> Number:
+        """Of a schedule of `steps`; `stated_steps` are the recipe's own where those are others, None where not."""
+        share, told = self.phase.warmup_share, f"recipe {self.recipe.name}"
+        if self.phase.warmup_steps is not None:
+            own = self.phase.warmup_steps
+            if stated_steps:
+                own, told = round(own / stated_steps * steps), f"{own:,}/{stated_steps:,} · steps, {told}"
+            if own > steps:
+                raise UserError(f"{own:,} steps of warm-up in {steps:,} steps", remedy="Give fewer")
+            return Number(own, told, self.recipe.provenance)
+        if share is None:
+            return rule.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)
+        if "warmup_share" in self.overridden:
+            return Number(round(share * steps), "--warmup-share · steps", "given")
+        return Number(round(share * steps), f"{share:g} · steps, {told}", self.recipe.provenance)

@@ -15,8 +15,8 @@ from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
 from lambert.bounded import SETTINGS_BYTES, read_bytes
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
+from lambert.training.phases import Phase
 from lambert.training.precision import Precision
-from lambert.training.recipe import Phase
 
 RECIPE_FILE = "recipe.toml"
 GRADIENT_PRECISIONS = ("float32", "bfloat16")
@@ -33,10 +33,10 @@ class RunSettings:
     optimizer: str
     """`lamb` or `adamw`."""
     samples: int
-    """Sequences of all whole batches, both phases together."""
-    phases: tuple[Phase, Phase]
-    """Length, batch, steps and rate of both phases."""
-    micro_batch_sizes: tuple[int, int]
+    """Sequences of all whole batches, all phases together."""
+    phases: tuple[Phase, ...]
+    """Length, batch, steps and rate of every phase."""
+    micro_batch_sizes: tuple[int, ...]
     """Sequences that go through the model at once, by phase."""
     corpus_fingerprint: str
     """SHA-256 of the corpus contents."""
@@ -63,7 +63,7 @@ class RunSettings:
     epsilon: float = 1e-6
     """ε in m̂ / (√v̂ + ε)."""
     clip_norm: float = 1.0
-    """Largest L2 norm of the whole gradient, as in BERT."""
+    """Largest L2 norm of the whole gradient, as in BERT; 0 clips nothing."""
 
     def __post_init__(self) -> None:
         if self.gradient_precision not in GRADIENT_PRECISIONS:
@@ -87,7 +87,7 @@ class RunSettings:
 
     @property
     def total_steps(self) -> int:
-        """Steps of both phases."""
+        """Steps of all phases."""
         return sum(phase.step_count for phase in self.phases)
 
     def as_tables(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def refuse_differences(recorded: Mapping[str, Any], settings: RunSettings, whose
 class Recorded:
     """What a run that is gone on with decided for itself."""
 
-    micro_batch_sizes: tuple[int, int]
+    micro_batch_sizes: tuple[int, ...]
     threads: int
 
 
@@ -155,8 +155,7 @@ def recorded_choices(run: Path) -> Recorded | None:
     """What the run in this folder has chosen; None where there is no run, or no readable recipe."""
     try:
         recipe = _recorded(run)
-        first, second = recipe["micro_batch_sizes"]
-        return Recorded((int(first), int(second)), int(recipe["threads"]))
+        return Recorded(tuple(int(size) for size in recipe["micro_batch_sizes"]), int(recipe["threads"]))
     except (UserError, ValueError, KeyError, TypeError):
         return None
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from lambert.batches.kinds import BERT_EXAMPLES, ExampleKind
+from lambert.batches.kinds import ExampleKind
 from lambert.batches.loader import example_source
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary, special_tokens
@@ -20,8 +21,10 @@ from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, read_config
 from lambert.model.presets import model_config
 from lambert.training.part import parts_of
+from lambert.training.phases import Phase
 from lambert.training.precision import Precision
-from lambert.training.recipe import FIRST_PHASE_SHARE, Phase, check_request, make_phases
+from lambert.training.recipe import Recipe, make_phases
+from lambert.training.request import DEFAULT_DROPOUT, DEFAULT_MODEL, DEFAULT_OPTIMIZER, Request, with_recipe
 from lambert.training.settings import RunSettings
 from lambert.training.tasks import Unigram
 
@@ -29,33 +32,6 @@ MICRO_BATCH_TOKENS = 4_096
 """Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
 DEFAULT_VOCABULARY_SIZE = 30_522
 """BERT's, for a plan without a corpus."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asks of `plan` and `pretrain`."""
-
-    model: str
-    """Preset or `LAYERSxHIDDEN`; not looked at when `init_from` is given."""
-    batch_sizes: tuple[int, ...]
-    """One for both phases or one for each."""
-    epochs: float | None = None
-    """Passes over the corpus in all; this or `samples`."""
-    samples: int | None = None
-    """Sequences in all."""
-    sequence_lengths: tuple[int, int] = (128, 512)
-    optimizer: str = "lamb"
-    recipe: str = "sqrt"
-    learning_rate: float | None = None
-    warmup_share: float | None = None
-    dropout: float = 0.1
-    examples: ExampleKind = BERT_EXAMPLES
-    packs: bool = False
-    seed: int = 0
-    micro_batch_size: int | None = None
-    """At the first phase's length; longer sequences get proportionally fewer."""
-    init_from: Path | None = None
-    """Hugging Face folder whose weights are continued."""
 
 
 def resolve_settings(
@@ -68,70 +44,68 @@ def resolve_settings(
     Raises:
         UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
     """
-    check_request(request.batch_sizes, request.sequence_lengths, request.learning_rate, request.warmup_share)
-    vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
-    if request.init_from is not None:
-        config = replace(read_config(request.init_from), dropout=request.dropout)
-        _check_vocabulary(request.init_from, config, corpus)
-    else:
-        config = model_config(request.model, vocabulary_size=vocabulary_size, dropout=request.dropout)
-    longest = max(request.sequence_lengths)
-    if request.init_from is None and longest > config.maximum_positions:
-        config = replace(config, maximum_positions=longest)
-    if corpus is not None:
-        config = replace(config, pad_token_id=special_tokens(corpus.tokenizer()).pad)
+    request, recipe = with_recipe(request)
+    optimizer = request.optimizer or DEFAULT_OPTIMIZER
+    config = _model_config(request, recipe, corpus)
     phases = make_phases(
-        samples=_samples(request, corpus),
-        batch_sizes=request.batch_sizes,
-        sequence_lengths=request.sequence_lengths,
-        optimizer=request.optimizer,
-        recipe=request.recipe,
+        recipe,
+        samples=_samples(request, recipe, corpus),
+        optimizer=optimizer,
         learning_rate=request.learning_rate,
         warmup_share=request.warmup_share,
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
-    first_length = request.sequence_lengths[0]
-    asked = request.micro_batch_size
-    tokens = MICRO_BATCH_TOKENS if asked is None else asked * first_length
-    if asked is not None and asked < 1:
-        raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
-    sizes = [min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases]
+    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "clip_norm")}
     return RunSettings(
-        model_name=_folder_name(request.init_from) if request.init_from else request.model,
+        model_name=_folder_name(request.init_from) if request.init_from else request.model or DEFAULT_MODEL,
         model=config,
-        optimizer=request.optimizer,
+        optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
         phases=phases,
-        micro_batch_sizes=(sizes[0], sizes[1]),
+        micro_batch_sizes=_micro_batch_sizes(phases, request.micro_batch_size),
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
         examples=request.examples,
         packs=request.packs,
         precision=precision,
         initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
+        **{name: value for name, value in defaults.items() if value is not None},
     )
+
+
+def _model_config(request: Request, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
+    """Size and dropout; without a corpus the vocabulary is taken to be BERT's."""
+    dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
+    if request.init_from is not None:
+        config = replace(read_config(request.init_from), dropout=dropout)
+        _check_vocabulary(request.init_from, config, corpus)
+    else:
+        vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
+        config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
+        config = replace(config, maximum_positions=max(config.maximum_positions, *recipe.sequence_lengths))
+    if corpus is not None:
+        config = replace(config, pad_token_id=special_tokens(corpus.tokenizer()).pad)
+    return config
+
+
+def _micro_batch_sizes(phases: Sequence[Phase], asked: int | None) -> tuple[int, ...]:
+    """Sequences at once in each phase: what is asked for in the first, and as many tokens in the others."""
+    if asked is not None and asked < 1:
+        raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
+    tokens = MICRO_BATCH_TOKENS if asked is None else asked * phases[0].sequence_length
+    return tuple(min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases)
 
 
 @functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
 def examples_per_pass(
-    corpus: Corpus, sequence_lengths: tuple[int, int], *, seed: int, kind: ExampleKind
-) -> tuple[int, int]:
-    """How many training examples one pass over the corpus makes at each length."""
-    first, second = (
-        len(
-            example_source(
-                corpus,
-                "train",
-                sequence_length=length,
-                seed=seed,
-                phase=number,
-                kind=kind,
-            )
-        )
+    corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ExampleKind
+) -> tuple[int, ...]:
+    """How many training examples one pass over the corpus makes at the length of each phase."""
+    return tuple(
+        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, kind=kind))
         for number, length in enumerate(sequence_lengths, start=1)
     )
-    return first, second
 
 
 def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
@@ -203,25 +177,28 @@ def parameter_count(config: BertConfig) -> int:
         return sum(parameter.numel() for parameter in BertForPreTraining(config).parameters())
 
 
-def _samples(request: Request, corpus: Corpus | None) -> int:
-    """Sequences in all; `epochs` counts passes over the text in both phases together."""
-    if (request.epochs is None) == (request.samples is None):
-        raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
-    if request.samples is not None:
+def _samples(request: Request, recipe: Recipe, corpus: Corpus | None) -> int | None:
+    """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
+    has_own_steps = recipe.phases[0].steps is not None
+    if request.epochs is not None and request.samples is not None:
+        raise UserError("both --epochs and --samples", remedy="Give one of them")
+    if request.epochs is None:
+        if request.samples is None and not has_own_steps:
+            raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
         return request.samples
-    assert request.epochs is not None
     if corpus is None:
         raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
     if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
-    first, second = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed, kind=request.examples)
-    passes_per_sample = FIRST_PHASE_SHARE / first + (1 - FIRST_PHASE_SHARE) / second
+    counts = examples_per_pass(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
+    passes_per_sample = sum(share / count for share, count in zip(recipe.shares, counts, strict=True))
     return round(request.epochs / passes_per_sample)
 
 
-def _refuse_small_corpus(phases: tuple[Phase, Phase], corpus: Corpus, request: Request) -> None:
+def _refuse_small_corpus(phases: Sequence[Phase], corpus: Corpus, request: Request) -> None:
     """A batch that shows an example twice is no larger batch."""
-    counts = examples_per_pass(corpus, request.sequence_lengths, seed=request.seed, kind=request.examples)
+    lengths = tuple(phase.sequence_length for phase in phases)
+    counts = examples_per_pass(corpus, lengths, seed=request.seed, kind=request.examples)
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
             raise UserError(

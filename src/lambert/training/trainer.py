@@ -116,7 +116,7 @@ class Trainer:
         self._asked = signal
 
     def train(self) -> Outcome:
-        """Run from the newest whole checkpoint, or from the start, to the end of the second phase.
+        """Run from the newest whole checkpoint, or from the start, to the end of the last phase.
 
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
@@ -231,7 +231,7 @@ class Trainer:
             batches,
             task=pretraining_task,
             learning_rate=part.learning_rate(step),
-            clip_norm=self.settings.clip_norm,
+            clip_norm=self.settings.clip_norm or None,
             dropout_seeds=[dropout_seed(self.settings.seed, step, place) for place in places],
             precision=self.settings.precision,
             processes=self.processes,
@@ -261,8 +261,8 @@ class Trainer:
                 ),
             )
         self._parts[place] = replace(part, micro_batch_size=size)
-        sizes = [other.micro_batch_size for other in self._parts]
-        self.settings = replace(self.settings, micro_batch_sizes=(sizes[0], sizes[1]))
+        sizes = tuple(other.micro_batch_size for other in self._parts)
+        self.settings = replace(self.settings, micro_batch_sizes=sizes)
         if self.processes.is_first:
             write_recipe(self.run, self.settings, command=self.command)
         facts = {"step": self.state.step, "phase": part.number, "micro_batch_size": size, "reason": problem}

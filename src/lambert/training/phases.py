@@ -1,0 +1,56 @@
+"""The phases of a run, every number with its formula and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Provenance = Literal["published", "unconfirmed", "extrapolated", "fitted here", "given"]
+"""`published`: read in the source itself. `unconfirmed`: reported as published, not seen there by us. `given`: by the
+person, on the command line or in a file."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the recipe and where it came from."""
+
+    value: int | float
+    formula: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run: a sequence length, a batch size, and a learning rate that rises and falls."""
+
+    sequence_length: int
+    """Tokens in a full sequence."""
+    batch_size: int
+    """Sequences in a step, over all micro-batches and processes."""
+    steps: Number
+    peak_learning_rate: Number
+    warmup_steps: Number
+    """From zero; in all phases but the first this is the re-warm-up."""
+    constant_steps: int = 0
+    """Steps at the peak after the warm-up."""
+    decay_power: float = 1.0
+    """See `Schedule`, as for the next two."""
+    decays_from_start: bool = False
+    final_share: float = 0.0
+    continues: bool = False
+    """Goes on along the schedule of the phase before, which then spans both: no warm-up, no peak of its own."""
+
+    @property
+    def step_count(self) -> int:
+        """`steps` as a whole number."""
+        return int(self.steps.value)
+
+    @property
+    def samples(self) -> int:
+        """Sequences seen, steps · batch size."""
+        return self.step_count * self.batch_size
+
+    @property
+    def tokens(self) -> int:
+        """Token slots seen, padding included."""
+        return self.samples * self.sequence_length
