@@ -28,6 +28,10 @@ def test_a_plan_on_ranks_that_are_not_there(capsys: pytest.CaptureFixture[str]) 
     assert sharded["parameters"] == parameters and 6 * sharded["parameters_least"] < parameters
     numbers = [[kind["number"] for kind in phase["collectives"].values()] for phase in sharded["phases"]]
     assert numbers == [[2 * 5, 3], [4 * 5, 3]]  # two and four micro-batches of two layers and the rest
+    for way in (found["replicated"], sharded):
+        for phase in way["phases"]:
+            assert phase["memory_bytes"] > phase.get("state_bytes", found["replicated"]["state_bytes"])
+    assert found["replicated"]["phases"][1]["memory_bytes"] == results["memory_bytes"]
     assert [shares["most"] for shares in found["samples"]] == [2, 4]
 
 
@@ -36,7 +40,7 @@ def test_ranks_that_wait_and_shards_that_cannot_be(small_corpus: Corpus, capsys:
     output = capsys.readouterr().out
     assert "12 micro-batches, 2 of 5 ranks do 3, the others 2: 20 % of all ranks' time is waiting" in output
     assert "48 examples of the corpus goes to exactly one" in output
-    assert "--shard   not so: 5 processes that share a model" in output and "remedy" not in output
+    assert "sharded   not so: 5 processes that share a model" in output and "remedy" not in output
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,7 @@ def test_ranks_that_wait_and_shards_that_cannot_be(small_corpus: Corpus, capsys:
         (["--dry-run", "2000"], "from 2 to 1,024"),
         (["--dry-run", "13"], "13 processes share 12 micro-batches of phase 1"),
         (["--dry-run", "4", "--cluster", "tpu-v3", "--chips", "4"], "--dry-run with --cluster"),
+        (["--dry-run", "4", "--chips", "4"], "--dry-run with --cluster or --chips"),
         (["--dry-run", "many"], "many"),
     ],
 )

@@ -73,10 +73,21 @@ def test_fsdp_cuts_like_that_in_every_rank() -> None:
 
 
 def test_bert_larges_gradients_travel_once_in_buckets() -> None:
-    """Three buckets of at most 25 MB a layer, the words in one of their own, and what is left."""
+    """Three buckets of at most 25 MB a layer, the words in one of their own, and what is left.
+
+    In the order of the backward pass: the last matrix; the one before it and the first bytes of attention; what is left
+    of attention, and the norm and bias of the layer below.
+    """
     traffic = replicated_traffic(resolved("large", batch=2_048, micro=2), 1_024)
     sizes = whole_bytes(traffic.last, "all-reduce")
     assert traffic.early == () and len(sizes) == len(traffic.last) == 3 * 24 + 2
+    matrix = 1_024**2
+    last, middle, first = (
+        4 * (4 * matrix + 4_096),
+        4 * (4 * matrix + 3 * 1_024 + matrix + 3_072),
+        4 * (3 * matrix + 3_072),
+    )
+    assert sizes[1:7] == [last, middle, first, last, middle, first]
     assert sum(sizes) == 4 * 336_226_108 and sorted(sizes)[-1] == 4 * 30_522 * 1_024 and sorted(sizes)[-2] <= 25_000_000
     assert Collective("all-reduce", 1_024).ring_bytes(4) == 2 * Collective("all-gather", 1_024).ring_bytes(4) == 1_536
 

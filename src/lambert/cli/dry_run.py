@@ -30,16 +30,18 @@ def show_dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int) -> di
     for shares in found.shares:
         _say_shares(shares, "examples of the corpus" if corpus is not None else "samples")
     most = [shares.most for shares in found.shares]
-    replicated, whole = _replicated(settings, found, most), found.sharded
-    if whole is None:
-        say(f"--shard   not so: {found.sharded_problem}")
+    estimates = [memory_parts(settings, index, size) for index, size in enumerate(settings.micro_batch_sizes)]
+    activations = [estimate.activation_bytes for estimate in estimates]
+    replicated, model = _replicated(found, estimates[0].state_bytes, activations, most), found.sharded
+    if model is None:
+        say(f"sharded   not so: {found.sharded_problem}")
     for problem in found.problems:
         warn(f"{problem}; this is a fault of lambert, please report it")
     results = {
         "ranks": ranks,
         "samples": [{**asdict(shares), "idle_share": shares.idle_share} for shares in found.shares],
         "replicated": replicated,
-        "sharded": None if whole is None else _sharded(whole, ranks, most),
+        "sharded": None if model is None else _sharded(model, ranks, activations, most),
         "sharded_problem": found.sharded_problem,
     }
     return {"dry_run": results, **({"exit_code": 1} if found.problems else {})}
@@ -61,28 +63,37 @@ def _say_shares(shares: Shares, things: str) -> None:
         )
 
 
-def _replicated(settings: RunSettings, found: DryRun, most: Sequence[int]) -> dict[str, Any]:
-    state = memory_parts(settings, 0, settings.micro_batch_sizes[0]).state_bytes
-    say(f"whole     a copy in every rank: {_size(state)} of weights, gradients and moments")
-    return {"state_bytes": state, "phases": _say_traffic(found.replicated, found.ranks, most)}
+def _replicated(found: DryRun, state: int, activations: Sequence[int], most: Sequence[int]) -> dict[str, Any]:
+    say(
+        f"whole     a copy in every rank: {_size(state)} of weights, gradients and moments, about "
+        f"{_size(state + max(activations))} with a micro-batch's activations"
+    )
+    phases = _say_traffic(found.replicated, found.ranks, most)
+    for phase, kept in zip(phases, activations, strict=True):
+        phase["memory_bytes"] = state + kept
+    return {"state_bytes": state, "phases": phases}
 
 
-def _sharded(model: ShardedModel, ranks: int, most: Sequence[int]) -> dict[str, Any]:
+def _sharded(model: ShardedModel, ranks: int, activations: Sequence[int], most: Sequence[int]) -> dict[str, Any]:
     least, largest, whole = min(model.parameters), max(model.parameters), sum(model.parameters)
     states = [model.state_bytes(count) for count in most]
-    say(f"--shard   {least:,} to {largest:,} parameters a rank, {whole:,} in all")
-    added_up = "" if max(most) == 1 else f" ({_size(4 * whole)} are gradients, whole until the last micro-batch)"
+    totals = [state + kept + model.gathered_bytes for state, kept in zip(states, activations, strict=True)]
+    say(f"sharded   {least:,} to {largest:,} parameters a rank, {whole:,} in all")
     say(
-        f"          {_size(max(states))} of weights, gradients and moments{added_up}, and up to "
-        f"{_size(model.gathered_bytes)} of gathered weights"
+        f"          {_size(max(states))} of weights, gradients and moments, about {_size(max(totals))} with activations"
     )
+    say(f"          and {_size(model.gathered_bytes)} of weights gathered at a time")
+    if max(most) > 1:
+        say(f"          gradients stay whole ({_size(4 * whole)}) until the last of a rank's micro-batches")
     phases = _say_traffic(model.traffic, ranks, most)
+    for phase, state, total in zip(phases, states, totals, strict=True):
+        phase |= {"state_bytes": state, "memory_bytes": total}
     return {
         "parameters_least": least,
         "parameters_most": largest,
         "parameters": whole,
         "gathered_bytes": model.gathered_bytes,
-        "phases": [{**phase, "state_bytes": state} for phase, state in zip(phases, states, strict=True)],
+        "phases": phases,
     }
 
 

@@ -153,8 +153,8 @@ class Plan(RecipeOptions):
         from lambert.cli.dry_run import show_dry_run
         from lambert.corpus.store import Corpus
 
-        if self.cluster is not None:
-            raise UserError("--dry-run with --cluster", remedy="Give them one at a time")
+        if self.cluster is not None or self.chips:
+            raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         settings = self.settings(corpus)
         return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
