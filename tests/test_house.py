@@ -78,7 +78,10 @@ ONLY: dict[str, tuple[str, ...]] = {
     "tyro": ("cli",),
     "rich": ("cli",),
     # processes
-    "torch.distributed": ("training/parallel.py", "training/launch.py", "training/sharding.py", "optim/norms.py"),
+    "torch.distributed": (
+        *("training/parallel.py", "training/launch.py", "training/sharding.py", "training/dry_run.py"),
+        "optim/norms.py",
+    ),
     "torch.nn.parallel": ("training/parallel.py",),
     # nothing that is loaded can run code
     "pickle": (),

@@ -163,12 +163,17 @@ class SampleStream:
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
+        parts = [self.examples.rows(number, indices) for number, indices in self.order(first, count)]
+        return as_batch(parts, pad_id=self.examples.special.pad, packs=self.packs)
+
+    def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """Which examples samples first … first + count − 1 are: for each pass they lie in, its number and indices."""
         numbers = np.arange(first, first + count)
         parts = []
         for pass_number in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
             positions = numbers[numbers // len(self.examples) == pass_number] % len(self.examples)
-            parts.append(self.examples.rows(pass_number, self._indices(pass_number, positions)))
-        return as_batch(parts, pad_id=self.examples.special.pad, packs=self.packs)
+            parts.append((pass_number, self._indices(pass_number, positions)))
+        return parts
 
     def _indices(self, pass_number: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which examples stand at `positions` (rising) of a pass."""

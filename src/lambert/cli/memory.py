@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lambert.planning.memory import MemoryEstimate
     from lambert.training.settings import RunSettings
 
 
 def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> int:
     """Bytes that a process needs for micro-batches of `size` sequences of a phase."""
+    return memory_parts(settings, index, size, checkpointing).total_bytes
+
+
+def memory_parts(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> MemoryEstimate:
+    """The same, state and activations apart."""
     from lambert.batches.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory
     from lambert.training.precision import Precision
@@ -27,4 +33,4 @@ def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str =
         masked_words_per_sequence=maximum_predictions(length),
         bytes_per_value=4 if settings.precision is Precision.FLOAT32 else 2,
         activation_checkpointing=checkpointing,
-    ).total_bytes
+    )

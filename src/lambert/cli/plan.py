@@ -37,14 +37,21 @@ class Plan(RecipeOptions):
     """tpu-v3, dgx-a100 or a TOML file (docs/planning.md): also predict the time there; this machine is not probed."""
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
+    dry_run: int | None = None
+    """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
+    step; this machine is not probed."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster."""
+        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster,
+        `dry_run` with --dry-run.
+        """
         from lambert.corpus.store import Corpus
 
         self.say_recipe()
         if self.save_recipe is not None:
             self._save_recipe(self.save_recipe)
+        if self.dry_run is not None:
+            return self._run_dry(self.dry_run)
         if self.cluster is not None:
             return self._run_on_cluster(self.cluster)
         if self.chips:
@@ -81,6 +88,17 @@ class Plan(RecipeOptions):
         settings = self.settings(corpus)
         self.say_limits(settings)
         return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
+
+    def _run_dry(self, ranks: int) -> dict[str, Any]:
+        from lambert.cli.dry_run import show_dry_run
+        from lambert.corpus.store import Corpus
+
+        if self.cluster is not None or self.chips:
+            raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
+        corpus = None if self.corpus is None else Corpus.open(self.corpus)
+        settings = self.settings(corpus)
+        self.say_limits(settings)
+        return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
 
 
 TRIAL_SECONDS = 6.0

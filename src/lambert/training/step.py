@@ -120,7 +120,7 @@ def train_step(
     def compute(number: int) -> None:
         torch.manual_seed(dropout_seeds[number])
         batch = micro_batches[number].to(device)
-        figures.append(_forward_and_backward(model, task, batch, totals, precision, meter))
+        figures.append(forward_and_backward(model, task, batch, totals, precision, meter))
 
     failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute))
     with meter.part("communication"):
@@ -148,10 +148,15 @@ def _update(
     return result
 
 
-def _forward_and_backward(
+def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, and 0 failures, [2 · kinds + 1]."""
+    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, and 0 failures, [2 · kinds + 1].
+
+    Args:
+        totals: kind of loss → terms it sums over in the global batch, by which it is divided.
+        precision: number format of the forward pass.
+    """
     device = next(model.parameters()).device
     with meter.part("forward"), precision.autocast(device):
         output = task(model, batch)
