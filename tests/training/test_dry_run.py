@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from lambert.batches.kinds import ExampleKind
 from lambert.batches.loader import SampleStream
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
@@ -36,10 +35,8 @@ SMALL_BUCKET_BYTES = 20_000
 
 
 def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> RunSettings:
-    kind = ExampleKind(pairing)
-    return resolve_settings(
-        Request(model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, examples=kind), None
-    )
+    request = Request(model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing)
+    return resolve_settings(request, None)
 
 
 def on_meta(settings: RunSettings) -> BertForPreTraining:
