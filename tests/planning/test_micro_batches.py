@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lambert.planning import probe
+from lambert.planning import trials as micro_batch_trials
 from lambert.planning.memory import estimate_memory
-from lambert.planning.probe import MicroBatchTrial, fastest, try_micro_batches
+from lambert.planning.trials import MicroBatchTrial, fastest, try_micro_batches
 from lambert.training.request import Request
 from lambert.training.setup import resolve_settings
 from lambert.training.step import OutOfMemory
@@ -28,7 +28,7 @@ def test_the_largest_of_the_fastest_is_taken() -> None:
 
 def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 1.0, 32: 1.2, 64: 1.5, 128: 6.0, 256: 6.0, 512: 50.0}
-    monkeypatch.setattr(probe, "_pass_seconds", lambda state, settings, size, length: seconds[size])
+    monkeypatch.setattr(micro_batch_trials, "_pass_seconds", lambda state, settings, size, length: seconds[size])
     settings = resolve_settings(request(1_000), None)
 
     def sizes(largest: int, budget: float = 9.0) -> list[int]:
@@ -46,7 +46,7 @@ def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.Mo
             raise OutOfMemory("full")
         return 1.0
 
-    monkeypatch.setattr(probe, "_pass_seconds", crowded)
+    monkeypatch.setattr(micro_batch_trials, "_pass_seconds", crowded)
     assert sizes(10_000) == [16]
 
 
@@ -98,7 +98,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
         "lambert.planning.hardware.inspect_hardware", lambda: SimpleNamespace(memory_available_bytes=memory)
     )
     monkeypatch.setattr(
-        "lambert.planning.probe.try_micro_batches",
+        "lambert.planning.trials.try_micro_batches",
         lambda *arguments, **options: largest.append(options["largest"]) or [],
     )
     for count in ("1", "4"):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.memory import memory_of
-from lambert.cli.recipe import RecipeOptions
+from lambert.cli.processes import process_count, start_processes
+from lambert.cli.recipe import RecipeOptions, check_probe_seconds
 from lambert.cli.verb import say
 from lambert.errors import UserError
 
@@ -29,8 +30,10 @@ class Plan(RecipeOptions):
     """Corpus that would be trained on; needed for --epochs."""
     no_probe: bool = False
     """Leave out the prediction of the run's time, which takes real steps."""
-    probe_seconds: float = 10.0
+    probe_seconds: float = 20.0
     """How long each phase's steps are timed, seconds; three steps at least."""
+    processes: int = 0
+    """Time the steps on so many processes of this machine, as `pretrain --processes` runs; 0 takes one for each GPU."""
     save_recipe: Path | None = None
     """Also write the recipe to this TOML file, to be changed and given as --recipe (docs/recipes.md)."""
     cluster: str | None = None
@@ -47,7 +50,6 @@ class Plan(RecipeOptions):
         """
         from lambert.corpus.store import Corpus
 
-        self.say_recipe()
         if self.save_recipe is not None:
             self._save_recipe(self.save_recipe)
         if self.dry_run is not None:
@@ -57,14 +59,32 @@ class Plan(RecipeOptions):
         if self.chips:
             raise UserError("--chips without --cluster", remedy="Name a cluster, such as --cluster tpu-v3")
 
-        if not 0 <= self.probe_seconds <= 3_600:
-            raise UserError(f"a probe of {self.probe_seconds} seconds", remedy="Give 0 to 3,600, or --no-probe")
+        check_probe_seconds(self.probe_seconds)
+        count = 1 if self.no_probe else process_count(self.processes)
+        if count > 1:
+            return start_processes(self.as_command("plan"), count, json=self.json)
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        settings = self.settings(corpus)
+        return self._run_here(corpus)
+
+    def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
+        from lambert.cli.forecast import show_forecast
+        from lambert.training.parallel import join_processes, leave_processes
+        from lambert.training.setup import check_processes
+
+        settings, processes = self.settings(corpus), join_processes()
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
-        self.say_limits(settings)
-        return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
+        check_processes(settings, processes.count)
+        results: dict[str, Any] = {}
+        if processes.is_first:
+            self.say_recipe()
+            self.say_limits(settings)
+            results = show_plan(settings, corpus)
+        if not self.no_probe:
+            forecast = show_forecast(settings, corpus, processes, probe_seconds=self.probe_seconds)
+            results |= {"seconds": forecast.seconds, "forecast": forecast.facts()}
+        leave_processes(processes)
+        return results
 
     def _save_recipe(self, path: Path) -> None:
         from lambert.training.recipe_file import recipe_as_toml
@@ -86,6 +106,7 @@ class Plan(RecipeOptions):
 
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         settings = self.settings(corpus)
+        self.say_recipe()
         self.say_limits(settings)
         return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
 
@@ -97,6 +118,7 @@ class Plan(RecipeOptions):
             raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         settings = self.settings(corpus)
+        self.say_recipe()
         self.say_limits(settings)
         return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
 
@@ -112,7 +134,7 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
     from dataclasses import replace
 
     from lambert.planning.hardware import inspect_hardware
-    from lambert.planning.probe import fastest, try_micro_batches
+    from lambert.planning.trials import fastest, try_micro_batches
     from lambert.training.environment import local_process_count
     from lambert.training.parallel import join_processes
 
@@ -134,10 +156,9 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
     return replace(settings, micro_batch_sizes=tuple(sizes))
 
 
-def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: float | None = None) -> dict[str, Any]:
-    """Print the plan and return it as JSON; `probe_seconds` None leaves the time out."""
+def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
+    """Print the plan and return it as JSON."""
     from lambert.model.bert import ACTIVATION_CHECKPOINTING
-    from lambert.training.parallel import join_processes
     from lambert.training.setup import examples_per_pass, parameter_count
 
     lengths = tuple(phase.sequence_length for phase in settings.phases)
@@ -171,17 +192,6 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, probe_seconds: fl
         )
     results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
     results["memory_bytes_with_activation_checkpointing"] = memories
-    if probe_seconds is not None:
-        from lambert.planning.probe import measure_step
-
-        device = join_processes().device
-        say(f"time      taking a few steps of each phase, about {len(settings.phases) * probe_seconds:.0f} seconds …")
-        seconds = 0.0
-        for index, phase in enumerate(settings.phases):
-            cost = measure_step(settings, index, device, budget_seconds=probe_seconds)
-            seconds += phase.step_count * cost.step_seconds(-(-phase.batch_size // settings.micro_batch_sizes[index]))
-        say(f"time      about {_duration(seconds)} on this machine (from a probe of a few steps, evaluation left out)")
-        results["seconds"] = seconds
     return results
 
 
@@ -236,13 +246,3 @@ def _phase_as_json(phase: Phase, micro_batch: int, passes: float | None) -> dict
             "warmup_steps": asdict(phase.warmup_steps),
         },
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    if seconds < 5_400:
-        return f"{seconds / 60:.0f} minutes"
-    if seconds < 48 * 3_600:
-        return f"{seconds / 3_600:.1f} hours"
-    return f"{seconds / 86_400:,.1f} days"

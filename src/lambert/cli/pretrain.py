@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.plan import show_plan, with_fastest_micro_batches
-from lambert.cli.recipe import RecipeOptions
-from lambert.cli.verb import PRINTED, say, warn
+from lambert.cli.processes import check_count, process_count, start_processes
+from lambert.cli.recipe import RecipeOptions, check_probe_seconds
+from lambert.cli.verb import say, warn
 from lambert.errors import PeerLost, UserError
-from lambert.training.environment import is_one_of_several, restart_count
+from lambert.training.environment import restart_count
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -64,30 +64,25 @@ class Pretrain(RecipeOptions):
     """How long processes wait for one that does not answer."""
     restarts: int = 3
     """How often the processes are started again after one was killed, from the last checkpoint."""
+    probe_seconds: float = 5.0
+    """How long each phase's steps are timed beforehand, at most a fiftieth of them, to predict time and memory of the
+    run; what they were is written beside that at the end. 0 leaves it out."""
     activation_checkpointing: str = "none"
     """none, selective or full: what the backward pass computes again to save memory; `plan` tells what each costs."""
 
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
-        from lambert.training.launch import default_process_count
-
-        count = self._process_count(default_process_count())
-        if count > 1:
-            return start_processes(self, count)
-        return pretrain(self, command=self.as_command("pretrain"))
-
-    def _process_count(self, default: int) -> int:
-        """How many are to be started here; 1 where this is one of them.
-
-        Raises:
-            UserError: a number is out of range.
-        """
-        for name, value in (("processes", self.processes), ("threads", self.threads), ("restarts", self.restarts)):
-            if not 0 <= value <= 4_096:
-                raise UserError(f"{value} {name}", remedy="Give a whole number from 0 to 4,096")
+        for name, value in (("threads", self.threads), ("restarts", self.restarts)):
+            check_count(name, value)
         if not 0 < self.timeout_minutes <= 10_000:
             raise UserError(f"{self.timeout_minutes} minutes of time-out", remedy="Give a number above 0")
-        return 1 if is_one_of_several() else self.processes or default
+        check_probe_seconds(self.probe_seconds)
+        count, command = process_count(self.processes), self.as_command("pretrain")
+        if count == 1:
+            return pretrain(self, command=command)
+        return start_processes(
+            command, count, json=self.json, threads=self.threads, restarts=self.restarts, fresh=self.fresh
+        )
 
     def housekeeping(self) -> Housekeeping:
         """What is done beside training."""
@@ -104,22 +99,6 @@ class Pretrain(RecipeOptions):
             on_spike=self.on_spike,
             shards=self.shard,
         )
-
-
-def start_processes(options: Pretrain, count: int) -> dict[str, Any]:
-    """Start `count` processes that do this, again where one was killed; each says what it has to say itself."""
-    from lambert.training.launch import run_processes
-
-    words = shlex.split(options.as_command("pretrain"))[1:] + ["--json"] * options.json
-    first = ["--fresh"] * options.fresh
-    for attempt in range(options.restarts + 1):
-        ended = run_processes([*words, *first], count, threads=options.threads)
-        first = []
-        if not (ended.lost or ended.exit_code == PeerLost.exit_code) or attempt == options.restarts:
-            break
-        why = ended.lost or "a process was lost"
-        warn(f"{why}: starting all again from the last checkpoint ({attempt + 1} of {options.restarts} times)")
-    return {"exit_code": ended.exit_code, PRINTED: True}
 
 
 LEAST_GAIN = 0.1
@@ -158,11 +137,14 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
 
 
 def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str) -> Outcome:
+    from lambert.cli.forecast import note_outcome, show_forecast
     from lambert.cli.live import LiveDisplay
     from lambert.planning.hardware import inspect_hardware
+    from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
     from lambert.training.allocator import apply_allocator_settings
     from lambert.training.path import describe_path
     from lambert.training.run_folder import JOURNAL_FILE
+    from lambert.training.settings import RECIPE_FILE
     from lambert.training.setup import check_processes, starting_model
     from lambert.training.trainer import Trainer
 
@@ -173,6 +155,12 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
         options.say_recipe()
         show_plan(settings, corpus)
         _say_path(describe_path(settings, processes, options.housekeeping()))
+    forecast = None
+    if options.probe_seconds and (options.fresh or not (options.out / RECIPE_FILE).exists()):
+        forecast = show_forecast(
+            settings, corpus, processes, probe_seconds=options.probe_seconds, housekeeping=options.housekeeping()
+        )
+    reset_peak_memory(processes.device)
     trainer = Trainer(
         options.out,
         settings,
@@ -190,6 +178,9 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
     fault = getattr(display, "fault", None)
     if fault is not None:
         warn(f"the display failed ({fault}); the run itself is not touched by that")
+    if outcome.finished and not outcome.resumed_from_step and processes.is_first:
+        memory = peak_memory_bytes(processes.device)
+        note_outcome(options.out, forecast, seconds=outcome.seconds, memory_bytes=memory)
     return outcome
 
 

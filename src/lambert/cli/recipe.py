@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -124,3 +125,13 @@ class RecipeOptions(Verb):
             self.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=hardware.device == "cpu"
         )
         return resolve_settings(self.request(), corpus, precision=precision)
+
+
+def check_probe_seconds(seconds: float) -> None:
+    """Refuse a probe of no or endless time.
+
+    Raises:
+        UserError: says what can be given.
+    """
+    if not 0 <= seconds <= 3_600:
+        raise UserError(f"a probe of {seconds} seconds", remedy="Give 0 to 3,600")

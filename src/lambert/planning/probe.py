@@ -1,155 +1,224 @@
-"""Seconds of a real training step on this machine; the only part of planning that runs one."""
+"""What a run will take on this machine, from about a minute of its real steps: seconds, and peak memory.
+
+    seconds = Σ phases: steps · (micro-batches · seconds of one + seconds of the rest) + evaluations + opening the text
+
+On several processes all of them take the same steps together, sums of gradients included.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from lambert.batches.loader import PretrainingBatch
 from lambert.batches.masking import prediction_counts
+from lambert.corpus.store import Corpus
 from lambert.model.heads import BertForPreTraining
-from lambert.training.meter import Meter
+from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
+from lambert.training.held_out import HeldOut
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.parallel import Processes
+from lambert.training.part import Part, dropout_seed, parts_of, training_stream
 from lambert.training.settings import RunSettings
 from lambert.training.state import TrainingState
-from lambert.training.step import OutOfMemory, train_step
+from lambert.training.step import train_step
 from lambert.training.tasks import pretraining_task
 
-_WARMUP_STEPS = 1
-_LEAST_STEPS = 2
-_ONE, _MORE = 1, 3
-_LEAST_TOKENS = 1_024
-"""Token slots of the smallest micro-batch that is tried."""
-_AS_FAST, _FALLING = 0.98, 0.9
-"""Shares of the best rate: from the first on a size is as fast as the best, below the second no larger one is tried."""
+_WARMUP_ROUNDS = 1
+_LEAST_ROUNDS = 3
+"""Counted after the warm-up."""
+_FEW = 4
+"""Steps of at most so many micro-batches are taken whole; of longer ones, one and so many tell the parts."""
+_LARGEST_SHARE = 0.02
+"""Of what a phase is seen to take, the probe takes at most this, however long it may take."""
+_STRIDE = 104_729
+"""Between the steps whose samples are taken, so that they lie all over the phase; a prime."""
+_TRIED_TOKENS = 8_192
+"""Of held-out text, to tell what an evaluation costs: one of its batches."""
 
 
 @dataclass(frozen=True)
-class StepCost:
-    """What a step of a phase costs on one process."""
+class PhaseCost:
+    """What a phase costs on each of the processes."""
 
     micro_batch_seconds: float
-    """Forward and backward pass of one micro-batch."""
-    optimizer_seconds: float
-    """The rest of a step: clipping and update."""
+    """Data, forward and backward pass of one micro-batch."""
+    rest_seconds: float
+    """The rest of a step: what is left of the sums of gradients, clipping, update."""
+    micro_batches: int
+    """Of a step, in the process that has most."""
+    steps: int
+    opening_seconds: float = 0.0
+    """Cutting the text into examples, once; evaluations' own text included."""
+    evaluation_seconds: float = 0.0
+    """All evaluations of the phase."""
 
-    def step_seconds(self, micro_batches: int) -> float:
-        """Time of a step of so many micro-batches."""
-        return micro_batches * self.micro_batch_seconds + self.optimizer_seconds
+    @property
+    def step_seconds(self) -> float:
+        """One step."""
+        return self.micro_batches * self.micro_batch_seconds + self.rest_seconds
 
-
-def measure_step(settings: RunSettings, phase_index: int, device: torch.device, *, budget_seconds: float) -> StepCost:
-    """Time real steps of one and of three micro-batches of random ids, in turn; their difference tells the parts.
-
-    Args:
-        phase_index: 0 or 1.
-        budget_seconds: measure until this much has passed, two steps of each kind at least.
-    """
-    phase = settings.phases[phase_index]
-    size = settings.micro_batch_sizes[phase_index]
-    state = TrainingState(BertForPreTraining(settings.model), settings, Processes(device=device))
-    batch = _random_batch(size, phase.sequence_length, settings.model.vocabulary_size)
-    times: dict[int, list[float]] = {_ONE: [], _MORE: []}
-    began = time.monotonic()
-    while len(times[_MORE]) < _WARMUP_STEPS + _LEAST_STEPS or time.monotonic() - began < budget_seconds:
-        for count, measured in times.items():
-            step_began = time.monotonic()
-            train_step(
-                state.model,
-                state.optimizer,
-                [batch] * count,
-                task=pretraining_task,
-                learning_rate=1e-6,
-                clip_norm=settings.clip_norm or None,
-                dropout_seeds=range(count),
-                precision=settings.precision,
-                master=state.master,
-                gradients=state.gradients,
-            )
-            measured.append(time.monotonic() - step_began)
-    one, more = (float(np.median(measured[_WARMUP_STEPS:])) for measured in times.values())
-    micro_batch = max(0.0, more - one) / (_MORE - _ONE)
-    return StepCost(micro_batch, max(0.0, one - micro_batch))
+    @property
+    def seconds(self) -> float:
+        """The phase."""
+        return self.steps * self.step_seconds + self.opening_seconds + self.evaluation_seconds
 
 
 @dataclass(frozen=True)
-class MicroBatchTrial:
-    """How fast micro-batches of one size go through the model."""
+class Forecast:
+    """What a run is expected to take."""
 
-    size: int
-    """Sequences."""
-    sequences_per_second: float
+    phases: tuple[PhaseCost, ...]
+    memory_bytes: int
+    """Peak of each process: all of it that is resident, or what is taken of a GPU; 0 where the system does not tell."""
+
+    @property
+    def seconds(self) -> float:
+        """From the first step to the last checkpoint."""
+        return sum(phase.seconds for phase in self.phases)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers for journal and JSON."""
+        return {
+            "seconds": self.seconds,
+            "phase_seconds": [phase.seconds for phase in self.phases],
+            "step_seconds": [phase.step_seconds for phase in self.phases],
+            "memory_bytes": self.memory_bytes,
+        }
 
 
-def try_micro_batches(
-    settings: RunSettings, phase_index: int, device: torch.device, *, largest: int, budget_seconds: float
-) -> list[MicroBatchTrial]:
-    """Times micro-batches of growing size on random ids, until they no longer gain, do not fit, or time is up.
+def measure_run(
+    settings: RunSettings,
+    corpus: Corpus | None,
+    *,
+    processes: Processes | None = None,
+    housekeeping: Housekeeping | None = None,
+    budget_seconds: float,
+) -> Forecast:
+    """Take real steps of every phase, an evaluation of a few samples, and a copy as for a checkpoint.
 
     Args:
-        phase_index: 0 or 1.
-        largest: sequences that memory has room for, as far as is known.
-        budget_seconds: after the first size, whose time holds that of starting up, no other is tried beyond this.
-
-    Returns:
-        What was tried; nothing where the whole batch is small enough for one micro-batch.
+        corpus: whose text the steps are taken on; None takes full rows of random ids.
+        processes: all of them must call this at once.
+        budget_seconds: for each phase; three steps are taken in any case, and no more than a fiftieth of the phase.
     """
-    phase = settings.phases[phase_index]
-    trials: list[MicroBatchTrial] = []
-    size = max(1, _LEAST_TOKENS // phase.sequence_length)
-    if phase.batch_size <= size:
-        return trials
-    state = TrainingState(BertForPreTraining(settings.model), settings, Processes(device=device))
+    processes, housekeeping = processes or Processes(), housekeeping or Housekeeping()
+    reset_peak_memory(processes.device)
+    model = BertForPreTraining(settings.model)
+    model.encoder.checkpoint_activations(housekeeping.activation_checkpointing)
+    state = TrainingState(model, settings, processes, shards=housekeeping.shards)
+    costs = []
+    for part in parts_of(settings):
+        batch_of, opening = _opened(corpus, settings, part)
+        micro_batch, rest, count = _step_cost(state, settings, part, processes, batch_of, budget_seconds)
+        held_opening, evaluation = _evaluation_cost(corpus, state, part, settings, housekeeping)
+        costs.append(PhaseCost(micro_batch, rest, count, part.phase.step_count, opening + held_opening, evaluation))
+    copy = state.checkpoint({})
+    _timed_step(state, settings, part, processes, batch_of, 0, _FEW)  # while a checkpoint is written
+    del copy
+    return Forecast(tuple(costs), peak_memory_bytes(processes.device))
+
+
+BatchMaker = Callable[[int, int], PretrainingBatch]
+"""First sample and number of samples → a batch."""
+
+
+def _opened(corpus: Corpus | None, settings: RunSettings, part: Part) -> tuple[BatchMaker, float]:
+    """How batches of the phase are made, and how long it took to begin."""
     began = time.monotonic()
-    while not trials or (size <= min(phase.batch_size, largest) and time.monotonic() - began < budget_seconds):
-        try:
-            seconds = _pass_seconds(state, settings, size, phase.sequence_length)
-        except OutOfMemory:
+    length, words = part.phase.sequence_length, settings.model.vocabulary_size
+    if corpus is None:
+        return lambda first, count: random_batch(count, length, words), 0.0
+    stream = training_stream(corpus, settings, part)
+    stream.batch(0, 1)
+    return stream.batch, time.monotonic() - began
+
+
+def _step_cost(
+    state: TrainingState,
+    settings: RunSettings,
+    part: Part,
+    processes: Processes,
+    batch_of: BatchMaker,
+    budget_seconds: float,
+) -> tuple[float, float, int]:
+    """Seconds of a micro-batch and of the rest of a step, and how many micro-batches the busiest process has."""
+    micro_batches = -(-part.micro_batch_count // processes.count)
+    counts = (micro_batches,) if micro_batches <= _FEW else (1, _FEW)
+    times: list[list[float]] = [[] for _ in counts]
+    began, number = time.monotonic(), 0
+    while True:
+        for count, measured in zip(counts, times, strict=True):
+            measured.append(_timed_step(state, settings, part, processes, batch_of, number, count))
+        number += 1
+        whole = micro_batches / counts[-1] * times[-1][-1] * part.phase.step_count
+        spent = time.monotonic() - began
+        is_enough = number >= _WARMUP_ROUNDS + _LEAST_ROUNDS and spent > min(budget_seconds, _LARGEST_SHARE * whole)
+        if processes.greatest([int(is_enough)])[0]:
             break
-        if not trials:
-            began = time.monotonic()
-        trials.append(MicroBatchTrial(size, size / seconds))
-        if trials[-1].sequences_per_second < _FALLING * max(trial.sequences_per_second for trial in trials):
-            break
-        size *= 2
-    return trials
+    middle = [float(np.median(measured[_WARMUP_ROUNDS:])) for measured in times]
+    if len(middle) == 1:
+        return middle[0] / micro_batches, 0.0, micro_batches
+    micro_batch = max(0.0, middle[1] - middle[0]) / (_FEW - 1)
+    return micro_batch, max(0.0, middle[0] - micro_batch), micro_batches
 
 
-def fastest(trials: Sequence[MicroBatchTrial], default: int) -> int:
-    """The largest size among those as fast as the fastest, but for noise; `default` where none fitted."""
-    best = max((trial.sequences_per_second for trial in trials), default=0.0)
-    return max((trial.size for trial in trials if trial.sequences_per_second >= _AS_FAST * best), default=default)
+def _timed_step(
+    state: TrainingState,
+    settings: RunSettings,
+    part: Part,
+    processes: Processes,
+    batch_of: BatchMaker,
+    number: int,
+    count: int,
+) -> float:
+    """Seconds of a step of at most `count` micro-batches a process, with everything that waits for other processes."""
+    step = part.first_step + number * _STRIDE % part.phase.step_count
+    places = list(processes.share(part.micro_batch_count))[:count]
+    began = time.monotonic()
+    train_step(
+        state.model,
+        state.optimizer,
+        [batch_of(*part.samples_of(step, place)) for place in places],
+        task=pretraining_task,
+        learning_rate=1e-6,
+        clip_norm=settings.clip_norm or None,
+        dropout_seeds=[dropout_seed(settings.seed, step, place) for place in places],
+        precision=settings.precision,
+        processes=processes,
+        master=state.master,
+        gradients=state.gradients,
+    )
+    processes.greatest([0])
+    return time.monotonic() - began
 
 
-def _pass_seconds(state: TrainingState, settings: RunSettings, size: int, length: int) -> float:
-    """Forward and backward pass of one micro-batch, the faster of two after a first."""
-    batch = _random_batch(size, length, settings.model.vocabulary_size)
-    meter = Meter(next(state.model.parameters()).device)
-    seconds = []
-    for _ in range(3):
-        train_step(
-            state.model,
-            state.optimizer,
-            [batch],
-            task=pretraining_task,
-            learning_rate=1e-6,
-            clip_norm=settings.clip_norm or None,
-            dropout_seeds=[0],
-            precision=settings.precision,
-            master=state.master,
-            gradients=state.gradients,
-            meter=meter,
-        )
-        parts = meter.read()
-        seconds.append(parts["forward"] + parts["backward"])
-    return min(seconds[1:])
+def _evaluation_cost(
+    corpus: Corpus | None, state: TrainingState, part: Part, settings: RunSettings, housekeeping: Housekeeping
+) -> tuple[float, float]:
+    """Seconds to open the held-out text of a length, and of all evaluations of the phase."""
+    if corpus is None or not housekeeping.evaluations_per_phase:
+        return 0.0, 0.0
+    length, most = part.phase.sequence_length, housekeeping.evaluation_samples
+    tried = min(most, max(1, _TRIED_TOKENS // length))
+    held_out = HeldOut(corpus, settings.examples, samples=tried)
+    seconds, figures = [], None
+    for _ in range(2):
+        began = time.monotonic()
+        figures = held_out.measure(state.model, length, settings.precision)
+        seconds.append(time.monotonic() - began)
+    if figures is None:
+        return 0.0, 0.0
+    whole = seconds[1] * held_out.sample_count(length, most) / held_out.sample_count(length, tried)
+    return max(0.0, seconds[0] - seconds[1]), housekeeping.evaluations_per_phase * whole
 
 
-def _random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:
+def random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:
     """A batch of full rows, as most rows of real text are."""
     random = torch.Generator().manual_seed(0)
     per_row = int(prediction_counts(np.array([length]), length)[0])

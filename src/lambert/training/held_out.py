@@ -39,10 +39,14 @@ class HeldOut:
         if self._unigram is None:
             self._unigram = Unigram(self._corpus.split("train").token_counts())
         stream = self._stream(sequence_length)
-        count = min(len(stream.examples), self._samples)
+        count = self.sample_count(sequence_length, self._samples)
         size = max(1, _BATCH_TOKENS // sequence_length)
         batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
         return evaluate(model, batches, self._unigram, precision=precision)
+
+    def sample_count(self, sequence_length: int, samples: int) -> int:
+        """How many sequences are measured of at most `samples`."""
+        return min(len(self._stream(sequence_length).examples), samples)
 
     def _stream(self, sequence_length: int) -> SampleStream:
         if sequence_length not in self._streams:

@@ -1,0 +1,77 @@
+"""The forecast's arithmetic by hand, and that a forecast changes no bit of what it is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.planning import probe
+from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
+from lambert.planning.probe import PhaseCost, measure_run
+from lambert.training.housekeeping import Housekeeping
+from lambert.training.request import Request
+from lambert.training.settings import RunSettings
+from lambert.training.setup import resolve_settings
+
+CPU = torch.device("cpu")
+
+
+def settings(micro_batch_size: int) -> RunSettings:
+    """90 + 10 steps of 64 sequences."""
+    request = Request(
+        model="1x16", batch_sizes=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
+    )
+    return resolve_settings(request, None)
+
+
+def test_a_phase_is_steps_evaluations_and_opening() -> None:
+    cost = PhaseCost(0.1, 0.05, micro_batches=8, steps=100, opening_seconds=3.0, evaluation_seconds=2.0)
+    assert cost.step_seconds == pytest.approx(0.85)
+    assert cost.seconds == pytest.approx(90.0)
+
+
+@pytest.mark.parametrize(("micro_batch_size", "micro_batches"), [(4, (16, 32)), (16, (4, 8)), (64, (1, 2))])
+def test_parts_of_a_step_are_told_from_steps_of_two_lengths(
+    micro_batch_size: int, micro_batches: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A micro-batch that takes .2 s and .1 s for the rest, whatever the noise of a few steps."""
+    taken: list[int] = []
+
+    def timed_step(
+        state: object, chosen: object, part: object, processes: object, make: object, number: int, count: int
+    ) -> float:
+        taken.append(count)
+        noise = 5.0 if number in (0, 2) else 0.0  # the first is left out, and the median passes over the other
+        return 0.1 + 0.2 * count + noise
+
+    monkeypatch.setattr(probe, "_timed_step", timed_step)
+    forecast = measure_run(settings(micro_batch_size), None, budget_seconds=0.0)
+    for phase, count, steps in zip(forecast.phases, micro_batches, (90, 10), strict=True):
+        assert phase.micro_batches == count
+        assert phase.seconds == pytest.approx(steps * (0.1 + 0.2 * count))
+    assert max(taken) <= 4
+
+
+def test_a_probe_takes_no_more_than_its_share_of_the_run(small_corpus: Corpus) -> None:
+    """A fiftieth of so short a run is over at once, however long the budget: the least number of steps is taken."""
+    request = Request(model="1x16", batch_sizes=(8,), samples=800, sequence_lengths=(16, 32))
+    chosen = resolve_settings(request, small_corpus)
+    forecast = measure_run(chosen, small_corpus, budget_seconds=3_600.0)
+    assert all(phase.step_seconds > 0 and phase.evaluation_seconds > 0 for phase in forecast.phases)
+    assert forecast.memory_bytes > 2**26
+    silent = measure_run(chosen, small_corpus, budget_seconds=0.0, housekeeping=Housekeeping(evaluation_samples=0))
+    assert all(phase.evaluation_seconds == 0 for phase in silent.phases)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
+def test_the_peak_is_that_since_the_last_reset() -> None:
+    reset_peak_memory(CPU)
+    before = peak_memory_bytes(CPU)
+    block = torch.ones(2**27, dtype=torch.uint8)
+    assert peak_memory_bytes(CPU) - before > 0.9 * 2**27
+    del block
+    reset_peak_memory(CPU)
+    assert peak_memory_bytes(CPU) - before < 0.5 * 2**27
