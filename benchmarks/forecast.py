@@ -55,7 +55,7 @@ def measure(
 ) -> dict[str, Any]:
     """Predicted and actual of one run."""
     first = lambert(["plan", *common(arguments, model, FIRST_SAMPLES, processes)], threads)
-    samples = round(FIRST_SAMPLES * 60 * minutes / first["seconds"])
+    samples = round(FIRST_SAMPLES * 60 * arguments.minutes / first["seconds"])
     options = common(arguments, model, samples, processes)
     predicted = lambert(["plan", *options], threads)["forecast"]
     run = arguments.out / f"{model}-{processes}-{threads}"
@@ -77,7 +77,8 @@ def show(row: dict[str, Any]) -> None:
     """A line of the table."""
     print(
         f"{row['case']:28} {row['samples']:>9,} {row['predicted_seconds']:>9.0f} s {row['seconds']:>7.0f} s "
-        f"{row['time_error']:>+7.1%} {row['predicted_memory_bytes'] / 1e9:>8.2f} GB {row['memory_bytes'] / 1e9:>6.2f} GB "
+        f"{row['time_error']:>+7.1%} {row['predicted_memory_bytes'] / 1e9:>8.2f} GB "
+        f"{row['memory_bytes'] / 1e9:>6.2f} GB "
         f"{row['memory_error']:>+7.1%}",
         flush=True,
     )
@@ -101,14 +102,11 @@ def main() -> None:
     )
     rows = []
     for model in arguments.models:
-        rows.append(measure(arguments, model, processes=1, threads=0, minutes=arguments.minutes))
+        rows.append(measure(arguments, model, processes=1, threads=0))
         show(rows[-1])
     if arguments.processes:
         for model in arguments.models:
-            pair = [
-                measure(arguments, model, processes=count, threads=1, minutes=arguments.minutes)
-                for count in (1, arguments.processes)
-            ]
+            pair = [measure(arguments, model, processes=count, threads=1) for count in (1, arguments.processes)]
             for row in pair:
                 show(row)
             seen, predicted = (
