@@ -229,10 +229,13 @@ def _phase_line(record: Record, state: LiveState) -> str | None:
         phase = phase_of(record)
     except ValueError:
         return None
+    peak, warmup = words.number(phase.peak_learning_rate), words.count(phase.warmup_steps)
+    rate = f"peak learning rate {peak} after {warmup} warm-up steps"
+    if record.get("continues") is True:
+        rate = "learning rate along the schedule of the phase before"
     return (
         f"phase {phase.number}: steps {words.count(phase.first_step)} to {words.count(phase.last_step)},"
-        f" sequence length {phase.sequence_length}, batch {words.count(phase.batch_size)}, peak learning rate"
-        f" {words.number(phase.peak_learning_rate)} after {words.count(phase.warmup_steps)} warm-up steps"
+        f" sequence length {phase.sequence_length}, batch {words.count(phase.batch_size)}, {rate}"
     )
 
 

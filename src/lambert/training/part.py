@@ -73,6 +73,7 @@ class Part:
             "steps": self.phase.step_count,
             "peak_learning_rate": self.phase.peak_learning_rate.value,
             "warmup_steps": self.phase.warmup_steps.value,
+            "continues": self.phase.continues,
         }
 
 
