@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lambert.training.settings import RunSettings
 
 
+CLUSTER_OPTIONS = ("chips", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
 FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
 
@@ -113,19 +114,32 @@ class Plan(RecipeOptions):
     probe_seconds: float = 10.0
     """How long each phase's steps are timed, seconds; three steps at least."""
     cluster: str | None = None
-    """tpu-v3, dgx-a100 or a TOML file (docs/planning.md): also predict the time there; this machine is not probed."""
+    """tpu-v3, dgx-a100, dgx2-v100, dgx-h100, dgx-h200, rtx-3090, rtx-4090 or a TOML file (docs/planning.md): also
+    predict the time there; this machine is not probed."""
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
+    try_batch_sizes: tuple[int, ...] = ()
+    """With --cluster: compare --batch-size with these, each for all phases and with a recipe of its own."""
+    price_per_chip_hour: float | None = None
+    """With --cluster: what a chip costs an hour, in any currency."""
+    budget: float | None = None
+    """With --cluster and a price: the most that the run may cost; picks the fastest plan within it."""
+    hours: float | None = None
+    """With --cluster: the longest that the run may take; picks the cheapest plan within it (and within --budget)."""
+    plot: Path | None = None
+    """With --cluster: draw where a step's time goes into this .svg or .png file."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster."""
+        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster, and
+        with alternatives or limits `choices`."""
         from lambert.corpus.store import Corpus
 
         if self.cluster is not None:
             return self._run_on_cluster(self.cluster)
-        if self.chips:
-            raise UserError("--chips without --cluster", remedy="Name a cluster, such as --cluster tpu-v3")
-
+        for name in CLUSTER_OPTIONS:
+            if getattr(self, name) not in (None, ()):
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} without --cluster", remedy="Name a cluster, such as --cluster dgx-a100")
         if not 0 <= self.probe_seconds <= 3_600:
             raise UserError(f"a probe of {self.probe_seconds} seconds", remedy="Give 0 to 3,600, or --no-probe")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
@@ -135,12 +149,31 @@ class Plan(RecipeOptions):
         return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
 
     def _run_on_cluster(self, name: str) -> dict[str, Any]:
-        from lambert.cli.cluster import show_cluster
+        from lambert.cli.cluster import ClusterRequest, open_cluster, show_choices, show_cluster
         from lambert.corpus.store import Corpus
 
+        request = ClusterRequest(name, self.chips, self.price_per_chip_hour, self.budget, self.hours, self.plot)
+        cluster = open_cluster(request)
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        settings = self.settings(corpus)
-        return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
+        # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.
+        there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
+        settings = there.settings(corpus)
+        results = {**show_plan(settings, corpus), "cluster": show_cluster(cluster, request, settings)}
+        if self.try_batch_sizes or self.budget is not None or self.hours is not None:
+            plans = [settings, *there._alternatives(corpus)]
+            least = 0 if settings.initial_weights else FEW_STEPS
+            results["choices"] = show_choices(cluster, request, plans, least_steps=least)
+        return results
+
+    def _alternatives(self, corpus: Corpus | None) -> list[RunSettings]:
+        """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
+        plans = []
+        for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
+            try:
+                plans.append(replace(self, batch_size=(batch_size,)).settings(corpus))
+            except UserError as error:
+                say(f"left out  batch {batch_size:,}: {error}")
+        return plans
 
 
 TRIAL_SECONDS = 6.0
@@ -151,8 +184,6 @@ MEMORY_SHARE = 0.6
 
 def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
     """The same with the micro-batch sizes that are fastest on this machine, which it tells."""
-    from dataclasses import replace
-
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.probe import fastest, try_micro_batches
     from lambert.training.environment import local_process_count

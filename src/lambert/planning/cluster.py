@@ -30,7 +30,7 @@ class Cluster:
     flops_per_second: float
     """What a chip reaches on BERT's products, in the training format."""
     fixed_seconds: float
-    """Of every step, whatever its batch: input, launches, and the optimizer unless `memory_bytes_per_second` is given."""
+    """Of every step, whatever its batch: input, launches, and the optimizer without `memory_bytes_per_second`."""
     topology: str
     """`ring`; `tree`: two binary trees that share the bytes; `torus`: chips in two dimensions, rings along both;
     `hierarchical`: groups with fast links, slower ones between them."""

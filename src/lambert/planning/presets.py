@@ -90,8 +90,8 @@ def _scaled(
     """A GPU of which no run of BERT-Large with LAMB is published: the A100's share of a data sheet's peak."""
     short, long = A100_SHARES
     error = (
-        f"nothing published checks it: data sheet, and the A100's shares of peak ({short:.0%} at 128 tokens, {long:.0%} "
-        f"at 512); take ±{SCALED_ERROR:.0%}, a guess too"
+        f"nothing published checks it: data sheet, and the A100's shares of peak ({short:.0%} at 128 tokens, "
+        f"{long:.0%} at 512); take ±{SCALED_ERROR:.0%}, a guess too"
     )
     return Known(
         Cluster(

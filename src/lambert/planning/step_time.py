@@ -44,7 +44,7 @@ class StepTime:
     @property
     def total(self) -> float:
         """All of them."""
-        return sum(getattr(self, kind) for kind in KINDS)
+        return math.fsum(getattr(self, kind) for kind in KINDS)
 
 
 KINDS = tuple(field.name for field in fields(StepTime))
