@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lambert.training.settings import RunSettings
 
 
-CLUSTER_OPTIONS = ("chips", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
+CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
 FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
 
@@ -118,6 +118,8 @@ class Plan(RecipeOptions):
     predict the time there; this machine is not probed."""
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
+    text_gigabytes: float | None = None
+    """With --cluster, in place of --corpus: how much text there will be, for --epochs."""
     try_batch_sizes: tuple[int, ...] = ()
     """With --cluster: compare --batch-size with these, each for all phases and with a recipe of its own."""
     price_per_chip_hour: float | None = None
@@ -149,7 +151,8 @@ class Plan(RecipeOptions):
         return show_plan(settings, corpus, probe_seconds=None if self.no_probe else self.probe_seconds)
 
     def _run_on_cluster(self, name: str) -> dict[str, Any]:
-        from lambert.cli.cluster import ClusterRequest, open_cluster, show_choices, show_cluster
+        from lambert.cli.choices import show_choices
+        from lambert.cli.cluster import ClusterRequest, open_cluster, show_cluster
         from lambert.corpus.store import Corpus
 
         request = ClusterRequest(name, self.chips, self.price_per_chip_hour, self.budget, self.hours, self.plot)
@@ -157,6 +160,8 @@ class Plan(RecipeOptions):
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
+        if self.text_gigabytes is not None:
+            there = there._with_samples_of_text(self.text_gigabytes)
         settings = there.settings(corpus)
         results = {**show_plan(settings, corpus), "cluster": show_cluster(cluster, request, settings)}
         if self.try_batch_sizes or self.budget is not None or self.hours is not None:
@@ -164,6 +169,18 @@ class Plan(RecipeOptions):
             least = 0 if settings.initial_weights else FEW_STEPS
             results["choices"] = show_choices(cluster, request, plans, least_steps=least)
         return results
+
+    def _with_samples_of_text(self, gigabytes: float) -> Plan:
+        from lambert.cli.cluster import samples_of_text
+        from lambert.training.recipe import PAPER_SAMPLES
+
+        if self.corpus is not None or self.samples is not None or self.epochs is None:
+            raise UserError(
+                "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
+                remedy="Give how often the text is to be seen, such as --epochs 3",
+            )
+        any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
+        return replace(self, epochs=None, samples=samples_of_text(gigabytes, self.epochs, any_length))
 
     def _alternatives(self, corpus: Corpus | None) -> list[RunSettings]:
         """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""

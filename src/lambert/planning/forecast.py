@@ -12,6 +12,13 @@ from lambert.planning.step_time import KINDS, Gradient, StepTime, step_time
 
 MEMORY_SHARE = 0.9
 """Of a chip's memory that a micro-batch may fill."""
+MEASURED_HIDDEN_SIZE = 1_024
+"""Of the models that clusters were fitted to."""
+NARROW_MODELS_SLOWER_BY = 2.0
+"""What narrower models may take more: MosaicBERT's base, 70,000 steps of 4,096 × 128 on 8 A100, is said to have taken
+11.5 hours (unconfirmed) where BERT-Large's rate makes it 5."""
+ROUNDING = 1e-9
+"""Of batches that were multiplied."""
 MOMENT_BYTES_PER_PARAMETER = 8
 """Two in float32: what a sharded optimizer leaves to the other chips."""
 
@@ -37,6 +44,8 @@ class Work:
 
     phases: tuple[PhaseWork, ...]
     gradient: Gradient
+    slower_by: float = 1.0
+    """How many times longer it may take than rates that were measured on wider models say."""
 
     @property
     def step_count(self) -> int:
@@ -64,6 +73,7 @@ class Forecast:
     price_per_chip_hour: float
     error_share: float
     """Relative error to expect of the hours; 0 where nobody knows."""
+    slower_by: float = 1.0
 
     @property
     def seconds(self) -> float:
@@ -77,10 +87,11 @@ class Forecast:
 
     @property
     def hours_range(self) -> tuple[float, float] | None:
-        """Between which the true time lies if the prediction is no further off than `error_share`; None: unknown."""
+        """Between which the true time lies if the prediction is no further off than `error_share`, and too low by
+        `slower_by` besides; None: unknown."""
         if not 0 < self.error_share < 1:
             return None
-        return self.hours / (1 + self.error_share), self.hours / (1 - self.error_share)
+        return self.hours / (1 + self.error_share), self.slower_by * self.hours / (1 - self.error_share)
 
     @property
     def chip_hours(self) -> float:
@@ -107,7 +118,7 @@ def forecast(cluster: Cluster, work: Work, chips: int) -> Forecast:
         UserError: there are more chips than sequences in a batch, or not even one sequence fits.
     """
     phases = tuple(_phase_forecast(cluster, work.gradient, phase, chips) for phase in work.phases)
-    return Forecast(chips, phases, cluster.price_per_chip_hour, cluster.error_share)
+    return Forecast(chips, phases, cluster.price_per_chip_hour, cluster.error_share, work.slower_by)
 
 
 def strong_scaling(base: Forecast, other: Forecast) -> float:
@@ -130,7 +141,7 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chi
     Raises:
         UserError: there are more chips than sequences, or not even one sequence fits.
     """
-    if not 1 <= chips <= phase.batch_size:
+    if not 1 <= chips <= phase.batch_size * (1 + ROUNDING):
         raise UserError(
             f"{chips:,} chips for a batch of {phase.batch_size:,.0f} sequences",
             remedy="Give a number of chips from 1 to the batch size, or a larger --batch-size",
@@ -151,7 +162,7 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chi
 
 
 def _most_sequences(phase: PhaseWork, chips: int) -> int:
-    return math.ceil(phase.batch_size / chips - 1e-9)  # a batch that was multiplied may be a rounding too large
+    return math.ceil(phase.batch_size / chips * (1 - ROUNDING))
 
 
 def _phase_forecast(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chips: int) -> PhaseForecast:

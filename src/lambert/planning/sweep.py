@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lambert.errors import UserError
 from lambert.planning.forecast import Forecast
 
 
@@ -38,14 +37,9 @@ def choose(
 ) -> Choice | None:
     """Options that take fewer than `least_steps` steps are not looked at; None if there is no other.
 
-    Raises:
-        UserError: budget or deadline are impossible, or there is a budget without a price.
+    A budget needs a price in every forecast.
     """
-    for what, value in (("--budget", budget), ("--hours", deadline_hours)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"{what} {value}", remedy="Give a number above 0")
-    if budget is not None and any(option.forecast.cost is None for option in options):
-        raise UserError("--budget without a price", remedy="Give --price-per-chip-hour in the same currency")
+    assert budget is None or all(option.forecast.cost is not None for option in options)
     enough = [option for option in options if option.steps >= least_steps]
     if not enough:
         return None
