@@ -124,7 +124,7 @@ def samples_of_text(gigabytes: float, epochs: float, any_length: RunSettings) ->
     samples = text.samples_of_text(gigabytes * 1e9, epochs, shares)
     pieces = text.tokens_of_text(gigabytes * 1e9) / 1e9
     say(
-        f"text      {gigabytes:g} GB are about {pieces:.3g} billion word pieces, and {epochs:g} passes about {samples:,} "
+        f"text      {gigabytes:g} GB are about {pieces:.3g} billion word pieces, {epochs:g} passes about {samples:,} "
         "sequences: Wikipedia's figures, other text may differ by a fifth"
     )
     return samples
