@@ -70,11 +70,14 @@ def test_weak_scaling_to_numbers_that_divide_nothing() -> None:
     work = Work((phase(49, 10),), Gradient(0, 0))
     for chips in range(1, 50):
         assert weak_scaling(PLAIN, work, forecast(PLAIN, work, 49), chips) == pytest.approx(1)
+    work = Work((phase(15, 10),), Gradient(0, 0))  # 15 · (25 / 3) / 25 is a rounding more than 5
+    assert weak_scaling(PLAIN, work, forecast(PLAIN, work, 3), 25) == pytest.approx(1)
 
 
 def test_a_micro_batch_is_halved_until_it_fits() -> None:
     """16 GB, nine tenths of them: 14 of 1 GB each; 32 → 16 → 8."""
     assert micro_batch_size(PLAIN, GRADIENT, phase(32, 1), 1) == 8
+    assert micro_batch_size(PLAIN, GRADIENT, phase(33, 1), 1) == 9  # of 33, four micro-batches and no fifth
     assert micro_batch_size(PLAIN, GRADIENT, phase(32, 1, gigabytes=0.1), 1) == 32
     overhead = replace(PLAIN, micro_batch_seconds=0.25)
     assert forecast(overhead, ONE, 1).phases[0].step.micro_batches == pytest.approx(4 * 0.25)

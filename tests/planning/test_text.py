@@ -17,6 +17,7 @@ def test_wikipedia_is_met() -> None:
 
 
 def test_longer_examples_are_fewer() -> None:
+    assert examples_of_text(WIKIPEDIA_BYTES, 32) == pytest.approx(4 * 282_899, rel=5e-3)
     counts = [examples_of_text(1e9, length) for length in (8, 64, 128, 256, 384, 512, 8_192)]
     assert counts == sorted(counts, reverse=True) and counts[-1] > 0
 
