@@ -155,7 +155,9 @@ class Plan(RecipeOptions):
         from lambert.cli.cluster import ClusterRequest, open_cluster, show_cluster
         from lambert.corpus.store import Corpus
 
-        request = ClusterRequest(name, self.chips, self.price_per_chip_hour, self.budget, self.hours, self.plot)
+        request = ClusterRequest(
+            name, tuple(dict.fromkeys(self.chips)), self.price_per_chip_hour, self.budget, self.hours, self.plot
+        )
         cluster = open_cluster(request)
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.

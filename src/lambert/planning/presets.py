@@ -5,7 +5,7 @@ Fixed cost, rate and latency of the clusters with published runs are only starti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lambert.planning.cluster import Cluster
 from lambert.planning.published import DGX_A100_ROWS, LAMB_ROWS, NEMO_ROWS, V100_NVIDIA_ROWS, V100_ROWS, Point
@@ -66,7 +66,6 @@ DGX2_V100 = Cluster(
     gradient_bytes_per_parameter=2,  # unconfirmed
 )
 
-A100_PEAK = 312e12
 A100_SHARES = (0.434, 0.667)
 """Of its peak that the A100 reaches on BERT-Large, 128 and 512 tokens: the fitted rates over 312 TFLOP/s."""
 A100_LATENCY_SECONDS = 2.1e-6
@@ -75,56 +74,56 @@ SCALED_ERROR = 0.3
 """Taken for clusters that were scaled from another; nothing published says whether that is enough."""
 
 
-def _scaled(
-    name: str,
-    *,
-    peak_flops_per_second: float,
-    most_chips: int,
-    chip_memory_bytes: float,
-    topology: str,
-    link_bytes_per_second: float,
-    group_chips: int = 1,
-    group_bytes_per_second: float = 0.0,
-    gradient_bytes_per_parameter: float = 2.0,
-) -> Known:
-    """A GPU of which no run of BERT-Large with LAMB is published: the A100's share of a data sheet's peak."""
+def _scaled(at_peak: Cluster) -> Known:
+    """A GPU of which no run of BERT-Large with LAMB is published: the A100's share of the peak, and its latency.
+
+    Args:
+        at_peak: with the data sheet's peak as its rate.
+    """
     short, long = A100_SHARES
     error = (
         f"nothing published checks it: data sheet, and the A100's shares of peak ({short:.0%} at 128 tokens, "
         f"{long:.0%} at 512); take ±{SCALED_ERROR:.0%}, a guess too"
     )
-    return Known(
-        Cluster(
-            name=name,
-            most_chips=most_chips,
-            chip_memory_bytes=chip_memory_bytes,
-            flops_per_second=short * peak_flops_per_second,
-            flops_per_second_long=long * peak_flops_per_second,
-            fixed_seconds=0.0,  # the A100's, fitted
-            topology=topology,
-            link_bytes_per_second=link_bytes_per_second,
-            latency_seconds=A100_LATENCY_SECONDS,
-            group_chips=group_chips,
-            group_bytes_per_second=group_bytes_per_second,
-            gradient_bytes_per_parameter=gradient_bytes_per_parameter,
-            error=error.replace("%", " %"),
-            error_share=SCALED_ERROR,
-        )
+    cluster = replace(
+        at_peak,
+        flops_per_second=short * at_peak.flops_per_second,
+        flops_per_second_long=long * at_peak.flops_per_second,
+        error=error.replace("%", " %"),
+        error_share=SCALED_ERROR,
     )
+    return Known(cluster)
 
 
-_DGX_H100 = {
-    "peak_flops_per_second": 989e12,  # without sparsity, data sheet; the H200's is the same
-    "most_chips": 8,  # so that more are called a guess: none were measured
-    "topology": "hierarchical",
-    "link_bytes_per_second": 450e9,  # NVLink 900 GB/s over both ways, data sheet
-    "group_chips": 8,
-    "group_bytes_per_second": 400e9,  # eight network cards of 400 Gbit/s, unconfirmed
-}
-_PCIE_4_BYTES_PER_SECOND = 25e9
-"""Of 16 lanes: 32 GB/s less what protocols take, unconfirmed."""
+DGX_H100_AT_PEAK = Cluster(
+    name="dgx-h100",
+    most_chips=8,  # so that more are called a guess: none were measured
+    chip_memory_bytes=80e9,  # data sheet
+    flops_per_second=989e12,  # 16 bits without sparsity, data sheet
+    fixed_seconds=0.0,  # the A100's
+    topology="hierarchical",
+    link_bytes_per_second=450e9,  # NVLink 900 GB/s over both ways, data sheet
+    latency_seconds=A100_LATENCY_SECONDS,
+    group_chips=8,
+    group_bytes_per_second=400e9,  # eight network cards of 400 Gbit/s, unconfirmed
+    gradient_bytes_per_parameter=2,
+)
+# The same peak and links, more and faster memory: data sheet.
+DGX_H200_AT_PEAK = replace(DGX_H100_AT_PEAK, name="dgx-h200", chip_memory_bytes=141e9)
+RTX_3090_AT_PEAK = Cluster(
+    name="rtx-3090",
+    most_chips=1,
+    chip_memory_bytes=24e9,  # data sheet
+    flops_per_second=71e12,  # 16 bits with sums in float32, without sparsity, data sheet, unconfirmed
+    fixed_seconds=0.0,
+    topology="ring",
+    link_bytes_per_second=25e9,  # 16 lanes of PCIe 4: 32 GB/s less what protocols take, unconfirmed
+    latency_seconds=A100_LATENCY_SECONDS,
+    gradient_bytes_per_parameter=2,
+)
+RTX_4090_AT_PEAK = replace(RTX_3090_AT_PEAK, name="rtx-4090", flops_per_second=165e12)  # as above
 
-KNOWN = {
+KNOWN: dict[str, Known] = {
     "tpu-v3": Known(TPU_V3, LAMB_ROWS, fitted_software="Google's"),
     "dgx-a100": Known(DGX_A100, DGX_A100_ROWS, held_out=NEMO_ROWS, fitted_software="NVIDIA's"),
     "dgx2-v100": Known(
@@ -134,22 +133,8 @@ KNOWN = {
         held_out=V100_NVIDIA_ROWS,
         fitted_software="DeepSpeed's",
     ),
-    "dgx-h100": _scaled("dgx-h100", chip_memory_bytes=80e9, **_DGX_H100),  # type: ignore[arg-type]
-    "dgx-h200": _scaled("dgx-h200", chip_memory_bytes=141e9, **_DGX_H100),  # type: ignore[arg-type]
-    "rtx-3090": _scaled(
-        "rtx-3090",
-        peak_flops_per_second=71e12,  # 16 bits with sums in float32, without sparsity, data sheet, unconfirmed
-        most_chips=1,
-        chip_memory_bytes=24e9,
-        topology="ring",
-        link_bytes_per_second=_PCIE_4_BYTES_PER_SECOND,
-    ),
-    "rtx-4090": _scaled(
-        "rtx-4090",
-        peak_flops_per_second=165e12,  # as above
-        most_chips=1,
-        chip_memory_bytes=24e9,
-        topology="ring",
-        link_bytes_per_second=_PCIE_4_BYTES_PER_SECOND,
-    ),
+    **{
+        at_peak.name: _scaled(at_peak)
+        for at_peak in (DGX_H100_AT_PEAK, DGX_H200_AT_PEAK, RTX_3090_AT_PEAK, RTX_4090_AT_PEAK)
+    },
 }
