@@ -31,6 +31,11 @@ def test_bars_stand_on_one_another() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["published", "compute", "latency"]
 
 
+def test_seven_kinds_of_time_have_seven_colours() -> None:
+    figure = step_picture([StackedStep("8", dict.fromkeys("abcdefg", 1.0), "7")], title="", caption="")
+    assert len({patch.get_facecolor() for patch in figure.axes[0].patches}) == 7
+
+
 def test_hours_and_chip_hours_side_by_side() -> None:
     lines = {"4 chips": [BatchPoint(256, 8.0, 32.0), BatchPoint(1_024, 6.0, 24.0)], "8 chips": [BatchPoint(256, 5, 40)]}
     figure = batch_picture(lines, title="Batches", caption="")

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lambert.errors import UserError
 from lambert.report import words
-from lambert.report.charts import colour_of
+from lambert.report.charts import SERIES_COLOURS, colour_of
 from lambert.report.palette import light
 from lambert.report.plots import STANDING, Size, new_axes, quiet_axes, y_label_at
 from lambert.report.svg import house_settings, png, standing_svg
@@ -62,7 +62,7 @@ def step_picture(
         for place, kind in enumerate(kinds):
             heights = [step.parts[kind] for step in steps]
             axes.bar(
-                range(len(steps)), heights, _BAR_WIDTH, bottom=bottoms, color=light(colour_of(place)), label=kind,
+                range(len(steps)), heights, _BAR_WIDTH, bottom=bottoms, color=light(_colour(place)), label=kind,
                 edgecolor=light("paper"), linewidth=0.8,
             )  # fmt: skip
             bottoms = [low + height for low, height in zip(bottoms, heights, strict=True)]
@@ -136,6 +136,11 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"a picture in {path}", remedy=f"Give a name that ends in {' or '.join(SUFFIXES)}")
+
+
+def _colour(place: int) -> str:
+    """A role of the palette for each kind of time: there is one kind more than there are series."""
+    return colour_of(place) if place < SERIES_COLOURS else "muted"
 
 
 def _standing(title: str, caption: str, *, label_lines: int = 0) -> tuple[Figure, Size]:
