@@ -6,7 +6,7 @@ For each cluster and run: whether it was fitted or held out; published and predi
 fit to all others ("left out") and to the runs on fewer chips ("forward"); and of two simpler models, calibrated on the
 first run: the bytes of the all-reduce alone beside the compute ("bytes"), and a speed-up that is the number of chips
 ("line"). Then what else is published (`planner_checks.py`). The TPU v3 and A100 runs were known when the form of the
-model was chosen: they validate it, they do not test it. It was settled before all others were looked at.
+model was chosen: they validate it, they do not test it. It was settled before it was run on any other.
 """
 
 from __future__ import annotations
