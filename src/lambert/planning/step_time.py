@@ -5,7 +5,7 @@
 
 The all-reduce is that of the topology: bytes over links, and a latency for every tensor and hop. Of a cluster that was
 measured only fixed cost, rate and latency are fitted (`fit.py`); all other terms are 0 unless a description gives
-them. This form was settled before any error of the V100, BERT-4B, TPU v2, P100 and ResNet-50 runs was looked at.
+them. This form was settled before it was run on any V100, BERT-4B, TPU v2, P100 or ResNet-50 figure, and kept after.
 """
 
 from __future__ import annotations
