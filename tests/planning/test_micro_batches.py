@@ -89,7 +89,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     from types import SimpleNamespace
 
     from lambert.cli.memory import memory_of
-    from lambert.cli.plan import MEMORY_SHARE, with_fastest_micro_batches
+    from lambert.cli.micro_batches import MEMORY_SHARE, with_fastest_micro_batches
 
     settings = resolve_settings(request(4_096), None)
     largest: list[int] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,130 +12,216 @@ from lambert.cli.verb import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.planning.cluster import Cluster, Gradient, StepTime
+    from lambert.planning.cluster import Cluster
+    from lambert.planning.forecast import Forecast, PhaseWork, Work
     from lambert.training.settings import RunSettings
 
-KINDS = ("compute", "fixed", "bandwidth", "latency")
-MEMORY_SHARE = 0.9
-"""Of a chip's memory that a micro-batch may fill."""
+ALWAYS_SHOWN = {"compute": "compute", "fixed": "fixed", "bandwidth": "bytes", "latency": "latency"}
+IF_ANY = {"micro_batches": "overhead", "optimizer": "update", "stragglers": "waiting"}
 
 
-def show_cluster(settings: RunSettings, name: str, chip_counts: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Print a line for each number of chips, and return them.
+@dataclass(frozen=True)
+class ClusterRequest:
+    """What a person asks of a cluster."""
+
+    name: str
+    """Known, or a TOML file."""
+    chips: tuple[int, ...]
+    price_per_chip_hour: float | None = None
+    """In place of the description's."""
+    budget: float | None = None
+    deadline_hours: float | None = None
+    picture: Path | None = None
+    """Where the step's times are drawn."""
+
+
+def open_cluster(request: ClusterRequest) -> Cluster:
+    """What is asked for, before anything is printed.
 
     Raises:
-        UserError: the cluster is not known, or the run cannot be done on so many chips.
+        UserError: the cluster is not known, or another option is impossible.
     """
-    cluster, gradient = _cluster(name), _gradient(settings)
-    if not chip_counts:
-        raise UserError("--cluster without --chips", remedy="Give one or more numbers of chips, such as --chips 16 64")
-    rows = [_row(settings, cluster, gradient, chips, chip_counts[0]) for chips in chip_counts]
-    has_price = cluster.price_per_chip_hour > 0
-    say(f"cluster   {cluster.name}: {cluster.error or 'as described; nothing published to check it against'}")
-    say(
-        f"{'chips':>9} {'per chip':>11} {'micro-batch':>12} {'hours':>10} {'strong':>8} {'weak':>8}"
-        f" {'compute':>9} {'fixed':>7} {'bytes':>7} {'latency':>8}{'  cost' * has_price}"
-    )
-    for row in rows:
-        shares = [f"{row['shares'][kind]:.0%}".replace("%", " %") for kind in KINDS]
-        sizes = (row["sequences_per_chip"], row["micro_batch_sizes"])
-        batches, micro = ("/".join(f"{size:,}" for size in of_phases) for of_phases in sizes)
-        strong, weak = (f"{row[kind]:.1%}".replace("%", " %") for kind in ("strong_scaling", "weak_scaling"))
-        cost = f"  {row['cost']:,.0f}" if has_price else ""
-        say(
-            f"{row['chips']:>9,} {batches:>11} {micro:>12} {row['hours']:>10,.2f} {strong:>8} {weak:>8}"
-            f" {shares[0]:>9} {shares[1]:>7} {shares[2]:>7} {shares[3]:>8}{cost}"
-        )
-    beyond = [f"{chips:,}" for chips in chip_counts if chips > cluster.most_chips]
-    if beyond:
-        say(f"note      {', '.join(beyond)} chips are a guess: no more than {cluster.most_chips:,} were measured")
-    say("          strong: speed-up at the same batch over the increase in chips; weak: at the same batch a chip")
-    return rows
-
-
-def _cluster(name: str) -> Cluster:
     from lambert.planning.cluster import read_cluster
     from lambert.planning.fit import known_cluster
 
-    return read_cluster(Path(name)) if name.endswith(".toml") or Path(name).is_file() else known_cluster(name)
+    name, price = request.name, request.price_per_chip_hour
+    if not request.chips:
+        raise UserError("--cluster without --chips", remedy="Give one or more numbers of chips, such as --chips 16 64")
+    if price is not None and not 0 < price < float("inf"):
+        raise UserError(f"--price-per-chip-hour {price}", remedy="Give a number above 0")
+    for what, value in (("--budget", request.budget), ("--hours", request.deadline_hours)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{what} {value}", remedy="Give a number above 0")
+    if request.picture is not None:
+        from lambert.report.forecast_plots import check_picture
+
+        check_picture(request.picture)
+    cluster = read_cluster(Path(name)) if name.endswith(".toml") or Path(name).is_file() else known_cluster(name)
+    if price is not None:
+        cluster = replace(cluster, price_per_chip_hour=price)
+    if request.budget is not None and cluster.price_per_chip_hour == 0:
+        raise UserError("--budget without a price", remedy="Give --price-per-chip-hour in the same currency")
+    return cluster
 
 
-def _gradient(settings: RunSettings) -> Gradient:
+def show_cluster(cluster: Cluster, request: ClusterRequest, settings: RunSettings) -> list[dict[str, Any]]:
+    """Print a line for each number of chips, and return them; what cannot be done is left out.
+
+    Raises:
+        UserError: the run cannot be done on any of these numbers.
+    """
+    from lambert.planning.forecast import forecast, strong_scaling, weak_scaling
+
+    work, forecasts, refused = work_of(settings), [], []
+    for chips in request.chips:
+        try:
+            forecasts.append(forecast(cluster, work, chips))
+        except UserError as error:
+            refused.append(error)
+    if not forecasts:
+        raise refused[0]
+    base = forecasts[0]
+    scalings = [(strong_scaling(base, other), weak_scaling(cluster, work, base, other.chips)) for other in forecasts]
+    say(f"cluster   {cluster.name}: {cluster.error or 'as described; nothing published to check it against'}")
+    kinds = {**ALWAYS_SHOWN, **{k: v for k, v in IF_ANY.items() if any(f.shares[k] for f in forecasts)}}
+    say(
+        f"{'chips':>9} {'per chip':>11} {'micro-batch':>12} {'hours':>10} {'range':>17} {'strong':>8} {'weak':>8}"
+        + "".join(f" {label:>8}" for label in kinds.values())
+        + f" {'cost':>10}" * (base.cost is not None)
+    )
+    for one, (strong, weak) in zip(forecasts, scalings, strict=True):
+        per_chip, micro_batch = ("/".join(f"{size:,}" for size in of_phases) for of_phases in _sizes(one))
+        shares = "".join(f" {_percent(one.shares[kind]):>8}" for kind in kinds)
+        say(
+            f"{one.chips:>9,} {per_chip:>11} {micro_batch:>12} {one.hours:>10,.2f} {hours_range(one):>17} "
+            f"{_percent(strong, 1):>8} {_percent(weak, 1):>8}{shares}"
+            + ("" if one.cost is None else f" {money(one.cost):>10}")
+        )
+    for refusal in refused:
+        say(f"left out  {refusal}")
+    _say_notes(cluster, forecasts)
+    if request.picture is not None:
+        _draw(request.picture, cluster, settings, forecasts)
+    return [
+        {**forecast_as_json(one), "strong_scaling": strong, "weak_scaling": weak}
+        for one, (strong, weak) in zip(forecasts, scalings, strict=True)
+    ]
+
+
+def samples_of_text(gigabytes: float, epochs: float, any_length: RunSettings) -> int:
+    """Sequences in so many passes over so much text, which it tells.
+
+    Args:
+        any_length: the run at any number of samples: how its phases share them is all that counts.
+
+    Raises:
+        UserError: a number is impossible.
+    """
+    from lambert.planning import text
+
+    total = sum(phase.samples for phase in any_length.phases)
+    shares = [(phase.sequence_length, phase.samples / total) for phase in any_length.phases]
+    samples = text.samples_of_text(gigabytes * 1e9, epochs, shares)
+    pieces = text.tokens_of_text(gigabytes * 1e9) / 1e9
+    say(
+        f"text      {gigabytes:g} GB are about {pieces:.3g} billion word pieces, {epochs:g} passes about {samples:,} "
+        "sequences: Wikipedia's figures, other text may differ by a fifth"
+    )
+    return samples
+
+
+def work_of(settings: RunSettings) -> Work:
+    """The run as `planning` knows it, in plain numbers."""
     import torch
 
     from lambert.model.heads import BertForPreTraining
-    from lambert.planning.cluster import Gradient
+    from lambert.planning.forecast import MEASURED_HIDDEN_SIZE, NARROW_MODELS_SLOWER_BY, Work
+    from lambert.planning.step_time import Gradient
     from lambert.training.setup import parameter_count
 
     with torch.device("meta"):
         tensors = sum(1 for _ in BertForPreTraining(settings.model).parameters())
     # Query, key and value are one tensor here; on the clusters that were measured they were three.
-    return Gradient(parameter_count(settings.model), tensors + 4 * settings.model.layers)
+    gradient = Gradient(parameter_count(settings.model), tensors + 4 * settings.model.layers)
+    phases = tuple(_phase_work(settings, index) for index in range(len(settings.phases)))
+    is_narrow = settings.model.hidden_size < MEASURED_HIDDEN_SIZE
+    return Work(phases, gradient, NARROW_MODELS_SLOWER_BY if is_narrow else 1.0)
 
 
-def _row(settings: RunSettings, cluster: Cluster, gradient: Gradient, chips: int, base: int) -> dict[str, Any]:
-    micro_batches = [_micro_batch(settings, cluster, index, chips) for index in range(len(settings.phases))]
-    own, own_times = _seconds(settings, cluster, gradient, chips)
-    first, _ = _seconds(settings, cluster, gradient, base)
-    # At the same batch a chip: a batch that grows with the chips takes as many fewer steps.
-    scaled, _ = _seconds(settings, cluster, gradient, chips, batch_factor=chips / base)
-    parts = list(zip(settings.phases, own_times, strict=True))
-    totals = {kind: sum(phase.step_count * getattr(time, kind) for phase, time in parts) for kind in KINDS}
+def _phase_work(settings: RunSettings, index: int) -> PhaseWork:
+    from lambert.batches.masking import maximum_predictions
+    from lambert.model.flops import training_flops
+    from lambert.planning.forecast import PhaseWork
+
+    phase = settings.phases[index]
+    length = phase.sequence_length
+    return PhaseWork(
+        sequence_length=length,
+        batch_size=phase.batch_size,
+        steps=phase.step_count,
+        flops_per_sequence=training_flops(
+            settings.model, tokens=length, sequences=1, masked_words=maximum_predictions(length)
+        ),
+        memory_bytes=lambda size: memory_of(settings, index, size),
+    )
+
+
+def _say_notes(cluster: Cluster, forecasts: Sequence[Forecast]) -> None:
+    beyond = [f"{one.chips:,}" for one in forecasts if one.chips > cluster.most_chips]
+    if beyond:
+        say(f"note      {', '.join(beyond)} chips are a guess: no more than {cluster.most_chips:,} were measured")
+    say("          strong: speed-up at the same batch over the increase in chips; weak: at the same batch a chip")
+    if forecasts[0].hours_range is None:
+        say("          range: nobody knows how far these hours are off")
+        return
+    slower_by = forecasts[0].slower_by
+    narrow = f", and {slower_by:g} times as long because the rates are BERT-Large's" if slower_by > 1 else ""
+    say(f"          range: true hours if the prediction is off by {_percent(cluster.error_share, 1)}{narrow}")
+
+
+def _sizes(one: Forecast) -> tuple[list[int], list[int]]:
+    return [phase.sequences_per_chip for phase in one.phases], [phase.micro_batch_size for phase in one.phases]
+
+
+def hours_range(one: Forecast) -> str:
+    """Where the true hours lie, for people."""
+    return "unknown" if one.hours_range is None else "{:,.2f} to {:,.2f}".format(*one.hours_range)
+
+
+def money(amount: float) -> str:
+    """An amount in any currency, for people."""
+    return f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}"
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{share:.{digits}%}".replace("%", " %")
+
+
+def forecast_as_json(one: Forecast) -> dict[str, Any]:
+    """Keys: docs/json.md."""
+    sequences, micro_batches = _sizes(one)
     return {
-        "chips": chips,
-        "sequences_per_chip": [-(-phase.batch_size // chips) for phase in settings.phases],
+        "chips": one.chips,
+        "sequences_per_chip": sequences,
         "micro_batch_sizes": micro_batches,
-        "hours": own / 3_600,
-        "step_seconds": [asdict(time) for time in own_times],
-        "shares": {kind: total / own for kind, total in totals.items()},
-        "strong_scaling": first * base / (own * chips),
-        "weak_scaling": first * base / (scaled * chips),
-        "cost": own / 3_600 * chips * cluster.price_per_chip_hour or None,
+        "hours": one.hours,
+        "hours_range": one.hours_range,
+        "step_seconds": [asdict(phase.step) for phase in one.phases],
+        "shares": one.shares,
+        "cost": one.cost,
     }
 
 
-def _seconds(
-    settings: RunSettings, cluster: Cluster, gradient: Gradient, chips: int, *, batch_factor: float = 1.0
-) -> tuple[float, list[StepTime]]:
-    """Of the whole run, and of a step of each phase, where batches are so many times larger and steps fewer."""
-    from lambert.batches.masking import maximum_predictions
-    from lambert.model.flops import training_flops
-    from lambert.planning.cluster import step_time
+def _draw(path: Path, cluster: Cluster, settings: RunSettings, forecasts: Sequence[Forecast]) -> None:
+    from lambert.report.forecast_plots import StackedStep, step_picture, write_picture
 
-    seconds, times = 0.0, []
-    for phase in settings.phases:
-        length = phase.sequence_length
-        flops = training_flops(
-            settings.model, tokens=length, sequences=1, masked_words=maximum_predictions(length)
-        )  # of a full row
-        time = step_time(
-            cluster, chips, gradient, sequences_per_chip=batch_factor * phase.batch_size / chips,
-            flops_per_sequence=flops, sequence_length=length,
-        )  # fmt: skip
-        seconds += phase.step_count / batch_factor * time.total
-        times.append(time)
-    return seconds, times
-
-
-def _micro_batch(settings: RunSettings, cluster: Cluster, index: int, chips: int) -> int:
-    """Sequences at once on a chip: as many as memory holds, by halves of what it has to do.
-
-    Raises:
-        UserError: there are more chips than sequences, or not even one sequence fits.
-    """
-    phase = settings.phases[index]
-    if not 1 <= chips <= phase.batch_size:
-        raise UserError(
-            f"{chips:,} chips for a batch of {phase.batch_size:,} sequences",
-            remedy="Give a number of chips from 1 to the batch size, or a larger --batch-size",
-        )
-    size = -(-phase.batch_size // chips)
-    while memory_of(settings, index, size) > MEMORY_SHARE * cluster.chip_memory_bytes:
-        if size == 1:
-            raise UserError(
-                f"one sequence of {phase.sequence_length} tokens needs {memory_of(settings, index, 1) / 1e9:.1f} GB, a "
-                f"chip of {cluster.name} has {cluster.chip_memory_bytes / 1e9:.1f} GB",
-                remedy="Choose a smaller --model, or chips with more memory",
-            )
-        size = -(-size // 2)
-    return size
+    labels, steps = {**ALWAYS_SHOWN, **IF_ANY}, []
+    for one in forecasts:
+        mean = one.seconds / sum(phase.steps for phase in one.phases)
+        # Times the number of chips: what is work stays as high, what more chips cost is seen to grow.
+        parts = {label: one.shares[kind] * mean * one.chips for kind, label in labels.items()}
+        steps.append(StackedStep(f"{one.chips:,}", parts, f"{mean:,.3g} s a step"))
+    title = f"{settings.model_name} on {cluster.name}: where a step's time goes"
+    caption = cluster.error or "not checked against published runs"
+    write_picture(step_picture(steps, title=title, caption=caption, y="chip-seconds a step: its time × chips"), path)
+    say(f"picture   {path}")

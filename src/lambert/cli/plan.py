@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.memory import memory_of
+from lambert.cli.micro_batches import with_fastest_micro_batches
 from lambert.cli.processes import process_count, start_processes
 from lambert.cli.recipe import RecipeOptions, check_probe_seconds
+from lambert.cli.show_plan import FEW_STEPS, show_plan
 from lambert.cli.verb import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.phases import Number, Phase
     from lambert.training.settings import RunSettings
 
 
-FEW_STEPS = 400
-"""About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
+CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +36,29 @@ class Plan(RecipeOptions):
     save_recipe: Path | None = None
     """Also write the recipe to this TOML file, to be changed and given as --recipe (docs/recipes.md)."""
     cluster: str | None = None
-    """tpu-v3, dgx-a100 or a TOML file (docs/planning.md): also predict the time there; this machine is not probed."""
+    """tpu-v3, dgx-a100, dgx2-v100, dgx-h100, dgx-h200, rtx-3090, rtx-4090 or a TOML file (docs/planning.md): also
+    predict the time there; this machine is not probed."""
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
+    text_gigabytes: float | None = None
+    """With --cluster, in place of --corpus: how much text there will be, for --epochs."""
+    try_batch_sizes: tuple[int, ...] = ()
+    """With --cluster: compare --batch-size with these, each for all phases and with a recipe of its own."""
+    price_per_chip_hour: float | None = None
+    """With --cluster: what a chip costs an hour, in any currency."""
+    budget: float | None = None
+    """With --cluster and a price: the most that the run may cost; picks the fastest plan within it."""
+    hours: float | None = None
+    """With --cluster: the longest that the run may take; picks the cheapest plan within it (and within --budget)."""
+    plot: Path | None = None
+    """With --cluster: draw where a step's time goes into this .svg or .png file."""
     dry_run: int | None = None
     """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
     step; this machine is not probed."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster,
-        `dry_run` with --dry-run.
+        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` and `forecast` unless --no-probe, `cluster` with
+        --cluster, and with alternatives or limits `choices`; `dry_run` with --dry-run.
         """
         from lambert.corpus.store import Corpus
 
@@ -56,9 +68,10 @@ class Plan(RecipeOptions):
             return self._run_dry(self.dry_run)
         if self.cluster is not None:
             return self._run_on_cluster(self.cluster)
-        if self.chips:
-            raise UserError("--chips without --cluster", remedy="Name a cluster, such as --cluster tpu-v3")
-
+        for name in CLUSTER_OPTIONS:
+            if getattr(self, name) not in (None, ()):
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} without --cluster", remedy="Name a cluster, such as --cluster dgx-a100")
         check_probe_seconds(self.probe_seconds)
         count = 1 if self.no_probe else process_count(self.processes)
         if count > 1:
@@ -101,14 +114,50 @@ class Plan(RecipeOptions):
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> dict[str, Any]:
-        from lambert.cli.cluster import show_cluster
+        from lambert.cli.choices import show_choices
+        from lambert.cli.cluster import ClusterRequest, open_cluster, show_cluster
         from lambert.corpus.store import Corpus
 
+        request = ClusterRequest(
+            name, tuple(dict.fromkeys(self.chips)), self.price_per_chip_hour, self.budget, self.hours, self.plot
+        )
+        cluster = open_cluster(request)
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        settings = self.settings(corpus)
+        # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.
+        there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
+        if self.text_gigabytes is not None:
+            there = there._with_samples_of_text(self.text_gigabytes)
+        settings = there.settings(corpus)
         self.say_recipe()
         self.say_limits(settings)
-        return {**show_plan(settings, corpus), "cluster": show_cluster(settings, name, self.chips)}
+        results = {**show_plan(settings, corpus), "cluster": show_cluster(cluster, request, settings)}
+        if self.try_batch_sizes or self.budget is not None or self.hours is not None:
+            plans = [settings, *there._alternatives(corpus)]
+            least = 0 if settings.initial_weights else FEW_STEPS
+            results["choices"] = show_choices(cluster, request, plans, least_steps=least)
+        return results
+
+    def _with_samples_of_text(self, gigabytes: float) -> Plan:
+        from lambert.cli.cluster import samples_of_text
+        from lambert.training.rule import PAPER_SAMPLES
+
+        if self.corpus is not None or self.samples is not None or self.epochs is None:
+            raise UserError(
+                "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
+                remedy="Give how often the text is to be seen, such as --epochs 3",
+            )
+        any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
+        return replace(self, epochs=None, samples=samples_of_text(gigabytes, self.epochs, any_length))
+
+    def _alternatives(self, corpus: Corpus | None) -> list[RunSettings]:
+        """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
+        plans = []
+        for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
+            try:
+                plans.append(replace(self, batch_size=(batch_size,)).settings(corpus))
+            except UserError as error:
+                say(f"left out  batch {batch_size:,}: {error}")
+        return plans
 
     def _run_dry(self, ranks: int) -> dict[str, Any]:
         from lambert.cli.dry_run import show_dry_run
@@ -121,128 +170,3 @@ class Plan(RecipeOptions):
         self.say_recipe()
         self.say_limits(settings)
         return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
-
-
-TRIAL_SECONDS = 6.0
-"""How long micro-batch sizes of a phase are tried."""
-MEMORY_SHARE = 0.6
-"""Part of the free memory that a micro-batch may be expected to need."""
-
-
-def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
-    """The same with the micro-batch sizes that are fastest on this machine, which it tells."""
-    from dataclasses import replace
-
-    from lambert.planning.hardware import inspect_hardware
-    from lambert.planning.trials import fastest, try_micro_batches
-    from lambert.training.environment import local_process_count
-    from lambert.training.parallel import join_processes
-
-    processes, memory = join_processes(), inspect_hardware().memory_available_bytes
-    if memory is not None and processes.device.type == "cpu":
-        memory //= local_process_count()
-    sizes = []
-    for index, phase in enumerate(settings.phases):
-        largest = phase.batch_size // processes.count
-        while memory is not None and largest > 1 and memory_of(settings, index, largest) > MEMORY_SHARE * memory:
-            largest //= 2
-        trials = try_micro_batches(settings, index, processes.device, largest=largest, budget_seconds=TRIAL_SECONDS)
-        own = fastest(trials, default=min(largest, settings.micro_batch_sizes[index]))
-        chosen = processes.sum_integers([own if processes.is_first else 0])[0]  # the first one's, for all
-        sizes.append(chosen)
-        if trials and processes.is_first:
-            rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
-            say(f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})")
-    return replace(settings, micro_batch_sizes=tuple(sizes))
-
-
-def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
-    """Print the plan and return it as JSON."""
-    from lambert.model.bert import ACTIVATION_CHECKPOINTING
-    from lambert.training.setup import examples_per_pass, parameter_count
-
-    lengths = tuple(phase.sequence_length for phase in settings.phases)
-    seed, kind = settings.seed, settings.examples
-    per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=seed, kind=kind)
-    parameters = parameter_count(settings.model)
-    model = settings.model
-    memories = {
-        kind: max(memory_of(settings, index, size, kind) for index, size in enumerate(settings.micro_batch_sizes))
-        for kind in ACTIVATION_CHECKPOINTING
-    }
-    memory = memories["none"]
-    say(
-        f"{settings.model_name}: {model.layers} layers × {model.hidden_size}, {parameters:,} parameters, vocabulary "
-        f"{model.vocabulary_size:,}, {settings.optimizer}, {settings.precision.value}, about {memory / 1e9:.1f} GB"
-    )
-    say(
-        f"          with --activation-checkpointing selective {memories['selective'] / 1e9:.1f} GB, for "
-        f"some 5 % more time, or full {memories['full'] / 1e9:.1f} GB, for some 20 %"
-    )
-    phases = []
-    for index, phase in enumerate(settings.phases):
-        passes = None if per_pass is None else phase.samples / per_pass[index]
-        _say_phase(index + 1, phase, settings.micro_batch_sizes[index], passes)
-        phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
-    steps = sum(phase.step_count for phase in settings.phases)
-    if steps < FEW_STEPS and not settings.initial_weights:
-        say(
-            f"note      {steps} steps from scratch hardly get beyond word frequencies: take more --epochs, a smaller "
-            "batch, shorter --sequence-lengths or a smaller --model, or continue a published model with --init-from"
-        )
-    results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
-    results["memory_bytes_with_activation_checkpointing"] = memories
-    return results
-
-
-def _say_phase(number: int, phase: Phase, micro_batch: int, passes: float | None) -> None:
-    say(f"phase {number}: sequences of {phase.sequence_length}, batch {phase.batch_size:,}")
-    over = "" if passes is None else f", {passes:.2f} passes over the corpus"
-    say(f"  samples        {phase.samples:>14,}  steps · batch{over}")
-    say(f"  token slots    {phase.tokens:>14,}  samples · length")
-    _say_number("steps", phase.steps)
-    _say_number("peak rate", phase.peak_learning_rate)
-    _say_number("warm-up steps", phase.warmup_steps)
-    if not phase.continues:
-        _say_shape(phase)
-    count = -(-phase.batch_size // micro_batch)
-    say(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")
-
-
-def _say_shape(phase: Phase) -> None:
-    """What the rate does after the warm-up, where that is not a line to zero."""
-    told = []
-    if phase.constant_steps:
-        told.append(f"{phase.constant_steps:,} steps at the peak")
-    if phase.decay_power != 1:
-        told.append(f"decay of power {phase.decay_power:g}")
-    if phase.decays_from_start:
-        told.append("counted from the first step, so that the rate drops at once after the warm-up")
-    if phase.final_share:
-        told.append(f"down to {phase.final_share:g} of the peak")
-    if told:
-        say(f"  {'then':14} {'':>14}  {', '.join(told)}")
-
-
-def _say_number(name: str, number: Number) -> None:
-    value = f"{number.value:,}" if isinstance(number.value, int) else f"{number.value:.3g}"
-    say(f"  {name:14} {value:>14}  {number.formula}  [{number.provenance}]")
-
-
-def _phase_as_json(phase: Phase, micro_batch: int, passes: float | None) -> dict[str, Any]:
-    return {
-        "sequence_length": phase.sequence_length,
-        "batch_size": phase.batch_size,
-        "samples": phase.samples,
-        "tokens": phase.tokens,
-        "passes": passes,
-        "steps": phase.steps.value,
-        "peak_learning_rate": phase.peak_learning_rate.value,
-        "warmup_steps": phase.warmup_steps.value,
-        "micro_batch_size": micro_batch,
-        "sources": {
-            "steps": asdict(phase.steps),
-            "peak_learning_rate": asdict(phase.peak_learning_rate),
-            "warmup_steps": asdict(phase.warmup_steps),
-        },
-    }

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.plan import show_plan, with_fastest_micro_batches
+from lambert.cli.micro_batches import with_fastest_micro_batches
 from lambert.cli.processes import check_count, process_count, start_processes
 from lambert.cli.recipe import RecipeOptions, check_probe_seconds
+from lambert.cli.show_plan import show_plan
 from lambert.cli.verb import say, warn
 from lambert.errors import PeerLost, UserError
 from lambert.training.environment import restart_count

@@ -1,10 +1,7 @@
-"""The time of a synchronous training step on a cluster that is not here, from a few numbers that describe it.
+"""A cluster that is not here, described by a few numbers: its chips, the links between them, what a step costs.
 
-    T = fixed + micro-batches · sequences · FLOP a sequence / rate + all-reduce of the gradients
-
-The all-reduce is that of the topology: bytes over links, and a latency for every tensor and hop. Three numbers of a
-cluster cannot be read off a data sheet (the fixed cost, the rate, the latency); `fit.py` gets them from published runs.
-Nothing overlaps in this form: what is hidden behind the backward pass shows as a smaller latency.
+Numbers come from a data sheet, from published runs (`fit.py`) or from a person's TOML file, where units are easily
+mixed up: what no machine has is refused with the unit that was probably meant.
 """
 
 from __future__ import annotations
@@ -18,12 +15,13 @@ from lambert.bounded import SETTINGS_BYTES, read_bytes
 from lambert.errors import UserError, unknown_name
 
 LONGEST_SHORT_SEQUENCE = 256
-TOPOLOGIES = ("torus", "hierarchical")
+TOPOLOGIES = ("ring", "tree", "torus", "hierarchical")
+OPTIMIZER_STATES = ("replicated", "sharded")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Chips, and the links between them."""
+    """Chips, and the links between them. Fields with a default of 0 are terms that are left out unless given."""
 
     name: str
     most_chips: int
@@ -32,10 +30,10 @@ class Cluster:
     flops_per_second: float
     """What a chip reaches on BERT's products, in the training format."""
     fixed_seconds: float
-    """Of every step, whatever its batch: input, optimizer, launches."""
+    """Of every step, whatever its batch: input, launches, and the optimizer without `memory_bytes_per_second`."""
     topology: str
-    """`torus`: chips in two dimensions, rings along both. `hierarchical`: groups with fast links, slower ones between
-    them."""
+    """`ring`; `tree`: two binary trees that share the bytes; `torus`: chips in two dimensions, rings along both;
+    `hierarchical`: groups with fast links, slower ones between them."""
     link_bytes_per_second: float
     """Of a chip to its neighbours, each way: in a torus along one dimension, in a hierarchy within the group."""
     latency_seconds: float
@@ -44,29 +42,56 @@ class Cluster:
     """Chips in a group of a hierarchy."""
     group_bytes_per_second: float = 0.0
     """From a group of a hierarchy to the others, each way."""
-    gradient_bytes_per_parameter: int = 4
+    gradient_bytes_per_parameter: float = 4.0
     flops_per_second_long: float = 0.0
-    """The rate for sequences of more than 256 tokens, where it is another one; 0 where it is not."""
+    """The rate for sequences of more than 256 tokens, where it is another one."""
+    overlap_share: float = 0.0
+    """Share of the last micro-batch's backward pass behind which the all-reduce can hide, 0 to 1."""
+    micro_batch_seconds: float = 0.0
+    """Of every micro-batch, whatever its size."""
+    memory_bytes_per_second: float = 0.0
+    """Of a chip to its memory: makes the optimizer's time a term of its own."""
+    optimizer_bytes_per_parameter: float = 40.0
+    """Read and written: LAMB reads weight, gradient and both moments and writes moments and update (28), then reads
+    weight and update and writes the weight (12), in float32."""
+    optimizer_state: str = "replicated"
+    """`sharded`: every chip updates its share of the parameters, and holds moments for no more."""
+    straggler_share: float = 0.0
+    """Standard deviation of a chip's computing time over its mean; the slowest of p is √(2 ln p) of them late."""
     price_per_chip_hour: float = 0.0
-    """In any currency; 0 where nobody asks."""
+    """In any currency."""
     error: str = ""
     """How far this description was from runs that were published, for people."""
+    error_share: float = 0.0
+    """The same as a number: the largest relative error to expect; 0 where nobody knows."""
 
     def __post_init__(self) -> None:
-        if self.topology not in TOPOLOGIES:
-            raise UserError(
-                f"cluster {self.name}: topology {self.topology!r}", remedy=f"Give one of {', '.join(TOPOLOGIES)}"
-            )
-        wanted = ["most_chips", "chip_memory_bytes", "flops_per_second", "link_bytes_per_second", "group_chips"]
-        wanted += ["group_bytes_per_second"] * (self.topology == "hierarchical")
-        for name in wanted:
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UserError(f"cluster {self.name}: {name} = {value}", remedy="Give a number above 0")
-        for name in ("fixed_seconds", "latency_seconds", "flops_per_second_long", "price_per_chip_hour"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise UserError(f"cluster {self.name}: {name} = {value}", remedy="Give a number from 0")
+        for name, known in (("topology", TOPOLOGIES), ("optimizer_state", OPTIMIZER_STATES)):
+            if getattr(self, name) not in known:
+                raise unknown_name(f"{name} of cluster {self.name}", str(getattr(self, name)), known)
+        needed = {"most_chips", "group_chips", *_BOUNDS} - _MAY_BE_ZERO
+        needed |= {"group_bytes_per_second"} if self.topology == "hierarchical" else set()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, str):
+                self._check(field.name, value, is_needed=field.name in needed)
+        for name in ("most_chips", "group_chips"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise UserError(f"cluster {self.name}: {name} = {getattr(self, name)}", remedy="Give a whole number")
+        for name in ("overlap_share", "error_share"):
+            if getattr(self, name) > 1:
+                raise UserError(f"cluster {self.name}: {name} = {getattr(self, name)}", remedy="Give a share, 0 to 1")
+
+    def _check(self, name: str, value: float, *, is_needed: bool) -> None:
+        told = f"cluster {self.name}: {name} = {value}"
+        if is_needed and not 0 < value < math.inf:
+            raise UserError(told, remedy="Give a number above 0")
+        if not 0 <= value < math.inf:
+            raise UserError(told, remedy="Give a number from 0")
+        least, most, unit, scale = _BOUNDS.get(name, (0.0, math.inf, "", 0))
+        if value and not least <= value <= most:
+            likely = f"; {value:g} {unit} are {value:g}e{scale}" if least <= value * 10.0**scale <= most else ""
+            raise UserError(told, remedy=f"Give {_BASE[scale]}, {least:g} to {most:g}{likely}")
 
     def rate(self, sequence_length: int) -> float:
         """FLOP/s of a chip at this length."""
@@ -74,90 +99,24 @@ class Cluster:
         return (is_long and self.flops_per_second_long) or self.flops_per_second
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """What is summed over all chips after every step."""
-
-    parameters: int
-    tensors: int
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of one step, by what they are for."""
-
-    fixed: float
-    compute: float
-    bandwidth: float
-    latency: float
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return self.fixed + self.compute + self.bandwidth + self.latency
-
-
-def torus_sides(chips: int) -> tuple[int, int]:
-    """The two sides of the most square torus: 32 chips are 4 × 8.
-
-    Raises:
-        UserError: not a positive number.
-    """
-    if chips < 1:
-        raise UserError(f"{chips} chips", remedy="Give a whole number from 1")
-    short = max(side for side in range(1, math.isqrt(chips) + 1) if chips % side == 0)
-    return short, chips // short
-
-
-def transfer_seconds(cluster: Cluster, chips: int, byte_count: float) -> float:
-    """Time that an all-reduce needs for its bytes alone.
-
-    A ring of p sends 2 (p − 1) / p times its bytes through every link. In a torus X × Y the second dimension sums what
-    the first has cut into X parts (two-dimensional all-reduce, arXiv 1811.06992); in a hierarchy of m groups of g
-    the links between groups carry each group's sum.
-    """
-    if cluster.topology == "torus":
-        x, y = torus_sides(chips)
-        sent = 2 * (x - 1) / x + 2 * (y - 1) / y / x
-        return sent * byte_count / cluster.link_bytes_per_second
-    inside = min(chips, cluster.group_chips)
-    groups = math.ceil(chips / cluster.group_chips)
-    within = 2 * (inside - 1) / inside * byte_count / cluster.link_bytes_per_second
-    between = 2 * (groups - 1) / groups * byte_count / cluster.group_bytes_per_second if groups > 1 else 0.0
-    return within + between
-
-
-def hops(cluster: Cluster, chips: int) -> int:
-    """Messages that follow one another in an all-reduce: 2 (X + Y − 2) in a torus; in a hierarchy
-    2 (g − 1) in a group and 2 log₂ m between m of them.
-    """
-    if cluster.topology == "torus":
-        return 2 * (sum(torus_sides(chips)) - 2)
-    inside = min(chips, cluster.group_chips)
-    return 2 * (inside - 1) + 2 * math.ceil(math.log2(math.ceil(chips / cluster.group_chips)))
-
-
-def step_time(
-    cluster: Cluster,
-    chips: int,
-    gradient: Gradient,
-    *,
-    sequences_per_chip: float,
-    flops_per_sequence: float,
-    sequence_length: int,
-) -> StepTime:
-    """One optimizer step.
-
-    Args:
-        sequences_per_chip: of the global batch, over all micro-batches: their number costs nothing of its own here.
-        flops_per_sequence: forward and backward.
-    """
-    return StepTime(
-        fixed=cluster.fixed_seconds,
-        compute=sequences_per_chip * flops_per_sequence / cluster.rate(sequence_length),
-        bandwidth=transfer_seconds(cluster, chips, gradient.parameters * cluster.gradient_bytes_per_parameter),
-        latency=gradient.tensors * hops(cluster, chips) * cluster.latency_seconds,
-    )
+# Field -> least and most that any machine has, the unit it is likely to have been given in, and that unit's exponent.
+_BOUNDS = {
+    "chip_memory_bytes": (1e8, 1e13, "GB", 9),
+    "flops_per_second": (1e9, 1e17, "TFLOP/s", 12),
+    "flops_per_second_long": (1e9, 1e17, "TFLOP/s", 12),
+    "link_bytes_per_second": (1e6, 1e14, "GB/s", 9),
+    "group_bytes_per_second": (1e6, 1e15, "GB/s", 9),
+    "memory_bytes_per_second": (1e8, 1e15, "GB/s", 9),
+    "latency_seconds": (0.0, 1.0, "microseconds", -6),
+    "fixed_seconds": (0.0, 100.0, "milliseconds", -3),
+    "micro_batch_seconds": (0.0, 100.0, "milliseconds", -3),
+    "gradient_bytes_per_parameter": (0.125, 8.0, "bits", -1),
+}
+_BASE = {9: "bytes or bytes a second", 12: "FLOP/s", -6: "seconds", -3: "seconds", -1: "bytes"}
+_MAY_BE_ZERO = {
+    *("flops_per_second_long", "group_bytes_per_second", "memory_bytes_per_second"),
+    *("latency_seconds", "fixed_seconds", "micro_batch_seconds"),
+}
 
 
 def read_cluster(path: Path) -> Cluster:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lambert.planning.cluster import Cluster, Gradient
+from lambert.planning.step_time import Gradient
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A model as a cluster sees it."""
+
+    gradient: Gradient
+    flops: dict[int, float]
+    """Sequence length → forward and backward of a sequence, masked words' head included (`model/flops.py`)."""
+
 
 LARGE = Gradient(parameters=336_226_108, tensors=398)
 """BERT-Large with both heads."""
 LARGE_FLOPS = {128: 0.237e12, 512: 1.016e12}
-"""Forward and backward of a sequence, masked words' head included (`model/flops.py`)."""
+BERT_LARGE = Payload(LARGE, LARGE_FLOPS)
+BERT_BASE = Payload(Gradient(parameters=110_106_428, tensors=206), {128: 0.0699e12, 512: 0.301e12})
+BERT_4B = Payload(Gradient(parameters=3_869_081_404, tensors=782), {512: 12.02e12})
+"""48 layers × 2,560: NeMo's 4B configuration, unconfirmed; its GeGLU is counted as GELU."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Steps of one kind."""
 
-    steps: int
+    steps: float
     batch_size: int
     sequence_length: int
 
@@ -29,6 +42,7 @@ class Point:
     chips: int
     parts: tuple[Part, ...]
     seconds: float
+    payload: Payload = BERT_LARGE
 
 
 def _two_phases(batch_size: int, steps: int) -> tuple[Part, Part]:
@@ -61,31 +75,23 @@ DGX_A100_ROWS = tuple(
 """BERT-Large with LAMB in mixed precision, sequences a second at the global batch of the mixed run: NVIDIA
 DeepLearningExamples, PyTorch/LanguageModeling/BERT, README."""
 
-TPU_V3 = Cluster(
-    name="tpu-v3",
-    most_chips=1_024,
-    chip_memory_bytes=32 * 2**30,
-    flops_per_second=6.6e13,
-    fixed_seconds=0.122,
-    topology="torus",
-    # All-reduce of a pod 340 TB/s (Google Cloud's documentation): 332 GB/s a chip, over both dimensions and ways.
-    link_bytes_per_second=166e9,
-    latency_seconds=2.3e-6,
+_NEMO_BATCH = 2_048
+"""Unconfirmed; the rates were published as tokens a second."""
+NEMO_ROWS = tuple(
+    Point(f"4B/{8 * nodes}", 8 * nodes, (Part(1, _NEMO_BATCH, 512),), _NEMO_BATCH * 512 / rate, BERT_4B)
+    for nodes, rate in {1: 57_287, 2: 108_695, 4: 215_358, 8: 393_167, 16: 728_178}.items()
 )
-DGX_A100 = Cluster(
-    name="dgx-a100",
-    most_chips=256,
-    chip_memory_bytes=80e9,
-    flops_per_second=1.35e14,
-    flops_per_second_long=2.09e14,
-    fixed_seconds=0.02,
-    topology="hierarchical",
-    link_bytes_per_second=300e9,
-    latency_seconds=1e-6,
-    group_chips=8,
-    # Eight network cards of 200 Gbit/s.
-    group_bytes_per_second=200e9,
-    gradient_bytes_per_parameter=2,
+"""BERT-4B on DGX A100, 1 to 16 nodes: NVIDIA NeMo's performance table."""
+
+_DEEPSPEED_RUN = (Part(403e6 / 65_536, 65_536, 128), Part(20e6 / 32_768, 32_768, 512))
+"""Published as 403 million samples of 128 tokens at 64K and 18 to 22 million of 512 at 32K."""
+V100_ROWS = tuple(
+    Point(f"{gpus}", gpus, _DEEPSPEED_RUN, hours * 3_600)
+    for gpus, hours in {16: 33 + 13 / 60, 64: 8 + 41 / 60, 256: 2.4, 1_024: 44 / 60}.items()
 )
-KNOWN = {"tpu-v3": (TPU_V3, LAMB_ROWS), "dgx-a100": (DGX_A100, DGX_A100_ROWS)}
-"""Name → a cluster whose last three numbers are still guesses, and the runs to fit them to."""
+"""BERT-Large with LAMB on DGX-2, 1 to 64 nodes: DeepSpeed's BERT pre-training tutorial."""
+V100_NVIDIA_ROWS = (
+    Point("NVIDIA 128/8", 8, (Part(1, 65_536, 128),), 65_536 / 1_746),
+    Point("NVIDIA 512/8", 8, (Part(1, 32_768, 512),), 32_768 / 586),
+)
+"""The same model in other software: NVIDIA DeepLearningExamples, as above."""

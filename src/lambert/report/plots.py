@@ -86,9 +86,14 @@ def loss_curve_figure(run: Run) -> Figure:
 
 
 def new_axes(size: Size) -> tuple[Figure, Axes]:
-    """A figure of that size with quiet axes: horizontal grid, bottom line, no box."""
+    """A figure of that size with quiet axes."""
     figure = Figure(figsize=(size.width / 72, size.height / 72), dpi=72)
     figure.patch.set_visible(False)
+    return figure, quiet_axes(figure, size)
+
+
+def quiet_axes(figure: Figure, size: Size) -> Axes:
+    """Axes inside the margins of that size: horizontal grid, bottom line, no box."""
     axes = figure.add_axes((
         size.left / size.width, size.bottom / size.height,
         1 - (size.left + size.right) / size.width, 1 - (size.top + size.bottom) / size.height,
@@ -105,7 +110,7 @@ def new_axes(size: Size) -> tuple[Figure, Axes]:
         MaxNLocator(8 if size.width > 600 else 5, integer=True, min_n_ticks=1, steps=_ROUND_STEPS)
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
-    return figure, axes
+    return axes
 
 
 def y_label_at(axes: Axes, text: str, size: Size, above: int) -> None:
