@@ -117,8 +117,22 @@ class Plan(RecipeOptions):
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
 
+    noise_from: Path | None = None
+    """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
+
     def run(self) -> dict[str, Any]:
-        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster."""
+        """Results: `phases`, `parameters`, `memory_bytes`; `seconds` unless --no-probe, `cluster` with --cluster,
+        `batch_sizes` with --noise-from.
+        """
+        from lambert.cli.batch import measured_noise, show_batch_sizes
+
+        measured = None if self.noise_from is None else measured_noise(self.noise_from)
+        results = self._plan()
+        if measured is not None:
+            results["batch_sizes"] = show_batch_sizes(results["phases"], measured)
+        return results
+
+    def _plan(self) -> dict[str, Any]:
         from lambert.corpus.store import Corpus
 
         if self.cluster is not None:

@@ -38,7 +38,7 @@ class GradientNoise:
     """Gathers both estimates step by step.
 
     Args:
-        window: how many of the latest steps count; None is all of them.
+        window: how many of the latest steps are kept; None is all of them.
     """
 
     def __init__(self, window: int | None = None) -> None:
@@ -71,17 +71,18 @@ class GradientNoise:
         self._noise.append((small - large_square) / (1 / small_batch - 1 / large_batch))
         return self._noise[-1], self._signal[-1]
 
-    def estimate(self) -> NoiseEstimate:
-        """The noise scale of all steps taken in.
+    def estimate(self, latest: int | None = None) -> NoiseEstimate:
+        """The noise scale of all steps that are kept, or of the latest so many of them.
 
         Raises:
-            ValueError: no step was.
+            ValueError: no step has been taken in.
         """
-        count = len(self._noise)
+        pairs = list(zip(self._noise, self._signal, strict=True))[-(latest or len(self._noise)) :]
+        count = len(pairs)
         if not count:
             raise ValueError("no step has been taken in yet")
-        noise, signal = math.fsum(self._noise), math.fsum(self._signal)
-        left_out = [_ratio(noise - n, signal - s) for n, s in zip(self._noise, self._signal, strict=True)]
+        noise, signal = math.fsum(n for n, _ in pairs), math.fsum(s for _, s in pairs)
+        left_out = [_ratio(noise - n, signal - s) for n, s in pairs]
         error = math.inf
         if count > 1 and all(map(math.isfinite, left_out)):
             mean = math.fsum(left_out) / count

@@ -17,7 +17,8 @@ from lambert.training.part import Part
 from lambert.training.step import StepResult
 
 WINDOW = 256
-"""Measured steps of a phase that an estimate rests on, the latest ones: the noise scale grows during training."""
+"""Measured steps that an estimate rests on at most. They are the later half of those of the phase so far: the noise
+scale grows during training, and a few first steps with large gradients would drown all others."""
 
 
 class NoiseScale:
@@ -29,7 +30,7 @@ class NoiseScale:
 
     def __init__(self, measurements_per_phase: int) -> None:
         self._times = measurements_per_phase
-        self._phase = 0
+        self._phase = self._count = 0
         self._noise = GradientNoise(WINDOW)
 
     def is_due(self, part: Part, step: int) -> bool:
@@ -41,13 +42,14 @@ class NoiseScale:
         if result.first_norm is None or not result.was_taken:
             return None
         if part.number != self._phase:
-            self._phase, self._noise = part.number, GradientNoise(WINDOW)
+            self._phase, self._count, self._noise = part.number, 0, GradientNoise(WINDOW)
+        self._count += 1
         _, small_batch = part.samples_of(step, 0)
         large_batch = part.phase.batch_size
         small_square = (result.first_norm * large_batch / small_batch) ** 2
         sizes = {"small_batch": small_batch, "large_batch": large_batch}
         noise, signal = self._noise.add([small_square], result.gradient_norm**2, **sizes)
-        estimate = asdict(self._noise.estimate())
+        estimate = asdict(self._noise.estimate(min(WINDOW, (self._count + 1) // 2)))
         return {
             "step": step,
             "phase": part.number,
@@ -59,9 +61,9 @@ class NoiseScale:
 
     def facts(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return {"phase": self._phase, **self._noise.facts()}
+        return {"phase": self._phase, "count": self._count, **self._noise.facts()}
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Go on from what `facts` returned."""
-        self._phase = facts["phase"]
+        self._phase, self._count = facts["phase"], facts["count"]
         self._noise.restore(facts)
