@@ -75,10 +75,8 @@ def _show_phase(number: int, phase: Mapping[str, Any], run: Run, noise: Noise) -
         "          to the same loss. Doubling pays while it costs at most half as many samples again, and so saves "
         "at least a"
     )
-    say(
-        f"          quarter of the steps: up to a batch of {_limit(limits[0])}; with the uncertainty, {_limit(limits[1])} "
-        f"to {_limit(limits[2])}"
-    )
+    up_to, low, high = map(_limit, limits)
+    say(f"          quarter of the steps: up to a batch of {up_to}; with the uncertainty, {low} to {high}")
     return {
         "phase": number,
         "noise_scale": asdict(scale),
