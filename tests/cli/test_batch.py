@@ -77,6 +77,15 @@ def test_a_phase_that_was_not_measured_takes_the_last_one_that_was(
     assert [phase["measured_in_phase"] for phase in phases] == [1, 1]
 
 
+def test_a_noise_scale_without_an_upper_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two standard errors down, the signal is zero; there is no infinity in JSON."""
+    assert main([*PLAN, write(tmp_path / "run", noise(100, 1_000.0, error=500.0)), "--json"]) == 0
+    output = capsys.readouterr().out
+    first = json.loads(output.splitlines()[-1], parse_constant=pytest.fail)["batch_sizes"][0]
+    assert (first["noise_scale"]["high"], first["largest_that_pays"]["high"]) == (None, None)
+    assert "(500 to any number, two" in output and "512 to any" in output
+
+
 def test_a_phase_that_is_not_known_well_enough_says_so_and_the_other_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,7 +79,7 @@ def _show_phase(number: int, phase: Mapping[str, Any], run: Run, noise: Noise) -
     say(f"          quarter of the steps: up to a batch of {up_to}; with the uncertainty, {low} to {high}")
     return {
         "phase": number,
-        "noise_scale": asdict(scale),
+        "noise_scale": {**asdict(scale), "high": None if scale.high == inf else scale.high},
         "standard_error": noise.standard_error,
         "measured_steps": noise.steps,
         "measured_in_phase": noise.phase,
