@@ -46,7 +46,12 @@ def write(run: Path, *records: Any) -> str:
         }
         for number, length, first in ((1, 16, 1), (2, 64, 101))
     ]
-    lines = [*phases, {"event": "step", "step": 1, "phase": 1, "loss": 7.0}, *records]
+    lines = [
+        {"event": "run", "model": "mini"},
+        *phases,
+        {"event": "step", "step": 1, "phase": 1, "loss": 7.0},
+        *records,
+    ]
     (run / "journal.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     return str(run)
 
@@ -66,6 +71,7 @@ def test_the_trade_beside_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture
     assert second["noise_scale"]["value"] == 256 and second["largest_that_pays"]["value"] == 512
     assert "noise scale 1,000 sequences (833 to 1,250, two standard errors)" in output
     assert "a quarter, a half and three quarters into that phase it was 500, 750, 1,000" in output
+    assert "measured with the model mini, and the plan is for tiny" in output
     assert "measured at 64 tokens, and this phase has 32" in output and "at 16 tokens" not in output
 
 

@@ -35,8 +35,13 @@ def measured_noise(folder: Path) -> Run:
     return run
 
 
-def show_batch_sizes(phases: Sequence[Mapping[str, Any]], run: Run) -> list[dict[str, Any]]:
+def show_batch_sizes(
+    phases: Sequence[Mapping[str, Any]], run: Run, *, model: str | None = None
+) -> list[dict[str, Any]]:
     """Print the trade for each phase of a plan, and return it.
+
+    Args:
+        model: the plan's, where it has a name.
 
     Raises:
         UserError: no phase's noise scale is known well enough.
@@ -50,6 +55,9 @@ def show_batch_sizes(phases: Sequence[Mapping[str, Any]], run: Run) -> list[dict
             problem = error
             say(f"batch     phase {number}: {error.what[0].lower()}{error.what[1:]}")
             shown.append({"phase": number, "problem": str(error)})
+    measured_model = run.header.get("model")
+    if None not in (model, measured_model) and measured_model != model:
+        say(f"note      the noise was measured with the model {measured_model}, and the plan is for {model}")
     if problem is not None and all("problem" in phase for phase in shown):
         raise problem
     return shown

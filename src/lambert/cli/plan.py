@@ -129,7 +129,8 @@ class Plan(RecipeOptions):
         measured = None if self.noise_from is None else measured_noise(self.noise_from)
         results = self._plan()
         if measured is not None:
-            results["batch_sizes"] = show_batch_sizes(results["phases"], measured)
+            model = self.model if self.init_from is None else None
+            results["batch_sizes"] = show_batch_sizes(results["phases"], measured, model=model)
         return results
 
     def _plan(self) -> dict[str, Any]:
