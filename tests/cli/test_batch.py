@@ -71,7 +71,7 @@ def test_the_trade_beside_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture
     assert second["noise_scale"]["value"] == 256 and second["largest_that_pays"]["value"] == 512
     assert "noise scale 1,000 sequences (833 to 1,250, two standard errors)" in output
     assert "a quarter, a half and three quarters into that phase it was 500, 750, 1,000" in output
-    assert "measured with the model mini, and the plan is for tiny" in output
+    assert "measured with the model 'mini', and the plan is for 'tiny'" in output
     assert "measured at 64 tokens, and this phase has 32" in output and "at 16 tokens" not in output
 
 

@@ -57,7 +57,7 @@ def show_batch_sizes(
             shown.append({"phase": number, "problem": str(error)})
     measured_model = run.header.get("model")
     if None not in (model, measured_model) and measured_model != model:
-        say(f"note      the noise was measured with the model {measured_model}, and the plan is for {model}")
+        say(f"note      the noise was measured with the model {measured_model!r}, and the plan is for {model!r}")
     if problem is not None and all("problem" in phase for phase in shown):
         raise problem
     return shown
