@@ -158,6 +158,10 @@ def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, t
         if sitting == 0:
             shutil.rmtree(cut / "checkpoints" / "step-10")
     assert [record["resumed_from_step"] for record in records(cut) if record["event"] == "run"] == [0, 9]
+    noisy = {
+        run: [record for record in records(run) if record["event"] == "noise"] for run in (tmp_path / "alone", cut)
+    }
+    assert noisy[tmp_path / "alone"] and not noisy[cut]  # what FSDP2 has not summed yet cannot be seen
 
 
 def test_a_cut_that_cannot_be_is_refused(small_corpus: Corpus, tmp_path: Path) -> None:

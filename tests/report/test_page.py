@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import os
 import re
 import shutil
@@ -54,6 +55,27 @@ class Page(html.parser.HTMLParser):
 
 def report(out: Path, *runs: Path) -> Page:
     return Page(write_report(runs, out).read_text("utf-8"))
+
+
+def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(make_run: MakeRun, tmp_path: Path) -> None:
+    measured = {
+        "event": "noise",
+        "step": 100,
+        "phase": 1,
+        "small_batch": 8,
+        "large_batch": 64,
+        "noise": 1.0,
+        "signal": 1.0,
+        "noise_scale": 2_389.4,
+        "standard_error": 575.6,
+        "steps": 256,
+    }
+    run = make_run(steps=120)
+    assert "Noise scale" not in report(tmp_path / "report.html", run).text
+    with (run / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(measured) + "\n")
+    text = report(tmp_path / "report.html", run).text
+    assert "Noise scale" in text and "2,389 ± 576" in text
 
 
 def test_one_run_from_headline_to_footer(make_run: MakeRun, tmp_path: Path) -> None:

@@ -87,6 +87,29 @@ def test_events_of_later_versions_are_left_alone(make_run: Callable[..., Path]) 
     assert run.bad_lines == ()
 
 
+def test_the_last_noise_scale_of_a_phase_counts(make_run: Callable[..., Path]) -> None:
+    sizes = {"event": "noise", "small_batch": 8, "large_batch": 64, "noise": 1.0, "signal": 1.0}
+    records = [
+        step(1),
+        {**sizes, "step": 1, "phase": 1, "noise_scale": None, "standard_error": None, "steps": 1},
+        {**sizes, "step": 2, "phase": 1, "noise_scale": 800.0, "standard_error": 90.0, "steps": 2},
+        {**sizes, "step": 3, "phase": 2, "noise_scale": None, "standard_error": None, "steps": 1},
+        {**sizes, "step": "4", "phase": 2, "noise_scale": 1.0, "standard_error": 1.0, "steps": 2},
+    ]
+    run = read_run(make_run(records=records))
+    first, second = run.last_noise(1), run.last_noise(2)
+    assert first is not None and (first.noise_scale, first.standard_error, first.steps) == (800, 90, 2)
+    assert second is not None and second.step == 3 and math.isnan(second.noise_scale)
+    assert run.last_noise(3) is None and run.bad_lines == (5,)
+
+
+def test_a_line_without_end_is_read_in_parts(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(records=[step(1), {"event": "x", "text": "y" * 5_000}, step(2)])
+    monkeypatch.setattr("lambert.report.read.MOST_LINE_BYTES", 1_000)
+    run = read_run(folder)
+    assert run.steps.tolist() == [1, 2] and len(run.bad_lines) == 1
+
+
 def test_trust_ratios_make_a_table_with_gaps(make_run: Callable[..., Path]) -> None:
     ratios = [
         {"event": "trust_ratios", "step": 1, "trust_ratios": {"a": 0.1}},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lambert.training import gradients as module
-from lambert.training.gradients import BufferedGradients, TreeGradients, tree_sum
+from lambert.training.gradients import BufferedGradients, FirstGradient, Gradients, TreeGradients, tree_sum
 from lambert.training.parallel import Processes
 
 
@@ -117,6 +117,38 @@ def test_each_byte_is_sent_once_a_step_and_in_the_order_of_the_backward_pass(mon
         for (own, _), sum_ in zip(pairs, expected, strict=True):
             torch.testing.assert_close(own.grad, sum_, rtol=1e-6, atol=0)
             own.grad = None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("kind", ["plain", "buffered", "tree"])
+def test_the_first_micro_batchs_gradient_is_taken_alone(kind: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a process that has no other, whose buckets are sent while its only backward pass runs."""
+    monkeypatch.setattr(module, "BUCKET_BYTES", 100)
+    model, pairs = two_layers()
+    other = nn.Parameter(torch.ones(5))
+    pairs = [*pairs, (other, other)]  # without a gradient, but in the step before
+    batches = inputs(count)
+    expected = sum(float(gradient.double().square().sum()) for gradient in own_gradients(model, batches)[0])
+    gradients = {
+        "plain": lambda: Gradients([own for own, _ in pairs]),
+        "buffered": lambda: BufferedGradients(pairs, Counted()),
+        "tree": lambda: TreeGradients(pairs, Processes()),
+    }[kind]()
+    for uses in (True, False):
+        for own, _ in pairs:
+            own.grad = None
+
+        def compute(number: int, uses: bool = uses) -> None:
+            (model(batches[number]).square().sum() + (other.sum() if uses else 0)).backward()
+
+        first = FirstGradient()
+        gradients.accumulate(count, compute, first)
+        gradients.reduce()
+        square = first.square()
+        assert square is not None and float(square) == pytest.approx(expected + (5 if uses else 0), rel=1e-6)
+        gradients.accumulate(count, compute)
+        gradients.reduce()
+    assert FirstGradient().square() is None
 
 
 def test_rounded_gradients_are_sent_as_bfloat16() -> None:

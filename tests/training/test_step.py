@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,10 +158,11 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
     model = bert(corpus, dropout=0.1)
     optimizer = LAMB(parameter_groups(model, weight_decay=0.01))
     gradients = BufferedGradients([(parameter, parameter) for parameter in model.parameters()], processes)
+    first_norms = []
     for step in range(4):
         batches = pretraining_batches(corpus, step, batch=24, micro=8)
         places = processes.share(len(batches))
-        train_step(
+        result = train_step(
             model,
             optimizer,
             [batches[place] for place in places],
@@ -170,7 +172,10 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
             dropout_seeds=[1000 * step + place for place in places],
             processes=processes,
             gradients=gradients,
+            measures_first=True,
         )
+        first_norms.append(result.first_norm)
+    Path(f"{out}.norms-{rank}").write_text(json.dumps(first_norms))
     if processes.is_first:
         torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().tofile(out)
     torch.distributed.destroy_process_group()
@@ -190,6 +195,11 @@ def test_two_processes_make_the_same_weights_as_one(small_corpus: Corpus, tmp_pa
         results.append(torch.from_file(str(out), size=out.stat().st_size // 4))
     difference = torch.linalg.vector_norm(results[0] - results[1]) / torch.linalg.vector_norm(results[0])
     assert difference < 1e-6
+    # All know the norm of the first micro-batch's gradient, which the first of two processes has to itself.
+    one, first, second = (
+        json.loads((tmp_path / f"weights-{name}").read_text()) for name in ("1.norms-0", "2.norms-0", "2.norms-1")
+    )
+    assert first == second == pytest.approx(one, rel=1e-5) and min(one) > 0
 
 
 @pytest.mark.parametrize("precision", [Precision.BFLOAT16_AUTOCAST, Precision.BFLOAT16_MASTER])

@@ -354,6 +354,12 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
     for name, weight in one.items():
         if not name.endswith("key.bias"):  # its exact gradient is zero: rounding alone
             assert torch.linalg.vector_norm(two[name] - weight) <= 1e-5 * torch.linalg.vector_norm(weight), name
+    # The noise of the gradient is that of the first micro-batch in both, which is all that the first of two has.
+    noise_of_one, noise_of_two = (events(tmp_path / name, "noise") for name in ("one", "two"))
+    assert [event["step"] for event in noise_of_two] == list(range(1, 11))
+    for field in ("noise", "signal", "noise_scale", "standard_error"):
+        figures = [[event[field] or -1 for event in run] for run in (noise_of_one, noise_of_two)]
+        assert figures[0] == pytest.approx(figures[1], rel=1e-3), field
 
 
 def test_more_processes_than_micro_batches_are_refused(

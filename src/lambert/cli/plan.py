@@ -12,6 +12,7 @@ from lambert.cli.recipe import RecipeOptions, check_probe_seconds
 from lambert.cli.show_plan import FEW_STEPS, show_plan
 from lambert.cli.verb import say
 from lambert.errors import UserError
+from lambert.training.environment import is_first_process
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -56,14 +57,32 @@ class Plan(RecipeOptions):
     """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
     step; this machine is not probed."""
 
+    noise_from: Path | None = None
+    """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
+
     def run(self) -> dict[str, Any]:
         """Results: `phases`, `parameters`, `memory_bytes`; `seconds` and `forecast` unless --no-probe, `cluster` with
-        --cluster, and with alternatives or limits `choices`; `dry_run` with --dry-run.
+        --cluster, and with alternatives or limits `choices`; `dry_run` with --dry-run; `batch_sizes` with --noise-from.
         """
+        from lambert.cli.batch import measured_noise, show_batch_sizes
+
+        check_probe_seconds(self.probe_seconds)
+        measured = None if self.noise_from is None else measured_noise(self.noise_from)
+        is_elsewhere = self.dry_run is not None or self.cluster is not None
+        count = 1 if self.no_probe or is_elsewhere else process_count(self.processes)
+        if count > 1:
+            return start_processes(self.as_command("plan"), count, json=self.json)
+        if self.save_recipe is not None and is_first_process():
+            self._save_recipe(self.save_recipe)
+        results = self._plan()
+        if measured is not None and "phases" in results:
+            model = results["model"] if self.init_from is None else None
+            results["batch_sizes"] = show_batch_sizes(results["phases"], measured, model=model)
+        return results
+
+    def _plan(self) -> dict[str, Any]:
         from lambert.corpus.store import Corpus
 
-        if self.save_recipe is not None:
-            self._save_recipe(self.save_recipe)
         if self.dry_run is not None:
             return self._run_dry(self.dry_run)
         if self.cluster is not None:
@@ -72,10 +91,6 @@ class Plan(RecipeOptions):
             if getattr(self, name) not in (None, ()):
                 option = f"--{name.replace('_', '-')}"
                 raise UserError(f"{option} without --cluster", remedy="Name a cluster, such as --cluster dgx-a100")
-        check_probe_seconds(self.probe_seconds)
-        count = 1 if self.no_probe else process_count(self.processes)
-        if count > 1:
-            return start_processes(self.as_command("plan"), count, json=self.json)
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         return self._run_here(corpus)
 

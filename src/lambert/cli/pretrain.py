@@ -21,10 +21,11 @@ from lambert.training.environment import restart_count
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.training.housekeeping import Housekeeping
+    from lambert.training.outcome import Outcome
     from lambert.training.parallel import Processes
     from lambert.training.settings import RunSettings
     from lambert.training.tasks import Evaluation
-    from lambert.training.trainer import Outcome, Trainer
+    from lambert.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,12 @@ def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
             f"note      {steps} steps from scratch hardly get beyond word frequencies: take more --epochs, a smaller "
             "batch, shorter --sequence-lengths or a smaller --model, or continue a published model with --init-from"
         )
-    results: dict[str, Any] = {"phases": phases, "parameters": parameters, "memory_bytes": memory}
+    results: dict[str, Any] = {
+        "model": settings.model_name,
+        "phases": phases,
+        "parameters": parameters,
+        "memory_bytes": memory,
+    }
     results["memory_bytes_with_activation_checkpointing"] = memories
     return results
 

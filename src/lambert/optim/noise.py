@@ -12,8 +12,10 @@ of micro-batches or of processes, the large one that of the whole step: they are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,28 @@ class NoiseEstimate:
 
 
 class GradientNoise:
-    """Gathers both estimates step by step."""
+    """Gathers both estimates step by step.
 
-    def __init__(self) -> None:
-        self._noise: list[float] = []
-        self._signal: list[float] = []
+    Args:
+        window: how many of the latest steps are kept; None is all of them.
+    """
+
+    def __init__(self, window: int | None = None) -> None:
+        self._noise: deque[float] = deque(maxlen=window)
+        self._signal: deque[float] = deque(maxlen=window)
 
     def add(
         self, small_squares: Sequence[float], large_square: float, *, small_batch: float, large_batch: float
-    ) -> None:
+    ) -> tuple[float, float]:
         """Take in one step.
 
         Args:
             small_squares: squared norms of the averaged gradients of equal parts of the batch, one or several.
             large_square: squared norm of the averaged gradient of the whole batch.
             small_batch, large_batch: sequences in one part, and in the whole.
+
+        Returns:
+            This step's own tr(Σ) and ‖G‖².
 
         Raises:
             ValueError: there are no parts, or they are not smaller than the whole.
@@ -60,23 +69,35 @@ class GradientNoise:
         small = math.fsum(small_squares) / len(small_squares)
         self._signal.append((large_batch * large_square - small_batch * small) / (large_batch - small_batch))
         self._noise.append((small - large_square) / (1 / small_batch - 1 / large_batch))
+        return self._noise[-1], self._signal[-1]
 
-    def estimate(self) -> NoiseEstimate:
-        """The noise scale of all steps taken in.
+    def estimate(self, latest: int | None = None) -> NoiseEstimate:
+        """The noise scale of all steps that are kept, or of the latest so many of them.
 
         Raises:
-            ValueError: no step was.
+            ValueError: no step has been taken in.
         """
-        count = len(self._noise)
+        pairs = list(zip(self._noise, self._signal, strict=True))[-(latest or len(self._noise)) :]
+        count = len(pairs)
         if not count:
             raise ValueError("no step has been taken in yet")
-        noise, signal = math.fsum(self._noise), math.fsum(self._signal)
-        left_out = [_ratio(noise - n, signal - s) for n, s in zip(self._noise, self._signal, strict=True)]
+        noise, signal = math.fsum(n for n, _ in pairs), math.fsum(s for _, s in pairs)
+        left_out = [_ratio(noise - n, signal - s) for n, s in pairs]
         error = math.inf
         if count > 1 and all(map(math.isfinite, left_out)):
             mean = math.fsum(left_out) / count
             error = math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in left_out))
         return NoiseEstimate(noise / count, signal / count, _ratio(noise, signal), error, count)
+
+    def facts(self) -> dict[str, Any]:
+        """What `restore` needs, as JSON can hold it."""
+        return {"noise": list(self._noise), "signal": list(self._signal)}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what `facts` returned."""
+        for values, name in ((self._noise, "noise"), (self._signal, "signal")):
+            values.clear()
+            values.extend(facts[name])
 
 
 def _ratio(noise: float, signal: float) -> float:

@@ -62,6 +62,20 @@ class Fill:
     candidates: tuple[tuple[str, float], ...]
 
 
+@dataclass(frozen=True)
+class Noise:
+    """The gradient noise scale after a step that measured it, in sequences; NaN where the signal was not above zero."""
+
+    step: int
+    phase: int
+    small_batch: int
+    large_batch: int
+    noise_scale: float
+    standard_error: float
+    steps: int
+    """Measured steps that it rests on."""
+
+
 def parse_line(line: bytes) -> Record | None:
     """One journal line as a record, or None when it is not a JSON object with an `event`."""
     try:
@@ -99,6 +113,13 @@ def phase_of(record: Record) -> Phase:
     values = {name: whole(record, name) for name in counts}
     rate = float_or_nan(record.get("peak_learning_rate"))
     return Phase(number=whole(record, "phase"), peak_learning_rate=rate, **values)
+
+
+def noise_of(record: Record) -> Noise:
+    """A `noise` record as a Noise. Raises ValueError when it lacks a field."""
+    counts = {name: whole(record, name) for name in ("step", "phase", "small_batch", "large_batch", "steps")}
+    scale, error = (float_or_nan(record.get(name)) for name in ("noise_scale", "standard_error"))
+    return Noise(noise_scale=scale, standard_error=error, **counts)
 
 
 def fill_of(record: Record) -> Fill:

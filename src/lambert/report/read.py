@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from lambert.report.journal import (
     STEP_FIELDS,
     Evaluation,
     Fill,
+    Noise,
     Phase,
     Record,
     fill_of,
     float_or_nan,
     mapping,
+    noise_of,
     number_or_none,
     parse_line,
     phase_of,
@@ -35,6 +38,8 @@ from lambert.report.journal import (
 Floats = NDArray[np.float64]
 
 JOURNAL, RECIPE = "journal.jsonl", "recipe.toml"
+MOST_LINE_BYTES = 10_000_000
+"""A longer line is read in parts, each of which counts as a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,16 @@ class Run:
     recipe: Record
     bad_lines: tuple[int, ...]  # line numbers, from 1
     notices: tuple[str, ...] = ()
+    noise: tuple[Noise, ...] = ()
 
     @property
     def final(self) -> Evaluation | None:
         """The last evaluation."""
         return self.evaluations[-1] if self.evaluations else None
+
+    def last_noise(self, phase: int) -> Noise | None:
+        """The noise scale at the end of a phase, or as far as that has come; None where it was not measured."""
+        return next((noise for noise in reversed(self.noise) if noise.phase == phase), None)
 
     @property
     def training_seconds(self) -> float:
@@ -90,6 +100,7 @@ class _Journal:
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
     trust_ratios: dict[int, dict[int, float]] = field(default_factory=dict)
+    noise: dict[int, Noise] = field(default_factory=dict)
     fills: dict[str, Fill] = field(default_factory=dict)
     checkpoints: dict[int, Record] = field(default_factory=dict)
     end: Record | None = None
@@ -117,6 +128,9 @@ class _Journal:
                 step = whole(record, "step")
                 figures = {name: float_or_nan(record.get(name)) for name in EVALUATION_FIELDS}
                 self.evaluations[step] = Evaluation(step=step, **figures)
+            case "noise":
+                noise = noise_of(record)
+                self.noise[noise.step] = noise
             case "fill":
                 fill = fill_of(record)
                 self.fills[fill.text] = fill
@@ -161,6 +175,7 @@ def read_run(folder: Path) -> Run:
         recipe=recipe,
         bad_lines=tuple(bad_lines),
         notices=tuple(notices),
+        noise=tuple(journal.noise[step] for step in sorted(journal.noise)),
     )
 
 
@@ -169,7 +184,7 @@ def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
     bad_lines: list[int] = []
     try:
         with path.open("rb") as lines:
-            for line_number, line in enumerate(lines, start=1):
+            for line_number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES), b""), start=1):
                 if not line.strip():
                     continue
                 record = parse_line(line)

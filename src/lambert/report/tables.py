@@ -10,7 +10,7 @@ import numpy as np
 from lambert.report import words
 from lambert.report.charts import colour_of, sequences_seen
 from lambert.report.facts import flat, inline, mean_speed, model_words
-from lambert.report.journal import Evaluation, Fill
+from lambert.report.journal import Evaluation, Fill, Noise
 from lambert.report.read import Run
 
 Rows = Iterable[tuple[str, str]]
@@ -120,15 +120,24 @@ def phases(run: Run) -> str:
         "From step",
         "Peak learning rate",
         "Warm-up steps",
+        *["Noise scale"] * bool(run.noise),
     ]
     rows = [
         [
             str(p.number), words.count(p.sequence_length), words.count(p.batch_size), words.count(p.steps),
             words.count(p.first_step), words.number(p.peak_learning_rate), words.count(p.warmup_steps),
+            *[_noise(run.last_noise(p.number))] * bool(run.noise),
         ]
         for p in run.phases
     ]  # fmt: skip
     return grid(head, rows)
+
+
+def _noise(noise: Noise | None) -> str:
+    """The noise scale with its standard error, in sequences."""
+    if noise is None or not np.isfinite(noise.noise_scale):
+        return words.MISSING
+    return f"{words.count(noise.noise_scale)} ± {words.count(noise.standard_error)}"
 
 
 def comparison(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lambert.training.parallel import Processes
 
@@ -24,13 +24,43 @@ Compute = Callable[[int], None]
 Value = TypeVar("Value")
 
 
-class Gradients:
-    """What autograd leaves in the parameters of a single process."""
+class FirstGradient:
+    """Takes the squared norm of what a process's first micro-batch gives, before anything is added to it."""
 
-    def accumulate(self, count: int, compute: Compute) -> None:
-        """Call `compute` for each of this process's micro-batches: it runs the backward pass."""
+    def __init__(self) -> None:
+        self._squares: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self, gradients: Sequence[Tensor]) -> None:
+        """The gradient, or a part of it."""
+        if gradients:
+            self._squares.append(nn.utils.get_total_norm(gradients).double().square())
+
+    def square(self) -> Tensor | None:
+        """The squared norm of all that was taken, float64 [] on its device; None where nothing was."""
+        return torch.stack(self._squares).sum() if self._squares else None
+
+
+class Gradients:
+    """What autograd leaves in the parameters of a single process.
+
+    Args:
+        parameters: whose gradients they are; needed where the first one is asked for.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor] = ()) -> None:
+        self._parameters = list(parameters)
+
+    def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
+        """Call `compute` for each of this process's micro-batches: it runs the backward pass.
+
+        Args:
+            first: gets the first micro-batch's gradient, at the latest in `reduce`; nothing where that cannot be had.
+        """
         for number in range(count):
             compute(number)
+            if number == 0 and first is not None:
+                first.take([parameter.grad for parameter in self._parameters if parameter.grad is not None])
 
     def reduce(self) -> None:
         """Leave in `grad` of every parameter of the optimizer the sum over all processes.
@@ -57,18 +87,23 @@ class BufferedGradients(Gradients):
         self._launched = 0
         self._waiting: list[Callable[[], None]] = []
         self._is_last = False
+        self._first: FirstGradient | None = None
+        """Wants what is in the buckets when they are sent."""
         for bucket in self._buckets:
             for place, (own, _) in enumerate(bucket.pairs):
                 own.register_post_accumulate_grad_hook(self._collector(bucket, place))
 
-    def accumulate(self, count: int, compute: Compute) -> None:
+    def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """As of every kind of gradients."""
         self._launched = 0
+        self._first = first if count == 1 else None  # buckets are on their way before the backward pass ends
         for bucket in self._buckets:
             bucket.forget()
         for number in range(count):
             self._is_last = number == count - 1
             compute(number)
+            if number == 0 < count - 1 and first is not None:
+                first.take([room for bucket in self._buckets for room in bucket.filled_rooms()])
 
     def reduce(self) -> None:
         """As of every kind of gradients."""
@@ -103,6 +138,8 @@ class BufferedGradients(Gradients):
         bucket = self._buckets[self._launched]
         self._launched += 1
         bucket.fill_untouched()
+        if self._first is not None:
+            self._first.take([bucket.flat])
         if not self._rounds:
             self._waiting.append(self._processes.start_sum(bucket.flat))
             return
@@ -132,7 +169,7 @@ class TreeGradients(Gradients):
         for place, (own, _) in enumerate(self._pairs):
             own.register_post_accumulate_grad_hook(lambda parameter, place=place: self._leaf.take(place, parameter))
 
-    def accumulate(self, count: int, compute: Compute) -> None:
+    def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """As of every kind of gradients."""
         self._total = None
 
@@ -141,6 +178,8 @@ class TreeGradients(Gradients):
             self._leaf.forget()
             compute(number)
             self._leaf.fill_untouched()
+            if number == 0 and first is not None:
+                first.take([self._leaf.flat])
             return self._leaf
 
         self._total = tree_sum(count, leaf, self._add)
@@ -210,6 +249,10 @@ class _Bucket:
         else:
             room.copy_(gradient)
             self.touched.add(place)
+
+    def filled_rooms(self) -> list[Tensor]:
+        """The gradients that came in this sum."""
+        return [self._rooms[place] for place in sorted(self.touched)]
 
     def fill_untouched(self) -> None:
         """Zeros for what got no gradient in this sum."""

@@ -33,6 +33,8 @@ class Housekeeping:
     """How often, evenly spread; the last one is at the end of the phase."""
     trust_ratios_per_phase: int = 25
     """How often the trust ratios of all layers are written down."""
+    noise_measurements_per_phase: int = 1_000
+    """On how many evenly spread steps the gradient noise scale is measured; one costs a pass over the gradients."""
     activation_checkpointing: str = "none"
     """What the backward pass computes again rather than keeps; one of `ACTIVATION_CHECKPOINTING`."""
     shards: bool = False

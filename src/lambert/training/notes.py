@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lambert.batches.loader import PretrainingBatch
 from lambert.errors import UserError
 from lambert.training import events
 from lambert.training.health import MOST_SKIPPED_IN_A_ROW, Health
+from lambert.training.housekeeping import Housekeeping
 from lambert.training.journal import Journal
+from lambert.training.noise import NoiseScale
 from lambert.training.pace import Pace
 from lambert.training.parallel import Processes
 from lambert.training.part import Part
@@ -18,13 +21,26 @@ from lambert.training.step import StepResult
 
 
 class Notes:
-    """Writes the events of steps and keeps watch over the run's health."""
+    """Writes the events of steps and keeps watch over the run's health and the noise of its gradients."""
 
-    def __init__(self, run: Path, state: TrainingState, processes: Processes, pace: Pace, journal: Journal) -> None:
+    def __init__(
+        self, run: Path, state: TrainingState, processes: Processes, pace: Pace, journal: Journal, beside: Housekeeping
+    ) -> None:
         self._run, self._state, self._processes, self._pace = run, state, processes, pace
         self._journal = journal
         self._layer_figures: dict[str, float] = {}
         self.health = Health()
+        self.noise = NoiseScale(beside.noise_measurements_per_phase)
+
+    def facts(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"health": self.health.facts(), "noise": self.noise.facts()}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what `facts` returned; checkpoints of before there was one know nothing of noise."""
+        self.health.restore(facts["health"])
+        if "noise" in facts:
+            self.noise.restore(facts["noise"])
 
     def note_step(
         self, part: Part, result: StepResult, batches: Sequence[PretrainingBatch], seconds: float, slots_left: int
@@ -44,6 +60,9 @@ class Notes:
         if not result.was_taken:
             self._broken(part, result)
             return False
+        noise = self.noise.look(part, step, result)
+        if noise is not None:
+            self._journal.write("noise", noise)
         spikes = self.health.look(result.loss, result.gradient_norm)
         if spikes:
             now = self._state.layer_figures()

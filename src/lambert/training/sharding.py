@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.training.gradients import Compute, Gradients
+from lambert.training.gradients import Compute, FirstGradient, Gradients
 from lambert.training.parallel import Processes
 from lambert.training.precision import Precision
 from lambert.training.step import is_out_of_memory
@@ -58,8 +58,8 @@ class ShardedGradients(Gradients):
     def __init__(self, model: FSDPModule, processes: Processes) -> None:
         self._model, self._processes = model, processes
 
-    def accumulate(self, count: int, compute: Compute) -> None:
-        """As of every kind of gradients.
+    def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
+        """As of every kind of gradients; `first` gets nothing: FSDP2 keeps to itself what it has not cut yet.
 
         Raises:
             UserError: memory did not suffice; the other processes wait for this one, so they cannot try again.

@@ -61,7 +61,7 @@ def working_model(
     groups, names = named_groups(model, weight_decay=weight_decay)
     master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
     pairs = [(parameter, parameter) for parameter in model.parameters()] if master is None else master.pairs()
-    gradients = Gradients()
+    gradients = Gradients(model.parameters())
     if deterministic:
         gradients = TreeGradients(pairs, processes)
     elif master is not None or processes.count > 1:

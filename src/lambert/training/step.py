@@ -10,13 +10,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lambert.training.gradients import Gradients
+from lambert.training.gradients import FirstGradient, Gradients
 from lambert.training.meter import Meter
 from lambert.training.parallel import Processes
 from lambert.training.precision import MasterWeights, Precision
@@ -66,6 +67,8 @@ class StepResult:
     """L2 norm of the whole gradient before clipping."""
     not_finite: tuple[int, ...] = ()
     """Which of this process's micro-batches had a loss that is no number."""
+    first_norm: float | None = None
+    """L2 norm of what the first micro-batch of the first process added to the gradient; None where not measured."""
 
     @property
     def was_taken(self) -> bool:
@@ -87,6 +90,7 @@ def train_step(
     master: MasterWeights | None = None,
     gradients: Gradients | None = None,
     meter: Meter | None = None,
+    measures_first: bool = False,
 ) -> StepResult:
     """One update of `model` from the micro-batches of this process.
 
@@ -102,6 +106,7 @@ def train_step(
         master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
         gradients: how they are added up; None is a single process's plain way.
         meter: gets the time of the step's parts.
+        measures_first: take the norm of what the first micro-batch adds; it changes no bit of the rest.
 
     Returns:
         Loss and accuracy of the global batch before the update.
@@ -112,7 +117,7 @@ def train_step(
     assert len(dropout_seeds) == len(micro_batches) > 0
     model.train()
     device = next(model.parameters()).device
-    processes, meter, gradients = processes or Processes(), meter or Meter(device), gradients or Gradients()
+    processes, meter, gradients = processes or Processes(), meter or Meter(device), gradients or _plain(optimizer)
     assert processes.count == 1 or type(gradients) is not Gradients, "plain gradients are those of a single process"
     kinds, totals = _global_counts(micro_batches, processes)
     figures: list[Tensor] = []
@@ -122,20 +127,26 @@ def train_step(
         batch = micro_batches[number].to(device)
         figures.append(forward_and_backward(model, task, batch, totals, precision, meter))
 
-    failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute))
+    first = FirstGradient() if measures_first and processes.is_first else None
+    failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
     with meter.part("communication"):
         gradients.reduce()
-        sums = gradients.sum_figures([_failure(kinds, device)] if failed else figures).tolist()
+        sums = gradients.sum_figures([_failure(kinds, device)] if failed else _with_square(figures, first)).tolist()
         _refuse_failures(failed, sums.pop(), optimizer)
     with meter.part("optimizer"):
-        result = _update(optimizer, learning_rate, clip_norm, lambda norm: _result(kinds, totals, sums, figures, norm))
-        if result.was_taken and master is not None:
-            master.publish()
-    return result
+        return _update(optimizer, learning_rate, clip_norm, master, partial(_result, kinds, totals, sums, figures))
+
+
+def _plain(optimizer: Optimizer) -> Gradients:
+    return Gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _update(
-    optimizer: Optimizer, learning_rate: float, clip_norm: float | None, result_of: Callable[[Tensor], StepResult]
+    optimizer: Optimizer,
+    learning_rate: float,
+    clip_norm: float | None,
+    master: MasterWeights | None,
+    result_of: Callable[[Tensor], StepResult],
 ) -> StepResult:
     """Clips and steps where all figures are numbers; forgets the gradients either way."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -145,13 +156,16 @@ def _update(
             group["lr"] = learning_rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if result.was_taken and master is not None:
+        master.publish()
     return result
 
 
 def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, and 0 failures, [2 · kinds + 1].
+    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, room for the square of a norm, and
+    0 failures, [2 · kinds + 2].
 
     Args:
         totals: kind of loss → terms it sums over in the global batch, by which it is divided.
@@ -165,12 +179,21 @@ def forward_and_backward(
     with meter.part("backward"):
         loss.backward()
     sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
-    return torch.stack([*sums, torch.zeros_like(sums[0])])
+    nothing = torch.zeros_like(sums[0])
+    return torch.stack([*sums, nothing, nothing])
+
+
+def _with_square(figures: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
+    """The first micro-batch's figures get the squared norm of its gradient, where that was measured."""
+    square = None if first is None else first.square()
+    if square is not None:
+        figures[0][-2] = square
+    return figures
 
 
 def _failure(kinds: list[str], device: torch.device) -> Tensor:
     """What a process adds to the figures that did not compute any: nothing, and 1 failure."""
-    return torch.tensor([0.0] * 2 * len(kinds) + [1.0], dtype=torch.float64, device=device)
+    return torch.tensor([0.0] * (2 * len(kinds) + 1) + [1.0], dtype=torch.float64, device=device)
 
 
 def _out_of_memory(work: Callable[[], None]) -> str:
@@ -223,9 +246,10 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
 def _result(
     kinds: list[str], totals: dict[str, int], sums: list[float], figures: Sequence[Tensor], norm: Tensor
 ) -> StepResult:
-    loss_sums, correct = sums[: len(kinds)], sums[len(kinds) :]
+    loss_sums, correct, first_square = sums[: len(kinds)], sums[len(kinds) : -1], sums[-1]
     losses = {kind: loss_sums[i] / totals[kind] for i, kind in enumerate(kinds)}
     accuracies = {kind: correct[i] / totals[kind] for i, kind in enumerate(kinds)}
     loss = sum(losses.values())
     broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(figures) if not own.isfinite().all())
-    return StepResult(loss, losses, accuracies, float(norm), broken)
+    first_norm = math.sqrt(first_square) if first_square > 0 else None
+    return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)

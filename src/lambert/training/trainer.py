@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lambert.training.held_out import HeldOut
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.journal import Journal
 from lambert.training.notes import Notes
+from lambert.training.outcome import Outcome
 from lambert.training.pace import Pace
 from lambert.training.parallel import Processes
 from lambert.training.part import Part, dropout_seed, parts_of, training_stream
@@ -41,24 +42,6 @@ _PAUSE_SECONDS = 1.0
 """Between two looks at a disk that is full."""
 _LOOK_SECONDS = 0.01
 """Between two looks at a checkpoint that is awaited."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    step: int
-    """Steps done in all."""
-    finished: bool
-    """False when it was asked to stop before its last step."""
-    resumed_from_step: int
-    """0 when it was new."""
-    evaluation: Evaluation | None
-    """The last one of this sitting."""
-    seconds: float
-    """Time this sitting took."""
-    signal: int = 0
-    """The number of the signal that ended it; 0 when it was none."""
 
 
 class Trainer:
@@ -136,7 +119,7 @@ class Trainer:
 
     def _train(self) -> Outcome:
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_first) as self._journal:
-            self._notes = Notes(self.run, self.state, self.processes, self._pace, self._journal)
+            self._notes = Notes(self.run, self.state, self.processes, self._pace, self._journal, self.housekeeping)
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
@@ -197,7 +180,7 @@ class Trainer:
         if saved is None:
             return 0
         self.state.restore(saved)
-        self._notes.health.restore(saved.facts["health"])
+        self._notes.restore(saved.facts)
         return saved.step
 
     def _roll_back(self) -> None:
@@ -238,6 +221,7 @@ class Trainer:
             master=state.master,
             gradients=state.gradients,
             meter=self._pace.meter,
+            measures_first=self._notes.noise.is_due(part, step),
         )
         state.step = step
         return result, batches
@@ -298,7 +282,7 @@ class Trainer:
         self._settle()
         self._saved_at = time.monotonic()
         versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
-        facts = {"versions": versions, "recipe": self.settings.as_tables(), "health": self._notes.health.facts()}
+        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._notes.facts()}
         checkpoint = self.state.checkpoint(facts)
         if checkpoint is not None:
             self._saver.start(checkpoint)
