@@ -61,7 +61,6 @@ def test_plan_predicts_on_several_processes(small_corpus: Corpus, capfd: pytest.
     [
         (["--probe-seconds", "-1"], "a probe of -1.0 seconds"),
         (["--processes", "-2"], "-2 processes"),
-        (["--processes", "9", "--probe-seconds", "0"], "9 processes share 2 micro-batches"),
     ],
 )
 def test_wrong_numbers_get_one_line(more: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:

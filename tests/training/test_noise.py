@@ -17,8 +17,9 @@ from lambert.training.checkpoint import load_checkpoint
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.noise import NoiseScale
 from lambert.training.part import Part
+from lambert.training.phases import Number, Phase
 from lambert.training.precision import Precision
-from lambert.training.recipe import Number, Phase
+from lambert.training.schedule import Schedule
 from lambert.training.step import StepResult, TaskOutput, train_step
 
 SMALL, LARGE, POPULATION = 4, 16, 200
@@ -26,7 +27,8 @@ SMALL, LARGE, POPULATION = 4, 16, 200
 
 def part(*, batch: int = LARGE, micro: int = SMALL, number: int = 1, steps: int = 1_000) -> Part:
     nothing = Number(0, "", "given")
-    return Part(number, Phase(8, batch, Number(steps, "", "given"), nothing, nothing), 1, micro)
+    phase = Phase(8, batch, Number(steps, "", "given"), nothing, nothing)
+    return Part(number, phase, 1, micro, Schedule(1.0, 0, steps), 1)
 
 
 @dataclass(frozen=True)
