@@ -50,9 +50,7 @@ def peak_of(run: Path) -> tuple[float, int]:
     return next((event["seconds"], event["memory_bytes"]) for event in events if event["event"] == "outcome")
 
 
-def measure(
-    arguments: argparse.Namespace, model: str, *, processes: int, threads: int, minutes: float
-) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, model: str, *, processes: int, threads: int) -> dict[str, Any]:
     """Predicted and actual of one run."""
     first = lambert(["plan", *common(arguments, model, FIRST_SAMPLES, processes)], threads)
     samples = round(FIRST_SAMPLES * 60 * arguments.minutes / first["seconds"])
