@@ -96,9 +96,11 @@ class Plan(RecipeOptions):
 
     def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
         from lambert.cli.forecast import show_forecast
+        from lambert.training.allocator import apply_allocator_settings
         from lambert.training.parallel import join_processes, leave_processes
         from lambert.training.setup import check_processes
 
+        apply_allocator_settings()  # as a run does
         settings, processes = self.settings(corpus), join_processes()
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
