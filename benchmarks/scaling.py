@@ -68,7 +68,7 @@ class Way:
             rounds_gradients=name == "bfloat16",
         )
         self.master, self.gradients = working.master, working.gradients
-        self.optimizer = make_optimizer("lamb", working.groups, betas=(0.9, 0.999), epsilon=1e-6)
+        self.optimizer = make_optimizer("lamb", working.groups, working.names, betas=(0.9, 0.999), epsilon=1e-6)
 
     def step(self, batches: list[PretrainingBatch]) -> float:
         """Seconds of one step."""

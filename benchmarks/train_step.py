@@ -66,7 +66,7 @@ def ours(config: Any, precision: Precision) -> Step:
     """Lambert's own step."""
     model = BertForPreTraining(config)
     working = working_model(model, precision, weight_decay=0.01)
-    optimizer = make_optimizer("adamw", working.groups, betas=(0.9, 0.999), epsilon=1e-6)
+    optimizer = make_optimizer("adamw", working.groups, working.names, betas=(0.9, 0.999), epsilon=1e-6)
     seeds = iter(range(10**9))
 
     def step(batch: PretrainingBatch) -> float:

@@ -107,7 +107,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 
 # Method -> the only files that may call it, whatever the object.
 ONLY_CALLS: dict[str, tuple[str, ...]] = {
-    "step": ("training/step.py",),
+    "step": ("training/step.py", "optim/muon.py"),
     "backward": ("training/step.py",),
 }
 

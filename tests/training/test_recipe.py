@@ -142,6 +142,15 @@ def test_rate_times_root_of_steps_is_kept_on_shorter_runs() -> None:
         assert first.peak_learning_rate.provenance == "extrapolated"
 
 
+def test_a_multiplier_scales_every_peak() -> None:
+    plain, doubled = (
+        make_phases(samples=100_000, batch_sizes=(16, 64), learning_rate_multiplier=factor) for factor in (1.0, 2.0)
+    )
+    assert [phase.peak_learning_rate.value for phase in doubled] == [2 * p.peak_learning_rate.value for p in plain]
+    assert {phase.peak_learning_rate.provenance for phase in doubled} == {"given"}
+    assert "2 · (" in doubled[0].peak_learning_rate.formula
+
+
 def test_overrides_are_marked_as_given() -> None:
     first, _ = make_phases(samples=10_000, batch_sizes=(10,), learning_rate=0.5, warmup_share=0.3)
     assert (first.peak_learning_rate.value, first.peak_learning_rate.provenance) == (0.5, "given")
@@ -165,6 +174,7 @@ def test_overrides_are_marked_as_given() -> None:
         ({"shares": (0.9, 0.05, 0.05)}, "3 phase shares for 2"),
         ({"learning_rate": -1.0}, "learning rate -1.0"),
         ({"learning_rate": math.nan}, "learning rate nan"),
+        ({"learning_rate_multiplier": 0.0}, "0.0 times the learning rate"),
         ({"warmup_share": 1.5}, "warm-up share 1.5"),
         ({"sequence_lengths": (4, 512)}, "sequence length 4"),
     ],

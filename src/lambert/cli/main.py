@@ -22,6 +22,7 @@ from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
+from lambert.cli.sweep import SweepRuns
 from lambert.cli.usage import usage_error
 from lambert.cli.verb import PRINTED, Verb
 from lambert.errors import PeerLost, UserError, unknown_name
@@ -33,6 +34,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "inspect": Inspect,
     "plan": Plan,
     "pretrain": Pretrain,
+    "sweep": SweepRuns,
     "squad": Squad,
     "fill": Fill,
     "export": Export,

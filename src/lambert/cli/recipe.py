@@ -33,12 +33,14 @@ class RecipeOptions(Verb):
     phase_shares: tuple[float, ...] = ()
     """Of the samples, one for each phase: .9 .1 where there are two."""
     optimizer: str | None = None
-    """lamb, adamw, lars or lans; lamb unless the recipe has another."""
+    """lamb, adamw, lars, lans or muon; lamb unless the recipe has another."""
     recipe: str = "sqrt"
     """sqrt: everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018, roberta,
     academic-budget, mosaic: those of others; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases; from the batch size otherwise."""
+    learning_rate_multiplier: float = 1.0
+    """Times the recipe's peak learning rate of every phase, to see whether it is the best."""
     warmup_share: float | None = None
     """Share of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
     dropout: float | None = None
@@ -84,6 +86,7 @@ class RecipeOptions(Verb):
             optimizer=self.optimizer,
             recipe=self.recipe,
             learning_rate=self.learning_rate,
+            learning_rate_multiplier=self.learning_rate_multiplier,
             warmup_share=self.warmup_share,
             dropout=self.dropout,
             pairs=self.pairs,

@@ -54,7 +54,8 @@ class PhaseCost:
     """Of a step, in the process that has most."""
     steps: int
     opening_seconds: float = 0.0
-    """Cutting the text into examples, once; evaluations' own text included."""
+    """Once: cutting the text into examples, evaluations' own text included, and what the first step takes longer
+    than others, most of it for compiling."""
     evaluation_seconds: float = 0.0
     """All evaluations of the phase."""
 
@@ -115,9 +116,10 @@ def measure_run(
     costs = []
     for part in parts_of(settings):
         batch_of, opening = _opened(corpus, settings, part)
-        micro_batch, rest, count = _step_cost(state, settings, part, processes, batch_of, budget_seconds)
+        micro_batch, rest, count, longer = _step_cost(state, settings, part, processes, batch_of, budget_seconds)
         held_opening, evaluation = _evaluation_cost(corpus, state, part, settings, housekeeping)
-        costs.append(PhaseCost(micro_batch, rest, count, part.phase.step_count, opening + held_opening, evaluation))
+        once = opening + longer + held_opening
+        costs.append(PhaseCost(micro_batch, rest, count, part.phase.step_count, once, evaluation))
     copy = state.checkpoint({})
     _timed_step(state, settings, part, processes, batch_of, 0, _FEW)  # while a checkpoint is written
     del copy
@@ -146,8 +148,10 @@ def _step_cost(
     processes: Processes,
     batch_of: BatchMaker,
     budget_seconds: float,
-) -> tuple[float, float, int]:
-    """Seconds of a micro-batch and of the rest of a step, and how many micro-batches the busiest process has."""
+) -> tuple[float, float, int, float]:
+    """Seconds of a micro-batch and of the rest of a step, how many micro-batches the busiest process has, and by how
+    many seconds the first step takes longer.
+    """
     micro_batches = -(-part.micro_batch_count // processes.count)
     counts = (micro_batches,) if micro_batches <= _FEW else (1, _FEW)
     times: list[list[float]] = [[] for _ in counts]
@@ -162,10 +166,11 @@ def _step_cost(
         if processes.greatest([int(is_enough)])[0]:
             break
     middle = [float(np.median(measured[_WARMUP_ROUNDS:])) for measured in times]
+    longer = sum(max(0.0, measured[0] - usual) for measured, usual in zip(times, middle, strict=True))
     if len(middle) == 1:
-        return middle[0] / micro_batches, 0.0, micro_batches
+        return middle[0] / micro_batches, 0.0, micro_batches, longer
     micro_batch = max(0.0, middle[1] - middle[0]) / (_FEW - 1)
-    return micro_batch, max(0.0, middle[0] - micro_batch), micro_batches
+    return micro_batch, max(0.0, middle[0] - micro_batch), micro_batches, longer
 
 
 def _timed_step(

@@ -96,8 +96,8 @@ def fine_tune(
     total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
     schedule = Schedule(peak, round(settings.warmup_share * total_steps), total_steps)
     if optimizer is None:
-        groups, _ = named_groups(model, weight_decay=settings.weight_decay)
-        optimizer = make_optimizer(settings.optimizer, groups, betas=_BETAS, epsilon=_EPSILON)
+        groups, names = named_groups(model, weight_decay=settings.weight_decay)
+        optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
     pad_id = special_tokens(tokenizer).pad
     began, step, loss_sum = time.monotonic(), 0, 0.0
     for epoch in range(settings.epochs):

@@ -1,4 +1,4 @@
-"""The optimizers a run can be told to use, by name, over BERT's two groups of parameters."""
+"""The optimizers a run can be told to use, by name, over BERT's groups of parameters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torch.optim import AdamW, Optimizer
 
 from lambert.errors import unknown_name
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
+from lambert.optim.muon import MuonAdamW, hidden_matrices_apart
 from lambert.training.sharding import cut_like
 
 LAYERWISE = ("lamb", "lars", "lans")
 """Those whose rate is the share of its own norm that a layer moves by."""
-OPTIMIZERS = ("lamb", "adamw", "lars", "lans")
+OPTIMIZERS = ("lamb", "adamw", "lars", "lans", "muon")
+_HIDDEN = (".blocks.", "pooler.", "masked_word_head.transform.")
+"""In names of matrices that are neither embeddings nor give scores."""
 
 
 def check_optimizer(name: str) -> None:
@@ -36,12 +39,19 @@ def named_groups(model: nn.Module, *, weight_decay: float) -> tuple[list[dict[st
     return groups, names
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]], *, betas: tuple[float, float], epsilon: float) -> Optimizer:
+def make_optimizer(
+    name: str,
+    groups: list[dict[str, Any]],
+    names: Mapping[Tensor, str],
+    *,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> Optimizer:
     """The optimizer called `name`; the step sets its learning rate.
 
     Args:
         name: one of `OPTIMIZERS`.
-        groups: from `named_groups`.
+        groups, names: from `named_groups`.
         betas, epsilon: decay of both moments, and ε.
     """
     check_optimizer(name)
@@ -50,6 +60,9 @@ def make_optimizer(name: str, groups: list[dict[str, Any]], *, betas: tuple[floa
     if name in LAYERWISE:
         return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
     plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
+    if name == "muon":
+        apart = hidden_matrices_apart(plain, lambda tensor: any(part in names[tensor] for part in _HIDDEN))
+        return MuonAdamW(apart, betas=betas, eps=epsilon)
     return AdamW(plain, betas=betas, eps=epsilon, fused=True)
 
 

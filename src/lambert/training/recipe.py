@@ -183,6 +183,7 @@ def make_phases(
     samples: int | None,
     optimizer: str = "lamb",
     learning_rate: float | None = None,
+    learning_rate_multiplier: float = 1.0,
     warmup_share: float | None = None,
 ) -> tuple[Phase, ...]:
     """The phases of a run: what the recipe says, and the rule's numbers where it says nothing.
@@ -191,6 +192,7 @@ def make_phases(
         samples: sequences to see in all; None takes the recipe's own steps. Where it has steps and `samples` are
             given too, every phase keeps its share of them, its rate and its share of warm-up.
         learning_rate: peak of all phases in place of the recipe's.
+        learning_rate_multiplier: times every peak.
         warmup_share: share of each phase's steps in place of the recipe's.
 
     Raises:
@@ -209,8 +211,7 @@ def make_phases(
         recipe = replace(recipe, provenance="given" if recipe.provenance == "given" else "extrapolated")
     if samples is None:
         raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give --samples or --epochs")
-    if not 1 <= samples <= MOST_SAMPLES:
-        raise UserError(f"{samples} samples", remedy=f"Give a whole number of sequences from 1 to {MOST_SAMPLES:,}")
+    _check_numbers(samples, learning_rate_multiplier)
     counts = _steps(recipe, samples, optimizer, is_own=is_own)
     phases: list[Phase] = []
     for place, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
@@ -227,7 +228,7 @@ def make_phases(
                 phase.sequence_length,
                 phase.batch_size,
                 steps,
-                open_numbers.peak(),
+                open_numbers.peak(learning_rate_multiplier),
                 warmup,
                 constant_steps=min(round(phase.constant_share * total), total - int(warmup.value)),
                 decay_power=phase.decay_power,
@@ -236,6 +237,13 @@ def make_phases(
             )
         )
     return tuple(phases)
+
+
+def _check_numbers(samples: int, multiplier: float) -> None:
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UserError(f"{samples} samples", remedy=f"Give a whole number of sequences from 1 to {MOST_SAMPLES:,}")
+    if not 0 < multiplier < math.inf:
+        raise UserError(f"{multiplier} times the learning rate", remedy="Give a number above 0")
 
 
 def _continued(before: Phase, phase: PhaseRecipe, steps: Number) -> Phase:
@@ -276,7 +284,14 @@ class _Numbers:
     def _by_rule(self) -> Provenance:
         return rule.rule_provenance(self.samples, self.recipe.batch_sizes, self.recipe.shares, self.optimizer)
 
-    def peak(self) -> Number:
+    def peak(self, multiplier: float) -> Number:
+        """The rate, times a person's own number."""
+        own = self._peak()
+        if multiplier == 1:
+            return own
+        return Number(multiplier * own.value, f"{multiplier:g} · ({own.formula})", "given")
+
+    def _peak(self) -> Number:
         rate = self.phase.peak_learning_rate
         if rate is None:
             return rule.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)

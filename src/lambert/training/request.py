@@ -38,6 +38,8 @@ class Request:
     recipe: str = "sqrt"
     """`sqrt` or `paper`, the name of a recipe, or a file."""
     learning_rate: float | None = None
+    learning_rate_multiplier: float = 1.0
+    """Times the recipe's peak of every phase."""
     warmup_share: float | None = None
     dropout: float | None = None
     pairs: str | None = None

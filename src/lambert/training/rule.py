@@ -114,7 +114,10 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
         formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {ADAMW_RATE_CAP:g})"
-        return Number(min(ADAMW_RATE_TIMES_ROOT_STEPS * root, ADAMW_RATE_CAP), formula, "fitted here")
+        rate = min(ADAMW_RATE_TIMES_ROOT_STEPS * root, ADAMW_RATE_CAP)
+        if optimizer == "muon":  # whose updates are as large as AdamW's
+            return Number(rate, f"{formula}, AdamW's", "extrapolated")
+        return Number(rate, formula, "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):

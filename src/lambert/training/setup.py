@@ -52,6 +52,7 @@ def resolve_settings(
         samples=_samples(request, recipe, corpus),
         optimizer=optimizer,
         learning_rate=request.learning_rate,
+        learning_rate_multiplier=request.learning_rate_multiplier,
         warmup_share=request.warmup_share,
     )
     if corpus is not None:
@@ -144,6 +145,8 @@ def check_processes(settings: RunSettings, count: int, *, shards: bool = False) 
     Raises:
         UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
     """
+    if shards and settings.optimizer == "muon":
+        raise UserError("Muon needs whole matrices", remedy="Leave out --shard, or choose another --optimizer")
     if shards and settings.deterministic:
         raise UserError(
             "a sharded run adds gradients up in an order that the number of processes decides",

@@ -93,7 +93,7 @@ class TrainingState:
         )
         self._names, self.master, self.gradients = working.names, working.master, working.gradients
         self.optimizer = make_optimizer(
-            settings.optimizer, working.groups, betas=settings.betas, epsilon=settings.epsilon
+            settings.optimizer, working.groups, working.names, betas=settings.betas, epsilon=settings.epsilon
         )
         self.step = 0
 

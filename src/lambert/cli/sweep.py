@@ -1,0 +1,181 @@
+"""`lambert sweep FILE.toml --out OUT`"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from lambert.cli.forecast import duration
+from lambert.cli.plan import Plan
+from lambert.cli.pretrain import Pretrain
+from lambert.cli.squad import Squad
+from lambert.cli.verb import Verb, say
+from lambert.errors import UserError
+
+if TYPE_CHECKING:
+    from lambert.experiments.grid import Cell, Sweep
+    from lambert.experiments.runner import Ended
+    from lambert.experiments.table import Arm, Mean, Result
+
+OWN_OPTIONS = (
+    "json", "out", "fresh", "threads", "processes", "restarts", "batch_size", "optimizer", "recipe", "seed",
+    "learning_rate_multiplier", "learning_rate", "probe_seconds",
+)  # fmt: skip
+"""Of `pretrain`, those that the sweep gives itself."""
+OWN_SQUAD_OPTIONS = ("json", "out", "model", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRuns(Verb):
+    """Run a grid of batch sizes, optimizers, learning rates and seeds over the same samples, and compare them."""
+
+    file: tyro.conf.Positional[Path]
+    """TOML file: what all runs share, and in what they differ (docs/sweep.md)."""
+    out: Path
+    """Folder of the sweep; the same command again goes on, and runs nothing twice."""
+    jobs: int = 0
+    """Runs at a time; 0 takes as many as there are cores for (one GPU holds many small runs: say how many)."""
+    threads: int = 1
+    """Threads of each run."""
+    budget_hours: float | None = None
+    """Begin no run that would end later than this, as far as can be told; the file's unless given here."""
+    dry_run: bool = False
+    """Only say what would be run, and how long it would take."""
+
+    def run(self) -> dict[str, Any]:
+        """Results: `cells`, `arms`, `left` (names of what was not run), `core_hours`, `report`."""
+        from lambert.experiments.expect import expected_seconds
+        from lambert.experiments.runner import Runner
+
+        sweep, jobs = self._sweep(), self._jobs()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.out} cannot be written: {error.strerror}", remedy="Choose another --out") from None
+        say("time      taking a few steps at each batch size that is not known yet …")
+        expected = expected_seconds(
+            sweep, self.out, jobs=jobs, threads=self.threads,
+            plan_options=[field.name for field in dataclasses.fields(Plan)],
+        )  # fmt: skip
+        budget = self.budget_hours if self.budget_hours is not None else sweep.budget_hours
+        runner = Runner(
+            sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended
+        )
+        say_total(runner.seconds_of, sweep.cells, jobs, budget)
+        if self.dry_run:
+            return {"cells": [], "arms": [], "left": [cell.name for cell in sweep.cells], "core_hours": 0.0}
+        ended, left = runner.run()
+        if not ended:
+            shortest = min(runner.seconds_of(cell) for cell in left)
+            raise UserError(
+                f"a budget of {budget:g} hours holds none of {len(left)} runs; the shortest takes about "
+                f"{duration(shortest)}",
+                remedy="Give more --budget-hours, fewer samples or a smaller model",
+            )
+        return self._finish(runner.folder, ended, left)
+
+    def _sweep(self) -> Sweep:
+        from lambert.experiments.grid import read_sweep
+
+        if self.budget_hours is not None and not 0 < self.budget_hours < math.inf:
+            raise UserError(f"a budget of {self.budget_hours} hours", remedy="Give hours above 0")
+        return read_sweep(
+            self.file,
+            run_options=[field.name for field in dataclasses.fields(Pretrain) if field.name not in OWN_OPTIONS],
+            squad_options=[field.name for field in dataclasses.fields(Squad) if field.name not in OWN_SQUAD_OPTIONS],
+        )
+
+    def _jobs(self) -> int:
+        for name, value, least in (("jobs", self.jobs, 0), ("threads", self.threads, 1)):
+            if not least <= value <= 1_024:
+                raise UserError(f"{value} {name}", remedy=f"Give a whole number from {least} to 1,024")
+        return self.jobs or max(1, (os.cpu_count() or 1) // self.threads)
+
+    def _finish(self, folder: Callable[[Cell], Path], ended: Sequence[Ended], left: Sequence[Cell]) -> dict[str, Any]:
+        from lambert.experiments.table import arms_of, best_arms, result_of, write_table
+        from lambert.report import write_report
+        from lambert.report.sweep_plots import write_sweep_picture
+
+        results: list[Result] = []
+        for one in ended:
+            try:
+                results.append(result_of(one.cell, folder(one.cell), one.status))
+            except UserError as error:
+                say(f"left out  {one.cell.name}: {one.problem or error}")
+        if not results:
+            raise UserError("no cell has come to a step", remedy=f"Look at the logs in {self.out / 'cells'}")
+        arms = arms_of(results)
+        facts = write_table(self.out / "table.json", results, arms)
+        show_table(arms, best_arms(arms))
+        hours = sum(result.seconds for result in results) * self.threads / 3_600
+        say(f"{len(results)} runs, {hours:.2f} core-hours of training")
+        for cell in left:
+            say(f"not run   {cell.name}: it would end after the budget of hours")
+        failed = [one for one in ended if one.status == "failed"]
+        for one in failed:
+            say(f"failed    {one.cell.name}: {one.problem}")
+        picture = write_sweep_picture(facts["arms"], self.out / "loss_by_batch.svg")
+        report = write_report([folder(result.cell) for result in results], self.out / "report.html")
+        say(f"Table: {self.out / 'table.json'}, picture: {picture}, report: {report}")
+        return {
+            **facts,
+            "left": [cell.name for cell in left],
+            "core_hours": hours,
+            "report": str(report),
+            "exit_code": 1 if failed else 0,
+        }
+
+
+def say_total(
+    seconds_of: Callable[[Cell], float], cells: Sequence[Cell], jobs: int, budget_hours: float | None
+) -> None:
+    """How long it all is expected to take, before anything runs."""
+    each = [seconds_of(cell) for cell in cells]
+    limit = "" if budget_hours is None else f"; the budget holds {budget_hours:g} hours"
+    say(f"sweep     {len(each)} runs, {jobs} at a time: about {duration(max(sum(each) / jobs, *each))}{limit}")
+
+
+def say_ended(ended: Ended, left: int) -> None:
+    """A line for every cell that is through."""
+    say(f"{ended.status:9} {ended.cell.name}, {left} to go{': ' * bool(ended.problem)}{ended.problem}")
+
+
+def show_table(arms: Sequence[Arm], best: Sequence[Arm]) -> None:
+    """Means over seeds with their 95 % intervals; the best learning rate of an optimizer and batch is marked."""
+    columns = ["steps", "peak", "times", "held-out loss", "accuracy", "F1", "minutes"]
+    rows = [_row(arm) for arm in arms]
+    if not any(arm.f1.seeds for arm in arms):
+        rows, columns = [[*row[:7], row[8]] for row in rows], [name for name in columns if name != "F1"]
+    head = ["optimizer", "batch", *columns]
+    widths = [max(len(line[place]) for line in [head, *rows]) for place in range(len(head))]
+    for line, arm in zip([head, *rows], [None, *arms], strict=True):
+        marks = [] if arm is None else _marks(arm, best, arms)
+        cells = "  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True))
+        say(f"{cells}{'  ' * bool(marks)}{', '.join(marks)}")
+
+
+def _row(arm: Arm) -> list[str]:
+    return [
+        arm.optimizer, arm.batch, f"{arm.steps:,}", f"{arm.peak_learning_rate:.3g}", f"{arm.multiplier:g}",
+        _interval(arm.loss, 3), _interval(arm.accuracy, 4), _interval(arm.f1, 2), f"{arm.seconds.mean / 60:.1f}",
+    ]  # fmt: skip
+
+
+def _marks(arm: Arm, best: Sequence[Arm], arms: Sequence[Arm]) -> list[str]:
+    marks = [f"{count} {word}" for word in ("diverged", "failed", "stuck") if (count := getattr(arm, word))]
+    rates = sum((arm.optimizer, arm.batch, arm.recipe) == (one.optimizer, one.batch, one.recipe) for one in arms)
+    return [*marks, "best rate"] if arm in best and rates > 1 else marks
+
+
+def _interval(mean: Mean, digits: int) -> str:
+    if not mean.seeds:
+        return "-"
+    half = f" ± {mean.half_interval:.{digits}f}" if mean.seeds > 1 else ""
+    return f"{mean.mean:.{digits}f}{half}"

@@ -1,0 +1,177 @@
+"""A sweep's file: options that all runs share, and grids of those in which they differ → cells, each a run."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lambert.bounded import SETTINGS_BYTES, read_bytes
+from lambert.errors import UserError, unknown_name
+
+AXES: dict[str, tuple[type, ...]] = {
+    "optimizers": (str,),
+    "batch_sizes": (int, list),
+    "learning_rate_multipliers": (int, float),
+    "seeds": (int,),
+    "recipes": (str,),
+}
+"""Axis of a grid → kinds of its values; each has one value or several."""
+_DEFAULTS: dict[str, list[Any]] = {
+    "optimizers": ["lamb"], "learning_rate_multipliers": [1.0], "seeds": [0], "recipes": ["sqrt"]
+}  # fmt: skip
+_TABLES = ("run", "grid", "squad", "budget_hours")
+MOST_CELLS = 2_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the sweep."""
+
+    optimizer: str
+    batch_sizes: tuple[int, ...]
+    """Empty where the recipe has its own."""
+    recipe: str
+    multiplier: float
+    """Times the recipe's peak learning rate."""
+    seed: int
+
+    @property
+    def batch(self) -> str:
+        """What a table calls the batch: its sizes, or the recipe that has them."""
+        return "/".join(f"{size:,}" for size in self.batch_sizes) or Path(self.recipe).stem
+
+    @property
+    def arm(self) -> str:
+        """What the runs of one line of the table share: everything but the seed."""
+        parts = [self.optimizer, "b" + "-".join(map(str, self.batch_sizes)) if self.batch_sizes else ""]
+        parts += [_safe(self.recipe) if self.recipe != "sqrt" else "", f"x{self.multiplier:g}"]
+        return "_".join(part for part in parts if part)
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        return f"{self.arm}_s{self.seed}"
+
+    def words(self) -> list[str]:
+        """Its options of `pretrain`."""
+        batch = ["--batch-size", *map(str, self.batch_sizes)] if self.batch_sizes else []
+        return [
+            "--optimizer", self.optimizer, *batch, "--recipe", self.recipe,
+            "--learning-rate-multiplier", f"{self.multiplier:g}", "--seed", str(self.seed),
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is to be run."""
+
+    options: Mapping[str, Any]
+    """Options of `pretrain` that all cells share, by name with underscores."""
+    cells: tuple[Cell, ...]
+    squad: Mapping[str, Any] | None = None
+    """Options of `squad`, where every model is to be fine-tuned as well."""
+    budget_hours: float | None = None
+
+    def common_words(self) -> list[str]:
+        """The shared options as words of a command."""
+        return option_words(self.options)
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """A table of a file as words of a command: flags for true, nothing for false."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is False:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
+
+
+def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Collection[str]) -> Sweep:
+    """A sweep from its TOML file; cells that several grids have in common are there once.
+
+    Args:
+        run_options, squad_options: what `[run]` and `[squad]` may hold.
+
+    Raises:
+        UserError: it cannot be read, or a table, an option, an axis or a value is not what it should be.
+    """
+    try:
+        tables = tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"sweep {path} cannot be read: {error}", remedy="Give a TOML file (docs/sweep.md)") from None
+    for name in tables:
+        if name not in _TABLES:
+            raise unknown_name(f"table of sweep {path}", name, _TABLES)
+    options = _options(path, "run", tables.get("run"), run_options)
+    squad = _options(path, "squad", tables["squad"], squad_options) if "squad" in tables else None
+    grids = tables.get("grid")
+    grids = [grids] if isinstance(grids, dict) else grids
+    if not isinstance(grids, list) or not grids:
+        raise UserError(f"sweep {path} has no [grid]", remedy="Give one, with batch_sizes and what else is to vary")
+    cells = list(dict.fromkeys(cell for grid in grids for cell in _cells(path, grid)))
+    names = {cell.name for cell in cells}
+    if len(names) < len(cells):
+        raise UserError(f"sweep {path}: two recipes have the same name", remedy="Give their files different names")
+    if len(cells) > MOST_CELLS:
+        raise UserError(f"sweep {path} has {len(cells):,} cells", remedy=f"Give at most {MOST_CELLS:,}")
+    budget = tables.get("budget_hours")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0):
+        raise UserError(f"sweep {path}: budget_hours = {budget!r}", remedy="Give hours above 0")
+    return Sweep(options, tuple(cells), squad, budget)
+
+
+def _options(path: Path, table: str, values: Any, known: Collection[str]) -> dict[str, Any]:
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UserError(f"sweep {path}: {table} is no table", remedy=f"Write [{table}] above its options")
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"option in [{table}] of sweep {path}", name, known)
+    return dict(values)
+
+
+def _cells(path: Path, grid: Any) -> list[Cell]:
+    """Every combination of a grid's values, seeds last to first so that one seed of everything is done first."""
+    if not isinstance(grid, dict):
+        raise UserError(f"sweep {path}: grid is no table", remedy="Write [[grid]] above its axes")
+    axes: dict[str, list[Any]] = dict(_DEFAULTS)
+    for name, values in grid.items():
+        if name not in AXES:
+            raise unknown_name(f"axis of sweep {path}", name, AXES)
+        values = values if isinstance(values, list) else [values]
+        if not values or any(isinstance(value, bool) or not isinstance(value, AXES[name]) for value in values):
+            raise UserError(f"sweep {path}: {name} = {values!r}", remedy=f"Give a list of {_told(name)}")
+        axes[name] = values
+    batches = [tuple(batch) if isinstance(batch, list) else (batch,) for batch in axes.get("batch_sizes", [[]])]
+    if not all(type(size) is int and size > 0 for batch in batches for size in batch):
+        raise UserError(f"sweep {path}: batch_sizes = {axes['batch_sizes']!r}", remedy="Give whole numbers from 1")
+    recipes = [_recipe(path, recipe) for recipe in axes["recipes"]]
+    order = itertools.product(axes["seeds"], axes["learning_rate_multipliers"], recipes, batches, axes["optimizers"])
+    return [
+        Cell(optimizer, batch, recipe, float(multiplier), seed)
+        for seed, multiplier, recipe, batch, optimizer in order
+    ]  # fmt: skip
+
+
+def _recipe(path: Path, recipe: str) -> str:
+    """A file's name is taken from the sweep's own folder."""
+    beside = path.parent / recipe
+    return str(beside) if recipe.endswith(".toml") and beside.is_file() else recipe
+
+
+def _told(axis: str) -> str:
+    if axis == "batch_sizes":
+        return "whole numbers, or lists of them for one in each phase"
+    return {(str,): "texts in quotes", (int,): "whole numbers"}.get(AXES[axis], "numbers")
+
+
+def _safe(recipe: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", Path(recipe).stem)

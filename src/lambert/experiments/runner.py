@@ -1,0 +1,199 @@
+"""Runs the cells of a sweep side by side, each in a folder and a process of its own; what is done is not done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lambert.errors import UserError
+from lambert.experiments.grid import Cell, Sweep, option_words
+from lambert.report.read import read_run
+
+CELLS = "cells"
+_LOOK_SECONDS = 0.2
+_SQUAD = "squad"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell that will not go on."""
+
+    cell: Cell
+    status: str
+    """`finished`, `diverged` (its loss was no number too often), or `failed`."""
+    problem: str = ""
+    """The last line that a failed one said."""
+
+
+@dataclass
+class Runner:
+    """The sweep's way through its cells.
+
+    Args:
+        out: folder of the sweep.
+        jobs: cells at a time.
+        threads: of each.
+        expected: seconds that a cell is expected to take, by the name of its batch.
+        budget_seconds: no cell is begun that would end later, as far as is known.
+        note: called with every cell that has ended, and how many are left.
+    """
+
+    sweep: Sweep
+    out: Path
+    jobs: int
+    threads: int
+    expected: Mapping[str, float]
+    budget_seconds: float | None = None
+    note: Callable[[Ended, int], None] = lambda ended, left: None
+    _running: dict[Cell, _Work] = field(default_factory=dict)
+    _ratios: list[float] = field(default_factory=list)
+
+    def run(self) -> tuple[list[Ended], list[Cell]]:
+        """Runs what is not done; returns what has ended and what was left for lack of time.
+
+        Interrupting it asks the running cells to save and stop, and waits for them.
+        """
+        (self.out / CELLS).mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        ended: list[Ended] = []
+        left: list[Cell] = []
+        waiting: list[Cell] = []
+        for cell in self.sweep.cells:
+            before = status_of(self.folder(cell), with_squad=self.sweep.squad is not None)
+            if before:
+                ended.append(Ended(cell, before))
+            else:
+                waiting.append(cell)
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self.jobs:
+                    cell = waiting.pop(0)
+                    if self._fits(cell, time.monotonic() - began):
+                        self._start(cell)
+                    else:
+                        left.append(cell)
+                for done in self._collect():
+                    ended.append(done)
+                    self.note(done, len(waiting) + len(self._running))
+                time.sleep(_LOOK_SECONDS)
+        except BaseException:
+            self._stop()
+            raise
+        return ended, left
+
+    def folder(self, cell: Cell) -> Path:
+        """Of a cell's run."""
+        return self.out / CELLS / cell.name
+
+    def seconds_of(self, cell: Cell) -> float:
+        """What a cell is expected to take, mended by how long others have taken."""
+        ratio = sum(self._ratios) / len(self._ratios) if self._ratios else 1.0
+        return self.expected.get(cell.batch, 0.0) * ratio
+
+    def _fits(self, cell: Cell, spent: float) -> bool:
+        return self.budget_seconds is None or spent + self.seconds_of(cell) <= self.budget_seconds
+
+    def _start(self, cell: Cell) -> None:
+        folder = self.folder(cell)
+        words = ["pretrain", *self.sweep.common_words(), *cell.words(), "--out", str(folder), "--probe-seconds", "0"]
+        commands = [[*words, "--threads", str(self.threads)]]
+        if self.sweep.squad is not None:
+            commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_words(self.sweep.squad)])
+        self._running[cell] = _Work(commands, self.out / CELLS / f"{cell.name}.log", self.threads)
+
+    def _collect(self) -> list[Ended]:
+        done = []
+        for cell, work in list(self._running.items()):
+            code = work.poll()
+            if code is None:
+                continue
+            del self._running[cell]
+            status = "finished" if code == 0 else "diverged" if has_diverged(self.folder(cell)) else "failed"
+            if status == "finished" and self.expected.get(cell.batch):
+                self._ratios.append(work.seconds / self.expected[cell.batch])
+            done.append(Ended(cell, status, "" if status == "finished" else last_line(work.log)))
+        return done
+
+    def _stop(self) -> None:
+        for work in self._running.values():
+            work.stop()
+        for work in self._running.values():
+            work.wait()
+
+
+class _Work:
+    """Commands of `lambert` that follow one another, each in a process of its own; what they say goes to `log`."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], log: Path, threads: int) -> None:
+        self.log, self._waiting, self._began = log, list(commands), time.monotonic()
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._process = self._next()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first began."""
+        return time.monotonic() - self._began
+
+    def poll(self) -> int | None:
+        """The exit code of the last, or of the first that failed; None while there is something to do."""
+        code = self._process.poll()
+        if code == 0 and self._waiting:
+            self._process = self._next()
+            return None
+        return code
+
+    def stop(self) -> None:
+        """Ask to save and end."""
+        self._waiting = []
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._process.wait()
+
+    def _next(self) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "lambert", *self._waiting.pop(0)]
+        with self.log.open("ab") as out:
+            # A session of its own: Ctrl-C at the terminal is for the sweep, which then asks its cells in turn.
+            return subprocess.Popen(
+                words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self._environment, start_new_session=True
+            )
+
+
+def status_of(run: Path, *, with_squad: bool) -> str:
+    """`finished` or `diverged` where a cell needs nothing more, otherwise nothing."""
+    try:
+        end = read_run(run).end
+    except UserError:
+        return ""
+    if end is not None and end.get("reason") == "finished":
+        return "finished" if not with_squad or (run / _SQUAD / "squad.json").exists() else ""
+    return "diverged" if has_diverged(run) else ""
+
+
+def has_diverged(run: Path) -> bool:
+    """Whether the last ten steps that it did had a loss that is no number."""
+    try:
+        losses = read_run(run).series["loss"]
+    except UserError:
+        return False
+    return len(losses) >= _MOST and not any(loss == loss for loss in losses[-_MOST:])
+
+
+_MOST = 10
+"""Steps in a row without a number after which a run ends (`training/health.py`)."""
+
+
+def last_line(log: Path) -> str:
+    """What a command said last."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

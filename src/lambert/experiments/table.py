@@ -1,0 +1,193 @@
+"""What came out of a sweep: a line for every arm, over its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lambert.bounded import SETTINGS_BYTES, read_json
+from lambert.errors import UserError
+from lambert.experiments.grid import Cell
+from lambert.report.read import Run, read_run
+
+STUDENT_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Two-sided 95 % points of Student's distribution with 1 … 30 degrees of freedom."""
+NORMAL_95 = 1.960
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Of one figure over seeds."""
+
+    mean: float
+    deviation: float
+    """Between seeds; 0 for one."""
+    half_interval: float
+    """Half of the 95 % confidence interval of the mean (Student); infinite for one seed."""
+    seeds: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Mean:
+        """Of one value a seed; NaN of none."""
+        count = len(values)
+        if count == 0:
+            return Mean(math.nan, math.nan, math.inf, 0)
+        mean = math.fsum(values) / count
+        if count == 1:
+            return Mean(mean, 0.0, math.inf, 1)
+        deviation = float(np.std(values, ddof=1))
+        factor = STUDENT_95[count - 2] if count - 2 < len(STUDENT_95) else NORMAL_95
+        return Mean(mean, deviation, factor * deviation / math.sqrt(count), count)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one cell."""
+
+    cell: Cell
+    status: str
+    steps: int
+    seconds: float
+    loss: float
+    """Held out, behind [MASK], at the end; NaN where it diverged."""
+    accuracy: float
+    guesser_loss: float
+    """Of guessing from word frequencies."""
+    peak_learning_rate: float
+    noise_scale: float
+    """At the end of the first phase, sequences; NaN where it was not measured."""
+    f1: float
+    exact_match: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All seeds of one choice."""
+
+    name: str
+    optimizer: str
+    batch: str
+    batch_size: int
+    """Of the first phase."""
+    recipe: str
+    multiplier: float
+    peak_learning_rate: float
+    steps: int
+    loss: Mean
+    accuracy: Mean
+    f1: Mean
+    seconds: Mean
+    diverged: int
+    """Seeds whose loss became no number; left out of the means, never out of the table."""
+    failed: int
+    stuck: int
+    """Seeds that ended no better than word frequencies."""
+
+
+def result_of(cell: Cell, run: Path, status: str) -> Result:
+    """What a cell has left in its folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    read = read_run(run)
+    final = read.final
+    squad = _squad(run)
+    noise = read.last_noise(1)
+    learned = status == "finished" and final is not None
+    return Result(
+        cell,
+        status,
+        int(read.steps[-1]),
+        read.training_seconds,
+        final.masked_word_loss if learned and final is not None else math.nan,
+        final.masked_word_accuracy if learned and final is not None else math.nan,
+        final.unigram_loss if final is not None else math.nan,
+        _peak(read),
+        noise.noise_scale if noise is not None else math.nan,
+        float(squad.get("f1", math.nan)),
+        float(squad.get("exact_match", math.nan)),
+    )
+
+
+def arms_of(results: Sequence[Result]) -> list[Arm]:
+    """A line for every choice, in the order of optimizer, batch and rate."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.cell.arm, []).append(result)
+    arms = []
+    for name, own in groups.items():
+        done = [result for result in own if result.status == "finished"]
+        first = own[0]
+        arms.append(
+            Arm(
+                name,
+                first.cell.optimizer,
+                first.cell.batch,
+                first.cell.batch_sizes[0] if first.cell.batch_sizes else 0,
+                first.cell.recipe,
+                first.cell.multiplier,
+                first.peak_learning_rate,
+                max(result.steps for result in own),
+                Mean.of([result.loss for result in done]),
+                Mean.of([result.accuracy for result in done]),
+                Mean.of([result.f1 for result in done if not math.isnan(result.f1)]),
+                Mean.of([result.seconds for result in done]),
+                sum(result.status == "diverged" for result in own),
+                sum(result.status == "failed" for result in own),
+                sum(result.loss >= result.guesser_loss for result in done),
+            )
+        )
+    return sorted(arms, key=lambda arm: (arm.optimizer, arm.batch_size, arm.recipe, arm.multiplier))
+
+
+def best_arms(arms: Sequence[Arm]) -> list[Arm]:
+    """Of every optimizer, batch and recipe the learning rate with the lowest mean loss among finished ones."""
+    groups: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in arms:
+        if arm.loss.seeds and not arm.diverged:
+            groups.setdefault((arm.optimizer, arm.batch, arm.recipe), []).append(arm)
+    return [min(own, key=lambda arm: arm.loss.mean) for own in groups.values()]
+
+
+def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm]) -> dict[str, Any]:
+    """Write both as JSON, atomically, numbers that are none as null; returns what was written."""
+    facts = _plain({"cells": [asdict(result) for result in results], "arms": [asdict(arm) for arm in arms]})
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    aside.replace(path)
+    return dict(facts)
+
+
+def _squad(run: Path) -> dict[str, Any]:
+    path = run / "squad" / "squad.json"
+    try:
+        found = read_json(path, SETTINGS_BYTES)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy="Delete it and run the sweep again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _peak(run: Run) -> float:
+    return run.phases[0].peak_learning_rate if run.phases else math.nan
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

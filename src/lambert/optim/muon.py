@@ -1,0 +1,89 @@
+"""PyTorch's Muon for the hidden matrices and AdamW for everything else, as one optimizer.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes a matrix's momentum nearly orthogonal; embeddings,
+output layers and vectors are meant to be left to AdamW. With `match_rms_adamw` (Liu et al. 2025, arXiv 2502.16982) its
+updates are scaled to the size of AdamW's, so that both take one learning rate and one weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
+
+
+class MuonAdamW(Optimizer):
+    """`torch.optim.Muon` and `torch.optim.AdamW` over the same parameter groups.
+
+    A tensor that holds several layers (query, key and value of BERT here) is made orthogonal as one.
+
+    Args:
+        groups: parameter groups whose `uses_muon` says which of the two takes them; matrices only where it is true.
+        lr: of both.
+        betas, eps: of AdamW.
+        momentum: of Muon, with Nesterov's step.
+        weight_decay: of groups that do not say.
+
+    Raises:
+        ValueError: a parameter of Muon's is no matrix.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        defaults = {"lr": lr, "weight_decay": weight_decay, "uses_muon": False}
+        super().__init__(groups, defaults)
+        parts = {
+            True: (Muon, {"momentum": momentum, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"}),
+            False: (AdamW, {"betas": betas, "eps": eps, "fused": True}),
+        }
+        self._parts: list[Optimizer] = []
+        for uses_muon, (kind, options) in parts.items():
+            own = [group for group in self.param_groups if group["uses_muon"] is uses_muon]
+            if not own:
+                continue
+            part = kind(own, lr=lr, weight_decay=weight_decay, **options)
+            for group, completed in zip(own, part.param_groups, strict=True):
+                group.update(completed)
+            # One state and the same groups: whoever sets a rate or saves the state needs to know of one optimizer only.
+            part.param_groups, part.state = own, self.state
+            self._parts.append(part)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+
+def hidden_matrices_apart(
+    groups: Iterable[dict[str, Any]], is_hidden: Callable[[Tensor], bool]
+) -> list[dict[str, Any]]:
+    """The groups with Muon's parameters in groups of their own.
+
+    Args:
+        groups: with `params` as a list of tensors.
+        is_hidden: whether a tensor is a matrix within the network; embeddings and output layers are not.
+    """
+    apart = []
+    for group in groups:
+        for uses_muon in (True, False):
+            own = [tensor for tensor in group["params"] if (tensor.ndim == 2 and is_hidden(tensor)) is uses_muon]
+            if own:
+                apart.append({**group, "params": own, "uses_muon": uses_muon})
+    return apart

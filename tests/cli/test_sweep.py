@@ -1,0 +1,127 @@
+"""A small sweep from its file to its table; killed, gone on with, and nothing run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lambert.cli.main import main
+from lambert.corpus.store import Corpus
+
+FILE = """
+[run]
+corpus = "{corpus}"
+model = "1x32"
+samples = {samples}
+sequence_lengths = [16, 32]
+precision = "float32"
+micro_batch_size = 4
+evaluation_samples = 32
+checkpoint_steps = 5
+
+[grid]
+optimizers = ["lamb", "muon"]
+batch_sizes = [8]
+seeds = {seeds}
+"""
+
+
+def write(folder: Path, corpus: Corpus, *, samples: int = 160, seeds: str = "[0, 1]", more: str = "") -> Path:
+    file = folder / "sweep.toml"
+    file.write_text(FILE.format(corpus=corpus.path, samples=samples, seeds=seeds) + more)
+    return file
+
+
+def journals(out: Path) -> dict[str, list[dict[str, object]]]:
+    return {
+        path.parent.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(out.glob("cells/*/journal.jsonl"))
+    }
+
+
+def test_a_sweep_makes_a_table_and_runs_nothing_twice(
+    small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", str(write(tmp_path, small_corpus)), "--out", str(tmp_path / "out"), "--jobs", "2", "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "4 runs, 2 at a time: about" in told and "±" in told
+    results = json.loads(told.splitlines()[-1])
+    assert [(arm["optimizer"], arm["loss"]["seeds"], arm["diverged"]) for arm in results["arms"]] == [
+        ("lamb", 2, 0), ("muon", 2, 0)
+    ]  # fmt: skip
+    assert results["left"] == []
+    for name in ("table.json", "loss_by_batch.svg", "report.html"):
+        assert (tmp_path / "out" / name).stat().st_size > 500
+    before = journals(tmp_path / "out")
+    assert main(words) == 0
+    assert journals(tmp_path / "out") == before
+    losses = {cell["cell"]["optimizer"] + str(cell["cell"]["seed"]): cell["loss"] for cell in results["cells"]}
+    for name, events in before.items():
+        optimizer, _, _, seed = name.split("_")
+        evaluation = [event for event in events if event["event"] == "evaluation"][-1]
+        assert losses[optimizer + seed[1:]] == evaluation["masked_word_loss"]
+
+
+def test_a_sweep_that_is_stopped_goes_on_where_its_cells_were(small_corpus: Corpus, tmp_path: Path) -> None:
+    file, out = write(tmp_path, small_corpus, samples=4_000, seeds="[0]"), tmp_path / "out"
+    words = [sys.executable, "-m", "lambert", "sweep", str(file), "--out", str(out), "--jobs", "1"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not any(out.glob("cells/*/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    (cell,) = journals(out)
+    steps = [event["step"] for event in journals(out)[cell] if event["event"] == "step"]
+    assert 0 < len(steps) < 500
+    assert subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode == 0
+    events = journals(out)
+    assert len(events) == 2
+    own = [event for event in events[cell] if event["event"] == "run"]
+    assert len(own) == 2 and own[1]["resumed_from_step"]
+
+
+def test_a_budget_leaves_cells_out_and_says_which(
+    small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, small_corpus, samples=2_000_000, seeds="[0]")
+    words = ["sweep", str(file), "--out", str(tmp_path / "out"), "--budget-hours", "0.001"]
+    assert main(words) == 2
+    assert "a budget of 0.001 hours holds none of 2 runs; the shortest takes about" in capsys.readouterr().err
+    assert not journals(tmp_path / "out")
+    assert main([*words, "--dry-run", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["left"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--jobs", "-1"], "-1 jobs"),
+        (["--threads", "0"], "0 threads"),
+        (["--budget-hours", "0"], "a budget of 0.0 hours"),
+    ],
+)
+def test_wrong_numbers(
+    more: list[str], told: str, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(write(tmp_path, small_corpus)), "--out", str(tmp_path / "out"), *more]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_cell_that_cannot_be_run_ends_the_sweep_before_it_begins(
+    small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = '\n[[grid]]\noptimizers = "lamb"\nbatch_sizes = 5000000\n'
+    text = write(tmp_path, small_corpus).read_text().replace("[grid]", "[[grid]]")
+    (tmp_path / "sweep.toml").write_text(text + more)
+    assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "cell lamb_b5000000_x1_s0 cannot be run" in capsys.readouterr().err
+    assert not journals(tmp_path / "out")

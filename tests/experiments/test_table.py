@@ -1,0 +1,55 @@
+"""Means, intervals and what is shown of runs that did not end well."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lambert.experiments.grid import Cell
+from lambert.experiments.table import Mean, Result, arms_of, best_arms, write_table
+
+
+def result(
+    optimizer: str = "lamb", *, batch: int = 8, times: float = 1.0, seed: int = 0, loss: float = 5.0, **changed: object
+) -> Result:
+    cell = Cell(optimizer, (batch,), "sqrt", times, seed)
+    facts = {
+        "status": "finished", "steps": 10, "seconds": 60.0, "accuracy": 0.1, "guesser_loss": 6.0,
+        "peak_learning_rate": 0.01, "noise_scale": math.nan, "f1": math.nan, "exact_match": math.nan,
+    }  # fmt: skip
+    return Result(cell=cell, loss=loss, **{**facts, **changed})  # type: ignore[arg-type]
+
+
+def test_the_interval_of_three_seeds_by_hand() -> None:
+    """Student with two degrees of freedom: 4.303 · s / √3; s of 1, 2, 3 is 1."""
+    mean = Mean.of([1.0, 2.0, 3.0])
+    assert (mean.mean, mean.deviation, mean.seeds) == (2.0, 1.0, 3)
+    assert mean.half_interval == pytest.approx(4.303 / math.sqrt(3))
+    assert Mean.of([7.0]).half_interval == math.inf
+    assert math.isnan(Mean.of([]).mean)
+    assert Mean.of([0.0, 1.0] * 50).half_interval == pytest.approx(1.96 * 0.5025 / 10, rel=1e-3)
+
+
+def test_runs_that_diverged_are_counted_and_not_averaged() -> None:
+    (arm,) = arms_of([result(seed=0), result(seed=1, status="diverged", loss=math.nan), result(seed=2, loss=6.5)])
+    assert arm.loss.mean == pytest.approx(5.75)
+    assert (arm.diverged, arm.failed, arm.stuck, arm.loss.seeds) == (1, 0, 1, 2)
+
+
+def test_the_best_rate_is_the_lowest_mean_without_divergence() -> None:
+    arms = arms_of([
+        result(times=0.5, loss=5.2), result(times=1.0, loss=5.1), result(times=2.0, loss=4.0),
+        result(times=2.0, seed=1, status="diverged", loss=math.nan), result("adamw", loss=4.9),
+    ])  # fmt: skip
+    assert [(arm.optimizer, arm.multiplier) for arm in best_arms(arms)] == [("adamw", 1.0), ("lamb", 1.0)]
+
+
+def test_the_table_is_json_without_words_that_json_lacks(tmp_path: Path) -> None:
+    results = [result(loss=math.nan, status="diverged")]
+    write_table(tmp_path / "table.json", results, arms_of(results))
+    read = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
+    assert read["cells"][0]["loss"] is None and read["arms"][0]["loss"]["half_interval"] is None
+    assert read["arms"][0]["diverged"] == 1
