@@ -170,7 +170,7 @@ def _recipe(path: Path, recipe: str) -> str:
 def _told(axis: str) -> str:
     if axis == "batch_sizes":
         return "whole numbers, or lists of them for one in each phase"
-    return {(str,): "texts in quotes", (int,): "whole numbers"}.get(AXES[axis], "numbers")
+    return "texts in quotes" if AXES[axis] == (str,) else "whole numbers" if axis == "seeds" else "numbers"
 
 
 def _safe(recipe: str) -> str:
