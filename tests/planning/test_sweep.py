@@ -53,6 +53,14 @@ def test_what_stays_within_at_the_far_end_of_the_range_goes_first() -> None:
     assert choice is not None and choice.within is doubtful[1] and choice.is_safe
 
 
+def test_of_plans_alike_the_smaller_batch_is_taken() -> None:
+    """A tenth more time is not worth four times fewer steps; a fifth more is."""
+    small, middle, large = option(8, 2.4, steps=64_000), option(8, 2.1, steps=16_000), option(8, 2.0, steps=4_000)
+    choice = choose([large, middle, small], least_steps=400, budget=100.0)
+    assert choice is not None
+    assert choice.fastest is choice.cheapest is choice.within is middle
+
+
 def test_too_few_steps_are_not_chosen() -> None:
     hasty = option(64, 0.1, steps=399)
     choice = choose([*ALL, hasty], least_steps=400, budget=100.0)

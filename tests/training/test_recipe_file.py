@@ -217,5 +217,7 @@ def test_runs_unlike_the_published_ones_are_told() -> None:
 
     assert told(32_768, 512_000_000, 1_024) == ""
     assert "beyond 65,536" in told(131_072, 10**10, 1_024)
-    assert "fewer than the 15,625" in told(512, 512_000, 1_024)
+    assert "rates for 1,000 steps are fitted to trials" in told(512, 512_000, 1_024)
+    mixed = resolve_settings(Request(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    assert beyond_the_published(mixed.phases, 1_024) == []
     assert "published for BERT-Large" in told(32_768, 512_000_000, 128)

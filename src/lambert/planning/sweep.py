@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from lambert.planning.forecast import Forecast
 
+ALIKE = 1.1
+"""Times and costs up to so many times the least count as alike."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -23,8 +26,9 @@ class Choice:
     """What to take."""
 
     cheapest: Option
-    """By chip-hours, which is by cost at any price."""
+    """By chip-hours, which is by cost at any price; of those that cost about as much, the one with most steps."""
     fastest: Option
+    """Of those about as fast, the one with most steps."""
     within: Option | None
     """Within budget and deadline: the fastest that a budget alone allows, the cheapest where there is a deadline. None
     where nothing was asked, or nothing is within."""
@@ -43,17 +47,28 @@ def choose(
     enough = [option for option in options if option.steps >= least_steps]
     if not enough:
         return None
-    cheapest = min(enough, key=lambda option: (option.forecast.chip_hours, option.forecast.hours))
-    fastest = min(enough, key=lambda option: (option.forecast.hours, option.forecast.chip_hours))
+    cheapest, fastest = _least(enough, "chip_hours", "hours"), _least(enough, "hours", "chip_hours")
     if budget is None and deadline_hours is None:
         return Choice(cheapest, fastest, None, is_safe=False)
     for is_safe in (True, False):
         within = [option for option in enough if _is_within(option.forecast, budget, deadline_hours, is_safe=is_safe)]
         if within:
-            first = "hours" if deadline_hours is None else "chip_hours"
-            best = min(within, key=lambda option: (getattr(option.forecast, first), option.forecast.hours))
+            measures = ("hours", "chip_hours") if deadline_hours is None else ("chip_hours", "hours")
+            best = _least(within, *measures)
             return Choice(cheapest, fastest, best, is_safe=is_safe)
     return Choice(cheapest, fastest, None, is_safe=False)
+
+
+def _least(options: Sequence[Option], first: str, second: str) -> Option:
+    """The option that takes least, and of those that take at most a tenth more the one with most steps: a smaller batch
+    learns at least as much from the same samples, and predictions are not exact to a tenth.
+    """
+    least = min(getattr(option.forecast, first) for option in options)
+    alike = [option for option in options if getattr(option.forecast, first) <= ALIKE * least]
+    return min(
+        alike,
+        key=lambda option: (-option.steps, getattr(option.forecast, first), getattr(option.forecast, second)),
+    )
 
 
 def _is_within(forecast: Forecast, budget: float | None, deadline_hours: float | None, *, is_safe: bool) -> bool:
