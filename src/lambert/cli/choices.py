@@ -52,8 +52,8 @@ def show_choices(
     for what in dict.fromkeys(refused):
         say(f"left out  {what}")
     say(
-        "          of plans within a tenth of each other the smaller batch is taken: it learns at least as much from the "
-        "same samples (docs/batch_size.md)"
+        "          of plans within a tenth of each other the smaller batch is taken: it learns at least as much from "
+        "the same samples (docs/batch_size.md)"
     )
     _say_choice(request, choice)
     return {"options": [_option_as_json(option) for option in options], **_choice_as_json(options, choice)}
