@@ -55,6 +55,8 @@ class Result:
 
     cell: Cell
     status: str
+    batch_size: int
+    """Of the first phase; 0 where it did not come to that."""
     steps: int
     seconds: float
     loss: float
@@ -107,6 +109,7 @@ def result_of(cell: Cell, run: Path, status: str) -> Result:
     return Result(
         cell,
         status,
+        read.phases[0].batch_size if read.phases else 0,
         int(read.steps[-1]),
         read.training_seconds,
         final.masked_word_loss if learned and final is not None else math.nan,
@@ -133,7 +136,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
                 name,
                 first.cell.optimizer,
                 first.cell.batch,
-                first.cell.batch_sizes[0] if first.cell.batch_sizes else 0,
+                max(result.batch_size for result in own),
                 first.cell.recipe,
                 first.cell.multiplier,
                 first.peak_learning_rate,

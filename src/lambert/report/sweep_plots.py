@@ -40,7 +40,7 @@ def _figure(arms: Sequence[Mapping[str, Any]]) -> Figure:
         for (optimizer, kind), own in lines.items():
             colour = light(colour_of(optimizers.index(optimizer) % SERIES_COLOURS))
             _line(axes, own, colour, _DASHES[kinds.index(kind) % len(_DASHES)], f"{optimizer}{kind}")
-        sizes = sorted({arm["batch_size"] for arm in arms})
+        sizes = sorted({arm["batch_size"] for arm in arms if arm["batch_size"]})
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(sizes))
         axes.xaxis.set_minor_locator(NullLocator())
