@@ -2,6 +2,7 @@
 # make test      lint, types, tests: exactly what .ci/run runs
 # make lint      the first two of these
 # make picture   the README's loss curve, drawn from the last demo
+# make results   the figures of docs/ that take seconds, anew; and which commands make the others
 # make clean     removes the environment and the caches; runs/ is left alone
 #
 # All set-up happens by itself, in .venv. To choose another Python:         make test PYTHON=python3.12
@@ -17,7 +18,7 @@ WORKERS ?= 2
 # One thread in each test worker: two workers with two threads each would only fight over two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint picture clean
+.PHONY: demo test lint picture results clean
 
 demo: $(VENV)/installed-runtime
 	$(BIN)/lambert demo
@@ -33,6 +34,15 @@ lint: $(VENV)/installed-test
 picture: $(VENV)/installed-runtime
 	$(BIN)/python -c "from pathlib import Path; from lambert.report import write_loss_curve; \
 	  write_loss_curve(Path('runs/demo'), Path('docs/loss_curve.svg'))"
+
+results: $(VENV)/installed-runtime
+	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/batch_size.py
+	@echo "Longer ones, with the command of each beside its figures:"
+	@echo "  minutes  docs/results.md (demo, agreement), docs/corpus.md, docs/lamb.md, docs/performance.md"
+	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml), docs/planning.md (benchmarks/forecast.py)"
+	@echo "  hours    docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
+	@echo "  a GPU    nothing yet: every GPU path is untested on GPU"
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
