@@ -61,6 +61,7 @@ def test_plan_predicts_on_several_processes(small_corpus: Corpus, capfd: pytest.
     [
         (["--probe-seconds", "-1"], "a probe of -1.0 seconds"),
         (["--processes", "-2"], "-2 processes"),
+        (["--processes", "1000"], "1,000 processes on"),
     ],
 )
 def test_wrong_numbers_get_one_line(more: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:

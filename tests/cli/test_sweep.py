@@ -77,7 +77,9 @@ def test_a_sweep_that_is_stopped_goes_on_where_its_cells_were(small_corpus: Corp
     deadline = time.monotonic() + 120
     while not any(out.glob("cells/*/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    again = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 2 and "another sweep runs in" in again.stderr
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 130
     (cell,) = journals(out)
     steps = [event["step"] for event in journals(out)[cell] if event["event"] == "step"]

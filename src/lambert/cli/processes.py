@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Any
 
 from lambert.cli.verb import PRINTED, warn
 from lambert.errors import PeerLost, UserError
 from lambert.training.environment import is_one_of_several
+
+MOST_PROCESSES_A_CORE = 4
+"""Each imports PyTorch and holds a copy of the model: a thousand of them would bring a machine down."""
 
 
 def process_count(asked: int) -> int:
@@ -19,6 +23,12 @@ def process_count(asked: int) -> int:
     from lambert.training.launch import default_process_count
 
     check_count("processes", asked)
+    most = MOST_PROCESSES_A_CORE * (os.cpu_count() or 1)
+    if asked > most:
+        raise UserError(
+            f"{asked:,} processes on {os.cpu_count()} cores",
+            remedy=f"Give at most {most}; for a look at more ranks in one process there is `lambert plan --dry-run`",
+        )
     return 1 if is_one_of_several() else asked or default_process_count()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +73,8 @@ class SweepRuns(Verb):
         say_total(runner.seconds_of, sweep.cells, jobs, budget)
         if self.dry_run:
             return {"cells": [], "arms": [], "left": [cell.name for cell in sweep.cells], "core_hours": 0.0}
-        ended, left = runner.run()
+        with stop_on_signals():
+            ended, left = runner.run()
         if not ended:
             shortest = min(runner.seconds_of(cell) for cell in left)
             raise UserError(
@@ -131,6 +134,21 @@ class SweepRuns(Verb):
             "report": str(report),
             "exit_code": 1 if failed else 0,
         }
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, and both do it where a shell in the background has them ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say_total(

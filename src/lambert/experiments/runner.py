@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, option_words
 from lambert.report.read import read_run
 
-CELLS = "cells"
+CELLS, LOCK = "cells", "lock"
 _LOOK_SECONDS = 0.2
 _SQUAD = "squad"
 
@@ -58,8 +60,24 @@ class Runner:
         """Runs what is not done; returns what has ended and what was left for lack of time.
 
         Interrupting it asks the running cells to save and stop, and waits for them.
+
+        Raises:
+            UserError: another sweep runs there.
         """
         (self.out / CELLS).mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.out / LOCK)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another sweep runs in {self.out}", remedy="Wait for it, or choose another --out"
+            ) from None
+        try:
+            return self._run()
+        finally:
+            lock.release()
+
+    def _run(self) -> tuple[list[Ended], list[Cell]]:
         began = time.monotonic()
         ended: list[Ended] = []
         left: list[Cell] = []
