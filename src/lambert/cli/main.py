@@ -22,6 +22,7 @@ from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
+from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
 from lambert.cli.verb import PRINTED, Verb
 from lambert.errors import PeerLost, UserError, unknown_name
@@ -37,6 +38,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "fill": Fill,
     "export": Export,
     "report": Report,
+    "track": Track,
     "doctor": Doctor,
 }
 DESCRIPTION = (
