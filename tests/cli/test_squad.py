@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,20 @@ def test_what_does_not_go_together(
 ) -> None:
     names = {"MODEL": model, "V1": v1, "V2": v2, "OUT": str(tmp_path / "out")}
     assert said in refused(capsys, *(names.get(word, word) for word in words.split()))
+
+
+def test_a_bar_on_a_terminal_leaves_a_piped_output_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with fine_tune_progress() as show:
+        show(FineTuneProgress(1, "evaluating", 10, 40, 5.0, part="seed 1 (2 of 3)"))
+        print("a result")
+    assert capsys.readouterr().out == "a result\n"
+    assert "seed 1 (2 of 3), evaluating" in terminal.getvalue() and "a result" not in terminal.getvalue()
 
 
 def test_progress_as_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ def fine_tune_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterat
         yield _plain_lines(clock)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # What is printed meanwhile goes above the bar where it goes to a terminal too; a pipe stays a pipe.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("reading", total=None, facts="")
 
         def show(progress: FineTuneProgress) -> None:

@@ -41,7 +41,7 @@ OFFICIAL_FILES = {
         "dev-v2.0.json", "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8", 4_370_528
     ),
 }
-"""v1.1 under its part alone. Those of v2.0 as ParlAI (parlai/tasks/squad2) and others record them."""
+"""v1.1 under its part alone. Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
 
 
 def official_file(
