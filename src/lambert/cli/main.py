@@ -16,6 +16,7 @@ from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
 from lambert.cli.fill import Fill
+from lambert.cli.glue import Glue
 from lambert.cli.inspect import Inspect
 from lambert.cli.plan import Plan
 from lambert.cli.prepare import Prepare
@@ -35,6 +36,7 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "plan": Plan,
     "pretrain": Pretrain,
     "squad": Squad,
+    "glue": Glue,
     "fill": Fill,
     "export": Export,
     "report": Report,
