@@ -27,10 +27,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "model": ("bounded", "errors"),
     "training": ("optim", "batches", "corpus", "model", "bounded", "errors"),
     "squad": ("training", "optim", "model", "corpus", "errors"),
+    "glue": ("squad", "training", "model", "corpus", "errors"),
     "planning": ("bounded", "errors"),
     "report": ("errors",),
+    "tracking": ("report", "errors"),
     "experiments": ("training", "squad", "planning", "report", *LOWER_ROOMS),
-    "cli": ("experiments", "training", "squad", "planning", "report", *LOWER_ROOMS),
+    "cli": ("experiments", "training", "squad", "glue", "planning", "report", "tracking", *LOWER_ROOMS),
     "__init__.py": (),
     "__main__.py": ("cli",),
 }
@@ -47,7 +49,7 @@ DEPENDENCIES = (
     "tomli_w", "torch", "tyro",
 )  # fmt: skip
 # Extras: whoever imports one says how to install it where it is missing.
-EXTRAS = ("datasets", "mwparserfromhell")
+EXTRAS = ("datasets", "mwparserfromhell", "scipy", "sklearn", "tensorboard", "wandb")
 # With PyTorch's GPU builds; whoever imports it goes on without.
 COMES_WITH_TORCH = ("triton",)
 OUTSIDE: dict[str, tuple[str, ...]] = {
@@ -56,6 +58,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "planning": ("numpy", "torch"),
     "report": ("matplotlib", "numpy"),
+    "tracking": ("tensorboard", "wandb"),
     "__init__.py": (),
     "__main__.py": (),
 }

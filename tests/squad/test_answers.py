@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from lambert.squad.answers import AnswerCollector, best_spans, collect
+from lambert.squad.answers import NO_SPAN_ODDS, AnswerCollector, best_spans, collect
 from lambert.squad.data import Answer, Question
 from lambert.squad.features import Window, WindowShape, make_windows
 from squad.articles import CAFE, HARBOUR
@@ -164,3 +164,15 @@ def test_every_question_has_a_prediction(tokenizer: Tokenizer) -> None:
         ("c", ""),
     ]
     assert collect(questions, scored)["b"] != ""
+
+
+def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
+    """run_squad.py: the least [CLS] score of all windows, minus the score of the best span of any."""
+    question = Question("id", "Which?", HARBOUR, ())
+    windows = make_windows([question], tokenizer, SHORT)[:2]
+    collector = AnswerCollector([question, Question("empty", "Who?", "", ())])
+    for window, null, span in zip(windows, (7.0, 4.0), (1.0, 3.0), strict=True):
+        place = window.context_position + int(np.flatnonzero(window.most_context)[0])
+        size = len(window.token_ids)
+        collector.add(window, _peaks(size, {0: null, place: span}), _peaks(size, {0: 0.5, place: 2.0}))
+    assert collector.null_odds() == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}

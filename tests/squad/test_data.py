@@ -51,6 +51,19 @@ def test_takes_a_byte_order_mark_and_unneeded_fields(write: Write, document: Doc
     assert len(read_questions(path).questions) == 3
 
 
+def test_the_version_is_told_from_the_file(write: Write, document: Document) -> None:
+    found = read_questions(write(document))
+    assert found.version == "1.1" and [question.article for question in found.questions] == [0, 0, 1]
+    del document["version"]
+    assert read_questions(write(document)).version == "1.1"
+    assert read_questions(write(document | {"version": "v2.0"})).version == "2.0"
+    assert read_questions(write(document | {"version": 2})).version == "2.0"
+    plausible = [{"text": "nonsense", "answer_start": 900}]
+    _question(document, 1).update(answers=[], is_impossible=True, plausible_answers=plausible)
+    found = read_questions(write(document))
+    assert found.version == "2.0" and [len(question.answers) for question in found.questions] == [2, 0, 1]
+
+
 def test_damaged_compression(write: Write, document: Document) -> None:
     whole = lzma.compress(json.dumps(document).encode())
     with pytest.raises(UserError, match=r"squad.json.xz is damaged or was cut short"):
@@ -133,7 +146,7 @@ def _break(document: Document, place: str, value: Any) -> Document:
         ("data.0.paragraphs.0.qas.1.id", None, "article 0, paragraph 0, question 1 has no field 'id'"),
         ("data.0.paragraphs.0.qas.1.question", None, "paragraph 0, question 'q2' has no field 'question'"),
         ("data.0.paragraphs.0.qas.1.answers", None, "question 'q2' has no field 'answers'"),
-        ("data.0.paragraphs.0.qas.1.answers", [], "question 'q2' has no answers"),
+        ("data.0.paragraphs.0.qas.1.answers", [], "question 'q2' has no answers and is not marked is_impossible"),
         ("data.0.paragraphs.0.qas.1.answers", ["1843"], "question 'q2', answer 0 has no field 'text'"),
         (
             "data.0.paragraphs.0.qas.0.answers.1.answer_start",
@@ -152,12 +165,8 @@ def _break(document: Document, place: str, value: Any) -> Document:
         ),
         ("data.0.paragraphs.0.qas.0.answers.1.text", " ", "question 'q1', answer 1 has an empty text"),
         ("data.1.paragraphs.0.qas.0.id", "q2", "two questions with the id 'q2'"),
-        (
-            "data.1.paragraphs.0.qas.0.is_impossible",
-            True,
-            "is a SQuAD v2 file: .*'q3' is marked is_impossible",
-        ),
-        ("version", "v2.0", "is a SQuAD v2 file: its version is 'v2.0'.*Give a v1.1 file"),
+        ("data.1.paragraphs.0.qas.0.is_impossible", True, "question 'q3' is marked is_impossible and has answers"),
+        ("data.1.paragraphs.0.qas.0.is_impossible", "no", "'is_impossible' of .*'q3' is not true or false"),
     ],
 )
 def test_refused_with_the_place(write: Write, document: Document, place: str, value: Any, said: str) -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from lambert.errors import UserError
 from lambert.squad.data import Answer, Question
-from lambert.squad.metric import exact_match, f1, normalise, read_predictions, score, score_file
-
-Write = Callable[..., Path]
+from lambert.squad.metric import exact_match, f1, normalise, score
 
 
 @pytest.mark.parametrize(
@@ -79,27 +73,3 @@ def test_score_takes_the_best_answer_and_counts_missing_as_zero() -> None:
 def test_the_two_figures_may_come_from_different_answers() -> None:
     result = score([_question("one", "the", "a b c")], {"one": "the"})
     assert (result.exact_match, result.f1) == (100.0, 0.0)
-
-
-def test_score_file(write: Write) -> None:
-    questions = [_question("one", "gold"), _question("two", "red")]
-    assert score_file(write({"one": "Gold"}), questions).exact_match == 50
-    assert score_file(write({}), questions).missing == ("one", "two")
-    with pytest.raises(UserError, match=r"answers none of the 2 questions.*'other'.*development file"):
-        score_file(write({"other": "gold"}), questions)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"[1]", "holds a JSON list, not an object"),
-        (b'{"q1": 5}', "prediction for question 'q1' is 5, not a text"),
-        (b'{"q1": null}', "prediction for question 'q1' is null"),
-        (b'{"q1": "a", "q1": "b"}', "two predictions for question 'q1'"),
-        (b'{"q1": ', "is not JSON .line 1, column 8"),
-        (b"", "is empty"),
-    ],
-)
-def test_malformed_predictions(write: Write, content: bytes, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        read_predictions(write(content))

@@ -16,6 +16,7 @@ from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
 from lambert.cli.fill import Fill
+from lambert.cli.glue import Glue
 from lambert.cli.inspect import Inspect
 from lambert.cli.plan import Plan
 from lambert.cli.prepare import Prepare
@@ -23,6 +24,7 @@ from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
 from lambert.cli.sweep import SweepRuns
+from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
 from lambert.cli.verb import PRINTED, Verb
 from lambert.errors import PeerLost, UserError, unknown_name
@@ -36,9 +38,11 @@ VERBS: dict[str, Callable[..., Verb]] = {
     "pretrain": Pretrain,
     "sweep": SweepRuns,
     "squad": Squad,
+    "glue": Glue,
     "fill": Fill,
     "export": Export,
     "report": Report,
+    "track": Track,
     "doctor": Doctor,
 }
 DESCRIPTION = (

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lambert.bounded import SETTINGS_BYTES, read_json
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell
 from lambert.report.read import Run, read_run
-
-STUDENT_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95 % points of Student's distribution with 1 … 30 degrees of freedom."""
-NORMAL_95 = 1.960
+from lambert.squad.spread import mean_interval
 
 
 @dataclass(frozen=True)
@@ -44,9 +37,9 @@ class Mean:
         mean = math.fsum(values) / count
         if count == 1:
             return Mean(mean, 0.0, math.inf, 1)
-        deviation = float(np.std(values, ddof=1))
-        factor = STUDENT_95[count - 2] if count - 2 < len(STUDENT_95) else NORMAL_95
-        return Mean(mean, deviation, factor * deviation / math.sqrt(count), count)
+        interval = mean_interval(values)
+        assert interval is not None
+        return Mean(mean, statistics.stdev(values), (interval[1] - interval[0]) / 2, count)
 
 
 @dataclass(frozen=True)

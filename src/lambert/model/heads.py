@@ -1,4 +1,5 @@
-"""What is built on the encoder: masked-word and next-sentence heads for pre-training, the span head for SQuAD.
+"""What is built on the encoder: masked-word and next-sentence heads for pre-training, the span head for SQuAD, and the
+classifier for GLUE.
 
 Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked words in the whole batch.
 """
@@ -116,3 +117,22 @@ class BertForQuestionAnswering(nn.Module):
         scores = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
         start, end = scores.unbind(-1)
         return start, end
+
+
+class BertForClassification(nn.Module):
+    """Encoder with a score for every class of a sequence; one class is a number to be met (regression)."""
+
+    def __init__(self, config: BertConfig, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BertModel(config)
+        self.pooler = Pooler(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        initialise(self, config)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Scores [B, classes]; inputs as in `BertForPreTraining.forward`."""
+        hidden = self.encoder(token_ids, segment_ids, attention_mask)
+        scores: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
+        return scores

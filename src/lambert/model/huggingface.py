@@ -23,7 +23,7 @@ from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 
-Model = TypeVar("Model", BertForPreTraining, BertForQuestionAnswering)
+Model = TypeVar("Model", bound=nn.Module)
 
 # Our module path → theirs; `blocks.N` is handled by the pattern in `_their_name`.
 _MODULES = {
@@ -37,6 +37,7 @@ _MODULES = {
     "masked_word_head.layer_norm": "cls.predictions.transform.LayerNorm",
     "next_sentence_head": "cls.seq_relationship",
     "span_head": "qa_outputs",
+    "classifier": "classifier",
 }
 _BLOCK_MODULES = {
     "attention.query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -185,7 +186,9 @@ def read_config(folder: Path) -> BertConfig:
     return BertConfig(**known)
 
 
-def load_model(folder: Path, head: type[Model], *, dropout: float | None = None) -> tuple[Model, LoadReport]:
+def load_model(
+    folder: Path, head: Callable[[BertConfig], Model], *, dropout: float | None = None
+) -> tuple[Model, LoadReport]:
     """Build `head` with the weights of a Hugging Face BERT folder.
 
     Parameters that the folder lacks (a head it was not trained with) keep BERT's random initialisation and are

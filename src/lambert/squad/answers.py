@@ -13,6 +13,9 @@ from lambert.squad.features import Window
 
 Scores = NDArray[np.floating]
 
+NO_SPAN_ODDS = 1e6
+"""Odds of no answer where no window offered a span: beyond every threshold, and still a number for JSON."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -46,9 +49,12 @@ class AnswerCollector:
         self._best = best
         self._answer_length = answer_length
         self._candidates: dict[int, list[Candidate]] = {}
+        self._null_scores: dict[int, float] = {}
 
     def add(self, window: Window, start_scores: Scores, end_scores: Scores) -> None:
         """Take in one window's scores, each [tokens of the window] or longer (padding is ignored)."""
+        null_score = float(start_scores[0]) + float(end_scores[0])  # [CLS] stands for "no answer here"
+        self._null_scores[window.question] = min(null_score, self._null_scores.get(window.question, np.inf))
         context = slice(window.context_position, window.context_position + len(window.spans))
         found = best_spans(
             start_scores[context],
@@ -78,6 +84,18 @@ class AnswerCollector:
             ranked = self.candidates(index)
             answers[question.id] = ranked[0].text if ranked else ""
         return answers
+
+    def null_odds(self) -> dict[str, float]:
+        """Question id → how far "no answer" is ahead of the best answer, in question order.
+
+        The score of [CLS] as start and end, least over the question's windows, minus that of its best span: BERT's
+        null score difference (run_squad.py with version_2_with_negative).
+        """
+        odds = {}
+        for index, question in enumerate(self._questions):
+            ranked = self.candidates(index)
+            odds[question.id] = self._null_scores[index] - ranked[0].score if ranked else NO_SPAN_ODDS
+        return odds
 
 
 def best_spans(

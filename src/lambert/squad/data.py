@@ -1,7 +1,8 @@
-"""SQuAD v1.1 in its official JSON layout → validated questions.
+"""SQuAD v1.1 and v2.0 in their official JSON layout → validated questions.
 
 The layout: {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
-"answer_start"}]}]}]}]}, where `answer_start` counts characters (code points) from the start of the context.
+"answer_start"}]}]}]}]}, where `answer_start` counts characters (code points) from the start of the context. In v2.0 a
+question may be marked `is_impossible`; its `answers` are then empty, and its `plausible_answers` are not read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,10 @@ from lambert.errors import UserError
 
 _MOST_BYTES = 200_000_000
 """Of JSON, which takes some ten times as much memory once read; SQuAD v2.0's largest file has 42 million."""
-_OFFICIAL_REMEDY = "Give a SQuAD v1.1 file in the official JSON layout"
+_OFFICIAL_REMEDY = "Give a SQuAD v1.1 or v2.0 file in the official JSON layout"
+
+Version = Literal["1.1", "2.0"]
+"""1.1: every question has an answer in its context. 2.0: some have none, which a model has to find out."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one paragraph, with at least one reference answer."""
+    """One question about one paragraph."""
 
     id: str
     question: str
     context: str
     answers: tuple[Answer, ...]
+    """At least one in v1.1; in v2.0 none where the context does not answer the question."""
+    article: int = 0
+    """Place of its article in the file, from 0."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,13 @@ class QuestionFile:
     questions: tuple[Question, ...]
     moved_answers: int
     """Answers whose `answer_start` was wrong and was put at the nearest occurrence of their text."""
+    version: Version = "1.1"
 
 
 def read_questions(path: Path) -> QuestionFile:
-    """Read and check a SQuAD v1.1 file, plain or compressed (.gz .bz2 .xz .zst).
+    """Read and check a SQuAD file, plain or compressed (.gz .bz2 .xz .zst).
+
+    It is a v2.0 file when its `version` begins with 2 or a question of it is marked `is_impossible`.
 
     An answer that is not found at its `answer_start` is moved to the nearest occurrence of its text in the
     context and counted: files that went through other tools are often a few characters out. An answer that
@@ -61,8 +71,8 @@ def read_questions(path: Path) -> QuestionFile:
 
     Raises:
         UserError: the file cannot be read or is not JSON, a field is missing or of the wrong kind (named with
-            its article, paragraph and question), an id occurs twice, there is no question, the file is SQuAD
-            v2, or answers do not match their contexts.
+            its article, paragraph and question), an id occurs twice, there is no question, a question has no
+            answer and is not marked so, or answers do not match their contexts.
     """
     document = read_json(path, what="SQuAD")
     checked = [_matched(path, place, question) for place, question in _questions(path, document)]
@@ -77,7 +87,8 @@ def read_questions(path: Path) -> QuestionFile:
             f"{path}: {moved} of {answers} answers are not at their answer_start in the context",
             remedy="Make answer_start count characters (not bytes or tokens) from the start of the context",
         )
-    return QuestionFile(path, tuple(question for question, _, _ in checked), moved)
+    questions = tuple(question for question, _, _ in checked)
+    return QuestionFile(path, questions, moved, _version(document, questions))
 
 
 def select_questions(
@@ -146,9 +157,6 @@ def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[
 
 def _questions(path: Path, document: Any) -> Iterator[tuple[str, Question]]:
     """Every question with its place in words; field by field, refusing whatever is not in the layout."""
-    version = document.get("version") if isinstance(document, dict) else None
-    if str(version).lower().lstrip("v").startswith("2"):
-        raise _version_2(path, f"its version is {version!r}")
     for article_index, article in enumerate(_field(path, "the file", document, "data", list)):
         article_place = f"article {article_index}"
         for paragraph_index, paragraph in enumerate(_field(path, article_place, article, "paragraphs", list)):
@@ -157,17 +165,16 @@ def _questions(path: Path, document: Any) -> Iterator[tuple[str, Question]]:
             for question_index, entry in enumerate(_field(path, place, paragraph, "qas", list)):
                 identifier = _field(path, f"{place}, question {question_index}", entry, "id", str)
                 question_place = f"{place}, question {identifier!r}"
-                if entry.get("is_impossible") is True:
-                    raise _version_2(path, f"{question_place} is marked is_impossible")
                 text = _field(path, question_place, entry, "question", str)
-                yield (
-                    question_place,
-                    Question(identifier, text, context, _answers(path, question_place, entry)),
-                )
+                answers = _answers(path, question_place, entry)
+                yield question_place, Question(identifier, text, context, answers, article_index)
 
 
 def _answers(path: Path, place: str, entry: Any) -> tuple[Answer, ...]:
-    """The answers as the file has them, not yet compared with the context."""
+    """The answers as the file has them, not yet compared with the context; none where it says that there is none."""
+    impossible = entry.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise UserError(f"{path}: 'is_impossible' of {place} is not true or false", remedy=_OFFICIAL_REMEDY)
     answers = []
     for index, answer in enumerate(_field(path, place, entry, "answers", list)):
         answer_place = f"{place}, answer {index}"
@@ -176,10 +183,14 @@ def _answers(path: Path, place: str, entry: Any) -> tuple[Answer, ...]:
         if not text.strip():
             raise UserError(f"{path}: {answer_place} has an empty text", remedy="Fill it in or remove the question")
         answers.append(Answer(text, start))
-    if not answers:
+    if not answers and not impossible:
         raise UserError(
-            f"{path}: {place} has no answers",
-            remedy="SQuAD v1.1 has an answer to every question: add one or remove the question",
+            f"{path}: {place} has no answers and is not marked is_impossible",
+            remedy="Add an answer, mark it as SQuAD v2.0 does, or remove the question",
+        )
+    if answers and impossible:
+        raise UserError(
+            f"{path}: {place} is marked is_impossible and has answers", remedy="Remove the mark or the answers"
         )
     return tuple(answers)
 
@@ -204,11 +215,9 @@ def _field(path: Path, place: str, value: Any, name: str, kind: type) -> Any:
     return found
 
 
-def _version_2(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} is a SQuAD v2 file: {reason}",
-        remedy="Give a v1.1 file; questions without an answer are not supported",
-    )
+def _version(document: Any, questions: Sequence[Question]) -> Version:
+    told = str(document.get("version")).lower().lstrip("v")
+    return "2.0" if told.startswith("2") or not all(question.answers for question in questions) else "1.1"
 
 
 def _matched(path: Path, place: str, question: Question) -> tuple[Question, int, str]:

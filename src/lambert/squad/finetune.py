@@ -34,6 +34,10 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
 
 
+class Diverged(UserError):
+    """The loss stopped being a number."""
+
+
 @dataclass(frozen=True)
 class FineTuneSummary:
     """What a fine-tuning did."""
@@ -80,14 +84,14 @@ def fine_tune(
     """Train `model` in place, on the device where it lies.
 
     Args:
-        questions: at least one, each with an answer; only the first answer is learned.
+        questions: at least one; only the first answer of each is learned, and [CLS] where there is none.
         seed: decides order and dropout, a whole number from 0.
         optimizer: one already made, instead of the one `settings` names.
         progress: called after every step.
 
     Raises:
-        UserError: the windows are longer than the model's positions, the tokenizer does not fit the model, or
-            the loss stopped being a number.
+        UserError: the windows are longer than the model's positions or the tokenizer does not fit the model;
+            `Diverged` where the loss stopped being a number.
     """
     check_fit(model, tokenizer, settings)
     assert questions
@@ -120,7 +124,9 @@ class Predictions:
     """A model's answers to a question set."""
 
     answers: dict[str, str]
-    """Question id → text, in question order; "" where no span was offered."""
+    """Question id → best span, in question order; "" where none was offered."""
+    null_odds: dict[str, float]
+    """Question id → `AnswerCollector.null_odds`; means something for a model that learned questions without answer."""
     windows: int
     seconds: float
 
@@ -160,7 +166,7 @@ def predict(
         if progress is not None:
             done = first + len(part)
             progress(FineTuneProgress(seed, "evaluating", done, len(windows), time.monotonic() - began))
-    return Predictions(collector.predictions(), len(windows), time.monotonic() - began)
+    return Predictions(collector.predictions(), collector.null_odds(), len(windows), time.monotonic() - began)
 
 
 def check_fit(model: BertForQuestionAnswering, tokenizer: Tokenizer, settings: FineTuneSettings) -> None:
@@ -202,7 +208,7 @@ def _step(
         precision=settings.precision,
     )
     if not math.isfinite(result.loss):
-        raise UserError(
+        raise Diverged(
             f"the loss became {result.loss} at step {step} (learning rate {learning_rate:.3g})",
             remedy="Lower the learning rate",
         )

@@ -1,25 +1,45 @@
 """Exact match and F1 as SQuAD v1.1 defines them (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1).
 
+What v2.0 adds is in `metric_v2.py`.
+
 Both compare a predicted text with each of the reference answers after the same normalisation, take the best
 of them for a question, and average over all questions of the set. Figures run from 0 to 100.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from lambert.errors import UserError
-from lambert.squad.data import Question, read_json
+from lambert.squad.data import Question
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The figures over some of the questions."""
+
+    exact_match: float  # 0 to 100
+    f1: float  # 0 to 100
+    questions: int
+
+
+@dataclass(frozen=True)
+class BestThreshold:
+    """The best figures that any threshold for the odds of no answer gives, each with its own threshold.
+
+    The threshold is chosen on the very questions that are measured, so these figures are a little too good.
+    """
+
+    exact_match: float
+    exact_match_threshold: float
+    f1: float
+    f1_threshold: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,9 @@ class Score:
     questions: int
     missing: tuple[str, ...]  # questions without a prediction; each counts 0
     unknown: tuple[str, ...]  # predictions for ids that the set does not have; ignored
+    has_answer: Part | None = None  # v2.0: the questions with an answer; None where there are none
+    no_answer: Part | None = None  # v2.0: those without
+    best: BestThreshold | None = None  # v2.0, where odds of no answer are known
 
 
 def normalise(text: str) -> str:
@@ -69,7 +92,7 @@ def f1(prediction: str, answer: str) -> float:
 
 
 def score(questions: Sequence[Question], predictions: Mapping[str, str]) -> Score:
-    """Average exact match and F1 of `predictions` ({question id: text}) over all `questions`."""
+    """Average exact match and F1 of `predictions` ({question id: text}) over all `questions`, each with an answer."""
     exact_match_sum = f1_sum = 0.0
     missing = []
     for question in questions:
@@ -79,60 +102,17 @@ def score(questions: Sequence[Question], predictions: Mapping[str, str]) -> Scor
             continue
         exact_match_sum += max(exact_match(prediction, answer.text) for answer in question.answers)
         f1_sum += max(f1(prediction, answer.text) for answer in question.answers)
-    known = {question.id for question in questions}
     count = max(1, len(questions))
     return Score(
         exact_match=100 * exact_match_sum / count,
         f1=100 * f1_sum / count,
         questions=len(questions),
         missing=tuple(missing),
-        unknown=tuple(identifier for identifier in predictions if identifier not in known),
+        unknown=unknown_ids(questions, predictions),
     )
 
 
-def read_predictions(path: Path) -> dict[str, str]:
-    """Predictions in the official format: one JSON object, question id -> answer text.
-
-    Raises:
-        UserError: the file cannot be read, is not such an object, or has an id twice.
-    """
-    value = read_json(path, what="predictions", object_pairs_hook=_refuse_repeated_ids(path))
-    remedy = 'Give one JSON object that maps each question id to its answer, such as {"56be4db0": "Denver"}'
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object of predictions", remedy=remedy)
-    for identifier, text in value.items():
-        if not isinstance(text, str):
-            raise UserError(
-                f"{path}: the prediction for question {identifier!r} is {json.dumps(text)[:60]}, not a text",
-                remedy=remedy,
-            )
-    return value
-
-
-def score_file(path: Path, questions: Sequence[Question]) -> Score:
-    """Score a predictions file.
-
-    Raises:
-        UserError: as `read_predictions`, or when the file shares no id with the questions (then the two
-            files do not belong together, and a score of 0 would mislead).
-    """
-    predictions = read_predictions(path)
-    result = score(questions, predictions)
-    if predictions and len(result.missing) == len(questions):
-        raise UserError(
-            f"{path} answers none of the {len(questions)} questions (first id: {next(iter(predictions))!r})",
-            remedy="Give the development file that these predictions were made from",
-        )
-    return result
-
-
-def _refuse_repeated_ids(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        built: dict[str, Any] = {}
-        for identifier, value in pairs:
-            if identifier in built:
-                raise UserError(f"{path} has two predictions for question {identifier!r}", remedy="Keep one of the two")
-            built[identifier] = value
-        return built
-
-    return build
+def unknown_ids(questions: Sequence[Question], predictions: Mapping[str, str]) -> tuple[str, ...]:
+    """The ids of predictions that no question has."""
+    known = {question.id for question in questions}
+    return tuple(identifier for identifier in predictions if identifier not in known)

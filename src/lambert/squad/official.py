@@ -1,4 +1,4 @@
-"""The official SQuAD v1.1 files, fetched where there is an internet and checked by their SHA-256.
+"""The official SQuAD files, fetched where there is an internet and checked by their SHA-256.
 
 Nothing in the project needs this: a local file does everywhere.
 """
@@ -34,11 +34,18 @@ OFFICIAL_FILES = {
         "train-v1.1.json", "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955", 30_288_272
     ),
     "dev": OfficialFile("dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279),
+    "train-v2.0": OfficialFile(
+        "train-v2.0.json", "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002", 42_123_633
+    ),
+    "dev-v2.0": OfficialFile(
+        "dev-v2.0.json", "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8", 4_370_528
+    ),
 }
+"""v1.1 under its part alone. Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
 
 
 def official_file(
-    part: Literal["train", "dev"],
+    part: Literal["train", "dev", "train-v2.0", "dev-v2.0"],
     folder: Path | None = None,
     *,
     address: str = OFFICIAL_ADDRESS,

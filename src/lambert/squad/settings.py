@@ -43,6 +43,8 @@ class FineTuneSettings:
     """Longest answer in tokens."""
     evaluation_batch_size: int = 32
     """Windows that are scored at once."""
+    null_threshold: float = 0.0
+    """SQuAD v2.0: where the odds of no answer (`AnswerCollector.null_odds`) are above this, the answer is none."""
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
@@ -63,6 +65,8 @@ class FineTuneSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} = {value}", remedy="Give a number above 0")
+        if not math.isfinite(self.null_threshold):
+            raise UserError(f"null_threshold = {self.null_threshold}", remedy="Give a number")
         if not 0 <= self.warmup_share <= 1 or self.weight_decay < 0:
             raise UserError(
                 f"warmup_share = {self.warmup_share}, weight_decay = {self.weight_decay}",
@@ -84,6 +88,8 @@ class FineTuneProgress:
     loss: float | None = None
     """Of the last step."""
     learning_rate: float | None = None
+    part: str = ""
+    """Which of several fine-tunings this is, in words, such as "seed 1 (2 of 3)"."""
 
 
 Progress = Callable[[FineTuneProgress], None]

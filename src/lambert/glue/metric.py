@@ -1,0 +1,49 @@
+"""GLUE's figures by the libraries that its own scripts use: scikit-learn and SciPy (the extra `glue`).
+
+All run to 100. A figure that is not defined, such as the correlation with predictions that are all the same, is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from lambert.errors import UserError
+
+METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
+
+
+def check_installed() -> None:
+    """Raises UserError where the extra is missing."""
+    if find_spec("sklearn") is None or find_spec("scipy") is None:
+        raise UserError(
+            "GLUE's figures need the packages scikit-learn and scipy, which are not installed",
+            remedy="Install them with: pip install 'lambert-bert[glue]'",
+        )
+
+
+def figures(metrics: Sequence[str], labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Metric → its value for predictions of the labels, 0 to 100 (correlations −100 to 100)."""
+    assert len(labels) == len(predictions) > 0
+    return {name: 100 * _figure(name, np.asarray(labels), np.asarray(predictions)) for name in metrics}
+
+
+def _figure(name: str, labels: Any, predictions: Any) -> float:
+    from scipy import stats
+    from sklearn import metrics
+
+    if name in ("pearson", "spearman"):
+        if min(np.ptp(labels), np.ptp(predictions)) == 0 or len(labels) < 2:
+            return 0.0
+        correlation = stats.pearsonr if name == "pearson" else stats.spearmanr
+        value = float(correlation(predictions, labels).statistic)
+        return value if math.isfinite(value) else 0.0
+    if name == "f1":
+        return float(metrics.f1_score(labels, predictions, zero_division=0.0))
+    if name == "matthews":
+        return float(metrics.matthews_corrcoef(labels, predictions))
+    return float(metrics.accuracy_score(labels, predictions))

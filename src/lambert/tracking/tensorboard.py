@@ -1,0 +1,111 @@
+"""Event files that TensorBoard reads, written with its own writer (the extra `tensorboard`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lambert.errors import UserError
+from lambert.tracking.figures import Figures
+from lambert.tracking.follow import RunFacts
+
+_STATE = "lambert.json"
+
+
+class TensorBoardSink:
+    """Figures of runs in `folder`, each run in a folder of its own name, so that one TensorBoard shows them together.
+
+    What has been written is noted beside the events, so that a later call adds only what is new. After a resume or a
+    rollback TensorBoard is told to drop the steps that are about to be told anew.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if find_spec("tensorboard") is None:
+            raise UserError(
+                "--tensorboard needs the package tensorboard, which is not installed",
+                remedy="Install it with: pip install 'lambert-bert[tensorboard]'",
+            )
+        self._parent = folder
+        self._writer: Any = None
+        self.folder: Path | None = None
+        """Of the run's events, once it has begun."""
+
+    def begin(self, facts: RunFacts) -> int:
+        """Raises UserError when the folder cannot be written to."""
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.folder = self._parent / facts.name
+        self._journal_id = facts.journal_id
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventFileWriter(str(self.folder))
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written to ({error.strerror})", remedy="Choose another") from None
+        written = self._written()
+        if not written and facts.recipe:
+            self._add_text("recipe", json.dumps(facts.recipe, indent=4))
+        return written
+
+    def add(self, place: int, figures: Figures) -> None:
+        """One event with a scalar for each figure."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in figures.values.items()]
+        self._add(event_pb2.Event(summary=summary_pb2.Summary(value=values)), figures.step, figures.seconds)
+
+    def restart(self, step: int, seconds: float | None) -> None:
+        """The mark after which TensorBoard forgets what it knows of later steps."""
+        from tensorboard.compat.proto import event_pb2
+
+        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(event_pb2.Event(session_log=log), step + 1, seconds)
+
+    def flush(self, place: int) -> None:
+        """Write what waits, and how far that is."""
+        assert self.folder is not None
+        self._writer.flush()
+        state = self.folder / _STATE
+        aside = state.with_name(state.name + ".partial")
+        aside.write_text(json.dumps({"journal": self._journal_id, "records": place}) + "\n", encoding="utf-8")
+        aside.replace(state)
+
+    def close(self) -> None:
+        """End the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _written(self) -> int:
+        """How many records of this journal are in the events; those of another one are dropped by its first record."""
+        assert self.folder is not None
+        try:
+            state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
+            return int(state["records"]) if state["journal"] == self._journal_id else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _add_text(self, name: str, text: str) -> None:
+        """A text as it stands; four spaces before each line make it code in TensorBoard's Markdown."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+
+        indented = "\n".join(f"    {line}" for line in text.splitlines())
+        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
+        value = summary_pb2.Summary.Value(
+            tag=f"{name}/text_summary",
+            metadata=summary_pb2.SummaryMetadata(plugin_data=plugin),
+            tensor=tensor_pb2.TensorProto(
+                dtype=types_pb2.DT_STRING,
+                string_val=[indented.encode()],
+                tensor_shape={"dim": [{"size": 1}]},
+            ),
+        )
+        self._add(event_pb2.Event(summary=summary_pb2.Summary(value=[value])), 0, None)
+
+    def _add(self, event: Any, step: int, seconds: float | None) -> None:
+        event.step, event.wall_time = step, time.time() if seconds is None else seconds
+        self._writer.add_event(event)

@@ -1,0 +1,93 @@
+"""Handing a journal on: once, again, and while it grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lambert.errors import UserError
+from lambert.tracking.figures import Figures
+from lambert.tracking.follow import RunFacts, Tracked, track
+from tracking.journals import END, PHASE, RUN, append, evaluation, step, write
+
+
+class ListSink:
+    """Keeps what it is told; `done` is what it says it has already."""
+
+    def __init__(self, done: int = 0) -> None:
+        self.done = done
+        self.told: list[object] = []
+        self.facts: RunFacts | None = None
+        self.places: list[int] = []
+        self.closed = False
+
+    def begin(self, facts: RunFacts) -> int:
+        self.facts = facts
+        return self.done
+
+    def add(self, place: int, figures: Figures) -> None:
+        self.told.append((place, figures.step))
+
+    def restart(self, step: int, seconds: float | None) -> None:
+        self.told.append(f"again after {step}")
+
+    def flush(self, place: int) -> None:
+        self.places.append(place)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_once(tmp_path: Path) -> None:
+    write(tmp_path / "run", [RUN, PHASE, step(1, 3.0), step(2, 2.0)], tail='{"event": "st')
+    (tmp_path / "run" / "recipe.toml").write_text("seed = 7\n")
+    sink, late = ListSink(), ListSink(done=3)
+    assert track(tmp_path / "run", [sink, late]) == Tracked(4, 2, False)
+    assert sink.told == ["again after 0", (2, 1), (3, 1), (4, 2)] and late.told == [(4, 2)]
+    assert sink.places == [4] and sink.closed
+    assert sink.facts is not None and (sink.facts.name, sink.facts.recipe) == ("run", {"seed": 7})
+
+
+def test_a_run_that_goes_on_until_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    sink, waits = ListSink(), []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        match len(waits):
+            case 1:
+                write(run, [RUN, PHASE, step(1, 3.0)])
+            case 2:
+                append(run, [step(2, 2.0), RUN | {"resumed_from_step": 1}, step(2, 2.1)])
+            case 3:
+                append(run, [step(3, 1.0), evaluation(3, 5.0), END, {"event": "outcome"}])
+            case _:
+                pytest.fail("the end was not seen")
+
+    assert track(run, [sink], follow=True, poll_seconds=9.0, sleep=sleep) == Tracked(10, 3, True)
+    assert sink.told == [
+        "again after 0", (2, 1), (3, 1), (4, 2), "again after 1", (6, 2), (7, 3), (8, 3),
+    ]  # fmt: skip
+    assert waits == [9.0] * 3 and sink.places == [3, 6, 10]
+
+
+def test_an_end_before_a_resume_is_none(tmp_path: Path) -> None:
+    write(tmp_path, [RUN, step(1, 3.0), END, RUN | {"resumed_from_step": 1}, step(2, 2.0)])
+    assert track(tmp_path, []) == Tracked(5, 2, False)
+
+
+def test_a_journal_that_another_run_replaces(tmp_path: Path) -> None:
+    write(tmp_path, [RUN, step(1, 3.0)])
+    sink = ListSink()
+    with pytest.raises(UserError, match="was replaced by that of another run"):
+        track(tmp_path, [sink], follow=True, sleep=lambda _: write(tmp_path, [RUN | {"time": 200.0}, step(1, 1.0)]))
+    assert sink.closed
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*nowhere"):
+        track(tmp_path / "nowhere", [], follow=True)
+    with pytest.raises(UserError, match=r"there is no .*journal.jsonl"):
+        track(tmp_path, [])
