@@ -14,12 +14,19 @@ def process_count(asked: int) -> int:
     """How many processes are to be started here: what is asked for, or one for each GPU; 1 where this is one of them.
 
     Raises:
-        UserError: the number is out of range.
+        UserError: the number is out of range, or far more than this machine has cores or GPUs for.
     """
-    from lambert.training.launch import default_process_count
+    from lambert.training.launch import default_process_count, most_processes
 
     check_count("processes", asked)
-    return 1 if is_one_of_several() else asked or default_process_count()
+    if is_one_of_several():
+        return 1
+    if asked > (most := most_processes()):
+        # Each is a Python of its own with PyTorch in it, and all would be there before the first could refuse.
+        raise UserError(
+            f"{asked:,} processes on this machine", remedy=f"Give at most {most:,}, better one for each core"
+        )
+    return asked or default_process_count()
 
 
 def check_count(name: str, value: int) -> None:
