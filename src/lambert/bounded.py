@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ def read_json(path: Path, most: int) -> Any:
     """
     try:
         return json.loads(read_bytes(path, most).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a settings file that a person has written, with the mark that Windows editors put first or without.
+
+    Raises:
+        ValueError: says why it cannot be read, in words that go after its name.
+    """
+    try:
+        return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

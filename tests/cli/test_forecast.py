@@ -61,9 +61,14 @@ def test_plan_predicts_on_several_processes(small_corpus: Corpus, capfd: pytest.
     [
         (["--probe-seconds", "-1"], "a probe of -1.0 seconds"),
         (["--processes", "-2"], "-2 processes"),
-        (["--processes", "1000"], "1,000 processes on"),
+        (["--samples", "1e9"], "--samples 1e9. Give a whole number; `lambert plan --help` explains every option."),
+        (["--epochs", "None"], "--epochs None. Give a number; "),
+        (["--processes", "4000"], "4,000 processes on this machine. Give at most"),
     ],
 )
-def test_wrong_numbers_get_one_line(more: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_numbers_get_one_line(
+    more: list[str], told: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambert.cli.plan.start_processes", lambda *_, **__: pytest.fail("processes were started"))
     assert main(["plan", *RUN, *more]) == 2
     assert told in capfd.readouterr().err

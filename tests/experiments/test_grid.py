@@ -9,6 +9,7 @@ import pytest
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, read_sweep
 
+LONG_AXES = ("batch_sizes", "seeds", "learning_rate_multipliers")
 RUN_OPTIONS = ("model", "samples", "pack", "sequence_lengths")
 
 
@@ -83,8 +84,18 @@ def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
         ("[squat]\n[grid]\nbatch_sizes = 8\n", "Did you mean 'squad'"),
         ("[squad]\nteach = 'x'\n[grid]\nbatch_sizes = 8\n", "unknown option in \\[squad\\]"),
         ("budget_hours = 0\n[grid]\nbatch_sizes = 8\n", "budget_hours = 0"),
+        ("[grid]\nbatch_sizes = 8\nlearning_rate_multipliers = [1, nan]\n", "multipliers = \\[1, nan\\]"),
+        ("[grid]\nbatch_sizes = 8\nlearning_rate_multipliers = [1, 0]\n", "numbers above 0"),
+        ("[grid]\nbatch_sizes = 8\nseeds = [0, -1]\n", "seeds = \\[0, -1\\]"),
+        ("[grid]\nbatch_sizes = 8\noptimizers = ['lamb', 'lam']\n", "Did you mean 'lamb'"),
+        ("budget_hours = nan\n[grid]\nbatch_sizes = 8\n", "budget_hours = nan"),
+        ("budget_hours = inf\n[grid]\nbatch_sizes = 8\n", "budget_hours = inf"),
         ("budget_hours = true\n[grid]\nbatch_sizes = 8\n", "budget_hours"),
         (f"[grid]\nbatch_sizes = 8\nseeds = {list(range(2_001))}\n", "2,001 cells"),
+        (
+            "[grid]\n" + "".join(f"{axis} = {list(range(1, 10_001))}\n" for axis in LONG_AXES),
+            "1,000,000,000,000 cells",
+        ),
         ("[grid\n", "cannot be read"),
     ],
 )

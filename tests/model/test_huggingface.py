@@ -245,5 +245,6 @@ def test_the_nearest_preset_is_offered() -> None:
 
 
 def test_any_size_by_hand() -> None:
+    assert model_config("6×384", vocabulary_size=100) == model_config("6x384", vocabulary_size=100)
     config = model_config("6x384", vocabulary_size=100)
     assert (config.layers, config.hidden_size, config.attention_heads, config.feed_forward_size) == (6, 384, 6, 1536)

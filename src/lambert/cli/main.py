@@ -120,7 +120,7 @@ def _parse(words: list[str]) -> Verb:
                 prog="lambert",
                 description=DESCRIPTION,
                 args=words,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             )
     except SystemExit as ended:
         if not ended.code:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Any
 
@@ -10,26 +9,24 @@ from lambert.cli.verb import PRINTED, warn
 from lambert.errors import PeerLost, UserError
 from lambert.training.environment import is_one_of_several
 
-MOST_PROCESSES_A_CORE = 4
-"""Each imports PyTorch and holds a copy of the model: a thousand of them would bring a machine down."""
-
 
 def process_count(asked: int) -> int:
     """How many processes are to be started here: what is asked for, or one for each GPU; 1 where this is one of them.
 
     Raises:
-        UserError: the number is out of range.
+        UserError: the number is out of range, or far more than this machine has cores or GPUs for.
     """
-    from lambert.training.launch import default_process_count
+    from lambert.training.launch import default_process_count, most_processes
 
     check_count("processes", asked)
-    most = MOST_PROCESSES_A_CORE * (os.cpu_count() or 1)
-    if asked > most:
+    if is_one_of_several():
+        return 1
+    if asked > (most := most_processes()):
+        # Each is a Python of its own with PyTorch in it, and all would be there before the first could refuse.
         raise UserError(
-            f"{asked:,} processes on {os.cpu_count()} cores",
-            remedy=f"Give at most {most}; for a look at more ranks in one process there is `lambert plan --dry-run`",
+            f"{asked:,} processes on this machine", remedy=f"Give at most {most:,}, better one for each core"
         )
-    return 1 if is_one_of_several() else asked or default_process_count()
+    return asked or default_process_count()
 
 
 def check_count(name: str, value: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -38,7 +38,7 @@ OWN_SQUAD_OPTIONS = ("json", "out", "model", "score")
 class SweepRuns(Verb):
     """Run a grid of batch sizes, optimizers, learning rates and seeds over the same samples, and compare them."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """TOML file: what all runs share, and in what they differ (docs/sweep.md)."""
     out: Path
     """Folder of the sweep; the same command again goes on, and runs nothing twice."""

@@ -7,6 +7,8 @@ import re
 from lambert.errors import UserError
 
 _RULE = re.compile("[─-]{3,}")
+_WRONG_KIND = re.compile(r"Error parsing (\S+): no type matching (INT|FLOAT) could be instantiated from \['(.*?)'\].*")
+_KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _ARGUMENT = re.compile(r" {4}\S")
 
 
@@ -23,6 +25,8 @@ def usage_error(box: str, verb: str) -> UserError:
     if first and first[0].startswith("Missing from"):
         return UserError(f"{command} needs {' and '.join(_named(first))}", remedy=help_line)
     what = " ".join(line.strip() for line in first).removesuffix(".")
+    if wrong := _WRONG_KIND.fullmatch(what):
+        return UserError(f"{wrong[1]} {wrong[3]}", remedy=f"Give {_KINDS[wrong[2]]}; {help_line}")
     near = [name for hint in hints if hint[0].startswith("Perhaps you meant") for name in _named(hint)]
     if near:
         return UserError(what, remedy=f"Did you mean {near[0]}? {help_line}")

@@ -57,7 +57,12 @@ def _planned(shared: Sequence[str], cells: Sequence[Cell], threads: int) -> list
         )
         for cell in cells
     ]  # fmt: skip
-    answers = [process.communicate() for process in processes]
+    try:
+        answers = [process.communicate() for process in processes]
+    finally:  # where this is interrupted, nobody waits for them any more
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
     seconds = []
     for cell, process, (out, error) in zip(cells, processes, answers, strict=True):
         if process.returncode:

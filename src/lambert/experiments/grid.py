@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.bounded import SETTINGS_BYTES, read_bytes
+from lambert.bounded import read_toml
 from lambert.errors import UserError, unknown_name
+from lambert.training.optimizers import check_optimizer
 
 AXES: dict[str, tuple[type, ...]] = {
     "optimizers": (str,),
@@ -24,6 +25,11 @@ AXES: dict[str, tuple[type, ...]] = {
 _DEFAULTS: dict[str, list[Any]] = {
     "optimizers": ["lamb"], "learning_rate_multipliers": [1.0], "seeds": [0], "recipes": ["sqrt"]
 }  # fmt: skip
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("learning_rate_multipliers", lambda value: 0 < value < math.inf, "Give numbers above 0"),
+    ("seeds", lambda value: 0 <= value < 2**63, "Give whole numbers from 0 to 2^63 - 1"),
+)
+"""Told at once: one cell of each batch is planned, and what only another has would be found hours later."""
 _TABLES = ("run", "grid", "squad", "budget_hours")
 MOST_CELLS = 2_000
 
@@ -103,8 +109,8 @@ def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Colle
         UserError: it cannot be read, or a table, an option, an axis or a value is not what it should be.
     """
     try:
-        tables = tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        tables = read_toml(path)
+    except ValueError as error:
         raise UserError(f"sweep {path} cannot be read: {error}", remedy="Give a TOML file (docs/sweep.md)") from None
     for name in tables:
         if name not in _TABLES:
@@ -122,7 +128,8 @@ def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Colle
     if len(cells) > MOST_CELLS:
         raise UserError(f"sweep {path} has {len(cells):,} cells", remedy=f"Give at most {MOST_CELLS:,}")
     budget = tables.get("budget_hours")
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0):
+    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if budget is not None and not (is_number and 0 < budget < math.inf):
         raise UserError(f"sweep {path}: budget_hours = {budget!r}", remedy="Give hours above 0")
     return Sweep(options, tuple(cells), squad, budget)
 
@@ -153,7 +160,15 @@ def _cells(path: Path, grid: Any) -> list[Cell]:
     batches = [tuple(batch) if isinstance(batch, list) else (batch,) for batch in axes.get("batch_sizes", [[]])]
     if not all(type(size) is int and size > 0 for batch in batches for size in batch):
         raise UserError(f"sweep {path}: batch_sizes = {axes['batch_sizes']!r}", remedy="Give whole numbers from 1")
+    for optimizer in axes["optimizers"]:
+        check_optimizer(optimizer)
+    for name, is_possible, remedy in _RANGES:
+        if not all(is_possible(value) for value in axes[name]):
+            raise UserError(f"sweep {path}: {name} = {axes[name]!r}", remedy=remedy)
     recipes = [_recipe(path, recipe) for recipe in axes["recipes"]]
+    combinations = math.prod(map(len, (*(axes[name] for name in _DEFAULTS), batches)))
+    if combinations > MOST_CELLS:  # before they are made: four lists of a thousand are more than memory holds
+        raise UserError(f"sweep {path} has a grid of {combinations:,} cells", remedy=f"Give at most {MOST_CELLS:,}")
     order = itertools.product(axes["seeds"], axes["learning_rate_multipliers"], recipes, batches, axes["optimizers"])
     return [
         Cell(optimizer, batch, recipe, float(multiplier), seed)

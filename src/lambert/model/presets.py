@@ -33,7 +33,7 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
     Raises:
         UserError: the name is neither (the nearest preset is offered).
     """
-    by_hand = re.fullmatch(r"(\d+)x(\d+)", name)
+    by_hand = re.fullmatch(r"(\d+)[x×](\d+)", name)
     if by_hand:
         layers, hidden_size = int(by_hand[1]), int(by_hand[2])
     elif name in PRESETS:

@@ -7,11 +7,10 @@ mixed up: what no machine has is refused with the unit that was probably meant.
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from lambert.bounded import SETTINGS_BYTES, read_bytes
+from lambert.bounded import read_toml
 from lambert.errors import UserError, unknown_name
 
 LONGEST_SHORT_SEQUENCE = 256
@@ -126,8 +125,8 @@ def read_cluster(path: Path) -> Cluster:
         UserError: it cannot be read, a field is missing, unknown or of the wrong kind, or a number is impossible.
     """
     try:
-        values = tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_toml(path)
+    except ValueError as error:
         raise UserError(f"cluster {path} cannot be read: {error}", remedy="Give a TOML file or a known name") from None
     known = {field.name: field for field in fields(Cluster)}
     for name, value in values.items():

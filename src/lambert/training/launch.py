@@ -37,6 +37,11 @@ def default_process_count() -> int:
     return 1 if is_one_of_several() or not torch.cuda.is_available() else torch.cuda.device_count()
 
 
+def most_processes() -> int:
+    """How many one machine is given at most: four for each core or as many as there are GPUs, and 16 for trials."""
+    return max(16, 4 * _cores(), torch.cuda.device_count())
+
+
 def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ended:
     """Run `python -m lambert WORDS` in `count` processes that know of each other, and wait for them.
 

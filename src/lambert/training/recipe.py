@@ -55,9 +55,11 @@ class PhaseRecipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
-        if self.share == 0 or (self.steps is not None and not 1 <= self.steps <= MOST_SAMPLES):
+        if self.share == 0 or (self.steps is not None and self.steps < 1):
             told = "share 0" if self.share == 0 else f"{self.steps} steps"
             raise UserError(f"a phase with {told}", remedy="Leave the phase out, or give it something to do")
+        if self.steps is not None and self.steps > MOST_SAMPLES:
+            raise UserError(f"a phase with {self.steps:.3g} steps", remedy=f"Give at most {MOST_SAMPLES:,}")
         if (self.warmup_share or 0) + self.constant_share > 1:
             raise UserError(
                 f"warm-up share {self.warmup_share} and constant share {self.constant_share} are more than a phase",
@@ -307,7 +309,10 @@ class _Numbers:
             if stated_steps:
                 own, told = round(own / stated_steps * steps), f"{own:,}/{stated_steps:,} · steps, {told}"
             if own > steps:
-                raise UserError(f"{own:,} steps of warm-up in {steps:,} steps", remedy="Give fewer")
+                raise UserError(
+                    f"recipe {self.recipe.name}: {own:,} steps of warm-up in a phase of {steps:,}",
+                    remedy="Give fewer warmup_steps, or warmup_share",
+                )
             return Number(own, told, self.recipe.provenance)
         if share is None:
             return rule.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)

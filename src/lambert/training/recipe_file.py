@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from lambert.bounded import SETTINGS_BYTES, read_bytes
+from lambert.bounded import read_toml
 from lambert.errors import UserError, unknown_name
 from lambert.training.phases import Provenance
 from lambert.training.recipe import PhaseRecipe, Recipe
@@ -46,8 +46,8 @@ def load_recipe(name: str) -> Recipe:
     if not (name.endswith(".toml") or path.is_file()):
         raise unknown_name("recipe", name, [*BY_RULE, *NAMED])
     try:
-        tables = tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        tables = read_toml(path)
+    except ValueError as error:
         raise UserError(f"recipe {path} cannot be read: {error}", remedy="Give a TOML file or a known name") from None
     try:
         return recipe_from_tables(_of_a_run(tables) if "corpus_fingerprint" in tables else tables, str(path))
