@@ -1,0 +1,268 @@
+"""Which charts a page has: each a title, a caption and a place to draw in, and together what page.js draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from lambert.report import columns, spec, trust, words
+from lambert.report.curves import Floats, y_limits
+from lambert.report.journal import STEP_PARTS
+from lambert.report.legend import Legend
+from lambert.report.read import Run
+
+_TALL, _SMALL = 400, 280
+_AXES = {
+    "step": ("steps", "optimizer step", ",d"),
+    "samples": ("samples", "sequences seen", "~s"),
+    "tokens": ("tokens", "tokens seen, padding not counted", "~s"),
+    "hours": ("hours", "hours of training", "~g"),
+}
+_SHARES = {"1": "all of it", "0.5": "last half", "0.25": "last quarter", "0.1": "last tenth"}
+_SMOOTHING = 2  # the level a page opens with
+
+
+@dataclass
+class Board:
+    """The charts of a page as they are put on it."""
+
+    runs: Sequence[Run]
+    legend: Legend
+    charts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    logs: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tables = {
+            "steps": {"columns": columns.steps_table(self.runs)},
+            "evaluations": {"columns": columns.evaluations_table(self.runs)},
+            "marks": {"rows": columns.marks_rows(self.runs)},
+            "phases": {"rows": columns.phase_rows(self.runs)},
+            "runs": {"rows": self.legend.rows()},
+        }
+
+    def curves(self) -> str:
+        """The charts that all runs share, the loss first."""
+        with_bands = len(self.runs) <= columns.MOST_WITH_BANDS
+        small = [
+            self._curve(
+                "accuracy", "masked_word_accuracy", "Masked-word accuracy", "masked words guessed right",
+                "Higher is better.", " Dashed: always guessing the commonest word.",
+                reference=self._reference("unigram_accuracy"), evaluated=True, from_zero=True, y_format=".0%",
+            ),
+            self._curve(
+                "next-sentence", "next_sentence_accuracy", "Next-sentence accuracy", "pairs judged right",
+                "Does the second sentence follow the first?", " Dashed: always giving the commoner answer.",
+                reference=self._reference("next_sentence_commonest"), evaluated=True, y_format=".0%",
+            ),
+            self._curve(
+                "learning-rate", "learning_rate", "Learning rate: recipe and run", "learning rate",
+                "As it was in each step; wide and pale behind it: what the recipe says.", beside="recipe_rate",
+                smoothed=False, from_zero=True,
+            ),
+            self._curve(
+                "gradient-norm", "gradient_norm", "Gradient norm", "L2 norm, before clipping",
+                "Of the whole gradient of the global batch.", from_zero=True, band=with_bands,
+            ),
+            self._curve(
+                "tokens-per-second", "tokens_per_second", "Tokens per second", "tokens / s",
+                "All processes together; real tokens only, padding is not counted.", from_zero=True, y_format="~s",
+            ),
+            self._curve(
+                "utilisation", "utilisation", "Utilisation", "share of what large products reach",
+                "Forward and backward products over real tokens, against large products in the same number format,"
+                " measured before training.", from_zero=True, y_format=".0%",
+            ),
+        ]  # fmt: skip
+        loss = self._curve(
+            "loss", "masked_word_loss", "Masked-word loss", "nats per masked word", "Lower is better.",
+            " Dashed: what guessing from word frequencies alone reaches. Held-out text has all hidden words masked;"
+            " training leaves a tenth of them in place, which is easier.",
+            reference=self._reference("unigram_loss"), evaluated=True, marked=True, band=with_bands, tall=True,
+        )  # fmt: skip
+        return loss + f'<div class="pair">{"".join(small)}</div>'
+
+    def of_one_run(self, place: int) -> str:
+        """The charts that belong to one run: noise, the parts of a step, trust ratios."""
+        return self._noise(place) + self._parts(place) + self._trust(place)
+
+    def controls(self) -> str:
+        """What the reader can choose for all charts at once; page.js shows it."""
+        known = [name for name in columns.AXES if self._most(name) > 0]
+        parts = [_select("axis", "x axis", {name: _AXES[name][0] for name in known}, known[0])]
+        if any(max(columns.windows(len(run.steps))) > 1 for run in self.runs):
+            parts.append(
+                f'<label>Smoothing <input type="range" min="0" max="{len(columns.LEVELS) - 1}" value="{_SMOOTHING}"'
+                f' data-control="smoothing"><output>{columns.LEVELS[_SMOOTHING]}</output></label>'
+            )
+        parts.append(_select("share", "Show", _SHARES, "1"))
+        if len(self.legend.choices) > 1:
+            parts.append(_select("colour", "Colour by", self.legend.choices, self.legend.chosen))
+        parts.append(_log_switch("x", "log x", on=False))
+        hint = "Drag a chart to move it, Ctrl or Shift and the wheel to zoom, double-click for all of it."
+        return (
+            f'<div class="controls needs-script" role="group" aria-label="All charts" hidden>{"".join(parts)}'
+            f'<p class="note">{hint}</p></div>'
+            '<noscript><p class="notice">The charts need JavaScript, which this page brings along; the figures are in'
+            " the tables without it.</p></noscript>"
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Everything page.js needs."""
+        axes = {
+            name: {"title": title, "format": shape, "most": self._most(name)}
+            for name, (_, title, shape) in _AXES.items()
+            if self._most(name) > 0
+        }
+        return {
+            "charts": self.charts, "tables": self.tables, "axes": axes, "levels": columns.LEVELS,
+            "smoothing": _SMOOTHING, "logs": self.logs, "runs": len(self.runs), "colour": self.legend.chosen,
+            "colours": self.legend.colours(), "config": spec.CONFIG,
+        }  # fmt: skip
+
+    def _curve(
+        self, name: str, column: str, title: str, y_title: str, caption: str, more: str = "", *,
+        reference: float | None = None, evaluated: bool = False, from_zero: bool = False, band: bool = False,
+        smoothed: bool = True, marked: bool = False, beside: str = "", y_format: str = "~g", tall: bool = False,
+    ) -> str:  # fmt: skip
+        series = [run.series[column] for run in self.runs]
+        if not any(np.isfinite(values).any() for values in series):
+            return ""
+        measured = [np.array([getattr(e, column) for e in run.evaluations]) for run in self.runs] if evaluated else []
+        evaluated = any(np.isfinite(values).any() for values in measured)
+        beside = beside if any(np.isfinite(columns.recipe_rates(run)).any() for run in self.runs) else ""
+        if evaluated:
+            caption += f" Dots: held-out text.{more}"
+        if marked and self.tables["marks"]["rows"]:
+            caption += " At the top: what befell the run, listed below."
+        references = [] if reference is None else [reference]
+        self._add(
+            name,
+            spec.curve(
+                name, column, y_title, smoothed=smoothed, band=band, evaluated=evaluated,
+                marked=marked and bool(self.tables["marks"]["rows"]), phased=self._phased, reference=reference,
+                beside=beside, y_format=y_format,
+            ),
+            _scales([*series, *measured], references, from_zero=from_zero), _TALL if tall else _SMALL,
+        )  # fmt: skip
+        return _figure(name, title, caption, log=True)
+
+    def _noise(self, place: int) -> str:
+        run, name = self.runs[place], f"noise-{place}"
+        measured = np.array([noise.noise_scale for noise in run.noise])
+        if not np.isfinite(measured).any():
+            return ""
+        batches = [float(noise.large_batch) for noise in run.noise]
+        self.tables[name] = {"columns": columns.noise_table(run)}
+        self.logs.append(name)
+        self._add(
+            name, spec.noise(name, name, phased=self._phased), _scales([measured], batches, from_zero=True), _TALL
+        )
+        return _figure(name, "Gradient noise scale and critical batch", self._noise_words(run), log=True, logged=True)
+
+    def _noise_words(self, run: Run) -> str:
+        lasts = [last for phase in run.phases if (last := run.last_noise(phase.number)) is not None]
+        told = [
+            f"phase {last.phase}: {words.count(last.noise_scale)} ± {words.count(2 * last.standard_error)} sequences"
+            f" at a batch of {words.count(last.large_batch)}"
+            for last in lasts
+            if np.isfinite(last.noise_scale)
+        ]
+        return (
+            "Up to about this batch, the critical one, doubling the batch pays: it saves a quarter of the steps or"
+            f" more. At the end of {'; '.join(told) or 'the run it was not known'} (two standard errors, shaded)."
+            " Dashed: the batch of the run."
+        )
+
+    def _parts(self, place: int) -> str:
+        run, name = self.runs[place], f"parts-{place}"
+        known = [f"seconds_of_{part}" for part in STEP_PARTS if np.nanmax(run.series[f"seconds_of_{part}"], initial=0)]
+        if not known:
+            return ""
+        total = np.sum([np.nan_to_num(run.series[column]) for column in known], axis=0)
+        self._add(
+            name, spec.stack(name, known, place, "seconds of a step", phased=self._phased),
+            _scales([total[1:]], [], from_zero=True), _SMALL,
+        )  # fmt: skip
+        return _figure(
+            name,
+            "Where the time of a step goes",
+            "Means over neighbouring steps; the first step, which sets everything up, may be cut off.",
+            log=False,
+        )
+
+    def _trust(self, place: int) -> str:
+        run, name = self.runs[place], f"trust-{place}"
+        shown = trust.heat_map(run.trust_ratios)
+        if shown is None:
+            return ""
+        caption = "How far each layer's step is scaled: the norm of its weights over the norm of its update."
+        if shown.grouped:
+            caption += f" Each row is the geometric mean over its share of {words.count(shown.layers)} layers."
+        if shown.left_out:
+            caption += f" Left out: {words.count(shown.left_out)} with ratio 1 throughout (not adapted)."
+        self.tables[name] = {"columns": trust.cells(shown)}
+        self.tables[f"{name}-rows"] = {"rows": [{"row": row, "name": text} for row, text in enumerate(shown.rows)]}
+        height = 90 + (19 if len(shown.rows) <= 32 else 15) * len(shown.rows)
+        self._add(name, spec.heat(name, f"{name}-rows", shown.limits), {}, height, fixed=True)
+        return _figure(name, "Trust ratios", caption, log=False)
+
+    def _add(self, name: str, drawn: spec.Spec, scales: dict[str, Any], height: int, *, fixed: bool = False) -> None:
+        tables = spec.tables_of(drawn)
+        self.charts[name] = {"spec": drawn, "tables": tables, "scales": scales, "height": height, "fixed": fixed}
+
+    @property
+    def _phased(self) -> bool:
+        return bool(self.tables["phases"]["rows"])
+
+    def _reference(self, name: str) -> float | None:
+        """A level that all runs share closely enough for one line: the last one known of each."""
+        levels = [getattr(run.final, name) for run in self.runs if run.final is not None]
+        levels = [level for level in levels if np.isfinite(level)]
+        if not levels or max(levels) - min(levels) > 0.02 * max(map(abs, levels)):
+            return None
+        return float(np.mean(levels))
+
+    def _most(self, axis: str) -> float:
+        ends = [columns.progress(run)[axis][-1] for run in self.runs]
+        return float(np.nanmax(ends)) if np.isfinite(ends).any() else 0.0
+
+
+def _scales(series: list[Floats], references: list[float], *, from_zero: bool) -> dict[str, Any]:
+    """The y axis as it is, and on a logarithmic scale."""
+    _, high, cut = y_limits(series, references, from_zero=from_zero)
+    linear: dict[str, Any] = {"zero": from_zero, "nice": True}
+    if cut:
+        linear |= {"domainMax": high, "nice": False}
+    together = np.concatenate([*series, np.array(references)])
+    positive = together[np.isfinite(together) & (together > 0)]
+    logarithmic: dict[str, Any] = {"type": "log", "nice": False, "clamp": True}
+    if len(positive):
+        logarithmic["domainMin"] = float(positive.min())
+    return {"linear": linear, "log": logarithmic}
+
+
+def _figure(name: str, title: str, caption: str, *, log: bool, logged: bool = False) -> str:
+    switch = _log_switch(name, "log", on=logged, hidden=True) if log else ""
+    return (
+        f'<figure><div class="heading"><h3>{escape(title)}</h3>{switch}</div><figcaption>{escape(caption)}</figcaption>'
+        f'<div class="chart" data-chart="{name}"></div></figure>'
+    )
+
+
+def _log_switch(name: str, text: str, *, on: bool, hidden: bool = False) -> str:
+    classes = ' class="needs-script" hidden' if hidden else ""
+    checked = " checked" if on else ""
+    return f'<label{classes}><input type="checkbox" data-log="{name}"{checked}> {text}</label>'
+
+
+def _select(control: str, text: str, choices: dict[str, str], chosen: str) -> str:
+    options = "".join(
+        f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(name)}</option>'
+        for value, name in choices.items()
+    )
+    return f'<label>{escape(text)} <select data-control="{control}" autocomplete="off">{options}</select></label>'
