@@ -22,10 +22,10 @@ SMOOTHED = (
 )  # fmt: skip
 BANDS = ("masked_word_loss", "gradient_norm")
 """Columns whose lowest and highest value in each row's steps are kept too, so that no peak is lost."""
-LEVELS = ("none", "light", "medium", "strong")
+LEVELS = ("none", "medium", "strong")
 """Of smoothing; a column has one for each, called `name_0`, `name_1`, and so on."""
-_SHARES_OF_RUN = (0, 120, 40, 12)  # a level averages one such part of the run
-_ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 3_000, 40
+_SHARES_OF_RUN = (0, 40, 12)  # a level averages one such part of the run
+_ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 2_400, 40
 _MOST_POINTS = 2_000  # of evaluations and of marks, all runs together
 MOST_WITH_BANDS = 2
 
@@ -65,8 +65,9 @@ def steps_table(runs: Sequence[Run]) -> Table:
     parts = []
     for place, run in enumerate(runs):
         starts = _starts(len(run.steps), most)
+        lasts = np.append(starts[1:], len(run.steps)) - 1
         columns = {"run": np.full(len(starts), float(place))}
-        columns |= {name: values[_last_of(starts, len(values))] for name, values in progress(run).items()}
+        columns |= {name: values[lasts] for name, values in progress(run).items()}
         for name in SMOOTHED:
             for level, window in enumerate(windows(len(run.steps))):
                 smoothed = smooth(run.series[name], window, run.series["phase"])
@@ -75,8 +76,8 @@ def steps_table(runs: Sequence[Run]) -> Table:
             for name in BANDS:
                 columns[f"{name}_low"] = np.fmin.reduceat(run.series[name], starts)
                 columns[f"{name}_high"] = np.fmax.reduceat(run.series[name], starts)
-        columns["learning_rate"] = run.series["learning_rate"][_last_of(starts, len(run.steps))]
-        columns["recipe_rate"] = recipe_rates(run)[_last_of(starts, len(run.steps))]
+            columns["recipe_rate"] = recipe_rates(run)[lasts]
+        columns["learning_rate"] = run.series["learning_rate"][lasts]
         for name in STEP_PARTS:
             columns[f"seconds_of_{name}"] = _mean(run.series[f"seconds_of_{name}"], starts)
         parts.append(columns)
@@ -172,23 +173,21 @@ def _scheduled(steps: NDArray[np.int64], phase: Phase, table: Mapping[str, Any],
 
 
 def packed(columns: Mapping[str, Floats]) -> Table:
-    """Numbers to six digits, whole ones in full; None where there is none."""
-    return {name: [_short(value) for value in values.tolist()] for name, values in columns.items()}
+    """Numbers to four digits, those of the axes to six, whole ones in full; None where there is none."""
+    return {
+        name: [_short(value, 6 if name in AXES else 4) for value in values.tolist()] for name, values in columns.items()
+    }
 
 
-def _short(value: float) -> float | None:
+def _short(value: float, digits: int) -> float | None:
     if not np.isfinite(value):
         return None
-    return int(value) if value == int(value) else float(f"{value:.6g}")
+    return int(value) if value == int(value) else float(f"{value:.{digits}g}")
 
 
 def _starts(steps: int, most: int) -> NDArray[np.int64]:
     """The first place of each of at most so many stretches."""
     return np.unique(np.linspace(0, steps, min(most, steps), endpoint=False).astype(np.int64))
-
-
-def _last_of(starts: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
-    return np.append(starts[1:], steps) - 1
 
 
 def _mean(values: Floats, starts: NDArray[np.int64]) -> Floats:

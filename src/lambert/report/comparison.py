@@ -35,30 +35,30 @@ def diverged_at(run: Run) -> int | None:
 
 def table(runs: Sequence[Run], legend: Legend) -> str:
     """One row a run, which is the charts' legend as well: a colour, and a box that shows or hides the run."""
-    head = [
-        "Run", "Held-out loss", "Accuracy", "Commonest word", "Batch", "Steps", "Training time", "Tokens / s", "Model",
-        "Optimizer", "Ended",
-    ]  # fmt: skip
     finals = [run.final for run in runs]
     losses = [final.masked_word_loss if final else np.nan for final in finals]
     accuracies = [final.masked_word_accuracy if final else np.nan for final in finals]
-    rows, best = [], set()
-    for run, final, name, batch, optimizer in zip(
-        runs, finals, legend.names, legend.batches, legend.optimizers, strict=True
+    columns = {
+        "Run": list(legend.names),
+        "Held-out loss": [words.loss(loss) for loss in losses],
+        "Accuracy": [words.percent(accuracy) for accuracy in accuracies],
+        "Steps": [words.count(run.steps[-1]) for run in runs],
+        "Training time": [words.duration(run.training_seconds) for run in runs],
+        "Tokens / s": [words.count(mean_speed(run, "tokens_per_second")) for run in runs],
+    }
+    shared = []
+    for name, values in (
+        ("Batch", legend.batches),
+        ("Optimizer", legend.optimizers),
+        ("Model", tuple(map(model_words, runs))),
+        ("Word frequencies", tuple(words.loss(final.unigram_loss if final else None) for final in finals)),
+        ("Ended", tuple(map(_ended, runs))),
     ):
-        rows.append([
-            name,
-            words.loss(final.masked_word_loss if final else None),
-            words.percent(final.masked_word_accuracy if final else None),
-            words.percent(final.unigram_accuracy if final else None),
-            batch,
-            words.count(run.steps[-1]),
-            words.duration(run.training_seconds),
-            words.count(mean_speed(run, "tokens_per_second")),
-            model_words(run),
-            optimizer,
-            _ended(run),
-        ])  # fmt: skip
+        if len(set(values)) > 1:
+            columns[name] = list(values)
+        elif values[0] != words.MISSING:
+            shared.append(f"{name.lower()} {values[0]}")
+    best = set()
     if np.isfinite(losses).any():
         best.add((int(np.nanargmin(losses)), 1))
     if np.isfinite(accuracies).any():
@@ -69,10 +69,14 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
         f'<span class="swatch" data-swatch="{place}" style="background:{colour}"></span>'
         for place, colour in enumerate(chosen)
     ]
+    told = f"Best held-out loss first. The same in all: {'; '.join(shared)}." if shared else "Best held-out loss first."
     everyone = (
-        '<p class="needs-script" hidden><label><input type="checkbox" checked data-group="all"> all runs</label></p>'
+        f'<p class="note">{escape(told)}</p><p class="needs-script" hidden>'
+        '<label><input type="checkbox" checked data-group="all"> Show all runs in the charts</label></p>'
     )
-    return everyone + grid(head, rows, texts={0, 8, 9, 10}, best=best, leads=leads)
+    texts = {place for place, name in enumerate(columns) if name in ("Run", "Optimizer", "Model", "Ended")}
+    rows = list(zip(*columns.values(), strict=True))
+    return f'{everyone}<div class="runs">{grid(list(columns), rows, texts=texts, best=best, leads=leads)}</div>'
 
 
 def _ended(run: Run) -> str:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from lambert.report import columns, spec, trust, words
+from lambert.report.catalogue import CURVES, Curve
 from lambert.report.curves import Floats, y_limits
 from lambert.report.journal import STEP_PARTS
 from lambert.report.legend import Legend
 from lambert.report.read import Run
 
-_TALL, _SMALL = 400, 280
+_TALL, _SMALL = 380, 260
 _AXES = {
     "step": ("steps", "optimizer step", ",d"),
     "samples": ("samples", "sequences seen", "~s"),
     "tokens": ("tokens", "tokens seen, padding not counted", "~s"),
-    "hours": ("hours", "hours of training", "~g"),
+    "hours": ("hours", "hours of training", "~r"),
 }
 _SHARES = {"1": "all of it", "0.5": "last half", "0.25": "last quarter", "0.1": "last tenth"}
-_SMOOTHING = 2  # the level a page opens with
+_SMOOTHING = 1  # the level a page opens with
 
 
 @dataclass
@@ -47,44 +48,8 @@ class Board:
 
     def curves(self) -> str:
         """The charts that all runs share, the loss first."""
-        with_bands = len(self.runs) <= columns.MOST_WITH_BANDS
-        small = [
-            self._curve(
-                "accuracy", "masked_word_accuracy", "Masked-word accuracy", "masked words guessed right",
-                "Higher is better.", " Dashed: always guessing the commonest word.",
-                reference=self._reference("unigram_accuracy"), evaluated=True, from_zero=True, y_format=".0%",
-            ),
-            self._curve(
-                "next-sentence", "next_sentence_accuracy", "Next-sentence accuracy", "pairs judged right",
-                "Does the second sentence follow the first?", " Dashed: always giving the commoner answer.",
-                reference=self._reference("next_sentence_commonest"), evaluated=True, y_format=".0%",
-            ),
-            self._curve(
-                "learning-rate", "learning_rate", "Learning rate: recipe and run", "learning rate",
-                "As it was in each step; wide and pale behind it: what the recipe says.", beside="recipe_rate",
-                smoothed=False, from_zero=True,
-            ),
-            self._curve(
-                "gradient-norm", "gradient_norm", "Gradient norm", "L2 norm, before clipping",
-                "Of the whole gradient of the global batch.", from_zero=True, band=with_bands,
-            ),
-            self._curve(
-                "tokens-per-second", "tokens_per_second", "Tokens per second", "tokens / s",
-                "All processes together; real tokens only, padding is not counted.", from_zero=True, y_format="~s",
-            ),
-            self._curve(
-                "utilisation", "utilisation", "Utilisation", "share of what large products reach",
-                "Forward and backward products over real tokens, against large products in the same number format,"
-                " measured before training.", from_zero=True, y_format=".0%",
-            ),
-        ]  # fmt: skip
-        loss = self._curve(
-            "loss", "masked_word_loss", "Masked-word loss", "nats per masked word", "Lower is better.",
-            " Dashed: what guessing from word frequencies alone reaches. Held-out text has all hidden words masked;"
-            " training leaves a tenth of them in place, which is easier.",
-            reference=self._reference("unigram_loss"), evaluated=True, marked=True, band=with_bands, tall=True,
-        )  # fmt: skip
-        return loss + f'<div class="pair">{"".join(small)}</div>'
+        drawn = [self._curve(curve) for curve in CURVES]
+        return f'{drawn[0]}<div class="pair">{"".join(drawn[1:])}</div>'
 
     def of_one_run(self, place: int) -> str:
         """The charts that belong to one run: noise, the parts of a step, trust ratios."""
@@ -93,11 +58,11 @@ class Board:
     def controls(self) -> str:
         """What the reader can choose for all charts at once; page.js shows it."""
         known = [name for name in columns.AXES if self._most(name) > 0]
-        parts = [_select("axis", "x axis", {name: _AXES[name][0] for name in known}, known[0])]
+        parts = [_select("axis", "x axis", {name: _AXES[name][0] for name in known}, self._axis)]
         if any(max(columns.windows(len(run.steps))) > 1 for run in self.runs):
             parts.append(
                 f'<label>Smoothing <input type="range" min="0" max="{len(columns.LEVELS) - 1}" value="{_SMOOTHING}"'
-                f' data-control="smoothing"><output>{columns.LEVELS[_SMOOTHING]}</output></label>'
+                f' data-control="smoothing" autocomplete="off"><output>{columns.LEVELS[_SMOOTHING]}</output></label>'
             )
         parts.append(_select("share", "Show", _SHARES, "1"))
         if len(self.legend.choices) > 1:
@@ -120,36 +85,31 @@ class Board:
         }
         return {
             "charts": self.charts, "tables": self.tables, "axes": axes, "levels": columns.LEVELS,
-            "smoothing": _SMOOTHING, "logs": self.logs, "runs": len(self.runs), "colour": self.legend.chosen,
-            "colours": self.legend.colours(), "config": spec.CONFIG,
+            "smoothing": _SMOOTHING, "axis": self._axis, "logs": self.logs, "runs": len(self.runs),
+            "colour": self.legend.chosen, "colours": self.legend.colours(),
         }  # fmt: skip
 
-    def _curve(
-        self, name: str, column: str, title: str, y_title: str, caption: str, more: str = "", *,
-        reference: float | None = None, evaluated: bool = False, from_zero: bool = False, band: bool = False,
-        smoothed: bool = True, marked: bool = False, beside: str = "", y_format: str = "~g", tall: bool = False,
-    ) -> str:  # fmt: skip
-        series = [run.series[column] for run in self.runs]
+    def _curve(self, curve: Curve) -> str:
+        series = [run.series[curve.column] for run in self.runs]
         if not any(np.isfinite(values).any() for values in series):
             return ""
-        measured = [np.array([getattr(e, column) for e in run.evaluations]) for run in self.runs] if evaluated else []
-        evaluated = any(np.isfinite(values).any() for values in measured)
-        beside = beside if any(np.isfinite(columns.recipe_rates(run)).any() for run in self.runs) else ""
-        if evaluated:
-            caption += f" Dots: held-out text.{more}"
-        if marked and self.tables["marks"]["rows"]:
-            caption += " At the top: what befell the run, listed below."
-        references = [] if reference is None else [reference]
-        self._add(
-            name,
-            spec.curve(
-                name, column, y_title, smoothed=smoothed, band=band, evaluated=evaluated,
-                marked=marked and bool(self.tables["marks"]["rows"]), phased=self._phased, reference=reference,
-                beside=beside, y_format=y_format,
-            ),
-            _scales([*series, *measured], references, from_zero=from_zero), _TALL if tall else _SMALL,
-        )  # fmt: skip
-        return _figure(name, title, caption, log=True)
+        measured = [np.array([getattr(e, curve.column) for e in r.evaluations]) for r in self.runs if curve.evaluated]
+        level = self._reference(curve.reference) if curve.reference else None
+        curve = replace(
+            curve,
+            evaluated=any(np.isfinite(values).any() for values in measured),
+            band=curve.band and len(self.runs) <= columns.MOST_WITH_BANDS,
+            marked=curve.marked and bool(self.tables["marks"]["rows"]),
+            beside=curve.beside if curve.beside in self.tables["steps"]["columns"] else "",
+        )
+        caption = curve.caption + " Dots: held-out text." * curve.evaluated
+        caption += curve.reference_caption * (level is not None) + curve.beside_caption * bool(curve.beside)
+        caption += " At the top: what befell the run, listed below." * curve.marked
+        references = [] if level is None else [level]
+        scales = _scales([*series, *measured], references, from_zero=curve.from_zero)
+        drawn = spec.lines(curve, level, phased=self._phased)
+        self._add(curve.name, drawn, scales, _TALL if curve.tall else _SMALL)
+        return _figure(curve.name, curve.title, caption, log=True)
 
     def _noise(self, place: int) -> str:
         run, name = self.runs[place], f"noise-{place}"
@@ -216,6 +176,11 @@ class Board:
         self.charts[name] = {"spec": drawn, "tables": tables, "scales": scales, "height": height, "fixed": fixed}
 
     @property
+    def _axis(self) -> str:
+        """What the x axes count at first: samples where batches differ, since steps then mean different amounts."""
+        return "samples" if len(set(self.legend.batches)) > 1 and self._most("samples") > 0 else "step"
+
+    @property
     def _phased(self) -> bool:
         return bool(self.tables["phases"]["rows"])
 
@@ -257,7 +222,7 @@ def _figure(name: str, title: str, caption: str, *, log: bool, logged: bool = Fa
 def _log_switch(name: str, text: str, *, on: bool, hidden: bool = False) -> str:
     classes = ' class="needs-script" hidden' if hidden else ""
     checked = " checked" if on else ""
-    return f'<label{classes}><input type="checkbox" data-log="{name}"{checked}> {text}</label>'
+    return f'<label{classes}><input type="checkbox" data-log="{name}"{checked} autocomplete="off"> {text}</label>'
 
 
 def _select(control: str, text: str, choices: dict[str, str], chosen: str) -> str:

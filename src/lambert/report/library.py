@@ -17,7 +17,7 @@ def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that needs no network; it sets `vegaEmbed` on the window."""
     import vl_convert
 
-    return _harmless(vl_convert.javascript_bundle(None))
+    return _harmless(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 @cache

@@ -3,7 +3,7 @@
 "use strict";
 const page = JSON.parse(document.getElementById("charts").textContent);
 const state = {
-  axis: "step", smoothing: page.smoothing, share: 1, colour: page.colour, logs: new Set(page.logs), hidden: new Set(),
+  axis: page.axis, smoothing: page.smoothing, share: 1, colour: page.colour, logs: new Set(page.logs), hidden: new Set(),
 };
 const views = new Map();
 
@@ -27,13 +27,16 @@ function blank(text, name, width) {
     case "$domain": return colours.domain;
     case "$range": return colours.range;
     case "$dot_range": return colours.dots;
-    case "$dot_size": return page.runs > 1 ? 30 : 55;
+    case "$dot_size": return page.runs > 8 ? 14 : page.runs > 1 ? 30 : 55;
+    case "$line": return page.runs > 8 ? 1.4 : 2;
+    case "$legend":
+      if (name !== "loss" || page.runs === 1 || colours.domain.length > 12) return null;
+      return { title: null, columns: narrow ? 1 : 4, symbolType: "stroke", symbolStrokeWidth: 3 };
     case "$dash": return colours.field;
     case "$dashes": return { domain: colours.domain, range: colours.dashes };
     case "$width": return width;
     case "$height": return page.charts[name].height * (narrow && !page.charts[name].fixed ? 0.8 : 1);
     case "$label_limit": return Math.max(90, width * (narrow ? 0.34 : 0.3));
-    case "$config": return page.config;
   }
 }
 

@@ -85,6 +85,8 @@ def render(runs: Sequence[Run]) -> str:
     if single:
         body += _details(single, board, 0)
     else:
+        differing = comparison.differences(runs, board.legend.names)
+        body += f"<h2>Settings that differ</h2>{differing}" if differing else ""
         body += "<h2>Each run</h2>" + "".join(_one_of_many(run, board, place) for place, run in enumerate(runs))
     return document(title, body + _footer(runs), board.data())
 
@@ -104,9 +106,7 @@ def _header(runs: Sequence[Run], title: str, board: Board) -> str:
     if len(runs) == 1:
         summary = f'<p class="lead">{escape(_summary(runs[0]))}</p>'
         return f"<header>{eyebrow}{summary}{_notices(runs[0])}{tables.tiles(runs[0])}</header>"
-    differing = comparison.differences(runs, board.legend.names)
-    settings = f"<h2>Settings that differ</h2>{differing}" if differing else ""
-    return f"<header>{eyebrow}{comparison.table(runs, board.legend)}</header>{settings}"
+    return f"<header>{eyebrow}{comparison.table(runs, board.legend)}</header>"
 
 
 def _summary(run: Run) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lambert.report.catalogue import Curve
 from lambert.report.palette import FONT_STACK, PALETTE
 
 Spec = dict[str, Any]
@@ -34,7 +35,7 @@ CONFIG: Spec = {
     },
     "legend": {
         "labelColor": MUTED, "titleColor": MUTED, "labelFontSize": 12.5, "titleFontSize": 12.5,
-        "titleFontWeight": "normal", "orient": "top", "symbolType": "square", "labelLimit": 300, "offset": 26,
+        "titleFontWeight": "normal", "orient": "top", "symbolType": "square", "labelLimit": 300,
     },
 }  # fmt: skip
 
@@ -62,61 +63,56 @@ _ZOOM: Spec = {
 }  # fmt: skip
 
 
-def curve(
-    name: str, column: str, y_title: str, *,
-    smoothed: bool = False, band: bool = False, evaluated: bool = False, marked: bool = False, phased: bool = False,
-    reference: float | None = None, beside: str = "", y_format: str = "~g",
-) -> Spec:  # fmt: skip
+def lines(curve: Curve, level: float | None, *, phased: bool) -> Spec:
     """A line for every run by what the reader counts on the x axis.
 
     Args:
-        name: of the chart; its y scale is the blank "$y:name".
-        column: of the table of steps.
-        smoothed: the column is there once for each level of smoothing.
-        band: show lowest and highest behind the line, and the values without smoothing.
-        evaluated: the table of evaluations has the same column, drawn as dots.
-        marked: show what befell the runs at the top.
+        curve: what is drawn, its options cut down to those that there is data for.
+        level: of the dashed line, None for no such line.
         phased: mark where phases begin.
-        reference: a level to compare with, drawn as a dashed line.
-        beside: another column of the table of steps, drawn wide and pale.
     """
-    field = f"$smooth:{column}" if smoothed else column
-    layers: list[Spec] = _phases() if phased else []
-    if band:
-        layers += [
-            _of_steps(name, f"{column}_low", {"type": "area", "opacity": 0.2}, {"y2": {"field": f"{column}_high"}}),
-            _of_steps(name, f"{column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8}),
-        ]
-    if reference is not None:
-        y = {"datum": reference, "type": "quantitative", "scale": f"$y:{name}"}
-        layers.append({
-            "data": {"values": [{}]},
-            "mark": {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5},
-            "encoding": {"y": y},
-        })  # fmt: skip
-    if beside:
-        layers.append(_of_steps(name, beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
-    line = _of_steps(name, field, {"type": "line", "strokeWidth": 2, "strokeJoin": "round"})
+    field = f"$smooth:{curve.column}" if curve.smoothed else curve.column
+    y: Spec = {
+        "type": "quantitative", "scale": f"$y:{curve.name}", "title": curve.y_title, "axis": {"format": curve.y_format},
+    }  # fmt: skip
+    layers = _phases() if phased else []
+    if curve.band:
+        band = _of_steps(y, f"{curve.column}_low", {"type": "area", "opacity": 0.2})
+        band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
+        layers += [band, _of_steps(y, f"{curve.column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8})]
+    if level is not None:
+        mark = {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5}
+        layers.append({"data": {"values": [{}]}, "mark": mark, "encoding": {"y": {**y, "datum": level}}})
+    if curve.beside:
+        layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
+    line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
     line["params"] = [_ZOOM]
-    line["encoding"]["strokeDash"] = {"field": "$dash", "type": "nominal", "legend": None, "scale": "$dashes"}
+    line["encoding"] |= {
+        "color": {**_COLOUR, "legend": "$legend"},
+        "strokeDash": {"field": "$dash", "type": "nominal", "legend": None, "scale": "$dashes"},
+    }
     layers.append(line)
-    if evaluated:
-        layers.append(_dots(name, column, y_title, y_format))
-    if marked:
+    if curve.evaluated:
+        layers.append(_dots(curve, y))
+    if curve.marked:
         layers.append(_marks())
-    layers.append(_hover(name, field, y_title, y_format))
-    for layer in layers:  # Vega-Lite joins the titles of different layers, unless they are the same
-        if "scale" in layer["encoding"].get("y", {}):
-            layer["encoding"]["y"] |= {"title": y_title, "axis": {"format": y_format}}
-    return chart(layers, y_title)
+    near = _of_steps(y, field, _hidden_point())
+    near["params"] = [_nearest("near")]
+    near["encoding"] |= {"opacity": _if_near("near"), "tooltip": _tooltip(field, curve.y_title, curve.y_format)}
+    return chart([*layers, near], curve.y_title, phased=phased)
 
 
-def chart(layers: Sequence[Spec], description: str) -> Spec:
-    """Layers on top of each other, as wide as the page allows."""
+def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> Spec:
+    """Layers on top of each other, as wide as the page allows; the labels of phases have a line above the plot."""
+    line = 16 if phased else 0
     return {
         "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"},
-        "description": description, "layer": list(layers),
-        "resolve": {"scale": {"color": "independent"}}, "config": "$config", "padding": {"top": 26, "right": 6},
+        "padding": {"top": 4, "right": 6}, "description": description, "layer": list(layers),
+        "resolve": {"scale": {"color": "independent"}},
+        "config": {
+            **CONFIG, "axisY": {**CONFIG["axisY"], "titleY": -10 - line},
+            "legend": {**CONFIG["legend"], "offset": 28 + line},
+        },
     }  # fmt: skip
 
 
@@ -150,7 +146,7 @@ def stack(name: str, columns: Sequence[str], run: int, y_title: str, *, phased: 
         },
         "params": [_ZOOM],
     }  # fmt: skip
-    return chart([layer, *(_phases() if phased else [])], y_title)
+    return chart([layer, *(_phases() if phased else [])], y_title, phased=phased)
 
 
 def noise(name: str, table: str, *, phased: bool) -> Spec:
@@ -175,7 +171,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
         {**data, "params": [_nearest("at_noise")], "mark": _hidden_point(),
          "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip, "opacity": _if_near("at_noise")}},
     ]  # fmt: skip
-    return chart(layers, "gradient noise scale in sequences")
+    return chart(layers, "gradient noise scale in sequences", phased=phased)
 
 
 def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
@@ -204,37 +200,29 @@ def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
     return chart([layer], "trust ratio by layer and optimizer step")
 
 
-def _of_steps(name: str, field: str, mark: Spec, more: Spec | None = None) -> Spec:
-    y = {"field": field, "type": "quantitative", "scale": f"$y:{name}"}
-    encoding = {"x": X, "y": y, "color": _COLOUR, "detail": {"field": "run"}, **(more or {})}
+def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
+    """A layer of the table of steps with a mark for every run in sight."""
     return {
-        "data": "$table:steps", "transform": [*_IN_SIGHT, _NAMED], "mark": {"clip": True, **mark}, "encoding": encoding,
+        "data": "$table:steps", "transform": [*_IN_SIGHT, _NAMED], "mark": {"clip": True, **mark},
+        "encoding": {"x": X, "y": {**y, "field": field}, "color": _COLOUR, "detail": {"field": "run"}},
     }  # fmt: skip
 
 
-def _dots(name: str, column: str, y_title: str, y_format: str) -> Spec:
-    colour = {**_COLOUR, "scale": {"domain": "$domain", "range": "$dot_range"}}
+def _dots(curve: Curve, y: Spec) -> Spec:
     return {
         "data": "$table:evaluations", "transform": [*_IN_SIGHT, _NAMED],
         "mark": {"type": "point", "filled": True, "opacity": 1, "size": "$dot_size", "stroke": PAPER, "strokeWidth": 1,
                  "clip": True},
         "encoding": {
-            "x": X, "y": {"field": column, "type": "quantitative", "scale": f"$y:{name}"},
-            "color": colour, "tooltip": _tooltip(column, f"held-out, {y_title}", y_format),
+            "x": X, "y": {**y, "field": curve.column},
+            "color": {**_COLOUR, "scale": {"domain": "$domain", "range": "$dot_range"}},
+            "tooltip": _tooltip(curve.column, f"held-out, {curve.y_title}", curve.y_format),
         },
     }  # fmt: skip
 
 
-def _hover(name: str, field: str, y_title: str, y_format: str) -> Spec:
-    """Shows the point of the line that is nearest to the pointer, with its figures."""
-    layer = _of_steps(name, field, _hidden_point())
-    layer["params"] = [_nearest("near")]
-    layer["encoding"] |= {"opacity": _if_near("near"), "tooltip": _tooltip(field, y_title, y_format)}
-    return layer
-
-
 def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
-    number_format = number_format.replace("~g", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
+    number_format = number_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
     return [
         {"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
         {"field": field, "title": title, "format": number_format},

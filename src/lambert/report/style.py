@@ -57,6 +57,10 @@ figcaption{max-width:46rem}
 .heading label{font-size:.9rem;color:var(--muted);flex:none}
 .chart{margin-top:.5rem;min-height:120px}
 .chart svg.marks{max-width:100%;height:auto;margin:0}
+.runs .scroll{max-height:26rem;overflow:auto;border-bottom:1px solid var(--rule)}
+.runs thead th{position:sticky;top:0;background:var(--paper);z-index:1}
+.runs td:first-child{min-width:15rem;overflow-wrap:anywhere}
+.runs td{padding-top:.28rem;padding-bottom:.28rem}
 .vega-embed{display:block;width:100%}
 .controls{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;align-items:center;background:var(--surface);border-radius:12px;
 padding:.8rem 1.1rem;margin:0 0 1.6rem;position:sticky;top:0;z-index:2}
@@ -113,7 +117,7 @@ details{border-top:1px solid var(--grid);padding:.4rem 0}
 summary{cursor:pointer;font-weight:600;padding:.35rem 0;overflow-wrap:anywhere}
 details h2{border:0;margin:1.2rem 0 .6rem;padding:0;font-size:1.1rem}
 footer{margin-top:3.5rem;padding-top:1rem;border-top:1px solid var(--grid)}
-@media (max-width:760px){
+@media screen and (max-width:760px){
 main{padding:28px 16px 40px}
 h1{font-size:1.7rem}
 .pair,.columns,.fills{grid-template-columns:minmax(0,1fr)}
@@ -121,6 +125,7 @@ h1{font-size:1.7rem}
 .tile{padding:12px 13px}
 .tile .value{font-size:1.4rem}
 .controls{position:static}
+.runs td:first-child{min-width:10rem}
 }
 @media print{
 body{font-size:10.5pt}
@@ -128,7 +133,11 @@ main{max-width:none;padding:0}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 h2{break-after:avoid;margin-top:1.6rem}
 details::details-content{content-visibility:visible;display:block;block-size:auto}
-.scroll{overflow:visible}
-.controls,.heading label,input{display:none}
+.scroll,.runs .scroll{overflow:visible;max-height:none}
+.runs td:first-child{min-width:0}
+.controls,.heading label,.needs-script,input{display:none}
+.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}
+.tile .value{font-size:1.3rem}
+.pair{column-gap:24px}
 }
 """
