@@ -24,6 +24,7 @@ _AXES = {
     "hours": ("hours", "hours of training", "~r"),
 }
 _SHARES = {"1": "all of it", "0.5": "last half", "0.25": "last quarter", "0.1": "last tenth"}
+_FEW_STEPS = 30
 _SMOOTHING = 1  # the level a page opens with
 
 
@@ -107,7 +108,8 @@ class Board:
         caption += " At the top: what befell the run, listed below." * curve.marked
         references = [] if level is None else [level]
         scales = _scales([*series, *measured], references, from_zero=curve.from_zero)
-        drawn = spec.lines(curve, level, phased=self._phased)
+        dotted = max(len(run.steps) for run in self.runs) <= _FEW_STEPS
+        drawn = spec.lines(curve, level, phased=self._phased, dotted=dotted)
         self._add(curve.name, drawn, scales, _TALL if curve.tall else _SMALL)
         return _figure(curve.name, curve.title, caption, log=True)
 

@@ -67,10 +67,14 @@ async function draw(place) {
   }));
 }
 
-let drawing = Promise.resolve();
+// One chart after the other, those in sight first; a newer choice ends the drawing of an older one.
+let drawing = Promise.resolve(), wanted = 0;
 function drawAll() {
+  const turn = ++wanted;
+  const far = (place) => Math.abs(place.getBoundingClientRect().top + place.clientHeight / 2 - window.innerHeight / 2);
   drawing = drawing.then(async () => {
-    for (const place of document.querySelectorAll("[data-chart]")) await draw(place);
+    const places = [...document.querySelectorAll("[data-chart]")].sort((one, other) => far(one) - far(other));
+    for (const place of places) if (turn === wanted) await draw(place);
     document.documentElement.dataset.drawn = "yes";
   }).catch((error) => console.error(error));
 }
@@ -90,6 +94,11 @@ document.addEventListener("change", ({ target }) => {
     if (control === "colour") recolour();
   } else if (log) {
     state.logs[target.checked ? "add" : "delete"](log);
+    const place = document.querySelector(`[data-chart="${log}"]`);
+    if (place) {
+      drawing = drawing.then(() => draw(place)).catch((error) => console.error(error));
+      return;
+    }
   } else if (run) {
     state.hidden[target.checked ? "delete" : "add"](Number(run));
   } else if (group) {

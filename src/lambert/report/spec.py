@@ -63,13 +63,14 @@ _ZOOM: Spec = {
 }  # fmt: skip
 
 
-def lines(curve: Curve, level: float | None, *, phased: bool) -> Spec:
+def lines(curve: Curve, level: float | None, *, phased: bool, dotted: bool) -> Spec:
     """A line for every run by what the reader counts on the x axis.
 
     Args:
         curve: what is drawn, its options cut down to those that there is data for.
         level: of the dashed line, None for no such line.
         phased: mark where phases begin.
+        dotted: show each point too, since a line of one cannot be seen.
     """
     field = f"$smooth:{curve.column}" if curve.smoothed else curve.column
     y: Spec = {
@@ -87,6 +88,7 @@ def lines(curve: Curve, level: float | None, *, phased: bool) -> Spec:
         layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
     line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
     line["params"] = [_ZOOM]
+    line["mark"] |= {"point": {"size": 30}} if dotted else {}
     line["encoding"] |= {
         "color": {**_COLOUR, "legend": "$legend"},
         "strokeDash": {"field": "$dash", "type": "nominal", "legend": None, "scale": "$dashes"},
@@ -99,7 +101,7 @@ def lines(curve: Curve, level: float | None, *, phased: bool) -> Spec:
     near = _of_steps(y, field, _hidden_point())
     near["params"] = [_nearest("near")]
     near["encoding"] |= {"opacity": _if_near("near"), "tooltip": _tooltip(field, curve.y_title, curve.y_format)}
-    return chart([*layers, near], curve.y_title, phased=phased)
+    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phased=phased)
 
 
 def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> Spec:
@@ -146,7 +148,7 @@ def stack(name: str, columns: Sequence[str], run: int, y_title: str, *, phased: 
         },
         "params": [_ZOOM],
     }  # fmt: skip
-    return chart([layer, *(_phases() if phased else [])], y_title, phased=phased)
+    return chart([layer, *(_phases() if phased else [])], "Parts of a step, in seconds", phased=phased)
 
 
 def noise(name: str, table: str, *, phased: bool) -> Spec:
@@ -171,7 +173,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
         {**data, "params": [_nearest("at_noise")], "mark": _hidden_point(),
          "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip, "opacity": _if_near("at_noise")}},
     ]  # fmt: skip
-    return chart(layers, "gradient noise scale in sequences", phased=phased)
+    return chart(layers, "Gradient noise scale, in sequences", phased=phased)
 
 
 def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
@@ -197,7 +199,7 @@ def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
             ],
         },
     }  # fmt: skip
-    return chart([layer], "trust ratio by layer and optimizer step")
+    return chart([layer], "Trust ratio by layer and optimizer step")
 
 
 def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
