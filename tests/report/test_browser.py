@@ -30,7 +30,7 @@ def browse(page: Path, *flags: str, width: int = 1280) -> str:
     """What the browser prints; a browser complains on the console of what it refused, asked for or could not read."""
     profile = page.parent / "profile"
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},1600", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
 
@@ -73,7 +73,9 @@ def test_a_phone_and_a_run_s_own_words(make_run: MakeRun, make_journal: Any, tmp
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
-    assert ">128 × 256<" in drawn and ">$x</text>" in drawn and "alert(2)&lt;/script&gt;</text>" in drawn
+    assert ">128 × 256<" in drawn
+    assert ">$x</text>" in drawn
+    assert "&lt;/script&gt;&lt;script" in drawn
 
 
 DRIVER = r"""
@@ -91,7 +93,7 @@ function look(name) {
   const lines = [...chart.querySelectorAll(".mark-line path")].map((path) => path.getAttribute("d"));
   const colours = [...chart.querySelectorAll(".mark-line path")].map((path) => path.getAttribute("stroke"));
   const ticks = [...chart.querySelectorAll(".role-axis-label text")].map((text) => text.textContent);
-  const description = chart.querySelector("[role=graphics-document]").getAttribute("aria-label");
+  const description = chart.getAttribute("aria-label");
   seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description };
 }
 drawing.then(async () => {

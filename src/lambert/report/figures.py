@@ -72,7 +72,7 @@ class Board:
         hint = "Drag a chart to move it, Ctrl or Shift and the wheel to zoom, double-click for all of it."
         return (
             f'<div class="controls needs-script" role="group" aria-label="All charts" hidden>{"".join(parts)}'
-            f'<p class="note">{hint}</p></div>'
+            f'<p class="note mouse">{hint}</p></div>'
             '<noscript><p class="notice">The charts need JavaScript, which this page brings along; the figures are in'
             " the tables without it.</p></noscript>"
         )
@@ -146,14 +146,14 @@ class Board:
         if not known:
             return ""
         total = np.sum([np.nan_to_num(run.series[column]) for column in known], axis=0)
-        self._add(
-            name, spec.stack(name, known, place, "seconds of a step", phased=self._phased),
-            _scales([total[1:]], [], from_zero=True), _SMALL,
-        )  # fmt: skip
+        top = 1.3 * float(np.quantile(total, 0.98))  # one slow step would flatten all others
+        scale = {"zero": True, "nice": False, "domainMax": top} if total.max() > top else {"zero": True}
+        drawn = spec.stack(name, known, place, "seconds of a step", phased=self._phased)
+        self._add(name, drawn, {"linear": scale}, _SMALL)
         return _figure(
             name,
             "Where the time of a step goes",
-            "Means over neighbouring steps; the first step, which sets everything up, may be cut off.",
+            "Means over neighbouring steps; one far slower than others, as the first often is, is cut off at the top.",
             log=False,
         )
 

@@ -127,6 +127,7 @@ h1{font-size:1.7rem}
 .controls{position:static}
 .runs td:first-child{min-width:10rem}
 }
+@media (pointer:coarse){.mouse{display:none}}
 @media print{
 body{font-size:10.5pt}
 main{max-width:none;padding:0}
