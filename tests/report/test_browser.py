@@ -105,6 +105,20 @@ drawing.then(async () => {
   await choose("[data-control=colour]", "optimizer"); look("by optimizer");
   await choose("[data-run='0']", false); look("one hidden");
   await choose("[data-group]", true); look("all again");
+  const svg = document.querySelector("[data-chart=loss] svg"), box = svg.getBoundingClientRect();
+  const spot = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true };
+  const pause = () => new Promise((go) => setTimeout(go, 300));
+  const point = (target, name, more) =>
+    target.dispatchEvent(new PointerEvent(name, { pointerType: "mouse", ...spot, ...more }));
+  const points = document.querySelectorAll("[data-chart=loss] .mark-symbol path[opacity='0']");
+  const under = points[Math.floor(points.length / 2)];
+  point(under, "pointerover", {}); point(under, "pointermove", {}); await pause();
+  const tooltip = document.getElementById("vg-tooltip-element");
+  seen.tooltip = tooltip.classList.contains("visible") ? tooltip.textContent : "";
+  under.dispatchEvent(new WheelEvent("wheel", { ...spot, deltaY: -300 })); await pause(); look("only scrolled");
+  under.dispatchEvent(new WheelEvent("wheel", { ...spot, deltaY: -300, ctrlKey: true })); await pause(); look("zoomed");
+  point(under, "pointerdown", {}); point(window, "pointermove", { clientX: spot.clientX - 200 });
+  point(window, "pointerup", {}); await pause(); look("dragged");
   const answer = document.createElement("pre");
   answer.id = "answer";
   answer.textContent = JSON.stringify(seen);
@@ -131,6 +145,9 @@ def test_the_reader_s_choices(make_run: MakeRun, tmp_path: Path, monkeypatch: py
     assert seen["log"]["texts"] == first["texts"] and seen["log"]["lines"] != seen["smooth"]["lines"]
     assert [len(line) for line in seen["last quarter"]["lines"]] < [len(line) for line in first["lines"]]
     assert len(seen["by optimizer"]["colours"]) == 2 and len(seen["by optimizer"]["lines"]) == 3
+    assert re.search(r"run.*[abc].*step.*\d.*nats per masked word.*\d", seen["tooltip"])
+    assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
+    assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
 
 

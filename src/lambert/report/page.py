@@ -197,6 +197,11 @@ def _footer(runs: Sequence[Run]) -> str:
         if run.checkpoints:
             steps += f", last checkpoint at step {words.count(run.checkpoints[-1]['step'])}"
         parts.append(f"{run.name}: started {_moment(run.started)}{made}, {steps}.")
+    if len(runs) > len(parts):
+        parts.append(f"And {words.count(len(runs) - len(parts))} others.")
+    parts.append(
+        "Charts: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab, BSD-3-Clause."
+    )
     return f"<footer>{''.join(f'<p>{escape(part)}</p>' for part in parts)}</footer>"
 
 

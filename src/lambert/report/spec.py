@@ -99,8 +99,7 @@ def lines(curve: Curve, level: float | None, *, phased: bool, dotted: bool) -> S
     if curve.marked:
         layers.append(_marks())
     near = _of_steps(y, field, _hidden_point())
-    near["params"] = [_nearest("near")]
-    near["encoding"] |= {"opacity": _if_near("near"), "tooltip": _tooltip(field, curve.y_title, curve.y_format)}
+    near["encoding"] |= {"tooltip": _tooltip(field, curve.y_title, curve.y_format)}
     return chart([*layers, near], f"{curve.title}, {curve.y_title}", phased=phased)
 
 
@@ -170,8 +169,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
          "encoding": {"x": X, "y": {**y, "field": "batch"}}},
         {**data, "params": [_ZOOM], "mark": {"type": "line", "strokeWidth": 2, "color": SERIES[0], "clip": True},
          "encoding": {"x": X, "y": {**y, "field": "noise_scale"}}},
-        {**data, "params": [_nearest("at_noise")], "mark": _hidden_point(),
-         "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip, "opacity": _if_near("at_noise")}},
+        {**data, "mark": _hidden_point(), "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip}},
     ]  # fmt: skip
     return chart(layers, "Gradient noise scale, in sequences", phased=phased)
 
@@ -231,16 +229,9 @@ def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
     ]  # fmt: skip
 
 
-def _nearest(name: str) -> Spec:
-    return {"name": name, "select": {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"}}
-
-
-def _if_near(name: str) -> Spec:
-    return {"condition": {"param": name, "empty": False, "value": 1}, "value": 0}
-
-
 def _hidden_point() -> Spec:
-    return {"type": "point", "filled": True, "size": 70, "aria": False, "clip": True}
+    """What answers to the pointer on and near a line, with figures."""
+    return {"type": "point", "filled": True, "size": 150, "opacity": 0, "aria": False, "clip": True}
 
 
 def _phases() -> list[Spec]:
