@@ -12,17 +12,12 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.report import write_loss_curve
-from lambert.report.charts import (
-    loss_chart,
-    loss_over_sequences_chart,
-    phase_marks,
-    sequences_seen,
-    small_charts,
-)
+from lambert.report.charts import loss_chart, phase_marks
 from lambert.report.palette import PALETTE
-from lambert.report.plots import NARROW, WIDE, chart_svg, draw
+from lambert.report.plots import NARROW, STANDING, draw
 from lambert.report.read import TrustRatios, read_run
-from lambert.report.trust import group_names, heat_map, short_names, trust_svg
+from lambert.report.svg import page_svg
+from lambert.report.trust import group_names, heat_map, short_names
 
 MakeRun = Callable[..., Path]
 
@@ -41,13 +36,13 @@ def with_namespaces(svg: str) -> str:
 
 def test_the_loss_chart_holds_every_step_evaluation_and_reference(make_run: MakeRun) -> None:
     run = read_run(make_run(steps=50))
-    chart = loss_chart([run])
+    chart = loss_chart(run)
     assert chart is not None
     by_kind = {trace.kind: trace for trace in chart.traces}
     np.testing.assert_array_equal(by_kind["line"].y, run.series["masked_word_loss"])
     assert by_kind["points"].x.tolist() == [e.step for e in run.evaluations]
     assert by_kind["reference"].y.tolist() == [6.99] and by_kind["reference"].dashed
-    assert [trace.kind for trace in loss_chart([read_run(make_run("long", steps=400))]).traces][:2] == [
+    assert [trace.kind for trace in loss_chart(read_run(make_run("long", steps=400))).traces][:2] == [
         "raw",
         "line",
     ]
@@ -55,8 +50,8 @@ def test_the_loss_chart_holds_every_step_evaluation_and_reference(make_run: Make
 
 def test_axes_units_and_phases_are_written_on_the_picture(make_run: MakeRun) -> None:
     run = read_run(make_run(steps=100))
-    chart = loss_chart([run])
-    found = texts(with_namespaces(chart_svg(chart, WIDE, "loss")))
+    chart = loss_chart(run)
+    found = texts(with_namespaces(page_svg(draw(chart, STANDING), "loss", "loss")))
     assert {
         "optimizer step",
         "nats per masked word",
@@ -64,24 +59,17 @@ def test_axes_units_and_phases_are_written_on_the_picture(make_run: MakeRun) -> 
         "length 512 × batch 128",
     } <= set(found)
     assert phase_marks(run)[1].start == 91
-    units = {small.title: small.y_label for small in small_charts([run])}
-    assert units["Tokens per second"] == "tokens / s" and units["Sequences per second"] == "sequences / s"
-    assert list(units) == [
-        "Masked-word accuracy", "Next-sentence accuracy", "Learning rate", "Gradient norm",
-        "Sequences per second",
-        "Tokens per second",
-    ]  # fmt: skip
 
 
 def test_the_phase_line_stands_before_its_first_step(make_run: MakeRun) -> None:
-    axes = draw(loss_chart([read_run(make_run(steps=100))]), NARROW).axes[0]
+    axes = draw(loss_chart(read_run(make_run(steps=100))), NARROW).axes[0]
     upright = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
     assert [line.get_xdata()[0] for line in upright] == [90.5]
 
 
 def test_colours_follow_the_page_and_ids_are_unique(make_run: MakeRun) -> None:
     run = read_run(make_run(steps=100))
-    pictures = [chart_svg(loss_chart([run]), size, name) for size, name in ((WIDE, "a"), (NARROW, "b"))]
+    pictures = [page_svg(draw(loss_chart(run), size), name, "") for size, name in ((STANDING, "a"), (NARROW, "b"))]
     for svg in pictures:
         assert not re.search("|".join(light for light, _ in PALETTE.values()), svg)
         assert "fill: var(--ink)" in svg and "stroke: var(--series-1)" in svg
@@ -90,14 +78,6 @@ def test_colours_follow_the_page_and_ids_are_unique(make_run: MakeRun) -> None:
     for svg, own in zip(pictures, ids, strict=True):
         assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)) and len(own) == len(set(own))
         assert {a or b for a, b in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)} == set(own)
-
-
-def test_sequences_seen_counts_batches_by_phase(make_run: MakeRun) -> None:
-    run = read_run(make_run(steps=20))
-    assert sequences_seen(run)[[0, 17, 18, 19]].tolist() == [256, 18 * 256, 18 * 256 + 128, 18 * 256 + 256]
-    assert loss_over_sequences_chart([run, run]) is None
-    other = read_run(make_run("other", steps=20, batch_sizes=(64, 32)))
-    assert loss_over_sequences_chart([run, other]) is not None
 
 
 def test_names_are_grouped_at_the_deepest_level_that_fits() -> None:
@@ -119,21 +99,6 @@ def test_heat_map_rows_are_geometric_means_without_the_layers_not_adapted() -> N
     np.testing.assert_allclose(shown.values, 0.2)
     assert heat_map(TrustRatios(np.array([1]), ("a",), np.ones((1, 1)))) is None
     assert heat_map(TrustRatios(np.array([], dtype=np.int64), (), np.zeros((0, 0)))) is None
-
-
-@pytest.mark.parametrize("layers", [4, 24])
-@pytest.mark.parametrize("wide", [True, False])
-def test_every_row_of_the_heat_map_has_its_name(make_run: MakeRun, layers: int, wide: bool) -> None:
-    run = read_run(make_run(steps=30, layers=layers))
-    shown = heat_map(run.trust_ratios)
-    assert shown is not None and len(shown.rows) <= 48
-    svg = trust_svg(run, shown, wide=wide, name="t")
-    found = texts(with_namespaces(svg))
-    for row in shown.rows:  # whole, or without its first parts where the picture is narrow
-        parts = row.split(".")
-        assert any(".".join(parts[place:]) in found for place in range(len(parts))), row
-    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
-    assert min(sizes) >= 11
 
 
 def test_the_loss_curve_alone_as_svg_and_png(make_run: MakeRun, tmp_path: Path) -> None:

@@ -19,11 +19,20 @@ def machine_rows(run: Run) -> list[tuple[str, str]]:
     for name, value in host.items() if isinstance(host, dict) else ():
         shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else inline(value)
         rows.append((name.removesuffix("_bytes").replace("_", " "), shown))
-    for name in ("precision", "micro_batch_size", "seed", "lambert", "torch", "python"):
+    speed = header.get("product_flops_per_second")
+    if isinstance(speed, int | float) and not isinstance(speed, bool):
+        rows.append(("large products", f"{words.number(speed / 1e9)} GFLOP/s in each process"))
+    for name in ("precision", "processes", "deterministic", "micro_batch_size", "seed", "lambert", "torch", "python"):
         if name in header:
             rows.append((name.replace("_", " "), inline(header[name])))
     corpus = header.get("corpus")
     rows += flat({"corpus": corpus}) if isinstance(corpus, dict) else []
+    path = header.get("path")
+    rows += (
+        [(f"how: {name.replace('_', ' ')}", inline(value)) for name, value in path.items()]
+        if isinstance(path, dict)
+        else []
+    )
     return rows
 
 

@@ -17,8 +17,10 @@ _LARGEST_WHOLE = 2**53  # a float64 holds every whole number below it
 _FIGURES = ("masked_word_loss", "masked_word_accuracy", "next_sentence_loss", "next_sentence_accuracy")
 STEP_FIELDS = (
     "phase", "loss", *_FIGURES, "learning_rate", "gradient_norm", "seconds", "sequences_per_second",
-    "tokens_per_second",
+    "tokens_per_second", "model_flops_per_second", "utilisation",
 )  # fmt: skip
+STEP_PARTS = ("data", "forward", "backward", "communication", "optimizer")
+"""What `seconds_of` of a step tells apart; their columns are called `seconds_of_data` and so on."""
 EVALUATION_FIELDS = (*_FIGURES, "next_sentence_commonest", "unigram_loss", "unigram_accuracy", "masked_words")
 
 
@@ -60,6 +62,17 @@ class Fill:
 
     text: str
     candidates: tuple[tuple[str, float], ...]
+    step: int = 0
+    """The last step before it."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that befell a run: its kind (the event's name, or `resumed`) and a line about it."""
+
+    step: int
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -122,13 +135,20 @@ def noise_of(record: Record) -> Noise:
     return Noise(noise_scale=scale, standard_error=error, **counts)
 
 
-def fill_of(record: Record) -> Fill:
-    """A `fill` record as a Fill. Raises ValueError when it lacks a field."""
+def step_figures(record: Record) -> tuple[float, ...]:
+    """The figures of a `step` record: STEP_FIELDS, then the seconds of STEP_PARTS; NaN where not recorded."""
+    parts = record.get("seconds_of")
+    parts = parts if isinstance(parts, dict) else {}
+    return (*(float_or_nan(record.get(n)) for n in STEP_FIELDS), *(float_or_nan(parts.get(n)) for n in STEP_PARTS))
+
+
+def fill_of(record: Record, step: int) -> Fill:
+    """A `fill` record that stands after a step as a Fill. Raises ValueError when it lacks a field."""
     candidates = record.get("candidates")
     if not isinstance(record.get("text"), str) or not isinstance(candidates, list):
         raise ValueError("text or candidates missing")
     pairs = [(str(mapping(c).get("word", "")), float_or_nan(mapping(c).get("probability"))) for c in candidates]
-    return Fill(record["text"], tuple(pairs))
+    return Fill(record["text"], tuple(pairs), step)
 
 
 def mapping(value: object) -> Mapping[str, object]:

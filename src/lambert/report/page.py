@@ -1,9 +1,10 @@
-"""One self-contained HTML page for one run or several: no script, no request, the same bytes every time."""
+"""One self-contained HTML page for one run or many: no request, nothing run from data, the same bytes every time."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -11,25 +12,47 @@ from pathlib import Path
 import numpy as np
 
 from lambert.errors import UserError
-from lambert.report import facts, tables, words
-from lambert.report.charts import Chart, Trace, loss_chart, loss_over_sequences_chart, small_charts
-from lambert.report.plots import NARROW, WIDE, chart_svg, loss_curve_figure
+from lambert.report import comparison, facts, tables, words
+from lambert.report.figures import Board
+from lambert.report.legend import Legend
 from lambert.report.read import JOURNAL, RECIPE, Run, read_run
 from lambert.report.shell import document, writable, write
-from lambert.report.svg import png, standing_svg
-from lambert.report.trust import heat_map, trust_svg
+
+CELLS = "cells"
+"""Where an experiment's folder has its runs."""
+_MOST_RUNS_IN_DETAIL = 4
+_MOST_STARTS_IN_FOOTER = 8
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report of one run folder, or of several side by side, and returns its path.
+
+    Args:
+        runs: run folders, and folders of experiments, which stand for the runs in their `cells/` that have done a step.
+        out: the page.
 
     Raises:
         UserError: no run given, a folder without a usable journal, or an `out` that cannot be written.
     """
     if not runs:
         raise UserError("no run folder was given", remedy="Name at least one folder that a run wrote")
-    out, read = writable(Path(out)), [read_run(Path(run)) for run in runs]
+    out, read = writable(Path(out)), [run for folder in runs for run in _runs_in(Path(folder))]
     return write(out, render(read).encode("utf-8", errors="replace"))
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    cells = folder / CELLS
+    if (folder / JOURNAL).exists() or not cells.is_dir():
+        return [read_run(folder)]
+    found = []
+    for cell in sorted(cells.iterdir()):
+        with suppress(UserError):  # not begun yet, or failed before its first step
+            found.append(read_run(cell))
+    if not found:
+        raise UserError(
+            f"no run in {cells} has done a step yet", remedy="Let one finish its first step, then ask again"
+        )
+    return found
 
 
 def write_loss_curve(run: Path, out: Path) -> Path:
@@ -43,6 +66,9 @@ def write_loss_curve(run: Path, out: Path) -> Path:
         raise UserError(f"{out} is neither an SVG nor a PNG", remedy="Give a name that ends in .svg or .png")
     if not np.isfinite(read.series["masked_word_loss"]).any():
         raise UserError(f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge")
+    from lambert.report.plots import loss_curve_figure  # pages need no matplotlib
+    from lambert.report.svg import png, standing_svg
+
     figure = loss_curve_figure(read)
     if out.suffix.lower() == ".png":
         return write(out, png(figure))
@@ -50,29 +76,37 @@ def write_loss_curve(run: Path, out: Path) -> Path:
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page as a string."""
+    """The page as a string. Several runs come in the order of their last held-out loss, lost ones last."""
+    runs = sorted(runs, key=comparison.final_loss)
+    board = Board(runs, Legend.of(runs))
     single = runs[0] if len(runs) == 1 else None
     title = single.name if single else f"{len(runs)} runs compared"
-    body = _header(runs, title) + _pictures(runs)
+    body = _header(runs, title, board) + f"<h2>How it went</h2>{board.controls()}{board.curves()}"
     if single:
-        body += _details(single)
+        body += _details(single, board, 0)
     else:
-        body += "<h2>Each run</h2>" + "".join(
-            f"<details><summary>{escape(run.name)}</summary><p>{escape(_summary(run))}</p>{_notices(run)}"
-            f"{tables.tiles(run)}{_details(run, place)}</details>"
-            for place, run in enumerate(runs)
-        )
-    return document(title, body + _footer(runs))
+        differing = comparison.differences(runs, board.legend.names)
+        body += f"<h2>Settings that differ</h2>{differing}" if differing else ""
+        body += "<h2>Each run</h2>" + "".join(_one_of_many(run, board, place) for place, run in enumerate(runs))
+    return document(title, body + _footer(runs), board.data())
 
 
-def _header(runs: Sequence[Run], title: str) -> str:
+def _one_of_many(run: Run, board: Board, place: int) -> str:
+    """A run among others: everything of a few runs; of many what tells them apart and how to see more."""
+    inside = tables.tiles(run)
+    inside += _details(run, board, place) if len(board.runs) <= _MOST_RUNS_IN_DETAIL else _trouble(run) + _again(run)
+    return (
+        f"<details><summary>{escape(board.legend.names[place])}</summary><p>{escape(_summary(run))}</p>{_notices(run)}"
+        f"{inside}</details>"
+    )
+
+
+def _header(runs: Sequence[Run], title: str, board: Board) -> str:
     eyebrow = f'<p class="eyebrow">lambert pre-training report</p><h1>{escape(title)}</h1>'
     if len(runs) == 1:
         summary = f'<p class="lead">{escape(_summary(runs[0]))}</p>'
         return f"<header>{eyebrow}{summary}{_notices(runs[0])}{tables.tiles(runs[0])}</header>"
-    differing = tables.differences(runs)
-    settings = f"<h2>Settings that differ</h2>{differing}" if differing else ""
-    return f"<header>{eyebrow}{tables.comparison(runs)}</header>{settings}"
+    return f"<header>{eyebrow}{comparison.table(runs, board.legend)}</header>"
 
 
 def _summary(run: Run) -> str:
@@ -114,48 +148,16 @@ def _notices(run: Run) -> str:
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
 
 
-def _pictures(runs: Sequence[Run]) -> str:
-    large = [chart for chart in (loss_chart(runs), loss_over_sequences_chart(runs)) if chart is not None]
-    figures = "".join(_figure(chart, both_sizes=True) for chart in large)
-    small = "".join(_figure(chart, both_sizes=False) for chart in small_charts(runs))
-    return f'<h2>How it went</h2>{figures}<div class="pair">{small}</div>'
-
-
-def _figure(chart: Chart, *, both_sizes: bool) -> str:
-    if both_sizes:
-        pictures = (
-            f'<div class="wide">{chart_svg(chart, WIDE, chart.name)}</div>'
-            f'<div class="narrow">{chart_svg(chart, NARROW, f"{chart.name}-narrow")}</div>'
-        )
-    else:
-        pictures = chart_svg(chart, NARROW, chart.name)
-    caption = f"<figcaption>{escape(chart.caption)}</figcaption>"
-    return f"<figure><h3>{escape(chart.title)}</h3>{caption}{_legend(chart)}{pictures}</figure>"
-
-
-def _legend(chart: Chart) -> str:
-    named = [trace for trace in chart.traces if trace.label]
-    if len(named) < 2:
-        return '<ul class="legend"></ul>'
-    items = "".join(f"<li>{_key(trace)}<span>{escape(trace.label)}</span></li>" for trace in named)
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _key(trace: Trace) -> str:
-    colour = f"var(--{trace.colour})"
-    if trace.kind == "points":
-        mark = f'<circle cx="13" cy="6" r="4" fill="{colour}"/>'
-    else:
-        dashes = ' stroke-dasharray="5 3"' if trace.dashed else ""
-        mark = f'<path d="M1 6H25" stroke="{colour}" stroke-width="2"{dashes}/>'
-    return f'<svg viewBox="0 0 26 12" aria-hidden="true">{mark}</svg>'
-
-
-def _details(run: Run, place: int = 0) -> str:
+def _details(run: Run, board: Board, place: int) -> str:
     """What belongs to one run alone."""
-    parts = [_trust(run, place)]
+    parts = [_trouble(run)]
+    own = board.of_one_run(place)
+    if own:
+        parts.append(f"<h2>Inside the run</h2>{own}")
+    if run.outcome is not None:
+        parts.append(f"<h2>Predicted and actual</h2>{tables.outcome(run)}")
     if run.fills:
-        parts.append(f"<h2>Filling in masked words</h2>{tables.fills(run.fills)}")
+        parts.append(f"<h2>Filling in masked words</h2>{tables.fills(run)}")
     if run.evaluations:
         parts.append(f"<h2>Held-out evaluations</h2>{tables.evaluations(run)}")
     recipe = tables.settings_tables(run.recipe)
@@ -164,26 +166,13 @@ def _details(run: Run, place: int = 0) -> str:
         parts.append(f'<h2>Recipe</h2>{phases}<div class="columns">{recipe}</div>')
     machine = tables.settings(facts.machine_rows(run))
     if machine:
-        parts.append(f"<h2>Machine and software</h2>{machine}")
-    parts.append(f"<h2>How to run it again</h2>{_again(run)}")
+        parts.append(f"<h2>Data, machine and software</h2>{machine}")
+    parts.append(_again(run))
     return "".join(parts)
 
 
-def _trust(run: Run, place: int) -> str:
-    shown = heat_map(run.trust_ratios)
-    if shown is None:
-        return ""
-    caption = "How far each layer's step is scaled: the norm of its weights over the norm of its update."
-    if shown.grouped:
-        caption += f" Each row is the geometric mean over its share of {words.count(shown.layers)} layers."
-    if shown.left_out:
-        caption += f" Left out: {words.count(shown.left_out)} with ratio 1 throughout (not adapted)."
-    wide = trust_svg(run, shown, wide=True, name=f"trust-{place}")
-    narrow = trust_svg(run, shown, wide=False, name=f"trust-{place}-narrow")
-    return (
-        f"<h2>Trust ratios</h2><figure><figcaption>{escape(caption)}</figcaption>"
-        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>'
-    )
+def _trouble(run: Run) -> str:
+    return f"<h2>What befell the run</h2>{tables.marks(run)}" if run.marks else ""
 
 
 def _again(run: Run) -> str:
@@ -196,18 +185,23 @@ def _again(run: Run) -> str:
             "<p>The same command on the same corpus resumes where the run stopped; with <code>--fresh</code>"
             f" it starts over.</p><pre><code>{escape(command)}</code></pre>"
         )
-    return f"{text}<p>This page:</p><pre><code>{escape(report)}</code></pre>"
+    return f"<h2>How to run it again</h2>{text}<p>This page:</p><pre><code>{escape(report)}</code></pre>"
 
 
 def _footer(runs: Sequence[Run]) -> str:
     parts = []
-    for run in runs:
+    for run in runs[:_MOST_STARTS_IN_FOOTER]:
         version = run.header.get("lambert")
         made = f" with lambert {version}" if version else ""
         steps = f"{words.count(len(run.steps))} steps recorded"
         if run.checkpoints:
             steps += f", last checkpoint at step {words.count(run.checkpoints[-1]['step'])}"
         parts.append(f"{run.name}: started {_moment(run.started)}{made}, {steps}.")
+    if len(runs) > len(parts):
+        parts.append(f"And {words.count(len(runs) - len(parts))} others.")
+    parts.append(
+        "Charts: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab, BSD-3-Clause."
+    )
     return f"<footer>{''.join(f'<p>{escape(part)}</p>' for part in parts)}</footer>"
 
 

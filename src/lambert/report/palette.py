@@ -1,6 +1,8 @@
-"""Colours by role, for light and for dark. Series colours keep apart for colour-blind readers."""
+"""Colours by role, for light and for dark, and the font. Series colours keep apart for colour-blind readers."""
 
 from __future__ import annotations
+
+FONT_STACK = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 # role: (light, dark). Every light colour is unique: it marks its role inside a drawn SVG.
 PALETTE = {

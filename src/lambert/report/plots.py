@@ -1,4 +1,4 @@
-"""Draws charts with matplotlib: Chart -> Figure -> SVG. One point is one CSS pixel."""
+"""Draws a chart with matplotlib, for pictures outside a page: Chart -> Figure. One point is one CSS pixel."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lambert.report import words
 from lambert.report.charts import Chart, PhaseMark, Trace, loss_chart
-from lambert.report.curves import Floats, y_limits
+from lambert.report.curves import y_limits
 from lambert.report.palette import light
 from lambert.report.read import Run
-from lambert.report.svg import house_settings, page_svg
+from lambert.report.svg import house_settings
 
 _FEW_POINTS = 30  # up to here every point gets a dot: a line of one point cannot be seen
 _ROUND_STEPS = [1, 2, 2.5, 5, 10]
 _PHASE_LINE = 20  # height of the line of phase labels
-_LOG_SPREAD = 25  # a top this many times the median asks for a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,8 @@ class Size:
     margin: int = 2  # what stands left of the axes' left edge begins here
 
 
-WIDE = Size(1040, 400, 13.0)
 NARROW = Size(440, 310, 12.5)
 STANDING = Size(960, 440, 14.0, left=66, right=26, top=138, bottom=56, margin=26)
-
-
-def chart_svg(chart: Chart, size: Size, name: str) -> str:
-    """The chart as inline SVG without a legend: the page writes that, where it can wrap."""
-    return page_svg(draw(chart, size), name, f"{chart.title}, {chart.y_label}, by {chart.x_label}")
 
 
 def draw(chart: Chart, size: Size) -> Figure:
@@ -68,7 +61,7 @@ def loss_curve_figure(run: Run) -> Figure:
     Raises:
         ValueError: no step of the run has a finite loss.
     """
-    chart = loss_chart([run])
+    chart = loss_chart(run)
     if chart is None:
         raise ValueError("no finite loss")
     size = STANDING
@@ -149,39 +142,15 @@ def _scale(axes: Axes, chart: Chart) -> None:
     first, last = min(ends), max(ends)
     room = 0.012 * (last - first) or 0.5
     axes.set_xlim(first - room, last + room)
-    if chart.name == "gradient-norm" and _wants_log(measured):
-        _log_scale(axes)
-        return
-    low, high, cut = y_limits(measured, references, from_zero=chart.from_zero)
+    low, high, cut = y_limits(measured, references, from_zero=False)
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND_STEPS))
-    _format_y(axes, chart.as_percent)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.tick(value, high)))
     if cut:
         axes.annotate(
             "higher points are cut off", (1, 1), xytext=(-4, -12), xycoords="axes fraction",
             textcoords="offset points", ha="right", fontsize=11, color=light("muted"),
         )  # fmt: skip
-
-
-def _format_y(axes: Axes, as_percent: bool) -> None:
-    top = max(map(abs, axes.get_ylim()))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: words.whole_percent(value) if as_percent else words.tick(value, top))
-    )
-
-
-def _wants_log(series: Sequence[Floats]) -> bool:
-    together = np.concatenate(series)
-    together = together[np.isfinite(together)]
-    return len(together) > 0 and together.min() > 0 and together.max() > _LOG_SPREAD * np.median(together)
-
-
-def _log_scale(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(10, numticks=6))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.tick(value, value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def _mark_phases(axes: Axes, phases: Sequence[PhaseMark], size: Size) -> None:

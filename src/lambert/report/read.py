@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.errors import UserError
+from lambert.report import words
 from lambert.report.journal import (
     EVALUATION_FIELDS,
     STEP_FIELDS,
+    STEP_PARTS,
     Evaluation,
     Fill,
+    Mark,
     Noise,
     Phase,
     Record,
@@ -32,9 +35,12 @@ from lambert.report.journal import (
     number_or_none,
     parse_line,
     phase_of,
+    step_figures,
     whole,
 )
+from lambert.report.trouble import TROUBLES, trouble_line
 
+_COLUMNS = (*STEP_FIELDS, *(f"seconds_of_{part}" for part in STEP_PARTS))
 Floats = NDArray[np.float64]
 
 JOURNAL, RECIPE = "journal.jsonl", "recipe.toml"
@@ -65,13 +71,15 @@ class Run:
     series: Mapping[str, Floats]
     evaluations: tuple[Evaluation, ...]
     trust_ratios: TrustRatios
-    fills: tuple[Fill, ...]
+    fills: tuple[Fill, ...]  # in the order they were written; a sentence can occur at several steps
     checkpoints: tuple[Record, ...]
     end: Record | None  # None while running, or when the run was killed
     recipe: Record
     bad_lines: tuple[int, ...]  # line numbers, from 1
     notices: tuple[str, ...] = ()
     noise: tuple[Noise, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    outcome: Record | None = None  # what it took beside what was predicted, of a run that finished in one sitting
 
     @property
     def final(self) -> Evaluation | None:
@@ -81,6 +89,11 @@ class Run:
     def last_noise(self, phase: int) -> Noise | None:
         """The noise scale at the end of a phase, or as far as that has come; None where it was not measured."""
         return next((noise for noise in reversed(self.noise) if noise.phase == phase), None)
+
+    @property
+    def last_fills(self) -> tuple[Fill, ...]:
+        """Of every sentence how it was filled in last."""
+        return tuple({fill.text: fill for fill in self.fills}.values())
 
     @property
     def training_seconds(self) -> float:
@@ -101,7 +114,10 @@ class _Journal:
     layers: dict[str, int] = field(default_factory=dict)
     trust_ratios: dict[int, dict[int, float]] = field(default_factory=dict)
     noise: dict[int, Noise] = field(default_factory=dict)
-    fills: dict[str, Fill] = field(default_factory=dict)
+    fills: dict[tuple[str, int], Fill] = field(default_factory=dict)
+    marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
+    outcome: Record | None = None
+    last_step: int = 0
     checkpoints: dict[int, Record] = field(default_factory=dict)
     end: Record | None = None
 
@@ -111,13 +127,17 @@ class _Journal:
             self.started = number_or_none(record.get("time"))
         match record["event"]:
             case "run":
-                self.header, self.end = record, None
+                self.header, self.end, self.outcome = record, None, None
                 self.starts += 1
+                if number_or_none(record.get("resumed_from_step")):
+                    step = whole(record, "resumed_from_step")
+                    self.mark(Mark(step, "resumed", f"resumed from step {words.count(step)}"))
             case "phase":
                 phase = phase_of(record)
                 self.phases[phase.number] = phase
             case "step":
-                self.steps[whole(record, "step")] = tuple(float_or_nan(record.get(name)) for name in STEP_FIELDS)
+                self.last_step = whole(record, "step")
+                self.steps[self.last_step] = step_figures(record)
             case "trust_ratios":
                 ratios = mapping(record.get("trust_ratios"))
                 self.trust_ratios[whole(record, "step")] = {
@@ -132,12 +152,20 @@ class _Journal:
                 noise = noise_of(record)
                 self.noise[noise.step] = noise
             case "fill":
-                fill = fill_of(record)
-                self.fills[fill.text] = fill
+                fill = fill_of(record, self.last_step)
+                self.fills[fill.text, fill.step] = fill
             case "checkpoint":
                 self.checkpoints[whole(record, "step")] = record
             case "end":
                 self.end = record
+            case "outcome":
+                self.outcome = record
+            case event if event in TROUBLES:
+                self.mark(Mark(whole(record, "step"), event, trouble_line(record)))
+
+    def mark(self, mark: Mark) -> None:
+        """Keeps what befell the run; the last of the same kind at the same step stands."""
+        self.marks[mark.kind, mark.step] = mark
 
 
 def read_run(folder: Path) -> Run:
@@ -166,7 +194,7 @@ def read_run(folder: Path) -> Run:
         starts=journal.starts,
         phases=tuple(sorted(journal.phases.values(), key=lambda phase: phase.first_step)),
         steps=np.array(steps, dtype=np.int64),
-        series={name: table[:, column] for column, name in enumerate(STEP_FIELDS)},
+        series={name: table[:, column] for column, name in enumerate(_COLUMNS)},
         evaluations=tuple(journal.evaluations[step] for step in sorted(journal.evaluations)),
         trust_ratios=_trust_table(journal),
         fills=tuple(journal.fills.values()),
@@ -176,6 +204,8 @@ def read_run(folder: Path) -> Run:
         bad_lines=tuple(bad_lines),
         notices=tuple(notices),
         noise=tuple(journal.noise[step] for step in sorted(journal.noise)),
+        marks=tuple(sorted(journal.marks.values(), key=lambda mark: mark.step)),
+        outcome=journal.outcome,
     )
 
 

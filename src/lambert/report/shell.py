@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from lambert.errors import UserError
+from lambert.report.library import as_data, library, own_script, policy_hash
 from lambert.report.style import style_sheet
 
-# Nothing but the page itself: a browser then refuses whatever a run's own words might smuggle in.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
+def document(title: str, body: str, charts: Mapping[str, Any] | None = None) -> str:
+    """The whole page around `body`; with charts, what page.js draws them from, and the scripts.
 
-def document(title: str, body: str) -> str:
-    """The whole page around `body`."""
+    The content security policy lets a browser run the scripts of the page, which it names by their hashes, and
+    nothing else: it refuses whatever a run's own words might smuggle in, and any request.
+    """
+    scripts, allowed = "", ""
+    if charts is not None:
+        run = (library(), own_script())
+        allowed = f" script-src {' '.join(map(policy_hash, run))};"
+        scripts = f'<script type="application/json" id="charts">{as_data(charts)}</script>\n'
+        scripts += "".join(f"<script>{script}</script>\n" for script in run)
+    policy = f"default-src 'none';{allowed} style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} – lambert report</title><style>{style_sheet()}</style></head>\n"
-        f"<body><main>{body}</main></body></html>\n"
+        f"<body><main>{body}</main>{scripts}</body></html>\n"
     )
 
 

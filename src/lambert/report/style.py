@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lambert.report.palette import PALETTE
-from lambert.report.svg import FONT_STACK
+from lambert.report.palette import FONT_STACK, PALETTE
 
 _BLOCKS = {
     "surface": ("#f6f7f9", "#1a1f2a"),
@@ -37,7 +36,7 @@ h3{font-size:1.02rem;margin:0 0 .1rem}
 p{margin:.4rem 0;max-width:46rem}
 .eyebrow{color:var(--accent);font-weight:600;font-size:.9rem;margin:0}
 .lead{font-size:1.12rem;max-width:50rem}
-.note,figcaption,.legend,footer{color:var(--muted);font-size:.9rem}
+.note,figcaption,footer{color:var(--muted);font-size:.9rem}
 .notice{background:var(--warn);border-radius:8px;padding:.6rem .9rem;max-width:none;
 overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(205px,1fr));gap:14px;margin:1.8rem 0 0;
@@ -53,11 +52,35 @@ figure svg{display:block;width:100%;height:auto;margin-top:.6rem;font-family:inh
 figure svg text{font-family:inherit;font-variant-numeric:tabular-nums}
 figcaption{max-width:46rem}
 .pair{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));column-gap:44px}
-.pair figure{display:grid;grid-template-rows:subgrid;grid-row:span 4}
-figure .narrow{display:none}
-.legend{display:flex;flex-wrap:wrap;gap:.15rem 1.3rem;list-style:none;margin:.5rem 0 0;padding:0}
-.legend li{display:flex;align-items:center;gap:.45rem;min-width:0;overflow-wrap:anywhere}
-.legend svg{width:26px;height:12px;flex:none;margin:0}
+.pair figure{display:grid;grid-template-rows:subgrid;grid-row:span 3}
+.heading{display:flex;justify-content:space-between;align-items:baseline;gap:1rem}
+.heading label{font-size:.9rem;color:var(--muted);flex:none}
+.chart{margin-top:.5rem;min-height:120px}
+.chart svg.marks{max-width:100%;height:auto;margin:0}
+.runs .scroll{max-height:26rem;overflow:auto;border-bottom:1px solid var(--rule)}
+.runs thead th{position:sticky;top:0;background:var(--paper);z-index:1}
+.runs td:first-child{min-width:15rem;overflow-wrap:anywhere}
+.runs td{padding-top:.28rem;padding-bottom:.28rem}
+.vega-embed{display:block;width:100%}
+.controls{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;align-items:center;background:var(--surface);border-radius:12px;
+padding:.8rem 1.1rem;margin:0 0 1.6rem;position:sticky;top:0;z-index:2}
+.controls[hidden],label[hidden]{display:none}
+.controls label{display:flex;align-items:center;gap:.45rem;font-size:.93rem}
+.controls .note{flex-basis:100%;margin:0;max-width:none;font-size:.83rem}
+select,button{font:inherit;color:var(--ink);background:var(--paper);border:1px solid var(--rule);border-radius:6px;
+padding:.15rem .4rem}
+input{accent-color:var(--accent)}
+input[type=range]{width:7rem}
+input[type=checkbox]{width:1.05em;height:1.05em;vertical-align:-.12em}
+:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+output{min-width:4rem;color:var(--muted)}
+#vg-tooltip-element{position:fixed;z-index:1000;visibility:hidden;pointer-events:none;background:var(--paper);
+color:var(--ink);border:1px solid var(--rule);border-radius:8px;padding:.45rem .6rem;font-size:.85rem;line-height:1.35;
+max-width:24rem;box-shadow:0 2px 10px rgb(0 0 0/.18)}
+#vg-tooltip-element.visible{visibility:visible}
+#vg-tooltip-element table{width:auto;font-size:inherit}
+#vg-tooltip-element td{border:0;padding:.05rem .5rem .05rem 0;min-width:0;overflow-wrap:anywhere}
+#vg-tooltip-element td.key{color:var(--muted);white-space:nowrap}
 .columns{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:2rem 44px;align-items:start}
 .scroll{overflow-x:auto;margin:.6rem 0 0}
 table{border-collapse:collapse;width:100%;font-size:.93rem;font-variant-numeric:tabular-nums}
@@ -94,22 +117,28 @@ details{border-top:1px solid var(--grid);padding:.4rem 0}
 summary{cursor:pointer;font-weight:600;padding:.35rem 0;overflow-wrap:anywhere}
 details h2{border:0;margin:1.2rem 0 .6rem;padding:0;font-size:1.1rem}
 footer{margin-top:3.5rem;padding-top:1rem;border-top:1px solid var(--grid)}
-@media (max-width:760px){
+@media screen and (max-width:760px){
 main{padding:28px 16px 40px}
 h1{font-size:1.7rem}
 .pair,.columns,.fills{grid-template-columns:minmax(0,1fr)}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:10px}
 .tile{padding:12px 13px}
 .tile .value{font-size:1.4rem}
-figure .wide{display:none}
-figure .narrow{display:block}
+.controls{position:static}
+.runs td:first-child{min-width:10rem}
 }
+@media (pointer:coarse){.mouse{display:none}}
 @media print{
 body{font-size:10.5pt}
 main{max-width:none;padding:0}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 h2{break-after:avoid;margin-top:1.6rem}
 details::details-content{content-visibility:visible;display:block;block-size:auto}
-.scroll{overflow:visible}
+.scroll,.runs .scroll{overflow:visible;max-height:none}
+.runs td:first-child{min-width:0}
+.controls,.heading label,.needs-script,input{display:none}
+.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}
+.tile .value{font-size:1.3rem}
+.pair{column-gap:24px}
 }
 """

@@ -17,9 +17,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from lambert.report.palette import PALETTE
+from lambert.report.palette import FONT_STACK, PALETTE
 
-FONT_STACK = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched, and takes the page's font
     "svg.hashsalt": "lambert",

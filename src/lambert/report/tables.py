@@ -8,13 +8,13 @@ from html import escape
 import numpy as np
 
 from lambert.report import words
-from lambert.report.charts import colour_of, sequences_seen
-from lambert.report.facts import flat, inline, mean_speed, model_words
-from lambert.report.journal import Evaluation, Fill, Noise
+from lambert.report.columns import sequences_seen
+from lambert.report.facts import flat, mean_speed
+from lambert.report.journal import Evaluation, Fill, Noise, number_or_none
 from lambert.report.read import Run
 
 Rows = Iterable[tuple[str, str]]
-_MOST_EVALUATIONS = 40
+_MOST_EVALUATIONS, _MOST_MARKS, _MOST_FILLS = 40, 60, 6
 
 
 def tiles(run: Run) -> str:
@@ -66,10 +66,10 @@ def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
     )
 
 
-def fills(examples: Sequence[Fill]) -> str:
-    """Masked sentences with the likeliest words as bars."""
+def fills(run: Run) -> str:
+    """Masked sentences with the likeliest words as bars; where they were filled in more than once, also how before."""
     blocks = []
-    for example in examples:
+    for example in run.last_fills:
         sentence = escape(example.text).replace("[MASK]", '<span class="mask">[MASK]</span>')
         bars = "".join(
             f'<dt>{escape(word)}</dt><dd><span class="track"><span class="bar"'
@@ -77,8 +77,24 @@ def fills(examples: Sequence[Fill]) -> str:
             f'<span class="share">{words.percent(share)}</span></dd>'
             for word, share in example.candidates
         )
-        blocks.append(f'<div class="fill"><p>{sentence}</p><dl class="bars">{bars}</dl></div>')
+        before = [fill for fill in run.fills if fill.text == example.text]
+        blocks.append(f'<div class="fill"><p>{sentence}</p><dl class="bars">{bars}</dl>{_over_time(before)}</div>')
     return f'<div class="fills">{"".join(blocks)}</div>'
+
+
+def _over_time(examples: Sequence[Fill]) -> str:
+    """The likeliest words of one sentence after some of the steps it was filled in at."""
+    if len(examples) < 2:
+        return ""
+    places = np.unique(np.linspace(0, len(examples) - 1, _MOST_FILLS).round().astype(int))
+    rows = [
+        [
+            words.count(examples[place].step),
+            ", ".join(f"{word} {words.percent(share)}" for word, share in examples[place].candidates[:3]),
+        ]
+        for place in places
+    ]
+    return grid(["Step", "Likeliest words"], rows, texts={1})
 
 
 def evaluations(run: Run) -> str:
@@ -140,47 +156,43 @@ def _noise(noise: Noise | None) -> str:
     return f"{words.count(noise.noise_scale)} ± {words.count(noise.standard_error)}"
 
 
-def comparison(runs: Sequence[Run]) -> str:
-    """One row a run, the best held-out figures in bold."""
-    head = [
-        "Run", "Held-out loss", "Accuracy", "Commonest word", "Batch size", "Steps", "Training time",
-        "Tokens / s", "Model", "Optimizer",
-    ]  # fmt: skip
-    finals = [run.final for run in runs]
-    losses = [final.masked_word_loss if final else np.nan for final in finals]
-    accuracies = [final.masked_word_accuracy if final else np.nan for final in finals]
-    rows, best = [], set()
-    for run, final in zip(runs, finals, strict=True):
-        batches = ", ".join(words.count(phase.batch_size) for phase in run.phases) or words.MISSING
-        rows.append([
-            run.name,
-            words.loss(final.masked_word_loss if final else None),
-            words.percent(final.masked_word_accuracy if final else None),
-            words.percent(final.unigram_accuracy if final else None),
-            batches,
-            words.count(run.steps[-1]),
-            words.duration(run.training_seconds),
-            words.count(mean_speed(run, "tokens_per_second")),
-            model_words(run),
-            inline(run.header.get("optimizer")),
-        ])  # fmt: skip
-    if np.isfinite(losses).any():
-        best.add((int(np.nanargmin(losses)), 1))
-    if np.isfinite(accuracies).any():
-        best.add((int(np.nanargmax(accuracies)), 2))
-    return grid(head, rows, texts={0, 8, 9}, best=best, swatches=True)
+def outcome(run: Run) -> str:
+    """What a run took beside what was predicted, phase by phase."""
+    taken = run.outcome or {}
+    predicted = taken.get("predicted")
+    predicted = predicted if isinstance(predicted, dict) else {}
+    seconds, memory = (number_or_none(taken.get(name)) for name in ("seconds", "memory_bytes"))
+    before, room = (number_or_none(predicted.get(name)) for name in ("seconds", "memory_bytes"))
+    rows = [["Time", words.duration(before), words.duration(seconds), _off(before, seconds)]]
+    by_phase = predicted.get("phase_seconds")
+    for phase, guess in zip(run.phases, by_phase if isinstance(by_phase, list) else (), strict=False):
+        recorded = float(np.nansum(run.series["seconds"][run.series["phase"] == phase.number]))
+        rows.append(
+            [
+                f"Steps of phase {phase.number}", words.duration(number_or_none(guess)), words.duration(recorded),
+                _off(number_or_none(guess), recorded),
+            ]
+        )  # fmt: skip
+    if memory:
+        rows.append(["Peak memory", words.size(room), words.size(memory), _off(room, memory)])
+    return grid(["", "Predicted", "Actual", "Off by"], rows, texts={0})
 
 
-def differences(runs: Sequence[Run]) -> str:
-    """The recipe's settings that are not the same in all runs; "" where none differ."""
-    settings = [dict(flat(run.recipe)) for run in runs]
-    names = dict.fromkeys(name for table in settings for name in table if name != "command")
-    rows = []
-    for name in names:
-        values = [table.get(name, words.MISSING) for table in settings]
-        if len(set(values)) > 1:
-            rows.append([name, *values])
-    return grid(["Setting", *(run.name for run in runs)], rows, texts=set(range(len(runs) + 1))) if rows else ""
+def _off(predicted: float | None, actual: float | None) -> str:
+    """How far a prediction was from what came, in percent of the latter."""
+    if not predicted or not actual:
+        return words.MISSING
+    return f"{100 * (predicted / actual - 1):+.1f} %"
+
+
+def marks(run: Run) -> str:
+    """What befell the run, in order; of very many the first and the last."""
+    half = _MOST_MARKS // 2
+    shown = list(run.marks) if len(run.marks) <= _MOST_MARKS else [*run.marks[:half], *run.marks[-half:]]
+    rows = [[words.count(mark.step), mark.kind.replace("_", "-"), mark.text] for mark in shown]
+    left_out = len(run.marks) - len(shown)
+    note = f'<p class="note">{words.count(left_out)} in between are left out.</p>' if left_out else ""
+    return grid(["Step", "What", ""], rows, texts={1, 2}) + note
 
 
 def settings_tables(recipe: Mapping[str, object]) -> str:
@@ -210,14 +222,18 @@ def grid(
     *,
     texts: Collection[int] = (),
     best: set[tuple[int, int]] | None = None,
-    swatches: bool = False,
+    leads: Sequence[str] = (),
 ) -> str:
-    """A table; the columns in `texts` hold words, the others numbers, set to the right."""
+    """A table; the columns in `texts` hold words, the others numbers, set to the right.
+
+    `leads` are pieces of HTML, one for each row, that come before the text of its first cell.
+    """
 
     def cell(row: int, column: int, text: str) -> str:
         classes = ["number"] * (column not in texts) + ["best"] * ((row, column) in (best or ()))
-        swatch = f'<span class="swatch" style="background:var(--{colour_of(row)})"></span>'
-        return f'<td class="{" ".join(classes)}">{swatch if swatches and column == 0 else ""}{escape(text)}</td>'
+        lead = leads[row] if leads and column == 0 else ""
+        shown = f"<label>{lead}{escape(text)}</label>" if lead else escape(text)
+        return f'<td class="{" ".join(classes)}">{shown}</td>'
 
     titles = "".join(
         f'<th scope="col" class="{"" if column in texts else "number"}">{escape(title)}</th>'

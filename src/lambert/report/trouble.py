@@ -5,9 +5,11 @@ from __future__ import annotations
 from lambert.report import words
 from lambert.report.journal import Record, number_or_none
 
+TROUBLES = ("damaged", "skipped", "spike", "rollback", "micro_batch")
+
 
 def trouble_line(record: Record) -> str:
-    """A `damaged`, `skipped`, `spike` or `rollback` event as a line that can be read on its own."""
+    """One of these events as a line that can be read on its own."""
     step = words.count(number_or_none(record.get("step")))
     match record["event"]:
         case "damaged":
@@ -16,6 +18,9 @@ def trouble_line(record: Record) -> str:
             return f"{told}. Going on from step {step}"
         case "skipped":
             return f"step {step} changed nothing: {record.get('reason')}"
+        case "micro_batch":
+            size = words.count(number_or_none(record.get("micro_batch_size")))
+            return f"memory ended after step {step}: micro-batches of {size} from there on"
         case "rollback":
             return f"going back from step {step} to step {words.count(number_or_none(record.get('to_step')))}"
     spikes = record.get("spikes")

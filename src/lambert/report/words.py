@@ -97,8 +97,3 @@ def tick(value: float, top: float) -> str:
     if top >= 10_000:
         return f"{value / 1_000:g} k"
     return number(value) if abs(value) < 1e-3 else f"{value:,.6g}"
-
-
-def whole_percent(share: float) -> str:
-    """A share on an axis: 10 %, or 2.5 % where a whole number would mislead."""
-    return f"{100 * share:.3g} %"

@@ -1,0 +1,282 @@
+"""What the page's charts look like, in Vega-Lite's words.
+
+A specification has blanks: texts that begin with "$" and that page.js fills in before Vega-Lite sees it, with what
+the reader has chosen ("$x" is the column of the x axis) or with a table ("$table:steps"). Nothing that a run says
+of itself stands in a specification: names and texts are in the tables, as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lambert.report.catalogue import Curve
+from lambert.report.palette import FONT_STACK, PALETTE
+
+Spec = dict[str, Any]
+
+# Colours are variables of the page's style sheet, which knows light, dark and paper.
+INK, MUTED, GRID, RULE, PAPER = (f"var(--{role})" for role in ("ink", "muted", "grid", "rule", "paper"))
+SERIES = tuple(f"var(--{role})" for role in PALETTE if role.startswith("series"))
+
+CONFIG: Spec = {
+    "font": FONT_STACK,
+    "background": None,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": RULE, "tickColor": RULE,
+        "labelFontSize": 12, "titleFontSize": 12.5, "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 8,
+        "labelOverlap": True, "labelLimit": 260,
+    },
+    "axisX": {"grid": False, "tickCount": {"expr": "max(3, width / 120)"}},
+    "axisY": {
+        "domain": False, "ticks": False, "titleAngle": 0, "titleAlign": "left", "titleAnchor": "end",
+        "titleBaseline": "bottom", "titleX": 0, "titleY": -10, "tickCount": 5,
+    },
+    "legend": {
+        "labelColor": MUTED, "titleColor": MUTED, "labelFontSize": 12.5, "titleFontSize": 12.5,
+        "titleFontWeight": "normal", "orient": "top", "symbolType": "square", "labelLimit": 300,
+    },
+}  # fmt: skip
+
+X: Spec = {
+    "field": "$x", "type": "quantitative", "title": "$x_title", "scale": "$x_scale", "axis": {"format": "$x_format"},
+}  # fmt: skip
+_IN_SIGHT: list[Spec] = [
+    {"filter": {"not": {"field": "run", "oneOf": "$hidden"}}},
+    {"filter": {"field": "$x", "gte": "$from"}},
+]
+_NAMED: Spec = {
+    "lookup": "run",
+    "from": {"data": "$table:runs", "key": "run", "fields": ["name", "optimizer", "batch"]},
+}
+_COLOUR: Spec = {
+    "field": "$colour", "type": "nominal", "legend": None, "scale": {"domain": "$domain", "range": "$range"},
+}  # fmt: skip
+_ZOOM: Spec = {
+    "name": "zoom",
+    "bind": "scales",
+    "select": {
+        "type": "interval", "encodings": ["x"], "zoom": "wheel![event.ctrlKey || event.shiftKey]",
+        "translate": "[pointerdown[event.pointerType != 'touch'], window:pointerup] > window:pointermove!",
+    },
+}  # fmt: skip
+
+
+def lines(curve: Curve, level: float | None, *, phased: bool, dotted: bool) -> Spec:
+    """A line for every run by what the reader counts on the x axis.
+
+    Args:
+        curve: what is drawn, its options cut down to those that there is data for.
+        level: of the dashed line, None for no such line.
+        phased: mark where phases begin.
+        dotted: show each point too, since a line of one cannot be seen.
+    """
+    field = f"$smooth:{curve.column}" if curve.smoothed else curve.column
+    y: Spec = {
+        "type": "quantitative", "scale": f"$y:{curve.name}", "title": curve.y_title, "axis": {"format": curve.y_format},
+    }  # fmt: skip
+    layers = _phases() if phased else []
+    if curve.band:
+        band = _of_steps(y, f"{curve.column}_low", {"type": "area", "opacity": 0.2})
+        band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
+        layers += [band, _of_steps(y, f"{curve.column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8})]
+    if level is not None:
+        mark = {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5}
+        layers.append({"data": {"values": [{}]}, "mark": mark, "encoding": {"y": {**y, "datum": level}}})
+    if curve.beside:
+        layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
+    line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
+    line["params"] = [_ZOOM]
+    line["mark"] |= {"point": {"size": 30}} if dotted else {}
+    line["encoding"] |= {
+        "color": {**_COLOUR, "legend": "$legend"},
+        "strokeDash": {"field": "$dash", "type": "nominal", "legend": None, "scale": "$dashes"},
+    }
+    layers.append(line)
+    if curve.evaluated:
+        layers.append(_dots(curve, y))
+    if curve.marked:
+        layers.append(_marks())
+    near = _of_steps(y, field, _hidden_point())
+    near["encoding"] |= {"tooltip": _tooltip(field, curve.y_title, curve.y_format)}
+    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phased=phased)
+
+
+def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> Spec:
+    """Layers on top of each other, as wide as the page allows; the labels of phases have a line above the plot."""
+    line = 16 if phased else 0
+    return {
+        "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"},
+        "padding": {"top": 4, "right": 6}, "description": description, "layer": list(layers),
+        "resolve": {"scale": {"color": "independent"}},
+        "config": {
+            **CONFIG, "axisY": {**CONFIG["axisY"], "titleY": -10 - line},
+            "legend": {**CONFIG["legend"], "offset": 28 + line},
+        },
+    }  # fmt: skip
+
+
+def tables_of(drawn: Any) -> list[str]:
+    """The tables that a specification names, each once, in order."""
+    if isinstance(drawn, str):
+        return [drawn.split(":")[1]] if drawn.startswith("$table:") else []
+    inside = drawn.values() if isinstance(drawn, dict) else drawn if isinstance(drawn, list) else ()
+    return list(dict.fromkeys(name for part in inside for name in tables_of(part)))
+
+
+def stack(name: str, columns: Sequence[str], run: int, y_title: str, *, phased: bool) -> Spec:
+    """Areas on top of each other, one for each column of one run."""
+    layer: Spec = {
+        "data": "$table:steps",
+        "transform": [
+            {"filter": {"field": "run", "equal": run}},
+            {"filter": {"field": "$x", "gte": "$from"}},
+            {"fold": list(columns), "as": ["part", "seconds"]},
+        ],
+        "mark": {"type": "area", "clip": True},
+        "encoding": {
+            "x": X,
+            "y": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": y_title, "scale": f"$y:{name}"},
+            "color": {
+                "field": "part", "type": "nominal", "title": None, "sort": None,
+                "scale": {"domain": list(columns), "range": list(SERIES[: len(columns)])},
+                "legend": {"labelExpr": "replace(datum.label, 'seconds_of_', '')"},
+            },
+            "order": {"field": "part"},
+        },
+        "params": [_ZOOM],
+    }  # fmt: skip
+    return chart([layer, *(_phases() if phased else [])], "Parts of a step, in seconds", phased=phased)
+
+
+def noise(name: str, table: str, *, phased: bool) -> Spec:
+    """The noise scale with its uncertainty, and the batch as a dashed line."""
+    y = {"type": "quantitative", "scale": f"$y:{name}", "title": "sequences", "axis": {"format": "~s"}}
+    data: Spec = {"data": f"$table:{table}", "transform": [{"filter": {"field": "$x", "gte": "$from"}}]}
+    tooltip = [
+        {"field": "step", "title": "step", "format": ","},
+        {"field": "noise_scale", "title": "noise scale", "format": ",.0f"},
+        {"field": "low", "title": "two standard errors below", "format": ",.0f"},
+        {"field": "high", "title": "and above", "format": ",.0f"},
+        {"field": "batch", "title": "batch", "format": ","},
+    ]
+    layers = [
+        *(_phases() if phased else []),
+        {**data, "mark": {"type": "area", "opacity": 0.2, "clip": True, "color": SERIES[0]},
+         "encoding": {"x": X, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+        {**data, "mark": {"type": "line", "color": MUTED, "strokeDash": [5, 3], "clip": True, "interpolate": "step"},
+         "encoding": {"x": X, "y": {**y, "field": "batch"}}},
+        {**data, "params": [_ZOOM], "mark": {"type": "line", "strokeWidth": 2, "color": SERIES[0], "clip": True},
+         "encoding": {"x": X, "y": {**y, "field": "noise_scale"}}},
+        {**data, "mark": _hidden_point(), "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip}},
+    ]  # fmt: skip
+    return chart(layers, "Gradient noise scale, in sequences", phased=phased)
+
+
+def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
+    """Cells by row and step, coloured on a logarithmic scale between the limits."""
+    layer: Spec = {
+        "data": f"$table:{cells}",
+        "transform": [{"lookup": "row", "from": {"data": f"$table:{rows}", "key": "row", "fields": ["name"]}}],
+        "mark": {"type": "rect", "aria": False, "strokeWidth": 0},
+        "encoding": {
+            "x": {"field": "first", "type": "quantitative", "title": "optimizer step",
+                  "scale": {"nice": False, "zero": False}, "axis": {"format": ",d"}},
+            "x2": {"field": "last"},
+            "y": {"field": "name", "type": "nominal", "title": None, "sort": {"field": "row"},
+                  "axis": {"domain": False, "ticks": False, "labelColor": INK, "labelLimit": "$label_limit"}},
+            "color": {
+                "field": "ratio", "type": "quantitative", "title": "trust ratio, no unit",
+                "scale": {"type": "log", "domain": list(limits), "clamp": True, "scheme": "viridis"},
+                "legend": {"format": ".2~g", "gradientLength": 240, "offset": 10, "tickCount": 3},
+            },
+            "tooltip": [
+                {"field": "name", "title": "layer"}, {"field": "first", "title": "from step", "format": ",.0f"},
+                {"field": "ratio", "title": "trust ratio", "format": ".3~g"},
+            ],
+        },
+    }  # fmt: skip
+    return chart([layer], "Trust ratio by layer and optimizer step")
+
+
+def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
+    """A layer of the table of steps with a mark for every run in sight."""
+    return {
+        "data": "$table:steps", "transform": [*_IN_SIGHT, _NAMED], "mark": {"clip": True, **mark},
+        "encoding": {"x": X, "y": {**y, "field": field}, "color": _COLOUR, "detail": {"field": "run"}},
+    }  # fmt: skip
+
+
+def _dots(curve: Curve, y: Spec) -> Spec:
+    return {
+        "data": "$table:evaluations", "transform": [*_IN_SIGHT, _NAMED],
+        "mark": {"type": "point", "filled": True, "opacity": 1, "size": "$dot_size", "stroke": PAPER, "strokeWidth": 1,
+                 "clip": True},
+        "encoding": {
+            "x": X, "y": {**y, "field": curve.column},
+            "color": {**_COLOUR, "scale": {"domain": "$domain", "range": "$dot_range"}},
+            "tooltip": _tooltip(curve.column, f"held-out, {curve.y_title}", curve.y_format),
+        },
+    }  # fmt: skip
+
+
+def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
+    number_format = number_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
+    return [
+        {"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
+        {"field": field, "title": title, "format": number_format},
+    ]  # fmt: skip
+
+
+def _hidden_point() -> Spec:
+    """What answers to the pointer on and near a line, with figures."""
+    return {"type": "point", "filled": True, "size": 150, "opacity": 0, "aria": False, "clip": True}
+
+
+def _phases() -> list[Spec]:
+    """Lines where phases begin and, above the plot, what they are: the last one's label ends at the right end."""
+    mark: Spec = {
+        "type": "text",
+        "baseline": "bottom",
+        "fontSize": 12,
+        "fill": INK,
+        "y": -5,
+        "aria": False,
+        "clip": False,
+    }
+    text: Spec = {"text": {"field": "label"}}
+    in_sight = {"filter": {"field": "$x", "gte": "$from"}}
+    return [
+        {
+            "data": "$table:phases", "transform": [{"filter": {"field": "place", "gt": 0}}, in_sight],
+            "mark": {"type": "rule", "stroke": RULE, "strokeWidth": 1.2, "aria": False, "clip": True},
+            "encoding": {"x": X},
+        },
+        {
+            "data": "$table:phases", "transform": [{"filter": {"field": "last", "equal": False}}, in_sight],
+            "mark": {**mark, "align": "left"}, "encoding": {"x": X, **text},
+        },
+        {
+            "data": "$table:phases", "transform": [{"filter": {"field": "last", "equal": True}}],
+            "mark": {**mark, "align": "right", "x": "width"}, "encoding": text,
+        },
+    ]  # fmt: skip
+
+
+def _marks() -> Spec:
+    kinds = {
+        "spike": "triangle-down", "skipped": "cross", "rollback": "triangle-left", "micro-batch": "square",
+        "resumed": "triangle-right", "damaged": "diamond",
+    }  # fmt: skip
+    return {
+        "data": "$table:marks", "transform": [*_IN_SIGHT, _NAMED],
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "clip": True},
+        "encoding": {
+            "x": X, "y": {"value": 7}, "color": {"value": SERIES[5]},
+            "shape": {"field": "kind", "type": "nominal", "legend": None,
+                      "scale": {"domain": list(kinds), "range": list(kinds.values())}},
+            "tooltip": [{"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
+                        {"field": "what", "title": "what"}],
+        },
+    }  # fmt: skip
