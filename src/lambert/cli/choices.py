@@ -87,7 +87,8 @@ def _told(option: Option) -> str:
     one = option.forecast
     cost = "" if one.cost is None else f", for {money(one.cost)}"
     between = "" if one.hours_range is None else f" ({hours_range(one)})"
-    return f"batch {_batch(option)} on {one.chips:,} chips: {one.hours:,.2f} hours{between}{cost}"
+    chips = f"{one.chips:,} chip{'s' * (one.chips > 1)}"
+    return f"batch {_batch(option)} on {chips}: {one.hours:,.2f} hours{between}{cost}"
 
 
 def _batch(option: Option) -> str:

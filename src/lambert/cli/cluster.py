@@ -99,6 +99,7 @@ def show_cluster(cluster: Cluster, request: ClusterRequest, settings: RunSetting
         )
     for refusal in refused:
         say(f"left out  {refusal}")
+    _say_memory(cluster, settings, forecasts)
     _say_notes(cluster, forecasts)
     if request.picture is not None:
         _draw(request.picture, cluster, settings, forecasts)
@@ -166,11 +167,19 @@ def _phase_work(settings: RunSettings, index: int) -> PhaseWork:
     )
 
 
+def _say_memory(cluster: Cluster, settings: RunSettings, forecasts: Sequence[Forecast]) -> None:
+    """How full a chip is, by arithmetic, where it is fullest."""
+    most = max(memory_of(settings, index, size) for one in forecasts for index, size in enumerate(_sizes(one)[1]))
+    say(f"memory    {most / 1e9:.1f} GB of a chip's {cluster.chip_memory_bytes / 1e9:.1f} GB with these micro-batches")
+
+
 def _say_notes(cluster: Cluster, forecasts: Sequence[Forecast]) -> None:
     beyond = [f"{one.chips:,}" for one in forecasts if one.chips > cluster.most_chips]
     if beyond:
         say(f"note      {', '.join(beyond)} chips are a guess: no more than {cluster.most_chips:,} were measured")
-    say("          strong: speed-up at the same batch over the increase in chips; weak: at the same batch a chip")
+    say("          compute: the products; fixed: of a step, whatever its batch; bytes, latency: summing gradients")
+    if len(forecasts) > 1:
+        say("          strong: speed-up at the same batch over the increase in chips; weak: at the same batch a chip")
     if forecasts[0].hours_range is None:
         say("          range: nobody knows how far these hours are off")
         return

@@ -147,7 +147,7 @@ class Plan(RecipeOptions):
         settings = there.settings(corpus)
         self.say_recipe()
         self.say_limits(settings)
-        results = {**show_plan(settings, corpus), "cluster": show_cluster(cluster, request, settings)}
+        results = {**show_plan(settings, corpus, is_here=False), "cluster": show_cluster(cluster, request, settings)}
         if self.try_batch_sizes or self.budget is not None or self.hours is not None:
             plans = [settings, *there._alternatives(corpus)]
             least = 0 if settings.initial_weights else FEW_STEPS

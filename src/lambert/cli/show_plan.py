@@ -17,8 +17,8 @@ FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
 
 
-def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
-    """Print the plan and return it as JSON."""
+def show_plan(settings: RunSettings, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
+    """Print the plan and return it as JSON; what belongs to a machine is left unsaid where it is not this one."""
     from lambert.model.bert import ACTIVATION_CHECKPOINTING
     from lambert.training.setup import examples_per_pass, parameter_count
 
@@ -34,16 +34,18 @@ def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
     memory = memories["none"]
     say(
         f"{settings.model_name}: {model.layers} layers × {model.hidden_size}, {parameters:,} parameters, vocabulary "
-        f"{model.vocabulary_size:,}, {settings.optimizer}, {settings.precision.value}, about {memory / 1e9:.1f} GB"
+        f"{model.vocabulary_size:,}, {settings.optimizer}, {settings.precision.value}"
+        + (f", about {memory / 1e9:.1f} GB" if is_here else "")
     )
-    say(
-        f"          with --activation-checkpointing selective {memories['selective'] / 1e9:.1f} GB, for "
-        f"some 5 % more time, or full {memories['full'] / 1e9:.1f} GB, for some 20 %"
-    )
+    if is_here:
+        say(
+            f"          with --activation-checkpointing selective {memories['selective'] / 1e9:.1f} GB, for "
+            f"some 5 % more time, or full {memories['full'] / 1e9:.1f} GB, for some 20 %"
+        )
     phases = []
     for index, phase in enumerate(settings.phases):
         passes = None if per_pass is None else phase.samples / per_pass[index]
-        _say_phase(index + 1, phase, settings.micro_batch_sizes[index], passes)
+        _say_phase(index + 1, phase, settings.micro_batch_sizes[index] if is_here else None, passes)
         phases.append(_phase_as_json(phase, settings.micro_batch_sizes[index], passes))
     steps = sum(phase.step_count for phase in settings.phases)
     if steps < FEW_STEPS and not settings.initial_weights:
@@ -61,7 +63,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None) -> dict[str, Any]:
     return results
 
 
-def _say_phase(number: int, phase: Phase, micro_batch: int, passes: float | None) -> None:
+def _say_phase(number: int, phase: Phase, micro_batch: int | None, passes: float | None) -> None:
     say(f"phase {number}: sequences of {phase.sequence_length}, batch {phase.batch_size:,}")
     over = "" if passes is None else f", {passes:.2f} passes over the corpus"
     say(f"  samples        {phase.samples:>14,}  steps · batch{over}")
@@ -71,6 +73,8 @@ def _say_phase(number: int, phase: Phase, micro_batch: int, passes: float | None
     _say_number("warm-up steps", phase.warmup_steps)
     if not phase.continues:
         _say_shape(phase)
+    if micro_batch is None:
+        return
     count = -(-phase.batch_size // micro_batch)
     say(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")
 

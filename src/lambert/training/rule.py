@@ -104,7 +104,8 @@ def step_counts(
         raise UserError(
             f"{samples:,} samples make {' + '.join(str(count) for count in counts)} steps of batch "
             f"{' and '.join(f'{size:,}' for size in batch_sizes)}, and each phase needs one",
-            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch",
+            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch; a recipe's is "
+            "changed in the file that --save-recipe writes, its peak learning rate with it",
         )
     return [Number(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
 
