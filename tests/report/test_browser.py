@@ -20,7 +20,7 @@ MakeRun = Callable[..., Path]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=20000",
+    "--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=5000",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH to open the page with")
