@@ -33,6 +33,7 @@ class Scene:
         """`pretrain` of a model so small that its start is what takes the time."""
         text = (
             f"pretrain --corpus {self.corpus} --out {run} --model 2x32 --batch-size 8 --micro-batch-size 2 "
+            "--probe-seconds 0 "
             f"--samples {8 * steps} --sequence-lengths 32 64 --learning-rate .01 --evaluation-samples 0 "
             f"--precision float32 --checkpoint-steps {SAVE_EVERY} --timeout-minutes 1"
         )

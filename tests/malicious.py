@@ -27,7 +27,7 @@ from lambert.training.checkpoint import _content_sha256
 CANARY = Path("CANARY")
 OPTIONS = [
     *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "4"),
-    *("--samples", "80", "--sequence-lengths", "32", "64"),
+    *("--samples", "80", "--sequence-lengths", "32", "64", "--probe-seconds", "0"),
 ]
 RESUME = ["pretrain", "--corpus", "corpus", "--out", "run", *OPTIONS]
 FILL = ["fill", "model", "Bada [MASK] fefi."]

@@ -22,11 +22,13 @@ from lambert.training.checkpoint import load_checkpoint
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPTIONS = [
     *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "2", "--sequence-lengths", "32", "64"),
-    *("--evaluation-samples", "0", "--checkpoint-steps", "5", "--samples"),
+    *("--evaluation-samples", "0", "--checkpoint-steps", "5", "--probe-seconds", "0", "--samples"),
 ]
 
 
-@pytest.mark.parametrize("case", ["kills", "signals", "numbers", "worlds"])
+@pytest.mark.parametrize(
+    "case", ["kills", "numbers", *(pytest.param(case, marks=pytest.mark.slow) for case in ("signals", "worlds"))]
+)
 def test_the_short_form_of_the_faults(case: str) -> None:
     command = [sys.executable, str(BENCHMARKS / "faults.py"), "--quick", "--only", case]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)

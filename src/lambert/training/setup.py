@@ -173,11 +173,16 @@ def check_processes(settings: RunSettings, count: int, *, shards: bool = False) 
             )
 
 
-@functools.lru_cache
 def parameter_count(config: BertConfig) -> int:
-    """Parameters of the pre-training model, tied ones counted once; nothing is allocated."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in BertForPreTraining(config).parameters())
+    """Parameters of the pre-training model, tied ones counted once; by arithmetic, since making a model without contents
+    brings two seconds of PyTorch's compiler into every start.
+    """
+    hidden, wide, words = config.hidden_size, config.feed_forward_size, config.vocabulary_size
+    norm, square = 2 * hidden, hidden * hidden + hidden
+    embeddings = (words + config.maximum_positions + config.segment_types) * hidden + norm
+    block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
+    heads = square + (square + norm + words) + (2 * hidden + 2)  # pooler, masked words, next sentence
+    return embeddings + config.layers * block + heads
 
 
 def _samples(request: Request, recipe: Recipe, corpus: Corpus | None) -> int | None:
