@@ -174,8 +174,9 @@ def check_processes(settings: RunSettings, count: int, *, shards: bool = False) 
 
 
 def parameter_count(config: BertConfig) -> int:
-    """Parameters of the pre-training model, tied ones counted once; by arithmetic, since making a model without contents
-    brings two seconds of PyTorch's compiler into every start.
+    """Parameters of the pre-training model, tied ones counted once.
+
+    By arithmetic: a model without contents would bring PyTorch's compiler into every start, two seconds.
     """
     hidden, wide, words = config.hidden_size, config.feed_forward_size, config.vocabulary_size
     norm, square = 2 * hidden, hidden * hidden + hidden
