@@ -91,6 +91,27 @@ def test_a_sweep_that_is_stopped_goes_on_where_its_cells_were(small_corpus: Corp
     assert len(own) == 2 and own[1]["resumed_from_step"]
 
 
+def test_a_sweep_that_is_stopped_while_it_plans_leaves_no_plan_behind(small_corpus: Corpus, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "lambert",
+        "sweep",
+        str(write(tmp_path, small_corpus)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (plans := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert plans
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    assert not [plan for plan in plans if Path(f"/proc/{plan}").exists()]
+
+
 def test_a_budget_leaves_cells_out_and_says_which(
     small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,10 @@ class SweepRuns(Verb):
 
     def run(self) -> dict[str, Any]:
         """Results: `cells`, `arms`, `left` (names of what was not run), `core_hours`, `report`."""
+        with stop_on_signals():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         from lambert.experiments.expect import expected_seconds
         from lambert.experiments.runner import Runner
 
@@ -73,8 +77,7 @@ class SweepRuns(Verb):
         say_total(runner.seconds_of, sweep.cells, jobs, budget)
         if self.dry_run:
             return {"cells": [], "arms": [], "left": [cell.name for cell in sweep.cells], "core_hours": 0.0}
-        with stop_on_signals():
-            ended, left = runner.run()
+        ended, left = runner.run()
         if not ended:
             shortest = min(runner.seconds_of(cell) for cell in left)
             raise UserError(
