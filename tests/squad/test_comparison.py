@@ -21,7 +21,7 @@ from lambert.squad import comparison
 from lambert.squad.comparison import fine_tune_and_evaluate
 from lambert.squad.data import Answer, Question, QuestionFile
 from lambert.squad.features import WindowShape
-from lambert.squad.finetune import Diverged
+from lambert.squad.loop import Diverged
 from lambert.squad.prediction_files import score_file
 from lambert.squad.results import result_fields, write_result
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings

@@ -20,7 +20,8 @@ from lambert.model.huggingface import model_folder, save_model
 from lambert.squad.comparison import fine_tune_and_evaluate, load_for_questions
 from lambert.squad.data import Answer, Question
 from lambert.squad.features import WindowShape, make_batch, make_windows
-from lambert.squad.finetune import epoch_batches, fine_tune, predict, span_task
+from lambert.squad.finetune import fine_tune, predict, span_task
+from lambert.squad.loop import epoch_batches
 from lambert.squad.metric import score
 from lambert.squad.results import result_fields, write_result
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, default_learning_rate

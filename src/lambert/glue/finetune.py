@@ -7,9 +7,9 @@ the longer text is cut first), linear warm-up over a tenth of the steps, linear 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,16 +22,15 @@ from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
 from lambert.glue.tasks import Example
 from lambert.model.heads import BertForClassification
-from lambert.squad.finetune import Diverged, epoch_batches
-from lambert.squad.settings import FineTuneProgress, Progress
+from lambert.squad.loop import train_epochs
+from lambert.squad.settings import Progress
 from lambert.training.optimizers import check_optimizer, make_optimizer, named_groups
 from lambert.training.precision import Precision
 from lambert.training.schedule import Schedule
-from lambert.training.step import TaskOutput, train_step
+from lambert.training.step import TaskOutput
 
 _BETAS, _EPSILON, _CLIP_NORM = (0.9, 0.999), 1e-6, 1.0  # BERT's
 _WARMUP_SHARE, _WEIGHT_DECAY = 0.1, 0.01
-_DROPOUT = 1  # as in SQuAD's fine-tuning, apart from the stream of the order
 _PAD_TO_TOKENS = 8
 
 
@@ -176,31 +175,18 @@ def fine_tune(
     groups, names = named_groups(model, weight_decay=_WEIGHT_DECAY)
     optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
     pad_id = special_tokens(tokenizer).pad
-    began, step, loss_sum = time.monotonic(), 0, 0.0
-    for epoch in range(settings.epochs):
-        loss_sum = 0.0
-        for batch in epoch_batches(len(sequences), settings.batch_size, seed=seed, epoch=epoch):
-            step += 1
-            part = sorted((sequences[index] for index in batch), key=lambda sequence: len(sequence.token_ids))
-            cuts = range(0, len(part), settings.micro_batch_size)
-            keys = [np.random.SeedSequence((seed, _DROPOUT, step, place)) for place in range(len(cuts))]
-            result = train_step(
-                model,
-                optimizer,
-                [make_batch(part[cut : cut + settings.micro_batch_size], pad_id=pad_id) for cut in cuts],
-                task=label_task,
-                learning_rate=schedule.rate(step),
-                clip_norm=_CLIP_NORM,
-                dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
-                precision=settings.precision,
-            )
-            if not math.isfinite(result.loss):
-                raise Diverged(f"the loss became {result.loss} at step {step}", remedy="Lower the learning rate")
-            loss_sum += result.loss * len(batch)
-            if progress is not None:
-                elapsed = time.monotonic() - began
-                progress(FineTuneProgress(seed, "training", step, total_steps, elapsed, result.loss))
-    return loss_sum / len(sequences)
+    return train_epochs(
+        model,
+        optimizer,
+        sequences,
+        settings,
+        make_batch=partial(make_batch, pad_id=pad_id),
+        task=label_task,
+        schedule=schedule,
+        clip_norm=_CLIP_NORM,
+        seed=seed,
+        progress=progress,
+    )
 
 
 @torch.no_grad()

@@ -15,8 +15,9 @@ from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
 from lambert.model.huggingface import load_model, model_folder, read_config
 from lambert.squad.data import Question, Version
-from lambert.squad.finetune import Diverged, fine_tune, predict
+from lambert.squad.finetune import fine_tune, predict
 from lambert.squad.kept import KeptOutcomes, Outcome, kept_settings, made_from_digests
+from lambert.squad.loop import Diverged
 from lambert.squad.results import SeedResult, SquadResult, over_seeds, seed_result
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.squad.tuning import RateTrial, Tuning, choose, described, divide

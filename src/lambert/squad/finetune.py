@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -23,19 +23,15 @@ from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
 from lambert.model.heads import BertForQuestionAnswering
 from lambert.squad.answers import AnswerCollector
-from lambert.squad.data import Question, shuffled
-from lambert.squad.features import Window, WindowBatch, make_batch, make_windows
+from lambert.squad.data import Question
+from lambert.squad.features import WindowBatch, make_batch, make_windows
+from lambert.squad.loop import train_epochs
 from lambert.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.training.optimizers import make_optimizer, named_groups
 from lambert.training.schedule import Schedule
-from lambert.training.step import StepResult, TaskOutput, train_step
+from lambert.training.step import TaskOutput
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
-_ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
-
-
-class Diverged(UserError):
-    """The loss stopped being a number."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,6 @@ def span_task(model: nn.Module, batch: WindowBatch) -> TaskOutput:
     end_loss = functional.cross_entropy(ends, batch.end_positions, reduction="sum")
     right = (starts.argmax(-1) == batch.start_positions) & (ends.argmax(-1) == batch.end_positions)
     return TaskOutput(loss_sums={"span": (start_loss + end_loss) / 2}, correct={"span": right.sum()})
-
-
-def epoch_batches(windows: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[list[int]]:
-    """Each window once in an order decided by (seed, epoch); the last batch may be smaller."""
-    order = shuffled(windows, (seed, _ORDER, epoch)).tolist()
-    for first in range(0, windows, batch_size):
-        yield order[first : first + batch_size]
 
 
 def fine_tune(
@@ -103,20 +92,20 @@ def fine_tune(
         groups, names = named_groups(model, weight_decay=settings.weight_decay)
         optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
     pad_id = special_tokens(tokenizer).pad
-    began, step, loss_sum = time.monotonic(), 0, 0.0
-    for epoch in range(settings.epochs):
-        loss_sum = 0.0
-        for batch in epoch_batches(len(windows), settings.batch_size, seed=seed, epoch=epoch):
-            step += 1
-            rate = schedule.rate(step)
-            micro_batches = _micro_batches([windows[index] for index in batch], settings.micro_batch_size, pad_id)
-            result = _step(model, optimizer, micro_batches, settings, rate, seed=seed, step=step)
-            loss_sum += result.loss * len(batch)
-            if progress is not None:
-                elapsed = time.monotonic() - began
-                progress(FineTuneProgress(seed, "training", step, total_steps, elapsed, result.loss, rate))
-    seconds = time.monotonic() - began
-    return FineTuneSummary(len(windows), step, peak, loss_sum / len(windows), seconds)
+    began = time.monotonic()
+    loss = train_epochs(
+        model,
+        optimizer,
+        windows,
+        settings,
+        make_batch=partial(make_batch, pad_id=pad_id),
+        task=span_task,
+        schedule=schedule,
+        clip_norm=settings.clip_norm,
+        seed=seed,
+        progress=progress,
+    )
+    return FineTuneSummary(len(windows), total_steps, peak, loss, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -183,42 +172,6 @@ def check_fit(model: BertForQuestionAnswering, tokenizer: Tokenizer, settings: F
             f"the tokenizer has {entries} entries, the model {model.config.vocabulary_size}",
             remedy="Put the vocabulary that the model was trained with into its folder",
         )
-
-
-def _step(
-    model: BertForQuestionAnswering,
-    optimizer: Optimizer,
-    micro_batches: Sequence[WindowBatch],
-    settings: FineTuneSettings,
-    learning_rate: float,
-    *,
-    seed: int,
-    step: int,
-) -> StepResult:
-    """One optimizer step, refused once the loss is no number."""
-    keys = [np.random.SeedSequence((seed, _DROPOUT, step, place)) for place in range(len(micro_batches))]
-    result = train_step(
-        model,
-        optimizer,
-        micro_batches,
-        task=span_task,
-        learning_rate=learning_rate,
-        clip_norm=settings.clip_norm,
-        dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
-        precision=settings.precision,
-    )
-    if not math.isfinite(result.loss):
-        raise Diverged(
-            f"the loss became {result.loss} at step {step} (learning rate {learning_rate:.3g})",
-            remedy="Lower the learning rate",
-        )
-    return result
-
-
-def _micro_batches(windows: Sequence[Window], size: int, pad_id: int) -> list[WindowBatch]:
-    """A batch in parts of like length, so that short windows are not padded to the longest of the batch."""
-    by_length = sorted(windows, key=lambda window: len(window.token_ids))
-    return [make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)]
 
 
 def _span_scores(model: nn.Module, batch: WindowBatch) -> tuple[Tensor, Tensor]:
