@@ -34,7 +34,7 @@ class Glue(Verb):
     train_examples: int | None = None
     """Fine-tune on the first so many examples; all otherwise."""
     optimizer: str = "adamw"
-    """adamw, lamb, lars or lans."""
+    """adamw, lamb, lars, lans or muon."""
     learning_rate: float | None = None
     """Peak learning rate; by optimizer and width of the model otherwise, as in `lambert squad`."""
     epochs: int = 3

@@ -53,7 +53,7 @@ class Squad(Verb):
     dev_questions: int | None = None
     """Measure on the first so many questions; all otherwise."""
     optimizer: str = "adamw"
-    """adamw, lamb, lars or lans."""
+    """adamw, lamb, lars, lans or muon."""
     learning_rate: float | None = None
     """Peak learning rate; by optimizer and width of the model otherwise."""
     learning_rates: tuple[float, ...] = ()

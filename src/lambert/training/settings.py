@@ -31,7 +31,7 @@ class RunSettings:
     model: BertConfig
     """Size and dropout."""
     optimizer: str
-    """`lamb` or `adamw`."""
+    """One of `optimizers.OPTIMIZERS`."""
     samples: int
     """Sequences of all whole batches, all phases together."""
     phases: tuple[Phase, ...]
