@@ -27,7 +27,7 @@ evaluation_samples = 32
 checkpoint_steps = 5
 
 [grid]
-optimizers = ["lamb", "muon"]
+optimizers = ["adamw", "muon"]
 batch_sizes = [8]
 seeds = {seeds}
 """
@@ -55,7 +55,7 @@ def test_a_sweep_makes_a_table_and_runs_nothing_twice(
     assert "4 runs, 2 at a time: about" in told and "±" in told
     results = json.loads(told.splitlines()[-1])
     assert [(arm["optimizer"], arm["loss"]["seeds"], arm["diverged"]) for arm in results["arms"]] == [
-        ("lamb", 2, 0), ("muon", 2, 0)
+        ("adamw", 2, 0), ("muon", 2, 0)
     ]  # fmt: skip
     assert results["left"] == []
     for name in ("table.json", "loss_by_batch.svg", "report.html"):
@@ -109,7 +109,15 @@ def test_a_sweep_that_is_stopped_while_it_plans_leaves_no_plan_behind(small_corp
     assert plans
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
-    assert not [plan for plan in plans if Path(f"/proc/{plan}").exists()]
+    assert not [plan for plan in plans if is_alive(plan)]
+
+
+def is_alive(process: str) -> bool:
+    """Whether it runs; one that has ended may wait for long to be reaped by a parent that is not ours."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_budget_leaves_cells_out_and_says_which(

@@ -49,20 +49,22 @@ def expected_seconds(
 
 def _planned(shared: Sequence[str], cells: Sequence[Cell], threads: int) -> list[float]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lambert", "plan", *shared, *cell.words(), "--json",
-             "--probe-seconds", str(PROBE_SECONDS)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )
-        for cell in cells
-    ]  # fmt: skip
+    processes: list[subprocess.Popen[str]] = []
     try:
+        for cell in cells:
+            words = ["plan", *shared, *cell.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "lambert", *words],
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                )
+            )  # fmt: skip
         answers = [process.communicate() for process in processes]
-    finally:  # where this is interrupted, nobody waits for them any more
+    finally:  # where this is interrupted, nobody wants their answers any more
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
+        for process in processes:
+            process.wait()
     seconds = []
     for cell, process, (out, error) in zip(cells, processes, answers, strict=True):
         if process.returncode:

@@ -165,11 +165,13 @@ def both(x, g, m, v, u, c, learning_rate, least, most, sums):
 
 
 def compile_now() -> None:
-    """Compile what float32 gradients need, so that a numba or LLVM that cannot fails here and not in a step."""
+    """Compile what float32 gradients need, so that a numba or LLVM that cannot fails here and not in a step.
+
+    The form that computes directions twice waits for a layer so large: each form takes seconds of every start.
+    """
     x, g, m, v, u = np.zeros((5, 1), np.float32)
     constants = tuple(np.float32(0) for _ in range(9))
-    for kept in (u, None):
-        both(x, g, m, v, kept, constants, 0.0, 0.0, np.inf, np.zeros(2))
+    both(x, g, m, v, u, constants, 0.0, 0.0, np.inf, np.zeros(2))
 
 
 @_compiled(fastmath={"reassoc", "nsz", "contract"})
