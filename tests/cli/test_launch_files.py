@@ -17,7 +17,11 @@ import yaml
 from lambert.corpus.store import Corpus
 
 LAUNCH = Path(__file__).resolve().parents[2] / "docs" / "launch"
-OPTIONS = "--model 2x32 --batch-size 8 --micro-batch-size 2 --sequence-lengths 32 64 --evaluation-samples 0 --samples"
+# AdamW, because LAMB's kernels take seconds to compile, and no scheduler knows which it is.
+OPTIONS = (
+    "--model 2x32 --optimizer adamw --batch-size 8 --micro-batch-size 2 --sequence-lengths 32 64 "
+    "--probe-seconds 0 --evaluation-samples 0 --samples"
+)
 
 
 @pytest.fixture

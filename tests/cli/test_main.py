@@ -26,7 +26,8 @@ def words(text: str) -> list[str]:
 
 
 RUN_OPTIONS = words(
-    "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 32 64 --micro-batch-size 4 --evaluation-samples 16"
+    "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 32 64 --micro-batch-size 4 --probe-seconds 0 "
+    "--evaluation-samples 16"
 )
 
 

@@ -24,6 +24,8 @@ OPTIONS = [
     *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "2", "--sequence-lengths", "32", "64"),
     *("--evaluation-samples", "0", "--checkpoint-steps", "5", "--probe-seconds", "0", "--samples"),
 ]
+QUICK_TO_START = ["--optimizer", "adamw"]
+"""Where nothing is asked of LAMB: its kernels take seconds to compile."""
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_the_short_form_of_the_faults(case: str) -> None:
     (row,) = json.loads(ended.stdout.splitlines()[-1])["rows"]
     assert row["good"] == row["done"] > 0, ended.stdout
     if case == "kills":
-        assert row["kills"] == 10 and row["where"].keys() == {"step", "write", "sync", "rename", "delete", "outside"}
+        assert row["kills"] == 6 and row["where"].keys() == {"step", "write", "sync", "rename", "delete", "outside"}
         # A kill while a checkpoint is written costs the interval before it too.
         assert row["most_steps_redone"] < 2 * row["save_interval"]
     if case == "signals":
@@ -67,7 +69,7 @@ def two_processes(tmp_path: Path, small_corpus: Corpus) -> Iterator[Callable[...
 
     def start(*more: str, samples: int = 80_000) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
-        command += [str(tmp_path / "run"), *OPTIONS, str(samples), "--processes", "2", *more]
+        command += [str(tmp_path / "run"), *OPTIONS, str(samples), "--processes", "2", *QUICK_TO_START, *more]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -123,7 +125,7 @@ def test_wrong_numbers_are_refused_before_anything_starts(small_corpus: Corpus, 
     ("more", "told"),
     [
         (["--processes", "3", "--deterministic"], "--deterministic start 1 or 2 or 4"),
-        (["--processes", "8"], "8 processes share 4 micro-batches"),
+        (["--processes", "3", "--micro-batch-size", "4"], "3 processes share 2 micro-batches"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused_by_one_process(
