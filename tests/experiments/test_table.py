@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lambert.experiments.grid import Cell
-from lambert.experiments.table import Mean, Result, arms_of, best_arms, write_table
+from lambert.experiments.table import Mean, Result, arms_of, tuned_rates, write_table
 
 
 def result(
@@ -40,16 +40,31 @@ def test_runs_that_diverged_are_counted_and_not_averaged() -> None:
 
 
 def test_the_best_rate_is_the_lowest_mean_without_divergence() -> None:
-    arms = arms_of([
+    results = [
         result(times=0.5, loss=5.2), result(times=1.0, loss=5.1), result(times=2.0, loss=4.0),
         result(times=2.0, seed=1, status="diverged", loss=math.nan), result("adamw", loss=4.9),
-    ])  # fmt: skip
-    assert [(arm.optimizer, arm.multiplier) for arm in best_arms(arms)] == [("adamw", 1.0), ("lamb", 1.0)]
+    ]  # fmt: skip
+    (tuned,) = tuned_rates(results, arms_of(results))  # of AdamW there is one rate, so nothing is tuned
+    assert (tuned.optimizer, tuned.multiplier, tuned.is_edge) == ("lamb", 1.0, False)
+    assert tuned.multipliers == (0.5, 1.0, 2.0)
+    assert tuned.rule_over_best == Mean(1.0, 0.0, math.inf, 1)
+
+
+def test_the_best_rate_is_chosen_on_the_seeds_that_all_rates_have() -> None:
+    """At twice the rate seed 0 is the better one, and what it gains is told from all seeds, one by one."""
+    results = [result(times=4.0, loss=5.5), result(times=0.5, loss=5.8)]
+    for times, losses in ((1.0, (5.2, 5.0, 5.1)), (2.0, (5.0, 5.5, 5.4))):
+        results += [result(times=times, seed=seed, loss=loss) for seed, loss in enumerate(losses)]
+    (tuned,) = tuned_rates(results, arms_of(results))
+    assert (tuned.multiplier, tuned.is_edge) == (2.0, False)
+    ratios = [5.2 / 5.0, 5.0 / 5.5, 5.1 / 5.4]
+    assert tuned.rule_over_best.mean == pytest.approx(sum(ratios) / 3)
+    assert tuned.rule_over_best.seeds == 3
 
 
 def test_the_table_is_json_without_words_that_json_lacks(tmp_path: Path) -> None:
     results = [result(loss=math.nan, status="diverged")]
-    write_table(tmp_path / "table.json", results, arms_of(results))
+    write_table(tmp_path / "table.json", results, arms_of(results), [])
     read = json.loads((tmp_path / "table.json").read_text(), parse_constant=pytest.fail)
     assert read["cells"][0]["loss"] is None and read["arms"][0]["loss"]["half_interval"] is None
     assert read["arms"][0]["diverged"] == 1

@@ -24,7 +24,7 @@ from lambert.errors import UserError
 if TYPE_CHECKING:
     from lambert.experiments.grid import Cell, Sweep
     from lambert.experiments.runner import Ended
-    from lambert.experiments.table import Arm, Mean, Result
+    from lambert.experiments.table import Arm, Mean, Result, Tuned
 
 OWN_OPTIONS = (
     "json", "out", "fresh", "threads", "processes", "restarts", "batch_size", "optimizer", "recipe", "seed",
@@ -52,7 +52,7 @@ class SweepRuns(Verb):
     """Only say what would be run, and how long it would take."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `cells`, `arms`, `left` (names of what was not run), `core_hours`, `report`."""
+        """Results: `cells`, `arms`, `tuned`, `left` (names of what was not run), `core_hours`, `report`."""
         with stop_on_signals():
             return self._run()
 
@@ -105,7 +105,7 @@ class SweepRuns(Verb):
         return self.jobs or max(1, (os.cpu_count() or 1) // self.threads)
 
     def _finish(self, folder: Callable[[Cell], Path], ended: Sequence[Ended], left: Sequence[Cell]) -> dict[str, Any]:
-        from lambert.experiments.table import arms_of, best_arms, result_of, write_table
+        from lambert.experiments.table import arms_of, result_of, tuned_rates, write_table
         from lambert.report import write_report
         from lambert.report.sweep_plots import write_sweep_picture
 
@@ -118,8 +118,9 @@ class SweepRuns(Verb):
         if not results:
             raise UserError("no cell has come to a step", remedy=f"Look at the logs in {self.out / 'cells'}")
         arms = arms_of(results)
-        facts = write_table(self.out / "table.json", results, arms)
-        show_table(arms, best_arms(arms))
+        tuned = tuned_rates(results, arms)
+        facts = write_table(self.out / "table.json", results, arms, tuned)
+        show_table(arms, tuned)
         hours = sum(result.seconds for result in results) * self.threads / 3_600
         say(f"{len(results)} runs, {hours:.2f} core-hours of training")
         for cell in left:
@@ -168,31 +169,44 @@ def say_ended(ended: Ended, left: int) -> None:
     say(f"{ended.status:9} {ended.cell.name}, {left} to go{': ' * bool(ended.problem)}{ended.problem}")
 
 
-def show_table(arms: Sequence[Arm], best: Sequence[Arm]) -> None:
-    """Means over seeds with their 95 % intervals; the best learning rate of an optimizer and batch is marked."""
-    columns = ["steps", "peak", "times", "held-out loss", "accuracy", "F1", "minutes"]
+def show_table(arms: Sequence[Arm], tuned: Sequence[Tuned]) -> None:
+    """Means over seeds with their 95 % intervals; the best learning rate of an optimizer and batch is marked, and what
+    it is worth beside the rule's stands below."""
     rows = [_row(arm) for arm in arms]
-    if not any(arm.f1.seeds for arm in arms):
-        rows, columns = [[*row[:7], row[8]] for row in rows], [name for name in columns if name != "F1"]
-    head = ["optimizer", "batch", *columns]
-    widths = [max(len(line[place]) for line in [head, *rows]) for place in range(len(head))]
-    for line, arm in zip([head, *rows], [None, *arms], strict=True):
-        marks = [] if arm is None else _marks(arm, best, arms)
-        cells = "  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True))
+    columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    say("  ".join(f"{name:>{widths[name]}}" for name in columns))
+    for row, arm in zip(rows, arms, strict=True):
+        marks = _marks(arm, tuned)
+        cells = "  ".join(f"{row[name]:>{widths[name]}}" for name in columns)
         say(f"{cells}{'  ' * bool(marks)}{', '.join(marks)}")
+    for one in tuned:
+        place = f"{one.optimizer}, batch {one.batch}" + (f", {one.recipe}" if one.recipe != "sqrt" else "")
+        edge = ", the edge of those tried" if one.is_edge else ""
+        ratio = f": the rule's loss is {_interval(one.rule_over_best, 3)} times its" if one.rule_over_best.seeds else ""
+        say(f"best rate {place}: {one.multiplier:g} times the rule's{edge}{ratio}")
 
 
-def _row(arm: Arm) -> list[str]:
-    return [
-        arm.optimizer, arm.batch, f"{arm.steps:,}", f"{arm.peak_learning_rate:.3g}", f"{arm.multiplier:g}",
-        _interval(arm.loss, 3), _interval(arm.accuracy, 4), _interval(arm.f1, 2), f"{arm.seconds.mean / 60:.1f}",
-    ]  # fmt: skip
+def _row(arm: Arm) -> dict[str, str]:
+    return {
+        "optimizer": arm.optimizer,
+        "batch": arm.batch,
+        "steps": f"{arm.steps:,}",
+        "peak": f"{arm.peak_learning_rate:.3g}",
+        "times": f"{arm.multiplier:g}",
+        "held-out loss": _interval(arm.loss, 3),
+        "accuracy": _interval(arm.accuracy, 4),
+        "F1": _interval(arm.f1, 2),
+        "noise scale": f"{arm.noise_scale.mean:,.0f}" if arm.noise_scale.seeds else "-",
+        "minutes": f"{arm.seconds.mean / 60:.1f}" if arm.seconds.seeds else "-",
+    }
 
 
-def _marks(arm: Arm, best: Sequence[Arm], arms: Sequence[Arm]) -> list[str]:
+def _marks(arm: Arm, tuned: Sequence[Tuned]) -> list[str]:
     marks = [f"{count} {word}" for word in ("diverged", "failed", "stuck") if (count := getattr(arm, word))]
-    rates = sum((arm.optimizer, arm.batch, arm.recipe) == (one.optimizer, one.batch, one.recipe) for one in arms)
-    return [*marks, "best rate"] if arm in best and rates > 1 else marks
+    own = (arm.optimizer, arm.batch, arm.recipe, arm.multiplier)
+    is_best = own in [(one.optimizer, one.batch, one.recipe, one.multiplier) for one in tuned]
+    return [*marks, "best rate"] if is_best else marks
 
 
 def _interval(mean: Mean, digits: int) -> str:

@@ -81,6 +81,8 @@ class Arm:
     accuracy: Mean
     f1: Mean
     seconds: Mean
+    noise_scale: Mean
+    """Of the gradient at the end of the first phase, sequences, where it was measured."""
     diverged: int
     """Seeds whose loss became no number; left out of the means, never out of the table."""
     failed: int
@@ -138,6 +140,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
                 Mean.of([result.accuracy for result in done]),
                 Mean.of([result.f1 for result in done if not math.isnan(result.f1)]),
                 Mean.of([result.seconds for result in done]),
+                Mean.of([result.noise_scale for result in done if not math.isnan(result.noise_scale)]),
                 sum(result.status == "diverged" for result in own),
                 sum(result.status == "failed" for result in own),
                 sum(result.loss >= result.guesser_loss for result in done),
@@ -146,18 +149,62 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
     return sorted(arms, key=lambda arm: (arm.optimizer, arm.batch_size, arm.recipe, arm.multiplier))
 
 
-def best_arms(arms: Sequence[Arm]) -> list[Arm]:
-    """Of every optimizer, batch and recipe the learning rate with the lowest mean loss among finished ones."""
-    groups: dict[tuple[str, str, str], list[Arm]] = {}
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning the learning rate is worth for one optimizer, batch and recipe."""
+
+    optimizer: str
+    batch: str
+    recipe: str
+    multiplier: float
+    """Of the best rate, times the rule's."""
+    multipliers: tuple[float, ...]
+    """All that were tried, in order, those at which a seed diverged among them."""
+    rule_over_best: Mean
+    """Loss at the rule's rate divided by that at the best one, seed by seed."""
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether a better rate may lie beyond those tried."""
+        return self.multiplier in (self.multipliers[0], self.multipliers[-1])
+
+
+def tuned_rates(results: Sequence[Result], arms: Sequence[Arm]) -> list[Tuned]:
+    """Of every optimizer, batch and recipe with several learning rates the best one.
+
+    It has the lowest mean loss over the seeds that all rates have, of rates at which no seed diverged: a rate with one
+    lucky seed does not win over one with three.
+    """
+    losses = {(result.cell.arm, result.cell.seed): result.loss for result in results if result.status == "finished"}
+    groups: dict[tuple[str, str, str], list[tuple[Arm, dict[int, float]]]] = {}
     for arm in arms:
-        if arm.loss.seeds and not arm.diverged:
-            groups.setdefault((arm.optimizer, arm.batch, arm.recipe), []).append(arm)
-    return [min(own, key=lambda arm: arm.loss.mean) for own in groups.values()]
+        own = {seed: loss for (name, seed), loss in losses.items() if name == arm.name}
+        if own and not arm.diverged:
+            groups.setdefault((arm.optimizer, arm.batch, arm.recipe), []).append((arm, own))
+    tuned = []
+    for key, rates in groups.items():
+        if len(rates) < 2:
+            continue
+        shared = set.intersection(*({*own} for _, own in rates)) or {seed for _, own in rates for seed in own}
+
+        def mean(own: dict[int, float], shared: set[int] = shared) -> float:
+            return statistics.fmean(own[seed] for seed in own if seed in shared)
+
+        best, best_losses = min(rates, key=lambda rate: mean(rate[1]))
+        rule = next((own for arm, own in rates if math.isclose(arm.multiplier, 1)), {})
+        ratios = [rule[seed] / best_losses[seed] for seed in sorted(rule) if seed in best_losses]
+        multipliers = tuple(sorted(arm.multiplier for arm in arms if (arm.optimizer, arm.batch, arm.recipe) == key))
+        tuned.append(Tuned(*key, best.multiplier, multipliers, Mean.of(ratios)))
+    return tuned
 
 
-def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm]) -> dict[str, Any]:
-    """Write both as JSON, atomically, numbers that are none as null; returns what was written."""
-    facts = _plain({"cells": [asdict(result) for result in results], "arms": [asdict(arm) for arm in arms]})
+def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm], tuned: Sequence[Tuned]) -> dict[str, Any]:
+    """Write all as JSON, atomically, numbers that are none as null; returns what was written."""
+    facts = _plain({
+        "cells": [asdict(result) for result in results],
+        "arms": [asdict(arm) for arm in arms],
+        "tuned": [asdict(one) | {"is_edge": one.is_edge} for one in tuned],
+    })  # fmt: skip
     aside = path.with_name(path.name + ".partial")
     aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     aside.replace(path)
