@@ -32,7 +32,9 @@ def test_the_papers_run(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--cluster", "tpu-v3"], "--cluster without --chips"),
         (["--cluster", "tpu3", "--chips", "16"], "Did you mean 'tpu-v3'"),
-        (["--cluster", "tpu-v3", "--chips", "0"], "0 chips for a batch of 32,768"),
+        (["--cluster", "tpu-v3", "--chips", "16", "0"], "--chips 0"),
+        (["--cluster", "tpu-v3", "--chips", "-3", "16"], "--chips -3"),
+        (["--cluster", "tpu-v3", "--chips", "16", "--try-batch-sizes", "0", "512"], "--try-batch-sizes 0"),
         (["--cluster", "tpu-v3", "--chips", "40000"], "40,000 chips for a batch of 32,768"),
         (["--chips", "16"], "--chips without --cluster"),
         (["--budget", "100"], "--budget without --cluster"),

@@ -47,6 +47,8 @@ def open_cluster(request: ClusterRequest) -> Cluster:
     name, price = request.name, request.price_per_chip_hour
     if not request.chips:
         raise UserError("--cluster without --chips", remedy="Give one or more numbers of chips, such as --chips 16 64")
+    if wrong := [chips for chips in request.chips if chips < 1]:
+        raise UserError(f"--chips {wrong[0]}", remedy="Give whole numbers from 1 on")
     if price is not None and not 0 < price < float("inf"):
         raise UserError(f"--price-per-chip-hour {price}", remedy="Give a number above 0")
     for what, value in (("--budget", request.budget), ("--hours", request.deadline_hours)):

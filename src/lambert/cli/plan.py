@@ -139,6 +139,8 @@ class Plan(RecipeOptions):
             name, tuple(dict.fromkeys(self.chips)), self.price_per_chip_hour, self.budget, self.hours, self.plot
         )
         cluster = open_cluster(request)
+        if wrong := [size for size in self.try_batch_sizes if size < 1]:
+            raise UserError(f"--try-batch-sizes {wrong[0]}", remedy="Give whole numbers from 1 on")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
