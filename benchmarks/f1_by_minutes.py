@@ -1,0 +1,115 @@
+"""What F1 on SQuAD does so many minutes of pre-training buy on this machine?
+
+    python benchmarks/f1_by_minutes.py CORPUS OUT --train train-v1.1.json --dev dev-v1.1.json --minutes 5 18
+
+For each number of minutes: a plan tells how many samples fill them, a run of those follows from scratch (its learning
+rate decays to zero within them), and its model is fine-tuned. The same command again goes on where it was stopped.
+Tried on a CPU with small models; untested on GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FIRST_SAMPLES = 100_000
+
+
+def lambert(words: list[str]) -> dict[str, Any]:
+    """Results of a command line, whose other output goes to the terminal's standard error."""
+    done = subprocess.run([sys.executable, "-m", "lambert", *words, "--json"], stdout=subprocess.PIPE, text=True)
+    sys.stderr.write(done.stdout)
+    if done.returncode:
+        raise SystemExit(f"lambert {' '.join(words)} ended with {done.returncode}")
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+def samples_for(arguments: argparse.Namespace, minutes: float, folder: Path) -> int:
+    """How many samples fill so many minutes; remembered, so that a run that is gone on with keeps its length."""
+    remembered = folder / "samples.json"
+    if remembered.exists():
+        return int(json.loads(remembered.read_text()))
+    first = max(FIRST_SAMPLES, 100 * arguments.batch_size)
+    seconds = lambert(["plan", *options_of(arguments, first)])["forecast"]["seconds"]
+    samples = round(first * 60 * minutes / seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    remembered.write_text(json.dumps(samples))
+    return samples
+
+
+def options_of(arguments: argparse.Namespace, samples: int) -> list[str]:
+    """Of plan and run alike."""
+    words = ["--corpus", str(arguments.corpus), "--model", arguments.model, "--optimizer", arguments.optimizer]
+    words += ["--batch-size", str(arguments.batch_size), "--samples", str(samples), "--sequence-lengths"]
+    words += [str(length) for length in arguments.sequence_lengths]
+    if arguments.micro_batch_size:
+        words += ["--micro-batch-size", str(arguments.micro_batch_size)]
+    return [*words, "--dropout", str(arguments.dropout)]
+
+
+def measure(arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """One run and its fine-tuning."""
+    folder = arguments.out / f"{minutes:g}-minutes"
+    samples = samples_for(arguments, minutes, folder)
+    run = folder / "run"
+    lambert(["pretrain", *options_of(arguments, samples), "--out", str(run), "--probe-seconds", "0"])
+    words = ["squad", str(run), "--train", str(arguments.train), "--dev", str(arguments.dev)]
+    words += ["--out", str(folder / "squad"), "--seeds", str(arguments.seeds)]
+    if arguments.train_questions:
+        words += ["--train-questions", str(arguments.train_questions)]
+    squad = lambert(words)
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    evaluation = [event for event in events if event["event"] == "evaluation"][-1]
+    steps = [event for event in events if event["event"] == "step"]
+    return {
+        "minutes": sum(event["seconds"] for event in events if event["event"] == "end") / 60,
+        "asked": minutes,
+        "samples": samples,
+        "steps": steps[-1]["step"],
+        "utilisation": sorted(event["utilisation"] or 0.0 for event in steps)[len(steps) // 2],
+        "loss": evaluation["masked_word_loss"],
+        "guesser_loss": evaluation["unigram_loss"],
+        "accuracy": evaluation["masked_word_accuracy"],
+        "f1": squad["f1"],
+        "f1_interval": squad["f1_interval"],
+        "exact_match": squad["exact_match"],
+    }
+
+
+def main() -> None:
+    """A table, and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--dev", type=Path, required=True)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--optimizer", default="lamb")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[18.0])
+    parser.add_argument("--batch-size", type=int, default=4_096)
+    parser.add_argument("--micro-batch-size", type=int, default=0, help="0: the fastest of those tried")
+    parser.add_argument("--sequence-lengths", type=int, nargs=2, default=[128, 512])
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--train-questions", type=int, default=0, help="0: all")
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    print(f"{'minutes':>8} {'samples':>11} {'steps':>7} {'utilisation':>12} {'loss':>7} {'EM':>6} {'F1':>6}")
+    rows = []
+    for minutes in arguments.minutes:
+        rows.append(row := measure(arguments, minutes))
+        print(
+            f"{row['minutes']:>8.1f} {row['samples']:>11,} {row['steps']:>7,} {row['utilisation']:>12.1%} "
+            f"{row['loss']:>7.3f} {row['exact_match']:>6.2f} {row['f1']:>6.2f}",
+            flush=True,
+        )
+    device = lambert(["doctor"])["hardware"]
+    print(json.dumps({"benchmark": "f1_by_minutes", "model": arguments.model, "hardware": device, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
