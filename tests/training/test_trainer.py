@@ -172,41 +172,82 @@ def test_every_optimizer_and_precision_goes_on_bit_for_bit(
 
 
 _PROGRAM = """
-import sys, torch
-from dataclasses import replace
+import os, sys, torch
 from pathlib import Path
 from lambert.corpus.store import Corpus
+from lambert.optim import LAMB
 from lambert.training.request import Request
 from lambert.training.setup import resolve_settings, starting_model
 from lambert.training.housekeeping import Housekeeping
 from lambert.training.trainer import Trainer
 torch.set_num_threads(1)
-corpus = Corpus.open(Path(sys.argv[1]))
-request = Request(model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01)
-settings = resolve_settings(request, corpus)
-model = starting_model(settings, None, corpus)
-Trainer(Path(sys.argv[2]), settings, model, corpus,
-        housekeeping=Housekeeping(checkpoint_steps=3, evaluation_samples=0)).train()
+
+def train(run):
+    corpus = Corpus.open(Path(sys.argv[1]))
+    request = Request(model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01)
+    settings = resolve_settings(request, corpus)
+    model = starting_model(settings, None, corpus)
+    Trainer(run, settings, model, corpus,
+            housekeeping=Housekeeping(checkpoint_steps=3, evaluation_samples=0)).train()
+
+layers = [torch.nn.Parameter(torch.ones(size)) for size in (8, 64)]
+for layer in layers:
+    layer.grad = torch.ones_like(layer)
+LAMB(layers).step()  # compiles its kernels, once for all that are forked
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        train(Path(line.strip()))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def test_killed_at_five_moments_ends_in_the_same_weights(tmp_path: Path, small_corpus: Corpus) -> None:
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", _PROGRAM, str(small_corpus.path), str(run)])
+class _Trainers:
+    """Trains in processes that are forked from one, which has imported and compiled all that they need."""
 
-    assert start(tmp_path / "whole").wait() == 0
+    def __init__(self, corpus: Path) -> None:
+        words = [sys.executable, "-c", _PROGRAM, str(corpus)]
+        self._program = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, run: Path) -> int:
+        """Begin or go on with a run; returns its process."""
+        assert self._program.stdin is not None
+        print(run, file=self._program.stdin, flush=True)
+        return int(self._line())
+
+    def wait(self) -> int:
+        """The code that the last one ended with."""
+        return int(self._line())
+
+    def _line(self) -> str:
+        assert self._program.stdout is not None
+        return self._program.stdout.readline()
+
+    def close(self) -> None:
+        """Until the program that forks has ended."""
+        self._program.communicate()
+
+
+def test_killed_at_five_moments_ends_in_the_same_weights(tmp_path: Path, small_corpus: Corpus) -> None:
+    alone, trainers = _Trainers(small_corpus.path), _Trainers(small_corpus.path)
+    alone.start(tmp_path / "whole")
+    assert alone.wait() == 0
     run = tmp_path / "killed"
     for kill in range(5):
-        process = start(run)
+        process = trainers.start(run)
         wanted = 15 + 17 * kill  # a line count of the journal that the run has not reached yet
         journal = run / "journal.jsonl"
-        while process.poll() is None:
-            if journal.exists() and len(events_of_a_living_run(journal, "step")) >= wanted:
-                os.kill(process.pid, signal.SIGKILL)
-                break
+        while not (journal.exists() and len(events_of_a_living_run(journal, "step")) >= wanted):
+            os.kill(process, 0)  # it is there
             time.sleep(0.002)
-        assert process.wait() == -signal.SIGKILL
-    assert start(run).wait() == 0
+        os.kill(process, signal.SIGKILL)
+        assert trainers.wait() == -signal.SIGKILL
+    trainers.start(run)
+    assert trainers.wait() == 0
+    for program in (alone, trainers):
+        program.close()
     assert len(events_of_a_living_run(run / "journal.jsonl", "run")) == 6  # beside which a kill leaves half a line
     assert fingerprint(run) == fingerprint(tmp_path / "whole")
 
