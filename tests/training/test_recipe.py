@@ -90,7 +90,7 @@ def test_batches_nobody_published(batch: int) -> None:
 
 @pytest.mark.parametrize(
     ("steps", "peak"),
-    [(15_625, 0.005), (15_000, 0.005), (4_000, 0.005), (2_304, 0.005), (1_024, 0.0075), (576, 0.01), (100, 0.01)],
+    [(15_625, 0.005), (15_000, 0.005), (2_304, 0.005), (1_024, 0.0075), (576, 0.01), (256, 0.015), (100, 0.02)],
 )
 def test_short_runs_take_their_own_rate_and_the_largest_share(steps: int, peak: float) -> None:
     first, second = make_phases(samples=64 * steps, batch_sizes=(64,))
@@ -113,7 +113,20 @@ def test_adamws_rate_passes_through_berts_own() -> None:
     assert bert.peak_learning_rate.value == pytest.approx(1e-4)
     short, _ = make_phases(samples=1_000, batch_sizes=(100,), optimizer="adamw")
     assert short.peak_learning_rate.value == 0.002
+    caps = [
+        make_phases(samples=8 * batch, batch_sizes=(batch,), optimizer="adamw")[0].peak_learning_rate.value
+        for batch in (8, 256, 576, 1_024, 4_096)
+    ]
+    assert caps == pytest.approx([0.002, 0.002, 0.003, 0.004, 0.004])
     assert {bert.peak_learning_rate.provenance, short.peak_learning_rate.provenance} == {"fitted here"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "peak"), [(1_000_000, 1e-4), (6_000, 0.1 / math.sqrt(6_000)), (400, 5e-3), (50, 8e-3)]
+)
+def test_muons_rate_goes_on_with_the_square_root_where_adamws_stops(steps: int, peak: float) -> None:
+    first, _ = make_phases(samples=256 * steps, batch_sizes=(256,), optimizer="muon")
+    assert first.peak_learning_rate.value == pytest.approx(peak)
 
 
 def test_the_warm_up_has_no_cliffs() -> None:
@@ -203,7 +216,7 @@ def test_three_phases_with_a_growing_batch() -> None:
     )
     assert [phase.step_count for phase in phases] == [400, 250, 25]
     rates = [phase.peak_learning_rate.value for phase in phases]
-    assert rates == pytest.approx([0.24 * math.sqrt(10 / 10_000), 0.01, 0.01])  # at most 1e-2
+    assert rates == pytest.approx([0.24 * math.sqrt(batch / 10_000) for batch in (10, 20, 40)])
     assert [phase.warmup_steps.value for phase in phases] == [80, 50, 5]
 
 

@@ -33,14 +33,18 @@ LARGEST_WARMUP_SHARE = 0.5
 LARGEST_PAPER_RATE = 5e-3
 """At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
 SHORT_RATE_TIMES_ROOT_STEPS = 0.24
-LARGEST_SHORT_RATE = 1e-2
+LARGEST_SHORT_RATE = 2e-2
 """Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps. Both
-numbers are fitted here (docs/recipes.md)."""
+numbers are fitted here (docs/recipes.md), the second is the largest rate that has been seen to work."""
 SMALLEST_PUBLISHED_HIDDEN_SIZE = 768
 """Base; the paper's own runs are of Large."""
-ADAMW_RATE_CAP = 2e-3
-"""Fitted here."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
+ADAMW_RATE_CAP = 2e-3
+ADAMW_CAP_BATCH = 256
+LARGEST_ADAMW_RATE = 4e-3
+"""What short runs bear: 2e-3 up to batch 256, more with the square root of a larger batch. All fitted here."""
+LARGEST_MUON_RATE = 8e-3
+"""Fitted here; the largest that has been seen to work."""
 
 
 def rule_provenance(samples: int, batch_sizes: Sequence[int], shares: Sequence[float], optimizer: str) -> Provenance:
@@ -114,11 +118,9 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     """c · √(B/S), which is c / √T when all phases share a batch size; less than that where runs are short."""
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
-        formula = f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {ADAMW_RATE_CAP:g})"
-        rate = min(ADAMW_RATE_TIMES_ROOT_STEPS * root, ADAMW_RATE_CAP)
-        if optimizer == "muon":  # whose updates are as large as AdamW's
-            return Number(rate, f"{formula}, AdamW's", "extrapolated")
-        return Number(rate, formula, "fitted here")
+        cap = LARGEST_MUON_RATE if optimizer == "muon" else adamw_rate_cap(batch_size)
+        rate = min(ADAMW_RATE_TIMES_ROOT_STEPS * root, cap)
+        return Number(rate, f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {cap:.3g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
@@ -128,6 +130,11 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     if samples == PAPER_SAMPLES:
         return Number(rate, "5e-3 · √(B/32,768)", provenance)
     return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
+
+
+def adamw_rate_cap(batch_size: int) -> float:
+    """The largest rate that AdamW is given at this batch, however short the run."""
+    return min(ADAMW_RATE_CAP * max(1.0, math.sqrt(batch_size / ADAMW_CAP_BATCH)), LARGEST_ADAMW_RATE)
 
 
 def warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> Number:
