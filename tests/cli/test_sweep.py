@@ -62,6 +62,7 @@ def test_a_sweep_makes_a_table_and_runs_nothing_twice(
         assert (tmp_path / "out" / name).stat().st_size > 500
     before = journals(tmp_path / "out")
     assert main(words) == 0
+    assert "4 have ended before; 0 runs" in capsys.readouterr().out
     assert journals(tmp_path / "out") == before
     losses = {cell["cell"]["optimizer"] + str(cell["cell"]["seed"]): cell["loss"] for cell in results["cells"]}
     for name, events in before.items():

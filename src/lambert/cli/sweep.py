@@ -74,9 +74,10 @@ class SweepRuns(Verb):
         runner = Runner(
             sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended
         )
-        say_total(runner.seconds_of, sweep.cells, jobs, budget)
+        before, waiting = runner.state()
+        say_total([runner.seconds_of(cell) for cell in waiting], len(before), jobs, budget)
         if self.dry_run:
-            return {"cells": [], "arms": [], "left": [cell.name for cell in sweep.cells], "core_hours": 0.0}
+            return {"cells": [], "arms": [], "tuned": [], "left": [cell.name for cell in waiting], "core_hours": 0.0}
         ended, left = runner.run()
         if not ended:
             shortest = min(runner.seconds_of(cell) for cell in left)
@@ -155,13 +156,17 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def say_total(
-    seconds_of: Callable[[Cell], float], cells: Sequence[Cell], jobs: int, budget_hours: float | None
-) -> None:
-    """How long it all is expected to take, before anything runs."""
-    each = [seconds_of(cell) for cell in cells]
+def say_total(each: Sequence[float], done: int, jobs: int, budget_hours: float | None) -> None:
+    """How long what is left is expected to take, before anything runs.
+
+    Args:
+        each: seconds of each run that is left.
+        done: runs that have ended before.
+    """
+    before = f"{done} have ended before; " * bool(done)
     limit = "" if budget_hours is None else f"; the budget holds {budget_hours:g} hours"
-    say(f"sweep     {len(each)} runs, {jobs} at a time: about {duration(max(sum(each) / jobs, *each))}{limit}")
+    length = duration(max(sum(each) / jobs, *each, 0.0))
+    say(f"sweep     {before}{len(each)} runs, {jobs} at a time: about {length}{limit}")
 
 
 def say_ended(ended: Ended, left: int) -> None:

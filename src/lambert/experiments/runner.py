@@ -79,15 +79,8 @@ class Runner:
 
     def _run(self) -> tuple[list[Ended], list[Cell]]:
         began = time.monotonic()
-        ended: list[Ended] = []
         left: list[Cell] = []
-        waiting: list[Cell] = []
-        for cell in self.sweep.cells:
-            before = status_of(self.folder(cell), with_squad=self.sweep.squad is not None)
-            if before:
-                ended.append(Ended(cell, before))
-            else:
-                waiting.append(cell)
+        ended, waiting = self.state()
         try:
             while waiting or self._running:
                 while waiting and len(self._running) < self.jobs:
@@ -104,6 +97,18 @@ class Runner:
             self._stop()
             raise
         return ended, left
+
+    def state(self) -> tuple[list[Ended], list[Cell]]:
+        """What has ended in earlier sittings, and what is to be run."""
+        ended: list[Ended] = []
+        waiting: list[Cell] = []
+        for cell in self.sweep.cells:
+            before = status_of(self.folder(cell), with_squad=self.sweep.squad is not None)
+            if before:
+                ended.append(Ended(cell, before))
+            else:
+                waiting.append(cell)
+        return ended, waiting
 
     def folder(self, cell: Cell) -> Path:
         """Of a cell's run."""
