@@ -43,8 +43,9 @@ ADAMW_RATE_CAP = 2e-3
 ADAMW_CAP_BATCH = 256
 LARGEST_ADAMW_RATE = 4e-3
 """What short runs bear: 2e-3 up to batch 256, more with the square root of a larger batch. All fitted here."""
-LARGEST_MUON_RATE = 8e-3
-"""Fitted here; the largest that has been seen to work."""
+MUON_RATE_TIMES_ROOT_STEPS = 0.2
+LARGEST_MUON_RATE = 1.6e-2
+"""Fitted here; the second is the largest rate that has been seen to work."""
 
 
 def rule_provenance(samples: int, batch_sizes: Sequence[int], shares: Sequence[float], optimizer: str) -> Provenance:
@@ -118,9 +119,10 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     """c · √(B/S), which is c / √T when all phases share a batch size; less than that where runs are short."""
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
-        cap = LARGEST_MUON_RATE if optimizer == "muon" else adamw_rate_cap(batch_size)
-        rate = min(ADAMW_RATE_TIMES_ROOT_STEPS * root, cap)
-        return Number(rate, f"min({ADAMW_RATE_TIMES_ROOT_STEPS} · √(B/S), {cap:.3g})", "fitted here")
+        factor, cap = ADAMW_RATE_TIMES_ROOT_STEPS, adamw_rate_cap(batch_size)
+        if optimizer == "muon":
+            factor, cap = MUON_RATE_TIMES_ROOT_STEPS, LARGEST_MUON_RATE
+        return Number(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
