@@ -129,7 +129,7 @@ class SweepRuns(Verb):
         failed = [one for one in ended if one.status == "failed"]
         for one in failed:
             say(f"failed    {one.cell.name}: {one.problem}")
-        picture = write_sweep_picture(facts["arms"], self.out / "loss_by_batch.svg")
+        picture = write_sweep_picture(facts, self.out / "loss_by_batch.svg")
         report = write_report([folder(result.cell) for result in results], self.out / "report.html")
         say(f"Table: {self.out / 'table.json'}, picture: {picture}, report: {report}")
         return {

@@ -161,7 +161,7 @@ def beyond_the_published(phases: Sequence[Phase], hidden_size: int) -> list[str]
         )
     if any(phase.peak_learning_rate.provenance == "fitted here" for phase in phases):
         told.append(
-            f"rates for {steps:,} steps are fitted to trials of a tiny model, one seed (docs/recipes.md): the LAMB "
+            f"rates for {steps:,} steps are fitted to trials of tiny models (docs/recipes.md): the LAMB "
             "paper's shortest run with one batch has 15,625"
         )
     if hidden_size < SMALLEST_PUBLISHED_HIDDEN_SIZE:
