@@ -72,6 +72,17 @@ def test_when_a_run_was_lost(make_run: MakeRun) -> None:
     assert at("never", [None, None]) == 1
 
 
+def test_one_short_run_at_a_high_rate_is_not_cut_off(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+    """Its few steps are rare among those of all runs together, and no spike."""
+    quick = make_journal(steps=40, layers=1)
+    for record in quick:
+        if record["event"] == "step":
+            record["learning_rate"] = 10 * record["learning_rate"]
+    runs = [make_run("quick", quick), *(make_run(f"slow-{seed}", steps=1_200, layers=1) for seed in range(2))]
+    charts = data_of(write_report(runs, tmp_path / "r.html").read_text("utf-8"))["charts"]
+    assert "domainMax" not in charts["learning-rate"]["scales"]["linear"]
+
+
 def test_colours_by_run_by_optimizer_and_by_batch(make_run: MakeRun) -> None:
     runs = [
         read_run(make_run(f"{optimizer}-{batch}", steps=3, layers=1, optimizer=optimizer, batch_sizes=(batch, batch)))

@@ -107,6 +107,8 @@ class Board:
         caption += curve.reference_caption * (level is not None) + curve.beside_caption * bool(curve.beside)
         caption += " At the top: what befell the run, listed below." * curve.marked
         references = [] if level is None else [level]
+        if not curve.smoothed:  # as planned: no peak of it is a rare spike to be cut off
+            references.append(float(np.nanmax(np.concatenate(series))))
         scales = _scales([*series, *measured], references, from_zero=curve.from_zero)
         dotted = max(len(run.steps) for run in self.runs) <= _FEW_STEPS
         drawn = spec.lines(curve, level, phased=self._phased, dotted=dotted)
