@@ -186,7 +186,8 @@ def show_table(arms: Sequence[Arm], tuned: Sequence[Tuned]) -> None:
         cells = "  ".join(f"{row[name]:>{widths[name]}}" for name in columns)
         say(f"{cells}{'  ' * bool(marks)}{', '.join(marks)}")
     for one in tuned:
-        place = f"{one.optimizer}, batch {one.batch}" + ("" if Path(one.recipe).stem in ("sqrt", one.batch) else f", {one.recipe}")
+        recipe = "" if Path(one.recipe).stem in ("sqrt", one.batch) else f", {one.recipe}"
+        place = f"{one.optimizer}, batch {one.batch}{recipe}"
         edge = ", the edge of those tried" if one.is_edge else ""
         ratio = f": the rule's loss is {_interval(one.rule_over_best, 3)} times its" if one.rule_over_best.seeds else ""
         say(f"best rate {place}: {one.multiplier:g} times the rule's{edge}{ratio}")
