@@ -44,7 +44,7 @@ ADAMW_CAP_BATCH = 256
 LARGEST_ADAMW_RATE = 4e-3
 """What short runs bear: 2e-3 up to batch 256, more with the square root of a larger batch. All fitted here."""
 MUON_RATE_TIMES_ROOT_STEPS = 0.2
-LARGEST_MUON_RATE = 1.6e-2
+LARGEST_MUON_RATE = 3.2e-2
 """Fitted here; the second is the largest rate that has been seen to work."""
 
 
