@@ -122,7 +122,7 @@ def test_adamws_rate_passes_through_berts_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "peak"), [(1_000_000, 2e-4), (6_000, 0.2 / math.sqrt(6_000)), (400, 1e-2), (50, 0.2 / math.sqrt(50)), (25, 3.2e-2)]
+    ("steps", "peak"), [(1_000_000, 2e-4), (6_000, 0.2 / math.sqrt(6_000)), (400, 1e-2), (25, 3.2e-2)]
 )
 def test_muons_rate_goes_on_with_the_square_root_where_adamws_stops(steps: int, peak: float) -> None:
     first, _ = make_phases(samples=256 * steps, batch_sizes=(256,), optimizer="muon")
