@@ -40,7 +40,7 @@ results: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/batch_size.py
 	@echo "Longer ones, with the command of each beside its figures:"
 	@echo "  minutes  docs/results.md (demo, agreement), docs/corpus.md, docs/lamb.md, docs/performance.md"
-	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml), docs/planning.md (benchmarks/forecast.py)"
+	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml, unseen.toml, wider.toml), docs/planning.md (benchmarks/forecast.py)"
 	@echo "  hours    docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
 	@echo "  a GPU    nothing yet: every GPU path is untested on GPU"
 
