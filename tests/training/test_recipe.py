@@ -93,7 +93,7 @@ def test_batches_nobody_published(batch: int) -> None:
     [(15_625, 0.005), (15_000, 0.005), (2_304, 0.005), (1_024, 0.0075), (576, 0.01), (256, 0.015), (100, 0.02)],
 )
 def test_short_runs_take_their_own_rate_and_the_largest_share(steps: int, peak: float) -> None:
-    first, second = make_phases(samples=64 * steps, batch_sizes=(64,))
+    first, second = make_phases(samples=1_024 * steps, batch_sizes=(1_024,))
     for phase in (first, second):
         assert phase.peak_learning_rate.value == pytest.approx(peak)
         assert phase.peak_learning_rate.provenance == ("extrapolated" if steps == 15_625 else "fitted here")
@@ -122,8 +122,23 @@ def test_adamws_rate_passes_through_berts_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "peak"), [(1_000_000, 2e-4), (6_000, 0.2 / math.sqrt(6_000)), (400, 1e-2), (25, 3.2e-2)]
+    ("optimizer", "batch", "peak"),
+    [
+        ("lamb", 16, 5e-3),
+        ("lamb", 64, 5.6e-3),
+        ("lamb", 256, 1.12e-2),
+        ("lamb", 4_096, 2e-2),
+        ("muon", 64, 3.68e-3),
+        ("muon", 1_024, 1.472e-2),
+        ("muon", 8_192, 3.2e-2),
+    ],
 )
+def test_however_short_a_run_is_its_batch_limits_the_rate(optimizer: str, batch: int, peak: float) -> None:
+    first, _ = make_phases(samples=10 * batch, batch_sizes=(batch,), optimizer=optimizer)
+    assert first.peak_learning_rate.value == pytest.approx(peak)
+
+
+@pytest.mark.parametrize(("steps", "peak"), [(1_000_000, 2e-4), (6_000, 0.2 / math.sqrt(6_000)), (2_500, 4e-3)])
 def test_muons_rate_goes_on_with_the_square_root_where_adamws_stops(steps: int, peak: float) -> None:
     first, _ = make_phases(samples=256 * steps, batch_sizes=(256,), optimizer="muon")
     assert first.peak_learning_rate.value == pytest.approx(peak)
@@ -210,13 +225,13 @@ def test_half_up() -> None:
 
 
 def test_three_phases_with_a_growing_batch() -> None:
-    """By hand: 40 % of 10,000 at batch 10, 50 % at 20, 10 % at 40."""
+    """By hand: 40 % of a million at batch 1,000, 50 % at 2,000, 10 % at 4,000."""
     phases = make_phases(
-        samples=10_000, batch_sizes=(10, 20, 40), sequence_lengths=(16, 16, 32), shares=(0.4, 0.5, 0.1)
+        samples=1_000_000, batch_sizes=(1_000, 2_000, 4_000), sequence_lengths=(16, 16, 32), shares=(0.4, 0.5, 0.1)
     )
     assert [phase.step_count for phase in phases] == [400, 250, 25]
     rates = [phase.peak_learning_rate.value for phase in phases]
-    assert rates == pytest.approx([0.24 * math.sqrt(batch / 10_000) for batch in (10, 20, 40)])
+    assert rates == pytest.approx([0.24 * math.sqrt(batch / 1_000_000) for batch in (1_000, 2_000, 4_000)])
     assert [phase.warmup_steps.value for phase in phases] == [80, 50, 5]
 
 

@@ -33,9 +33,10 @@ LARGEST_WARMUP_SHARE = 0.5
 LARGEST_PAPER_RATE = 5e-3
 """At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
 SHORT_RATE_TIMES_ROOT_STEPS = 0.24
+SHORT_RATE_OVER_ROOT_BATCH = 7e-4
 LARGEST_SHORT_RATE = 2e-2
-"""Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps. Both
-numbers are fitted here (docs/recipes.md), the second is the largest rate that has been seen to work."""
+"""Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps; what even
+shorter runs bear grows with the batch. All fitted here (docs/recipes.md), the last is the largest seen to work."""
 SMALLEST_PUBLISHED_HIDDEN_SIZE = 768
 """Base; the paper's own runs are of Large."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
@@ -44,8 +45,9 @@ ADAMW_CAP_BATCH = 256
 LARGEST_ADAMW_RATE = 4e-3
 """What short runs bear: 2e-3 up to batch 256, more with the square root of a larger batch. All fitted here."""
 MUON_RATE_TIMES_ROOT_STEPS = 0.2
+MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
-"""Fitted here; the second is the largest rate that has been seen to work."""
+"""All fitted here, as for LAMB."""
 
 
 def rule_provenance(samples: int, batch_sizes: Sequence[int], shares: Sequence[float], optimizer: str) -> Provenance:
@@ -121,17 +123,23 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     if optimizer not in LAYERWISE:
         factor, cap = ADAMW_RATE_TIMES_ROOT_STEPS, adamw_rate_cap(batch_size)
         if optimizer == "muon":
-            factor, cap = MUON_RATE_TIMES_ROOT_STEPS, LARGEST_MUON_RATE
+            factor, cap = MUON_RATE_TIMES_ROOT_STEPS, rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, LARGEST_MUON_RATE)
         return Number(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
-        short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, LARGEST_SHORT_RATE))
-        formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {LARGEST_SHORT_RATE:g}"
+        cap = max(largest, rate_cap(batch_size, SHORT_RATE_OVER_ROOT_BATCH, LARGEST_SHORT_RATE))
+        short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, cap))
+        formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {cap:.3g}"
         return Number(short, formula, "fitted here")
     if samples == PAPER_SAMPLES:
         return Number(rate, "5e-3 · √(B/32,768)", provenance)
     return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
+
+
+def rate_cap(batch_size: int, over_root: float, largest: float) -> float:
+    """The largest rate at this batch, however short the run: what has been seen to work grows with √B."""
+    return min(over_root * math.sqrt(batch_size), largest)
 
 
 def adamw_rate_cap(batch_size: int) -> float:
