@@ -38,6 +38,7 @@ picture: $(VENV)/installed-runtime
 results: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/batch_size.py
+	$(BIN)/python benchmarks/sweep_pairs.py
 	@echo "Longer ones, with the command of each beside its figures:"
 	@echo "  minutes  docs/results.md (demo, agreement), docs/corpus.md, docs/lamb.md, docs/performance.md"
 	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml, unseen.toml, wider.toml), docs/planning.md (benchmarks/forecast.py)"
