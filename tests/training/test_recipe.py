@@ -106,6 +106,8 @@ def test_other_layerwise_optimizers_take_lambs_rate_as_an_extrapolation(optimize
     other, _ = make_phases(samples=PAPER_SAMPLES, batch_sizes=(4_096,), optimizer=optimizer)
     assert other.peak_learning_rate.value == lamb.peak_learning_rate.value
     assert (lamb.peak_learning_rate.provenance, other.peak_learning_rate.provenance) == ("published", "extrapolated")
+    short, _ = make_phases(samples=64_000, batch_sizes=(64,), optimizer=optimizer)
+    assert short.peak_learning_rate.provenance == "extrapolated"
 
 
 def test_adamws_rate_passes_through_berts_own() -> None:

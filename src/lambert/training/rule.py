@@ -40,10 +40,9 @@ shorter runs bear grows with the batch. All fitted here (docs/recipes.md), the l
 SMALLEST_PUBLISHED_HIDDEN_SIZE = 768
 """Base; the paper's own runs are of Large."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
-ADAMW_RATE_CAP = 2e-3
-ADAMW_CAP_BATCH = 256
-LARGEST_ADAMW_RATE = 4e-3
-"""What short runs bear: 2e-3 up to batch 256, more with the square root of a larger batch. All fitted here."""
+ADAMW_RATE_OVER_ROOT_BATCH = 1.25e-4
+LEAST_ADAMW_CAP, LARGEST_ADAMW_RATE = 2e-3, 4e-3
+"""All fitted here, as for LAMB: what short runs bear is 2e-3 up to batch 256."""
 MUON_RATE_TIMES_ROOT_STEPS = 0.2
 MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
@@ -121,30 +120,27 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     """c · √(B/S), which is c / √T when all phases share a batch size; less than that where runs are short."""
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
-        factor, cap = ADAMW_RATE_TIMES_ROOT_STEPS, adamw_rate_cap(batch_size)
+        factor = ADAMW_RATE_TIMES_ROOT_STEPS
+        cap = rate_cap(batch_size, ADAMW_RATE_OVER_ROOT_BATCH, LEAST_ADAMW_CAP, LARGEST_ADAMW_RATE)
         if optimizer == "muon":
-            factor, cap = MUON_RATE_TIMES_ROOT_STEPS, rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, LARGEST_MUON_RATE)
+            factor = MUON_RATE_TIMES_ROOT_STEPS
+            cap = rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, 0.0, LARGEST_MUON_RATE)
         return Number(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
-        cap = max(largest, rate_cap(batch_size, SHORT_RATE_OVER_ROOT_BATCH, LARGEST_SHORT_RATE))
+        cap = rate_cap(batch_size, SHORT_RATE_OVER_ROOT_BATCH, largest, LARGEST_SHORT_RATE)
         short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, cap))
         formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {cap:.3g}"
-        return Number(short, formula, "fitted here")
+        return Number(short, formula, "fitted here" if optimizer == "lamb" else "extrapolated")
     if samples == PAPER_SAMPLES:
         return Number(rate, "5e-3 · √(B/32,768)", provenance)
     return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
 
 
-def rate_cap(batch_size: int, over_root: float, largest: float) -> float:
+def rate_cap(batch_size: int, over_root: float, least: float, largest: float) -> float:
     """The largest rate at this batch, however short the run: what has been seen to work grows with √B."""
-    return min(over_root * math.sqrt(batch_size), largest)
-
-
-def adamw_rate_cap(batch_size: int) -> float:
-    """The largest rate that AdamW is given at this batch, however short the run."""
-    return min(ADAMW_RATE_CAP * max(1.0, math.sqrt(batch_size / ADAMW_CAP_BATCH)), LARGEST_ADAMW_RATE)
+    return max(least, min(over_root * math.sqrt(batch_size), largest))
 
 
 def warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> Number:
