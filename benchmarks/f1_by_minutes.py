@@ -3,7 +3,8 @@
     python benchmarks/f1_by_minutes.py CORPUS OUT --train train-v1.1.json --dev dev-v1.1.json --minutes 5 18
 
 For each number of minutes: a plan tells how many samples fill them, a run of those follows from scratch (its learning
-rate decays to zero within them), and its model is fine-tuned. The same command again goes on where it was stopped.
+rate decays to zero within them), and its model is fine-tuned. The same command again goes on where it was stopped; how
+far it is stands in OUT/…/run/journal.jsonl (`lambert track`).
 Tried on a CPU with small models; untested on GPU.
 """
 
@@ -11,22 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from forecast import lambert
+
 FIRST_SAMPLES = 100_000
-
-
-def lambert(words: list[str]) -> dict[str, Any]:
-    """Results of a command line, whose other output goes to the terminal's standard error."""
-    done = subprocess.run([sys.executable, "-m", "lambert", *words, "--json"], stdout=subprocess.PIPE, text=True)
-    sys.stderr.write(done.stdout)
-    if done.returncode:
-        raise SystemExit(f"lambert {' '.join(words)} ended with {done.returncode}")
-    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return results
 
 
 def samples_for(arguments: argparse.Namespace, minutes: float, folder: Path) -> int:
@@ -35,7 +26,7 @@ def samples_for(arguments: argparse.Namespace, minutes: float, folder: Path) -> 
     if remembered.exists():
         return int(json.loads(remembered.read_text()))
     first = max(FIRST_SAMPLES, 100 * arguments.batch_size)
-    seconds = lambert(["plan", *options_of(arguments, first)])["forecast"]["seconds"]
+    seconds = lambert(["plan", *options_of(arguments, first)], 0)["forecast"]["seconds"]
     samples = round(first * 60 * minutes / seconds)
     folder.mkdir(parents=True, exist_ok=True)
     remembered.write_text(json.dumps(samples))
@@ -57,12 +48,12 @@ def measure(arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
     folder = arguments.out / f"{minutes:g}-minutes"
     samples = samples_for(arguments, minutes, folder)
     run = folder / "run"
-    lambert(["pretrain", *options_of(arguments, samples), "--out", str(run), "--probe-seconds", "0"])
+    lambert(["pretrain", *options_of(arguments, samples), "--out", str(run), "--probe-seconds", "0"], 0)
     words = ["squad", str(run), "--train", str(arguments.train), "--dev", str(arguments.dev)]
     words += ["--out", str(folder / "squad"), "--seeds", str(arguments.seeds)]
     if arguments.train_questions:
         words += ["--train-questions", str(arguments.train_questions)]
-    squad = lambert(words)
+    squad = lambert(words, 0)
     events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     evaluation = [event for event in events if event["event"] == "evaluation"][-1]
     steps = [event for event in events if event["event"] == "step"]
@@ -107,7 +98,7 @@ def main() -> None:
             f"{row['loss']:>7.3f} {row['exact_match']:>6.2f} {row['f1']:>6.2f}",
             flush=True,
         )
-    device = lambert(["doctor"])["hardware"]
+    device = lambert(["doctor"], 0)["hardware"]
     print(json.dumps({"benchmark": "f1_by_minutes", "model": arguments.model, "hardware": device, "rows": rows}))
 
 

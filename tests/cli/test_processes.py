@@ -19,6 +19,7 @@ import torch
 
 from lambert.corpus.store import Corpus
 from lambert.training.checkpoint import load_checkpoint
+from process_state import has_ended
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPTIONS = [
@@ -114,13 +115,6 @@ def test_a_process_that_hangs_is_named_in_time(two_processes: Callable[..., subp
         os.kill(hung, signal.SIGKILL)  # not before: the launcher's code is that of the first to end
     process.communicate(timeout=60)
     assert process.returncode == 4
-
-
-def has_ended(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def test_wrong_numbers_are_refused_before_anything_starts(small_corpus: Corpus, tmp_path: Path) -> None:

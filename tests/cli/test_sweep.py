@@ -14,6 +14,7 @@ import pytest
 
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
+from process_state import has_ended
 
 FILE = """
 [run]
@@ -110,15 +111,7 @@ def test_a_sweep_that_is_stopped_while_it_plans_leaves_no_plan_behind(small_corp
     assert plans
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
-    assert not [plan for plan in plans if is_alive(plan)]
-
-
-def is_alive(process: str) -> bool:
-    """Whether it runs; one that has ended may wait for long to be reaped by a parent that is not ours."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert all(has_ended(int(plan)) for plan in plans)
 
 
 def test_a_budget_leaves_cells_out_and_says_which(
