@@ -55,7 +55,7 @@ def draw(found: Fit, out: Path) -> None:
     with house_settings():
         size = STANDING
         figure, axes = new_axes(size)
-        figure.patch.set(visible=True, facecolor=light("paper"))
+        figure.patch.set(attn_mask=True, facecolor=light("paper"))
         batches = np.geomspace(192, 40_000, 200)
         samples = found.least_samples * (1 + batches / found.critical_batch)
         axes.plot(samples / batches, samples / 1e6, color=light("series-1"), linewidth=2)

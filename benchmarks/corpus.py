@@ -38,14 +38,14 @@ from lambert.corpus.sources import TextReader
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.data.dataloader import SampleStream, example_source
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 
 ENCODE_BATCH_BYTES = 20_000_000
 BERT_SAMPLE_CHARACTERS = 6_000_000
 BERT_DUPLICATES = 10
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
+def step_time_breakdown(work: Callable[[], Any]) -> float:
     """How long `work` takes."""
     began = time.perf_counter()
     work()
@@ -57,7 +57,7 @@ def interleaved(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            times[name].append(seconds_of(work))
+            times[name].append(step_time_breakdown(work))
     return times
 
 
@@ -141,20 +141,25 @@ def batch_rows(corpus: Path, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-KINDS = (ExampleKind(), ExampleKind(pairing="none"), ExampleKind(masking="words"), ExampleKind(masking="spans"))
+KINDS = (
+    ObjectiveConfig(),
+    ObjectiveConfig(pairing="none"),
+    ObjectiveConfig(masking="whole_word"),
+    ObjectiveConfig(masking="span"),
+)
 BATCHES = 100
 
 
 def cut_row(store: Corpus, length: int, rounds: int) -> dict[str, Any]:
     """Cutting all documents into examples."""
     makes = [lambda: example_source(store, "train", sequence_length=length, seed=0, phase=1)] * (rounds + 1)
-    times = [seconds_of(make) for make in makes][1:]
+    times = [step_time_breakdown(make) for make in makes][1:]
     count = len(makes[0]())
     return row(f"cut at {length}, examples/s", count / statistics.median(times), "", None, 200_000, times, count)
 
 
 def stream_row(
-    store: Corpus, length: int, batch: int, kind: ExampleKind, rounds: int, target: int | None
+    store: Corpus, length: int, batch: int, kind: ObjectiveConfig, rounds: int, target: int | None
 ) -> dict[str, Any]:
     """Finished batches: pairs, masks, padding, tensors."""
     stream = SampleStream(example_source(store, "train", sequence_length=length, seed=0, phase=1, kind=kind))
@@ -164,7 +169,7 @@ def stream_row(
         for number in range(first, first + BATCHES):
             stream.batch(number * batch, batch)
 
-    times = [seconds_of(functools.partial(make, start * BATCHES)) for start in range(rounds)]
+    times = [step_time_breakdown(functools.partial(make, start * BATCHES)) for start in range(rounds)]
     name = f"batches of {batch:,} × {length}, {kind.pairing}, {kind.masking}, sequences/s"
     amount = BATCHES * batch
     return row(name, amount / statistics.median(times), "", None, target, times, amount)
@@ -200,7 +205,7 @@ def bert_rows(folder: Path, files: Sequence[Path], vocabulary: Path, corpus: Pat
 
     def ours() -> None:
         shutil.rmtree(corpus.parent / "bert-out", ignore_errors=True)
-        build_corpus([part], corpus.parent / "bert-out", vocabulary=vocabulary, held_out_share=0)
+        build_corpus([part], corpus.parent / "bert-out", vocabulary=vocabulary, validation_fraction=0)
         stream = SampleStream(
             example_source(Corpus.open(corpus.parent / "bert-out"), "train", sequence_length=128, seed=0, phase=1)
         )

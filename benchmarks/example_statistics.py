@@ -112,8 +112,8 @@ def by_lambert(pairs: PairSource) -> Figures:
         masks = np.bincount(rows.hidden.places // rows.token_ids.shape[1], minlength=len(rows.lengths))
         figures.length += rows.lengths.tolist()
         figures.a_length += (rows.second_segment_starts - 2).tolist()
-        assert rows.is_wrong_next is not None
-        figures.random_next += rows.is_wrong_next.tolist()
+        assert rows.is_random_next is not None
+        figures.random_next += rows.is_random_next.tolist()
         figures.masks += masks.tolist()
         figures.is_mask += (shown == pairs.special.mask).tolist()
         figures.is_kept += (shown == rows.hidden.labels).tolist()

@@ -62,10 +62,10 @@ def measure(arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
         "asked": minutes,
         "samples": samples,
         "steps": steps[-1]["step"],
-        "utilisation": sorted(event["utilisation"] or 0.0 for event in steps)[len(steps) // 2],
-        "loss": evaluation["masked_word_loss"],
+        "mfu": sorted(event["mfu"] or 0.0 for event in steps)[len(steps) // 2],
+        "loss": evaluation["mlm_loss"],
         "guesser_loss": evaluation["unigram_loss"],
-        "accuracy": evaluation["masked_word_accuracy"],
+        "accuracy": evaluation["mlm_accuracy"],
         "f1": squad["f1"],
         "f1_interval": squad["f1_interval"],
         "exact_match": squad["exact_match"],
@@ -89,12 +89,12 @@ def main() -> None:
     parser.add_argument("--train-questions", type=int, default=0, help="0: all")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
-    print(f"{'minutes':>8} {'samples':>11} {'steps':>7} {'utilisation':>12} {'loss':>7} {'EM':>6} {'F1':>6}")
+    print(f"{'minutes':>8} {'samples':>11} {'steps':>7} {'mfu':>12} {'loss':>7} {'EM':>6} {'F1':>6}")
     rows = []
     for minutes in arguments.minutes:
         rows.append(row := measure(arguments, minutes))
         print(
-            f"{row['minutes']:>8.1f} {row['samples']:>11,} {row['steps']:>7,} {row['utilisation']:>12.1%} "
+            f"{row['minutes']:>8.1f} {row['samples']:>11,} {row['steps']:>7,} {row['mfu']:>12.1%} "
             f"{row['loss']:>7.3f} {row['exact_match']:>6.2f} {row['f1']:>6.2f}",
             flush=True,
         )

@@ -58,7 +58,7 @@ def contestants() -> list[Contestant]:
         Contestant("adamw fused", lambda p: torch.optim.AdamW(p, lr=LR, fused=True), is_lamb=False),
         Contestant("adamw foreach", lambda p: torch.optim.AdamW(p, lr=LR, foreach=True), is_lamb=False),
         Contestant("lambert", lambda p: LAMB(p, lr=LR, fused=True)),
-        Contestant("lambert, clip", lambda p: LAMB(p, lr=LR, fused=True, clip_norm=1.0)),
+        Contestant("lambert, clip", lambda p: LAMB(p, lr=LR, fused=True, max_grad_norm=1.0)),
         Contestant("lambert plain", lambda p: LAMB(p, lr=LR, fused=False)),
     ]
     timm = optional("timm.optim.lamb", "Lamb")

@@ -61,7 +61,7 @@ def draw(curves: dict[str, list[list[tuple[int, float]]]], picture: Path) -> Non
             steps, losses = zip(*run, strict=True)
             axes.plot(steps, losses, color=colour, linewidth=1.5, label=precision if number == 0 else None)
     axes.set_xlabel("step")
-    axes.set_ylabel("held-out masked-word loss, nats")
+    axes.set_ylabel("held-out MLM loss, nats")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(picture, bbox_inches="tight")
@@ -87,7 +87,7 @@ def main() -> None:
             )
             events = journal(run)
             evaluations = [event for event in events if event["event"] == "evaluation"]
-            curves[precision].append([(event["step"], event["masked_word_loss"]) for event in evaluations])
+            curves[precision].append([(event["step"], event["mlm_loss"]) for event in evaluations])
             seconds[precision].append(sum(event["seconds"] for event in events if event["event"] == "step"))
             print(f"{run.name}: {curves[precision][-1][-1][1]:.4f} after {seconds[precision][-1]:,.0f} s", flush=True)
     last = {precision: [curve[-1][1] for curve in own] for precision, own in curves.items()}

@@ -22,8 +22,8 @@ from lambert.corpus.store import Corpus
 from lambert.model.presets import model_config
 from lambert.training.config.recipe import make_phases, recipe_by_rule
 from lambert.training.config.resolve import starting_model
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig
 from lambert.training.trainer import Trainer
 
 
@@ -49,12 +49,12 @@ def run_cell(
         samples=arguments.samples,
         optimizer=optimizer,
         learning_rate=None if rate == "rule" else float(rate),
-        warmup_share=None if share == "rule" else float(share),
+        warmup_ratio=None if share == "rule" else float(share),
     )
     config = model_config(arguments.model, vocabulary_size=corpus.vocabulary_size, dropout=arguments.dropout)
     if deviation != "rule":
         config = replace(config, initializer_range=float(deviation))
-    settings = RunSettings(
+    settings = TrainingConfig(
         model_name=arguments.model,
         model=config,
         optimizer=optimizer,
@@ -68,8 +68,8 @@ def run_cell(
     run = arguments.out / name
     if not (run / "huggingface").exists():
         model = starting_model(settings, None, corpus)
-        housekeeping = Housekeeping(evaluation_samples=512, evaluations_per_phase=4)
-        Trainer(run, settings, model, corpus, housekeeping=housekeeping).train()
+        trainer_options = TrainerOptions(evaluation_samples=512, evaluations_per_phase=4)
+        Trainer(run, settings, model, corpus, trainer_options=trainer_options).train()
     figures = last_evaluation(run)
     recipe = tomllib.loads((run / "recipe.toml").read_text())
     return {
@@ -77,11 +77,11 @@ def run_cell(
         "batch_size": batch_size,
         "steps": sum(phase["steps"]["value"] for phase in recipe["phases"]),
         "peak": recipe["phases"][0]["peak_learning_rate"]["value"],
-        "warmup_share": share,
+        "warmup_ratio": share,
         "deviation": config.initializer_range,
         "seed": seed,
-        "loss": figures["masked_word_loss"],
-        "accuracy": figures["masked_word_accuracy"],
+        "loss": figures["mlm_loss"],
+        "accuracy": figures["mlm_accuracy"],
         "unigram_loss": figures["unigram_loss"],
         "unigram_accuracy": figures["unigram_accuracy"],
     }
@@ -112,7 +112,7 @@ def main() -> None:
         arguments.optimizers,
         arguments.batch_sizes,
         arguments.learning_rates,
-        arguments.warmup_shares,
+        arguments.warmup_ratios,
         arguments.deviations,
         arguments.seeds,
     )
@@ -121,7 +121,7 @@ def main() -> None:
         rows.append(row)
         print(
             f"{row['optimizer']:6} B {row['batch_size']:5} T {row['steps']:5} peak {row['peak']:.2e} "
-            f"warm-up {row['warmup_share']:5} deviation {row['deviation']:.3f} seed {row['seed']} "
+            f"warm-up {row['warmup_ratio']:5} deviation {row['deviation']:.3f} seed {row['seed']} "
             f"loss {row['loss']:.3f} (unigram {row['unigram_loss']:.3f}) "
             f"accuracy {row['accuracy']:.3f} ({row['unigram_accuracy']:.3f})",
             flush=True,

@@ -40,11 +40,11 @@ from lambert.data.dataloader import PretrainingBatch, SampleStream, example_sour
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.training.config.precision import Precision
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.optimizer import make_optimizer
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.train_state import working_model
+from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import train_step
 
 TARGETS = {("mini", 1): 0.97, ("mini", 8): 0.995, ("base", 1): 0.90, ("base", 8): 0.985}
@@ -54,18 +54,18 @@ LENGTH = 128
 class Way:
     """A model and how its gradients are added up."""
 
-    def __init__(self, name: str, model: str, corpus: Corpus, processes: Processes) -> None:
+    def __init__(self, name: str, model: str, corpus: Corpus, processes: ProcessGroup) -> None:
         torch.manual_seed(0)
         self.name = name
-        self.processes = processes if name in ("float32", "bfloat16", "deterministic") else Processes()
+        self.processes = processes if name in ("float32", "bfloat16", "deterministic") else ProcessGroup()
         self.model = BertForPreTraining(model_config(model, vocabulary_size=corpus.vocabulary_size, dropout=0.1))
-        working = working_model(
+        working = prepare_model(
             self.model,
             Precision.BFLOAT16_MASTER,
             weight_decay=0.01,
             processes=self.processes,
             deterministic=name == "deterministic",
-            rounds_gradients=name == "bfloat16",
+            reduce_in_bfloat16=name == "bfloat16",
         )
         self.master, self.gradients = working.master, working.gradients
         self.optimizer = make_optimizer("lamb", working.groups, working.names, betas=(0.9, 0.999), epsilon=1e-6)
@@ -74,7 +74,7 @@ class Way:
         """Seconds of one step."""
         began = time.perf_counter()
         train_step(
-            self.model, self.optimizer, batches, task=pretraining_task, learning_rate=1e-4, clip_norm=1.0,
+            self.model, self.optimizer, batches, task=pretraining_task, learning_rate=1e-4, max_grad_norm=1.0,
             dropout_seeds=list(range(len(batches))), precision=Precision.BFLOAT16_MASTER, processes=self.processes,
             master=self.master, gradients=self.gradients,
         )  # fmt: skip
@@ -110,7 +110,7 @@ def process(rank: int, meet: str, model: str, options: argparse.Namespace, out: 
     torch.set_num_threads(1)
     apply_allocator_settings()
     distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
-    processes = Processes(rank, 2)
+    processes = ProcessGroup(rank, 2)
     corpus = Corpus.open(options.corpus)
     size = 2_048 // LENGTH if model == "base" else 4_096 // LENGTH
     stream = SampleStream(example_source(corpus, "train", sequence_length=LENGTH, seed=0, phase=1))

@@ -37,7 +37,7 @@ from lambert.training.config.precision import Precision
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.optimizer import make_optimizer
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.train_state import working_model
+from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import train_step
 
 LR = 1e-4
@@ -65,7 +65,7 @@ def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch
 def ours(config: Any, precision: Precision) -> Step:
     """Lambert's own step."""
     model = BertForPreTraining(config)
-    working = working_model(model, precision, weight_decay=0.01)
+    working = prepare_model(model, precision, weight_decay=0.01)
     optimizer = make_optimizer("adamw", working.groups, working.names, betas=(0.9, 0.999), epsilon=1e-6)
     seeds = iter(range(10**9))
 
@@ -76,7 +76,7 @@ def ours(config: Any, precision: Precision) -> Step:
             [batch],
             task=pretraining_task,
             learning_rate=LR,
-            clip_norm=None,
+            max_grad_norm=None,
             dropout_seeds=[next(seeds)],
             precision=precision,
             master=working.master,

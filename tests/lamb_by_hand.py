@@ -22,7 +22,7 @@ class Options:
     weight_decay: float = 0.01
     adapt: bool = True
     bias_correction: bool = True
-    clip_norm: float | None = None
+    max_grad_norm: float | None = None
     norm_bounds: tuple[float, float] | None = None
     maximize: bool = False
 
@@ -39,9 +39,9 @@ def lamb_by_hand(layers: Sequence[Array], steps: Sequence[Sequence[Array]], opti
     ms, vs = [np.zeros_like(x) for x in xs], [np.zeros_like(x) for x in xs]
     for t, gradients in enumerate(steps, start=1):
         gs = [(-1.0 if o.maximize else 1.0) * np.asarray(g, np.float64) for g in gradients]
-        if o.clip_norm is not None and 0 < o.clip_norm < math.inf:
+        if o.max_grad_norm is not None and 0 < o.max_grad_norm < math.inf:
             norm = math.sqrt(sum(float((g * g).sum()) for g in gs))
-            gs = [g * min(1.0, o.clip_norm / norm) if norm > 0 else g for g in gs]
+            gs = [g * min(1.0, o.max_grad_norm / norm) if norm > 0 else g for g in gs]
         for i, g in enumerate(gs):
             ms[i] = o.beta1 * ms[i] + (1 - o.beta1) * g
             vs[i] = o.beta2 * vs[i] + (1 - o.beta2) * g * g

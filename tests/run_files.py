@@ -29,7 +29,7 @@ name = "lamb"
 betas = [0.9, 0.999]
 epsilon = 1e-6
 weight_decay = 0.01
-clip_norm = 1.0
+max_grad_norm = 1.0
 
 [data]
 corpus = "corpora/my docs"
@@ -51,7 +51,7 @@ def layer_names(layers: int) -> list[str]:
         "bert.embeddings.segments.weight",
     ]
     names += [f"bert.encoder.{layer}.{part}.weight" for layer in range(layers) for part in PARTS]
-    return [*names, "bert.pooler.weight", "heads.masked_words.transform.weight", "bert.pooler.bias"]
+    return [*names, "bert.pooler.weight", "heads.masked_tokens.transform.weight", "bert.pooler.bias"]
 
 
 def journal(
@@ -104,15 +104,15 @@ def journal(
         time += seconds
         records.append({
             "event": "step", "step": step, "phase": phase["phase"], "loss": loss + 0.66,
-            "masked_word_loss": loss,
-            "next_sentence_loss": 0.69 - 0.1 * share, "masked_word_accuracy": max(accuracy + random.normal(0,
+            "mlm_loss": loss,
+            "nsp_loss": 0.69 - 0.1 * share, "mlm_accuracy": max(accuracy + random.normal(0,
             0.004), 0.0),
-            "next_sentence_accuracy": 0.5 + 0.18 * share + random.normal(0, 0.02), "learning_rate": rate,
+            "nsp_accuracy": 0.5 + 0.18 * share + random.normal(0, 0.02), "learning_rate": rate,
             "gradient_norm": 0.9 + 5 * math.exp(-step / (0.03 * steps + 2)) + abs(random.normal(0, 0.15)),
             "seconds": seconds,
             "sequences_per_second": sequences,
             "tokens_per_second": sequences * phase["sequence_length"] * 0.93,
-            "seconds_left": (steps - step) * 0.9,
+            "eta_seconds": (steps - step) * 0.9,
         })  # fmt: skip
         if step % max(every // 4, 1) == 0 or step == 1:
             ratios = {
@@ -124,12 +124,12 @@ def journal(
             records.append({"event": "trust_ratios", "step": step, "trust_ratios": ratios})
         if evaluate and (step % every == 0 or step == steps):
             records.append({
-                "event": "evaluation", "step": step, "masked_word_loss": loss + 0.06,
-                "masked_word_accuracy": accuracy,
-                "next_sentence_loss": 0.66, "next_sentence_accuracy": 0.5 + 0.17 * share,
-                "next_sentence_commonest": 0.52,
+                "event": "evaluation", "step": step, "mlm_loss": loss + 0.06,
+                "mlm_accuracy": accuracy,
+                "nsp_loss": 0.66, "nsp_accuracy": 0.5 + 0.17 * share,
+                "nsp_majority_accuracy": 0.52,
                 "unigram_loss": 6.99,
-                "unigram_accuracy": 0.0512, "masked_words": 19_204,
+                "unigram_accuracy": 0.0512, "masked_tokens": 19_204,
             })  # fmt: skip
             records.append(
                 {
@@ -164,8 +164,8 @@ def write_run(folder: Path, records: Sequence[Record], recipe: str | None = RECI
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """make_run(name, records=None, recipe=RECIPE, **options of `journal`) -> the run folder."""
+def make_run_folder(tmp_path: Path) -> Callable[..., Path]:
+    """make_run_folder(name, records=None, recipe=RECIPE, **options of `journal`) -> the run folder."""
 
     def make(
         name: str = "mini-lamb",

@@ -26,7 +26,7 @@ PHASE = {
     "peak_learning_rate": 0.0255, "warmup_steps": 4,
 }  # fmt: skip
 EVALUATION = {
-    "event": "evaluation", "step": 10, "masked_word_loss": 6.81, "masked_word_accuracy": 0.099,
+    "event": "evaluation", "step": 10, "mlm_loss": 6.81, "mlm_accuracy": 0.099,
     "unigram_loss": 6.99,
     "unigram_accuracy": 0.0512,
 }  # fmt: skip
@@ -42,9 +42,9 @@ END = {"event": "end", "step": 20, "reason": "finished", "seconds": 200.0}
 
 def step(number: int) -> dict[str, Any]:
     return {
-        "event": "step", "step": number, "phase": 1, "loss": 7.42, "masked_word_accuracy": 0.102,
+        "event": "step", "step": number, "phase": 1, "loss": 7.42, "mlm_accuracy": 0.102,
         "learning_rate": 0.0123, "sequences_per_second": 310.4, "tokens_per_second": 39_680.0,
-        "seconds_left": 130.0,
+        "eta_seconds": 130.0,
     }  # fmt: skip
 
 
@@ -65,12 +65,12 @@ def test_without_a_terminal_every_line_can_be_read_on_its_own(tmp_path: Path) ->
     lines = shown(tmp_path / "journal.jsonl", RUN, PHASE, step(1), EVALUATION, CHECKPOINT, step(20), END)
     assert lines == [
         "phase 1: steps 1 to 18, sequence length 128, batch 1,024, peak learning rate 0.0255 after 4 warm-up steps",
-        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), loss 7.420, masked-word accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
-        "held-out at step 10: masked-word loss 6.810 (guessing from word frequencies 6.990), accuracy 9.9 %"
+        "held-out at step 10: MLM loss 6.810 (guessing from word frequencies 6.990), accuracy 9.9 %"
         " (always the commonest word 5.1 %)",
         "checkpoint at step 10: checkpoints/step-10 (17.5 MB in 0.2 s)",
-        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), loss 7.420, masked-word accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
         "finished at step 20 after 3 min 20 s",
     ]

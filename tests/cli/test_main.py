@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import write_small_text
-from lambert.cli.main import VERBS, main
+from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
 
 
@@ -55,7 +55,7 @@ def finished_run(small_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory)
     return run
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", SUBCOMMANDS)
 def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     import dataclasses
 
@@ -63,7 +63,7 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
         main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for field in dataclasses.fields(VERBS[verb]):  # type: ignore[arg-type]
+    for field in dataclasses.fields(SUBCOMMANDS[verb]):  # type: ignore[arg-type]
         shown = {f"--{field.name.replace('_', '-')}", field.name.upper()}
         assert any(name in text for name in shown), field.name
 
@@ -109,7 +109,7 @@ def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         plan["phases"][0]
     )
     results = run_json(capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), *RUN_OPTIONS)
-    assert results["finished"] and results["step"] == 10 and results["evaluation"]["masked_words"] > 0
+    assert results["finished"] and results["step"] == 10 and results["evaluation"]["masked_tokens"] > 0
     assert (run / "report.html").stat().st_size > 10_000
     filled = run_json(capsys, "fill", str(run), "Bada [MASK] fefi.")
     assert len(filled["blanks"][0]) == 5

@@ -69,7 +69,7 @@ def test_a_sweep_makes_a_table_and_runs_nothing_twice(
     for name, events in before.items():
         optimizer, _, _, seed = name.split("_")
         evaluation = [event for event in events if event["event"] == "evaluation"][-1]
-        assert losses[optimizer + seed[1:]] == evaluation["masked_word_loss"]
+        assert losses[optimizer + seed[1:]] == evaluation["mlm_loss"]
 
 
 def test_a_sweep_that_is_stopped_goes_on_where_its_cells_were(small_corpus: Corpus, tmp_path: Path) -> None:

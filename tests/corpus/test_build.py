@@ -41,7 +41,7 @@ def texts_of(corpus: Corpus, name: str) -> list[list[str]]:
 
 
 def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
-    summary = build_corpus([text_file(tmp_path, 300)], tmp_path / "out", vocabulary=vocabulary, held_out_share=0.1)
+    summary = build_corpus([text_file(tmp_path, 300)], tmp_path / "out", vocabulary=vocabulary, validation_fraction=0.1)
     corpus = Corpus.open(tmp_path / "out")
     corpus.verify()
     train, held_out = texts_of(corpus, "train"), texts_of(corpus, "held_out")
@@ -87,7 +87,7 @@ def test_a_document_is_held_out_for_its_text_alone(tmp_path: Path, vocabulary: P
     documents = [Document("a", [f"The story of {number}."]) for number in range(200)]
 
     def held_out(name: str, given: list[Document]) -> list[list[str]]:
-        build_corpus(lambda: given, tmp_path / name, vocabulary=vocabulary, held_out_share=0.2)
+        build_corpus(lambda: given, tmp_path / name, vocabulary=vocabulary, validation_fraction=0.2)
         return sorted(texts_of(Corpus.open(tmp_path / name), "held_out"))
 
     everything = held_out("all", documents)
@@ -102,13 +102,15 @@ def test_small_corpora_hold_out_one_document_where_they_have_two(tmp_path: Path,
     documents = [Document("a", [f"The story of {number}."]) for number in range(count)]
     held: set[str] = set()
     for name, given in (("one", documents), ("two", documents[::-1])):
-        summary = build_corpus(lambda given=given: given, tmp_path / name, vocabulary=vocabulary, held_out_share=1e-9)
+        summary = build_corpus(
+            lambda given=given: given, tmp_path / name, vocabulary=vocabulary, validation_fraction=1e-9
+        )
         assert summary.splits["held_out"].documents == (count > 1)
         assert summary.splits["train"].documents == max(1, count - 1)
         assert summary.has_held_out == (count > 1)
         held.update(document[0] for document in texts_of(Corpus.open(tmp_path / name), "held_out"))
     assert len(held) == (count > 1)  # the same one whatever the order
-    summary = build_corpus(lambda: documents, tmp_path / "none", vocabulary=vocabulary, held_out_share=0)
+    summary = build_corpus(lambda: documents, tmp_path / "none", vocabulary=vocabulary, validation_fraction=0)
     assert not summary.has_held_out
     assert summary.splits["train"].documents == count
 
@@ -126,7 +128,7 @@ def test_special_tokens_in_the_text_stay_text(tmp_path: Path, vocabulary: Path) 
 def test_text_that_is_nothing_but_marks_is_left_out(tmp_path: Path, vocabulary: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("The story.\n\n\u200d\u200e\n\n\x01\x02\nof.\n", encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, held_out_share=0)
+    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, validation_fraction=0)
     assert (summary.documents, summary.sentences) == (2, 2)
 
 
@@ -169,9 +171,9 @@ def test_the_vocabulary_sample_is_bounded_and_even(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("The story.", {"held_out_share": 1.0}, "held-out share 1.0"),
-        ("The story.", {"held_out_share": -0.1}, "held-out share -0.1"),
-        ("The story.", {"held_out_share": 0.9999999}, "all 1 documents were held out"),
+        ("The story.", {"validation_fraction": 1.0}, "held-out share 1.0"),
+        ("The story.", {"validation_fraction": -0.1}, "held-out share -0.1"),
+        ("The story.", {"validation_fraction": 0.9999999}, "all 1 documents were held out"),
         (" \n\n \n", {}, "no words in it"),
         ("\u200d\n", {}, "no words in it"),
         ("Добрый день. Мама мыла раму.", {}, "unknown to the vocabulary"),

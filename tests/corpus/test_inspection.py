@@ -10,7 +10,7 @@ from lambert.corpus.build import build_corpus
 from lambert.corpus.inspection import Lengths, text_facts
 from lambert.corpus.store import Corpus
 from lambert.data.inspection import example_facts, examples_to_read
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
             ]
         )
     )
-    build_corpus([folder / "a.txt"], folder / "out", vocabulary=folder / "vocab.txt", held_out_share=0.2)
+    build_corpus([folder / "a.txt"], folder / "out", vocabulary=folder / "vocab.txt", validation_fraction=0.2)
     return Corpus.open(folder / "out")
 
 
@@ -86,18 +86,18 @@ def test_lengths() -> None:
 
 @pytest.mark.parametrize("pairing", ["nsp", "sop", "none"])
 def test_realised_rates_stand_beside_their_targets(corpus: Corpus, pairing: str) -> None:
-    kind = ExampleKind(pairing=pairing)
+    kind = ObjectiveConfig(pairing=pairing)
     at32, at64 = example_facts(corpus, kind, (32, 64))
     assert (at32["sequence_length"], at64["sequence_length"]) == (32, 64)
     assert at32["examples_a_pass"] == at32["examples_measured"] == sum(count for _, count in at32["histogram"])
-    assert at32["mask_share"]["target"] == 0.15 and abs(at32["mask_share"]["realised"] - 0.15) < 0.05
+    assert at32["mlm_probability"]["target"] == 0.15 and abs(at32["mlm_probability"]["realised"] - 0.15) < 0.05
     assert abs(sum(at32[name]["realised"] for name in ("shown_as_mask", "kept", "replaced")) - 1) < 0.02
     assert ("does_not_follow" in at32) == (pairing != "none")
     assert 0 < at32["fill"] <= 1
 
 
 def test_examples_to_read(corpus: Corpus) -> None:
-    examples = examples_to_read(corpus, ExampleKind(), 32)
+    examples = examples_to_read(corpus, ObjectiveConfig(), 32)
     assert len(examples) == 10
-    assert examples == examples_to_read(corpus, ExampleKind(), 32)
+    assert examples == examples_to_read(corpus, ObjectiveConfig(), 32)
     assert all(example["text"].startswith("[CLS] ") and example["hidden"] for example in examples)

@@ -204,7 +204,7 @@ def test_markup_within_a_sentence(tmp_path: Path, wikitext: str, shown: str) -> 
         "{| class=x\n| a table without end.",
         "Text.<ref group=n>A {{cite}} <ref>without end</ref>",
         "Books:",
-        "'''Notes'''",
+        "'''StepLogger'''",
         "The most important of the temples in the old town are these:",
         "== A heading. ==",
         "<!-- A comment. -->",

@@ -50,7 +50,7 @@ def store(folder: Path, texts: list[str], **options: object) -> Corpus:
     (folder / "b.txt").write_text("\n\n".join(texts[1::2]), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     files = [folder / "a.txt", folder / "b.txt"]
-    build_corpus(files, folder / "out", vocabulary=folder / "vocab.txt", held_out_share=0.2, **options)  # type: ignore[arg-type]
+    build_corpus(files, folder / "out", vocabulary=folder / "vocab.txt", validation_fraction=0.2, **options)  # type: ignore[arg-type]
     return Corpus.open(folder / "out")
 
 

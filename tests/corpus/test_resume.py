@@ -63,7 +63,7 @@ def slowly(builder, batch):
 parts.PartBuilder._place = slowly
 if __name__ == "__main__":
     text, out, vocabulary, workers = sys.argv[1:]
-    build_corpus([Path(text)], Path(out), vocabulary=Path(vocabulary), held_out_share=0.1, workers=int(workers))
+    build_corpus([Path(text)], Path(out), vocabulary=Path(vocabulary), validation_fraction=0.1, workers=int(workers))
 """
 
 
@@ -166,7 +166,7 @@ def test_a_learned_vocabulary_is_not_learned_again(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [({"held_out_share": 0.2}, "held_out_share"), ({"language": "de"}, "language")]
+    ("options", "told"), [({"validation_fraction": 0.2}, "validation_fraction"), ({"language": "de"}, "language")]
 )
 def test_other_settings_are_refused_or_begun_anew(
     tmp_path: Path,
@@ -283,10 +283,10 @@ def test_one_large_file_is_encoded_by_all_workers(
     file = tmp_path / "one.txt"
     file.write_text("\n\n".join(one.read_text(encoding="utf-8") for one in sorted(texts.iterdir())), encoding="utf-8")
     monkeypatch.setattr(parts, "BATCH_CHARACTERS", 500)
-    build_corpus([file], tmp_path / "here", vocabulary=vocabulary, held_out_share=0.1)
+    build_corpus([file], tmp_path / "here", vocabulary=vocabulary, validation_fraction=0.1)
     with monkeypatch.context() as patch:
         patch.setattr(parts.DocumentEncoder, "encode", None)  # not in this process
-        build_corpus([file], tmp_path / "there", vocabulary=vocabulary, held_out_share=0.1, workers=3)
+        build_corpus([file], tmp_path / "there", vocabulary=vocabulary, validation_fraction=0.1, workers=3)
     assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
     assert Corpus.open(tmp_path / "there").split("train").document_count > 300
     monkeypatch.setattr(workers, "_encode", suicide)
@@ -340,8 +340,10 @@ def test_duplicates_are_counted_and_left_out_on_request(
     for number in range(5):
         documents = [f"story {n % 12} is told. it ends." for n in range(number, number + 10)]
         (folder / f"{number}.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    all_of_it = build_corpus([folder], tmp_path / "all", vocabulary=vocabulary, held_out_share=0.2)
-    once = build_corpus([folder], tmp_path / "once", vocabulary=vocabulary, held_out_share=0.2, deduplicate="exact")
+    all_of_it = build_corpus([folder], tmp_path / "all", vocabulary=vocabulary, validation_fraction=0.2)
+    once = build_corpus(
+        [folder], tmp_path / "once", vocabulary=vocabulary, validation_fraction=0.2, deduplicate="exact"
+    )
     assert (all_of_it.documents, all_of_it.duplicate_documents) == (50, 38)
     assert (once.documents, once.duplicate_documents) == (12, 38)
     assert once.sentences == 24 and once.words == 12 * 6
@@ -357,10 +359,10 @@ def test_duplicates_are_counted_and_left_out_on_request(
 def test_copies_share_their_split_even_where_one_had_to_be_held_out(tmp_path: Path, vocabulary: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("\n\n".join(["one text."] * 5 + ["another text."] * 5), encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, held_out_share=1e-9)
+    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, validation_fraction=1e-9)
     assert {split.documents for split in summary.splits.values()} == {5}
     file.write_text("\n\n".join(["one text."] * 5), encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "same", vocabulary=vocabulary, held_out_share=1e-9)
+    summary = build_corpus([file], tmp_path / "same", vocabulary=vocabulary, validation_fraction=1e-9)
     assert summary.splits["held_out"].documents == 0
 
 

@@ -12,9 +12,9 @@ from lambert.corpus import watch
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
-from lambert.training.config.arguments import Request
-from lambert.training.config.resolve import resolve_settings, starting_model
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.training_config import TrainingConfig
 from lambert.training.trainer import Trainer
 
 
@@ -75,8 +75,8 @@ def test_other_errors_are_not_hidden(copied: Corpus) -> None:
 
 
 def test_a_run_on_a_damaged_corpus_stops_and_says_so(copied: Corpus, tmp_path: Path) -> None:
-    request = Request(model="1x32", batch_sizes=(4,), samples=4_000, sequence_lengths=(16, 16))
-    settings: RunSettings = resolve_settings(request, copied)
+    request = TrainingArguments(model="1x32", batch_sizes=(4,), samples=4_000, sequence_lengths=(16, 16))
+    settings: TrainingConfig = resolve_config(request, copied)
     model = starting_model(settings, None, copied)
     entry = copied.manifest["shards"][0]
     flip(copied.path / entry["file"], 8 * (entry["bytes"] // 2))

@@ -36,9 +36,9 @@ def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
         here = batch.masked_positions[offset : offset + count]
         assert flat[here].tolist() == example.token_ids[example.masked_positions].tolist()
         assert batch.masked_labels[offset : offset + count].tolist() == example.masked_labels.tolist()
-        assert batch.next_sentence_labels[row].item() == int(example.is_wrong_next)
+        assert batch.next_sentence_labels[row].item() == int(example.is_random_next)
         offset += count
-    assert batch.counts() == {"masked_word": offset, "next_sentence": 6}
+    assert batch.counts() == {"mlm": offset, "nsp": 6}
 
 
 def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
@@ -62,15 +62,15 @@ def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus:
     spy: list[tuple[int, int]] = []
     rows, example = samples.examples.rows, samples.examples.example
 
-    def record(pass_number: int, indices: np.ndarray) -> Rows:
-        spy.extend((pass_number, int(index)) for index in indices)
-        return rows(pass_number, indices)
+    def record(epoch: int, indices: np.ndarray) -> Rows:
+        spy.extend((epoch, int(index)) for index in indices)
+        return rows(epoch, indices)
 
     samples.examples.rows = record  # type: ignore[method-assign]
     samples.batch(0, count)
     samples.batch(count - 3, 10)  # over the border of two passes
     assert sorted(index for _, index in spy[:count]) == list(range(count))
-    assert [pass_number for pass_number, _ in spy[count:]] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert [epoch for epoch, _ in spy[count:]] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
     assert spy[count : count + 3] == spy[count - 3 : count]
     first, second = example(0, 5), example(1, 5)
     assert not np.array_equal(first.masked_positions, second.masked_positions)

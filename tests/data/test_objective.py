@@ -15,7 +15,7 @@ from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.dataset import ExampleSource, Rows
 from lambert.data.masking import prediction_counts
 from lambert.data.masking_units import continuations
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 
 
@@ -30,7 +30,7 @@ def corpus_of_pieces(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     words = [random.choice(["ka", "te", "su", "ni"]) + end for end in ends]
     documents = ["\n".join(" ".join(random.choice(words, 8)) + "." for _ in range(12)) for _ in range(40)]
     (folder / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    build_corpus([folder / "text.txt"], folder / "corpus", vocabulary=folder / "vocab.txt", held_out_share=0.1)
+    build_corpus([folder / "text.txt"], folder / "corpus", vocabulary=folder / "vocab.txt", validation_fraction=0.1)
     return Corpus.open(folder / "corpus")
 
 
@@ -41,7 +41,7 @@ def source(corpus: Corpus, *, length: int = 64, seed: int = 0, **kind: object) -
         sequence_length=length,
         seed=seed,
         phase=1,
-        kind=ExampleKind(**kind),  # type: ignore[arg-type]
+        kind=ObjectiveConfig(**kind),  # type: ignore[arg-type]
     )
 
 
@@ -51,8 +51,8 @@ def unmasked(rows: Rows) -> np.ndarray:
     return ids
 
 
-def all_rows(examples: ExampleSource, pass_number: int = 0) -> Rows:
-    return examples.rows(pass_number, np.arange(len(examples)))
+def all_rows(examples: ExampleSource, epoch: int = 0) -> Rows:
+    return examples.rows(epoch, np.arange(len(examples)))
 
 
 def test_sentence_order_parts_a_run_and_swaps_half(small_corpus: Corpus) -> None:
@@ -61,17 +61,17 @@ def test_sentence_order_parts_a_run_and_swaps_half(small_corpus: Corpus) -> None
     text = " ".join(map(str, split.tokens(0, split.token_count)))
     rows = all_rows(examples)
     ids = unmasked(rows)
-    assert rows.is_wrong_next is not None
+    assert rows.is_random_next is not None
     whole = 0
     for row, (length, second) in enumerate(zip(rows.lengths, rows.second_segment_starts, strict=True)):
         a, b = ids[row, 1 : second - 1], ids[row, second : length - 1]
         assert len(a) and len(b)
         if length < 256:  # nothing was cut off
-            ordered = np.concatenate([b, a] if rows.is_wrong_next[row] else [a, b])
+            ordered = np.concatenate([b, a] if rows.is_random_next[row] else [a, b])
             assert " ".join(map(str, ordered)) in text
             whole += 1
     assert whole > 10
-    swapped = np.concatenate([examples.rows(p, np.arange(len(examples))).is_wrong_next for p in range(20)])  # type: ignore[arg-type]
+    swapped = np.concatenate([examples.rows(p, np.arange(len(examples))).is_random_next for p in range(20)])  # type: ignore[arg-type]
     assert abs(swapped.mean() - 0.5) < 3 * math.sqrt(0.25 / len(swapped))
 
 
@@ -91,7 +91,7 @@ def test_windows_are_the_whole_text_once(small_corpus: Corpus) -> None:
 
 def test_windows_ask_nothing_about_the_next(small_corpus: Corpus) -> None:
     batch = SampleStream(source(small_corpus, pairing="none")).batch(0, 6)
-    assert batch.counts() == {"masked_word": len(batch.masked_labels)}
+    assert batch.counts() == {"mlm": len(batch.masked_labels)}
     assert len(batch.next_sentence_labels) == 0
     assert not batch.segment_ids.any()
 
@@ -107,19 +107,19 @@ def pieces_of_words(corpus: Corpus, rows: Rows) -> tuple[np.ndarray, np.ndarray]
     return hidden, goes_on
 
 
-@pytest.mark.parametrize("masking", ["words", "spans"])
+@pytest.mark.parametrize("masking", ["whole_word", "span"])
 def test_words_are_hidden_whole(corpus_of_pieces: Corpus, masking: str) -> None:
     examples = source(corpus_of_pieces, masking=masking)
     broken = seen = 0
-    for pass_number in range(4):
-        rows = all_rows(examples, pass_number)
+    for epoch in range(4):
+        rows = all_rows(examples, epoch)
         hidden, goes_on = pieces_of_words(corpus_of_pieces, rows)
         continued = goes_on[:, 1:]
         broken += int((continued & (hidden[:, 1:] != hidden[:, :-1])).sum())
         seen += int((continued & hidden[:, 1:]).sum())
         counts = prediction_counts(rows.lengths, 64)
         assert (hidden.sum(1) >= 1).all()
-        if masking == "spans":
+        if masking == "span":
             assert np.array_equal(hidden.sum(1), counts)
         else:
             over = hidden.sum(1) > counts  # only where no word fits
@@ -127,7 +127,7 @@ def test_words_are_hidden_whole(corpus_of_pieces: Corpus, masking: str) -> None:
             assert hidden.sum(1).mean() > 0.9 * counts.mean()
     assert seen > 100
     # The budget may cut the last span of an example short, nothing else breaks a word.
-    assert broken == 0 if masking == "words" else broken < 0.2 * seen
+    assert broken == 0 if masking == "whole_word" else broken < 0.2 * seen
 
 
 def test_spans_are_longer_than_chance_and_share_their_fate(small_corpus: Corpus) -> None:
@@ -142,33 +142,33 @@ def test_spans_are_longer_than_chance_and_share_their_fate(small_corpus: Corpus)
         alike = (shown[:, 1:] == shown[:, :-1])[neighbours].mean()
         return float(hidden.sum() / starts.sum()), float(alike)
 
-    pieces, alike_by_piece = runs("pieces")
-    spans, alike_by_span = runs("spans")
+    pieces, alike_by_piece = runs("token")
+    spans, alike_by_span = runs("span")
     assert pieces < 1.4 and spans > 3
     assert alike_by_piece < 0.75 and alike_by_span > 0.85
 
 
-@pytest.mark.parametrize("masking", ["pieces", "words", "spans"])
+@pytest.mark.parametrize("masking", ["token", "whole_word", "span"])
 def test_fates_are_80_10_10_and_the_share_can_be_chosen(small_corpus: Corpus, masking: str) -> None:
-    examples = source(small_corpus, masking=masking, mask_share=0.3, length=128)
+    examples = source(small_corpus, masking=masking, mlm_probability=0.3, length=128)
     masks = shown_as_mask = tokens = 0
-    for pass_number in range(12):
-        rows = all_rows(examples, pass_number)
+    for epoch in range(12):
+        rows = all_rows(examples, epoch)
         shown = rows.token_ids.reshape(-1)[rows.hidden.places]
         masks += len(shown)
         shown_as_mask += int((shown == examples.special.mask).sum())
         tokens += int(rows.lengths.sum())
     assert 0.26 < masks / tokens < 0.31
-    spread = 3 * math.sqrt(0.16 / masks) * (3 if masking == "spans" else 1)  # the pieces of a span go together
+    spread = 3 * math.sqrt(0.16 / masks) * (3 if masking == "span" else 1)  # the pieces of a span go together
     assert abs(shown_as_mask / masks - 0.8) < spread
 
 
 @pytest.mark.parametrize(
-    "kind", [{"pairing": "pairs"}, {"masking": "letters"}, {"mask_share": 0.0}, {"mask_share": 1.0}]
+    "kind", [{"pairing": "pairs"}, {"masking": "letters"}, {"mlm_probability": 0.0}, {"mlm_probability": 1.0}]
 )
 def test_unknown_kinds_are_refused(kind: dict[str, object]) -> None:
     with pytest.raises(UserError):
-        ExampleKind(**kind)  # type: ignore[arg-type]
+        ObjectiveConfig(**kind)  # type: ignore[arg-type]
 
 
 def test_words_need_a_vocabulary_that_marks_them(tmp_path) -> None:  # type: ignore[no-untyped-def]

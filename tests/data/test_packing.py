@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.data.packing import _places, pack
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
@@ -19,7 +19,7 @@ from lambert.training.step.pretraining_loss import pretraining_task
 
 def batches(corpus: Corpus, pairing: str) -> tuple[PretrainingBatch, PretrainingBatch]:
     """The same 24 samples, one a row and packed."""
-    kind = ExampleKind(pairing=pairing)
+    kind = ObjectiveConfig(pairing=pairing)
     source = example_source(corpus, "held_out", sequence_length=256, seed=0, phase=1, kind=kind)
     plain, packed = (SampleStream(source, packs=packs).batch(0, 24) for packs in (False, True))
     return plain, packed
@@ -47,7 +47,7 @@ def test_rows_hold_the_same_examples(small_corpus: Corpus) -> None:
     places = iter(packed.hidden.places)
     flat = packed.token_ids.reshape(-1)
     for number, (length, second) in enumerate(zip(rows.lengths, rows.second_segment_starts, strict=True)):
-        at = np.flatnonzero(packed.example_of == number)
+        at = np.flatnonzero(packed.sequence_ids == number)
         assert at[0] == packed.first_positions[number] and np.array_equal(at, np.arange(at[0], at[0] + length))
         assert np.array_equal(flat[at], rows.token_ids[number, :length])
         assert np.array_equal(packed.position_ids.reshape(-1)[at], np.arange(length))
@@ -56,7 +56,7 @@ def test_rows_hold_the_same_examples(small_corpus: Corpus) -> None:
             if place // rows.token_ids.shape[1] == number:
                 assert next(labels) == label
                 assert next(places) - at[0] == place % rows.token_ids.shape[1]
-    padding = packed.example_of < 0
+    padding = packed.sequence_ids < 0
     assert (packed.token_ids[padding] == source.special.pad).all() and not packed.segment_ids[padding].any()
 
 
@@ -79,7 +79,7 @@ def test_losses_and_gradients_are_those_of_one_example_a_row(
         model.zero_grad()
         output = pretraining_task(model, batch)
         losses = {kind: value.item() for kind, value in output.loss_sums.items()}
-        (output.loss_sums["masked_word"] + output.loss_sums.get("next_sentence", torch.zeros(()))).backward()
+        (output.loss_sums["mlm"] + output.loss_sums.get("nsp", torch.zeros(()))).backward()
         gradients.append((losses, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     (plain_losses, ours), (packed_losses, theirs) = gradients
     assert packed_losses == pytest.approx(plain_losses, rel=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
-from lambert.data.counter_rng import Draws
+from lambert.data.counter_rng import CounterRNG
 from lambert.data.dataset import Example
 from lambert.data.masking import maximum_predictions, prediction_counts
 from lambert.data.segmentation import targets
@@ -56,8 +56,8 @@ def test_an_example_is_two_segments_of_the_corpus(small_corpus: Corpus) -> None:
         a_documents = {document_of[place] for place in places(a, tokens)}
         b_documents = {document_of[place] for place in places(b, tokens)}
         assert a_documents and b_documents
-        seen[example.is_wrong_next] += 1
-        if not example.is_wrong_next:
+        seen[example.is_random_next] += 1
+        if not example.is_random_next:
             assert a_documents & b_documents
         elif len(b) > 5:
             assert b_documents - a_documents
@@ -72,7 +72,7 @@ def test_b_follows_a_when_it_is_not_random(small_corpus: Corpus) -> None:
     for index in range(len(pairs)):
         example = pairs.example(0, index)
         a, b = segments(example, pairs.special)
-        if not example.is_wrong_next and len(a) + len(b) < 500:  # nothing was cut off
+        if not example.is_random_next and len(a) + len(b) < 500:  # nothing was cut off
             assert places(a + b, tokens)
             checked += 1
     assert checked > 5
@@ -161,9 +161,9 @@ def test_masks_are_fifteen_per_cent_in_80_10_10(small_corpus: Corpus) -> None:
     pairs = source(small_corpus, length=128)
     special = pairs.special
     fates = {"mask": 0, "kept": 0, "other": 0}
-    for pass_number in range(6):
+    for epoch in range(6):
         for index in range(len(pairs)):
-            example = pairs.example(pass_number, index)
+            example = pairs.example(epoch, index)
             expected = min(20, max(1, round(0.15 * len(example.token_ids))))
             assert len(example.masked_positions) == expected
             assert np.all(np.diff(example.masked_positions) > 0)
@@ -223,7 +223,7 @@ def test_truncation_leaves_the_lengths_bert_leaves(a: int, b: int, room: int) ->
 @pytest.mark.parametrize("tosses", [1, 7, 63, 64, 65, 200, 512])
 def test_as_many_heads_as_tosses_of_a_coin(tosses: int) -> None:
     """What is taken off goes from front and back, a coin for each token."""
-    heads = Draws.of((5,), np.arange(4_000)).heads(0, np.full(4_000, tosses))
+    heads = CounterRNG.of((5,), np.arange(4_000)).heads(0, np.full(4_000, tosses))
     assert heads.min() >= 0 and heads.max() <= tosses
     assert abs(heads.mean() - tosses / 2) < 3.5 * math.sqrt(tosses * 0.25 / len(heads))
     assert abs(heads.var() / (tosses / 4) - 1) < 0.12
@@ -253,7 +253,7 @@ def test_many_examples_at_once_are_those_made_alone(small_corpus: Corpus) -> Non
         assert rows.token_ids[row, : rows.lengths[row]].tolist() == alone.token_ids.tolist()
         assert (rows.token_ids[row, rows.lengths[row] :] == pairs.special.pad).all()
         assert rows.second_segment_starts[row] == alone.second_segment_start
-        assert rows.is_wrong_next[row] == alone.is_wrong_next
+        assert rows.is_random_next[row] == alone.is_random_next
         assert [next(labels) for _ in alone.masked_labels] == alone.masked_labels.tolist()
 
 
@@ -262,8 +262,8 @@ def test_every_place_is_masked_as_often_as_another(small_corpus: Corpus) -> None
     full = np.flatnonzero(pairs.rows(0, np.arange(len(pairs))).lengths == 64)[:40]
     hits = np.zeros(64)
     passes = 60
-    for pass_number in range(passes):
-        rows = pairs.rows(pass_number, full)
+    for epoch in range(passes):
+        rows = pairs.rows(epoch, full)
         full_rows = rows.lengths == 64
         columns = rows.hidden.places % 64
         hits += np.bincount(columns[full_rows[rows.hidden.places // 64]], minlength=64)

@@ -89,12 +89,12 @@ def test_gelu_of_every_bfloat16(threads: int) -> None:
     assert ((ours - exact).abs() <= 0.005 * exact.abs() + 2e-7).all()
 
 
-@pytest.mark.parametrize("visible", ["all", "padded", "packed"])
-def test_attention(visible: str, threads: int) -> None:
+@pytest.mark.parametrize("attn_mask", ["all", "padded", "packed"])
+def test_attention(attn_mask: str, threads: int) -> None:
     seen = torch.zeros(3, 1, 40)
-    if visible == "padded":
+    if attn_mask == "padded":
         seen[0, :, 30:] = seen[2, :, 1:] = -math.inf
-    if visible == "packed":
+    if attn_mask == "packed":
         example = torch.arange(40) // 16
         seen = torch.zeros(3, 40, 40).masked_fill_(example[:, None] != example, -math.inf)
 

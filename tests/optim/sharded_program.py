@@ -141,10 +141,10 @@ def main() -> None:
     for fused in (None, False):
         way = "plain " if fused is False else ""
         results[way + "rows"] = as_dtensors(line, [Shard(0)], SHAPES, fused=fused)
-        results[way + "rows, clipped"] = as_dtensors(line, [Shard(0)], SHAPES, fused=fused, clip_norm=0.5)
+        results[way + "rows, clipped"] = as_dtensors(line, [Shard(0)], SHAPES, fused=fused, max_grad_norm=0.5)
         results[way + "copies"] = as_dtensors(line, [Replicate()], SHAPES, fused=fused)
         results[way + "sliced rows"] = as_dtensors(line, [Shard(0)], [(9, 4)], fused=fused, slices=[(0, (3, 2, 4))])
-        results[way + "fully_shard"] = by_fully_shard(line, fused=fused, clip_norm=0.1)
+        results[way + "fully_shard"] = by_fully_shard(line, fused=fused, max_grad_norm=0.1)
         if count == 4:
             grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "shards"))
             both = [(7, 5), (5, 3), (6, 6)]
@@ -154,7 +154,7 @@ def main() -> None:
                 "copies by columns": [Replicate(), Shard(1)],
                 "rows twice": [Shard(0), Shard(0)],
             }.items():
-                results[way + name] = as_dtensors(grid, placements, both, fused=fused, clip_norm=0.5)
+                results[way + name] = as_dtensors(grid, placements, both, fused=fused, max_grad_norm=0.5)
             results[way + "hybrid fully_shard"] = by_fully_shard(grid, fused=fused)
     if count == 2:
         results["fsdp1"] = by_fsdp1()

@@ -27,7 +27,7 @@ gpu.both = lambda layers, rows: (taken.append(len(layers)), both(layers, rows))
 CHUNK = gpu.loops().CHUNK
 SHAPES = [(2 * CHUNK + 5,), (30, 7), (5,), (1,), (CHUNK,)]
 OPTIONS = [
-    {}, {"bias_correction": False}, {"clip_norm": 0.5}, {"norm_bounds": (0.5, 3.0)}, {"maximize": True},
+    {}, {"bias_correction": False}, {"max_grad_norm": 0.5}, {"norm_bounds": (0.5, 3.0)}, {"maximize": True},
     {"adapt": False}, {"slices": [None, (0, (10, 20)), None, None, None]}, {"master_weights": True},
 ]
 for options in OPTIONS:
@@ -76,7 +76,7 @@ def test_the_loops_equal_the_plain_path_on_a_gpu() -> None:
     for fused in (True, False):
         torch.manual_seed(0)
         parameters = [nn.Parameter(torch.randn(shape, device="cuda")) for shape in [(9_001,), (300, 77), (5,)]]
-        optimizer = LAMB(parameters, lr=0.01, fused=fused, clip_norm=1.0)
+        optimizer = LAMB(parameters, lr=0.01, fused=fused, max_grad_norm=1.0)
         for _ in range(5):
             for parameter in parameters:
                 parameter.grad = torch.randn_like(parameter)

@@ -63,10 +63,10 @@ OPTIONS = {
     "as published": Options(),
     "no correction": Options(bias_correction=False),
     "not adapted": Options(adapt=False),
-    "clipped": Options(clip_norm=0.5),
-    "clip that does not bite": Options(clip_norm=1e6),
-    "clip of zero": Options(clip_norm=0.0),
-    "clip of infinity": Options(clip_norm=float("inf")),
+    "clipped": Options(max_grad_norm=0.5),
+    "clip that does not bite": Options(max_grad_norm=1e6),
+    "clip of zero": Options(max_grad_norm=0.0),
+    "clip of infinity": Options(max_grad_norm=float("inf")),
     "bounds": Options(norm_bounds=(0.5, 3.0)),
     "upwards": Options(maximize=True),
     "no decay": Options(weight_decay=0.0),
@@ -121,7 +121,7 @@ def bits_after(threads: int, *, gradient: torch.dtype = torch.float32) -> list[T
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
-    optimizer = LAMB(parameters, lr=0.01, fused=True, clip_norm=1.0)
+    optimizer = LAMB(parameters, lr=0.01, fused=True, max_grad_norm=1.0)
     for _ in range(3):
         for parameter in parameters:
             parameter.grad = torch.randn(parameter.shape)
@@ -157,7 +157,7 @@ def test_no_temporaries_beyond_a_byte_a_parameter(monkeypatch: pytest.MonkeyPatc
     """NumPy's and PyTorch's memory on the CPU above what the step began with, and the scratch that stays."""
     monkeypatch.setattr(cpu, "_own", own := threading.local())
     parameters = [nn.Parameter(torch.randn(1000, 1000)) for _ in range(8)]
-    optimizer = LAMB(parameters, lr=0.01, fused=True, clip_norm=1.0)
+    optimizer = LAMB(parameters, lr=0.01, fused=True, max_grad_norm=1.0)
     for _ in range(2):
         for parameter in parameters:
             parameter.grad = torch.randn(1000, 1000)
@@ -176,11 +176,11 @@ def test_bfloat16_gradients_go_through_the_kernel() -> None:
     torch.manual_seed(0)
     start, gradient = torch.randn(3 * BLOCK + 7), torch.randn(3 * BLOCK + 7).bfloat16()
     master = nn.Parameter(start.bfloat16())
-    optimizer = LAMB([master], lr=0.01, master_weights=True, fused=True, clip_norm=0.5)
+    optimizer = LAMB([master], lr=0.01, master_weights=True, fused=True, max_grad_norm=0.5)
     master.grad = gradient
     optimizer.step()
     (expected,) = lamb_by_hand(
-        [start.bfloat16().double().numpy()], [[gradient.double().numpy()]], Options(clip_norm=0.5)
+        [start.bfloat16().double().numpy()], [[gradient.double().numpy()]], Options(max_grad_norm=0.5)
     )
     np.testing.assert_allclose(optimizer.state[master]["master"].numpy(), expected, rtol=1e-5, atol=1e-6)
 

@@ -33,7 +33,7 @@ EVERY_OPTION = {
     "weight_decay": 0.1,
     "adapt": "decayed",
     "bias_correction": False,
-    "clip_norm": 0.7,
+    "max_grad_norm": 0.7,
     "norm_bounds": (0.1, 1.5),
     "maximize": True,
     "master_weights": True,
@@ -72,7 +72,7 @@ def test_options_differ_between_groups() -> None:
     ("option", "value"),
     [
         ("lr", float("nan")), ("lr", "fast"), ("betas", (0.9,)), ("betas", (0.9, 1.0)), ("eps", 0.0),
-        ("weight_decay", -0.1), ("adapt", "always"), ("adapt", 1), ("clip_norm", -1.0), ("norm_bounds", (2.0, 1.0)),
+        ("weight_decay", -0.1), ("adapt", "always"), ("adapt", 1), ("max_grad_norm", -1.0), ("norm_bounds", (2.0, 1.0)),
         ("norm_bounds", 3.0), ("maximize", None), ("master_weights", 1), ("bias_correction", "no"), ("fused", "yes"),
         ("slices", [(0, (1, 1))]), ("slices", [(2, (3,))]), ("slices", []),
     ],
@@ -133,7 +133,7 @@ def test_state_goes_from_adamw_to_lamb() -> None:
     with torch.no_grad():
         parameter.copy_(theirs)
     group = optimizer.param_groups[0]
-    assert (group["lr"], group["betas"], group["adapt"], group["clip_norm"]) == (0.3, (0.7, 0.9), False, None)
+    assert (group["lr"], group["betas"], group["adapt"], group["max_grad_norm"]) == (0.3, (0.7, 0.9), False, None)
     for one in (theirs, parameter):
         one.grad = torch.linspace(-1, 1, 12).reshape(3, 4)
     adamw.step()
@@ -142,7 +142,7 @@ def test_state_goes_from_adamw_to_lamb() -> None:
 
 
 def test_an_overflow_leaves_everything_untouched() -> None:
-    parameter, optimizer = make(clip_norm=1.0)
+    parameter, optimizer = make(max_grad_norm=1.0)
     move(parameter, optimizer)
     before, state = parameter.detach().clone(), copy.deepcopy(optimizer.state_dict()["state"])
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -157,8 +157,8 @@ def test_an_overflow_leaves_everything_untouched() -> None:
 
 
 def test_a_loss_scale_is_taken_out_before_the_clip() -> None:
-    parameter, optimizer = make(clip_norm=0.5)
-    other, plain = make(clip_norm=0.5)
+    parameter, optimizer = make(max_grad_norm=0.5)
+    other, plain = make(max_grad_norm=0.5)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for scale in (1e-2, 1.0):
         scaler.scale(torch.zeros(()))
@@ -173,9 +173,9 @@ def test_a_loss_scale_is_taken_out_before_the_clip() -> None:
 def test_the_clip_is_over_all_groups_that_share_its_number() -> None:
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
     groups = [
-        {"params": [parameters[0]], "clip_norm": 1.0},
-        {"params": [parameters[1]], "clip_norm": 1.0},
-        {"params": [parameters[2]], "clip_norm": 2.0},
+        {"params": [parameters[0]], "max_grad_norm": 1.0},
+        {"params": [parameters[1]], "max_grad_norm": 1.0},
+        {"params": [parameters[2]], "max_grad_norm": 2.0},
     ]
     optimizer = LAMB(groups, betas=(0.0, 0.999))
     for parameter in parameters:
@@ -274,7 +274,7 @@ def test_figures_are_told_by_the_names_the_optimizer_was_made_with() -> None:
     optimizer = LAMB(layer.named_parameters(), lr=0.1, weight_decay=0.0)
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    figures = optimizer.layer_figures()
+    figures = optimizer.layer_stats()
     assert set(figures) == {"weight", "bias"}
     assert figures["weight"].weight_norm == pytest.approx(5.0)
     assert figures["weight"].update_norm == pytest.approx(2**0.5, rel=1e-4)

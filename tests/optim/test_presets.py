@@ -82,8 +82,8 @@ def test_the_default_is_the_papers() -> None:
 
 
 def test_options_of_a_preset_can_be_changed() -> None:
-    optimizer = LAMB.from_preset("apex", model(), clip_norm=None, weight_decay=0.5)
-    assert optimizer.defaults["clip_norm"] is None and optimizer.param_groups[0]["weight_decay"] == 0.5
+    optimizer = LAMB.from_preset("apex", model(), max_grad_norm=None, weight_decay=0.5)
+    assert optimizer.defaults["max_grad_norm"] is None and optimizer.param_groups[0]["weight_decay"] == 0.5
 
 
 def test_unknown_presets_and_missing_models_are_refused() -> None:

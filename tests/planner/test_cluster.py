@@ -73,7 +73,7 @@ def test_a_hierarchy_by_hand() -> None:
 def test_large_is_large() -> None:
     config = model_config("large", vocabulary_size=30_522)
     for length, words in ((128, 20), (512, 76)):
-        flops = training_flops(config, tokens=length, sequences=1, masked_words=words)
+        flops = training_flops(config, tokens=length, sequences=1, masked_tokens=words)
         assert LARGE_FLOPS[length] == pytest.approx(flops, rel=0.02)
 
 
@@ -82,7 +82,7 @@ def test_payloads_are_those_models(payload: Payload, name: str) -> None:
     config = model_config(name, vocabulary_size=30_522)
     for length, flops in payload.flops.items():
         words = maximum_predictions(length)
-        assert flops == pytest.approx(training_flops(config, tokens=length, sequences=1, masked_words=words), rel=0.02)
+        assert flops == pytest.approx(training_flops(config, tokens=length, sequences=1, masked_tokens=words), rel=0.02)
     assert payload.gradient.parameters == parameter_count(config)
 
 

@@ -25,28 +25,30 @@ from lambert.planner.rank_simulation import (
     replicated_traffic,
     sharded_model,
 )
-from lambert.training.config.arguments import Request
-from lambert.training.config.phase import Part, parts_of, training_stream
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.phase import Phase, phases_of, training_stream
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import resolve_settings
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed import gradient_reduction
 from lambert.training.distributed.fsdp import shard
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.timer import Meter
-from lambert.training.step.train_state import working_model
+from lambert.training.step.timer import StepTimer
+from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import forward_and_backward
 
 SMALL_BUCKET_BYTES = 20_000
 
 
-def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> RunSettings:
-    request = Request(model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing)
-    return resolve_settings(request, None)
+def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> TrainingConfig:
+    request = TrainingArguments(
+        model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing
+    )
+    return resolve_config(request, None)
 
 
-def on_meta(settings: RunSettings) -> BertForPreTraining:
+def on_meta(settings: TrainingConfig) -> BertForPreTraining:
     with torch.device("meta"):
         return BertForPreTraining(settings.model)
 
@@ -73,7 +75,7 @@ def test_fsdp_cuts_like_that_in_every_rank() -> None:
     for rank in range(7):
         model = on_meta(settings)
         with module._fake_group(7, rank, torch.device("cpu")) as processes:
-            shard(model, processes, Precision.FLOAT32, rounds_gradients=False)
+            shard(model, processes, Precision.FLOAT32, reduce_in_bfloat16=False)
             assert sum(parameter.to_local().numel() for parameter in model.parameters()) == cut[rank]  # type: ignore[operator]
 
 
@@ -122,15 +124,20 @@ def _count_in_processes(rank: int, count: int, rendezvous: str, out: str) -> Non
     for pairing in ("nsp", "none"):
         for shards in (False, True):
             settings = resolved(pairing=pairing)
-            processes = Processes(rank, count)
+            processes = ProcessGroup(rank, count)
             model = BertForPreTraining(settings.model)
-            working = working_model(model, settings.precision, weight_decay=0.01, processes=processes, shards=shards)
+            working = prepare_model(model, settings.precision, weight_decay=0.01, processes=processes, shards=shards)
             batch = module._small_batch(processes.device, has_pairs=pairing != "none")
             with Collectives() as collectives:
                 working.gradients.accumulate(
                     3,
                     lambda _, model=model, batch=batch: forward_and_backward(  # type: ignore[misc]
-                        model, pretraining_task, batch, batch.counts(), Precision.FLOAT32, Meter(batch.token_ids.device)
+                        model,
+                        pretraining_task,
+                        batch,
+                        batch.counts(),
+                        Precision.FLOAT32,
+                        StepTimer(batch.token_ids.device),
                     ),
                 )
                 working.gradients.reduce()
@@ -154,50 +161,55 @@ def test_two_real_processes_ask_for_the_same_collectives(tmp_path: Path, monkeyp
                 assert found[f"{pairing} {shards}"] == expected and len(expected) > 4
 
 
-def part_of(batch: int, micro: int) -> Part:
-    return parts_of(resolved(batch=batch, micro=micro))[1]
+def part_of(batch: int, micro: int) -> Phase:
+    return phases_of(resolved(batch=batch, micro=micro))[1]
 
 
 def test_the_ranks_with_one_micro_batch_more() -> None:
     """Ten micro-batches (39 sequences) over four ranks: 2, 3, 2, 3."""
-    part = replace(part_of(39, 4), micro_batch_size=4)
-    shares = shares_of(part, 4)
+    phase = replace(part_of(39, 4), micro_batch_size=4)
+    shares = shares_of(phase, 4)
     assert (shares.micro_batches, shares.least, shares.most, shares.ranks_with_most) == (10, 2, 3, 2)
     assert shares.idle_share == pytest.approx(1 - 10 / 12) and shares.problems == ()
-    assert shares.cut_steps[0] == part.first_step and shares.cut_steps[-1] == part.last_step
+    assert shares.cut_steps[0] == phase.first_step and shares.cut_steps[-1] == phase.last_step
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "told"),
     [
-        (Processes, "share", lambda own, count: range(count * own.rank // own.count, count), "each once"),
-        (Processes, "share", lambda own, count: range(own.rank, count - 1, own.count), "each once"),
-        (Part, "samples_of", lambda part, step, place: (16 * (step - part.first_step), 4), "each once"),
-        (Part, "samples_of", lambda part, step, place: (15 * (step - part.first_step) + 4 * place, 4), "begins with"),
+        (ProcessGroup, "rank_range", lambda own, count: range(count * own.rank // own.world_size, count), "each once"),
+        (ProcessGroup, "rank_range", lambda own, count: range(own.rank, count - 1, own.world_size), "each once"),
+        (Phase, "samples_of", lambda phase, step, place: (16 * (step - phase.first_step), 4), "each once"),
+        (
+            Phase,
+            "samples_of",
+            lambda phase, step, place: (15 * (step - phase.first_step) + 4 * place, 4),
+            "begins with",
+        ),
     ],
 )
 def test_a_wrong_cut_is_found(
     owner: type, name: str, broken: object, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = replace(part_of(16, 4), micro_batch_size=4)
-    assert shares_of(part, 3).problems == ()
+    phase = replace(part_of(16, 4), micro_batch_size=4)
+    assert shares_of(phase, 3).problems == ()
     monkeypatch.setattr(owner, name, broken)
-    assert any(told in problem for problem in shares_of(part, 3).problems)
+    assert any(told in problem for problem in shares_of(phase, 3).problems)
 
 
 def test_the_examples_of_a_corpus_go_to_one_rank_each(
-    small_corpus: Corpus, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+    small_corpus: Corpus, settings: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = replace(parts_of(settings)[0], micro_batch_size=1)
-    stream = training_stream(small_corpus, settings, part)
-    assert shares_of(part, 5, stream).problems == ()
+    phase = replace(phases_of(settings)[0], micro_batch_size=1)
+    stream = training_stream(small_corpus, settings, phase)
+    assert shares_of(phase, 5, stream).problems == ()
     order = SampleStream.order
 
     def twice(own: SampleStream, first: int, count: int) -> list[tuple[int, np.ndarray]]:
         return order(own, first - first % 2, count)
 
     monkeypatch.setattr(SampleStream, "order", twice)
-    assert "more than once" in shares_of(part, 5, stream).problems[0]
+    assert "more than once" in shares_of(phase, 5, stream).problems[0]
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ import torch
 from lambert.planning import trials as micro_batch_trials
 from lambert.planning.memory import estimate_memory
 from lambert.planning.trials import MicroBatchTrial, fastest, try_micro_batches
-from lambert.training.config.arguments import Request
-from lambert.training.config.resolve import resolve_settings
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.resolve import resolve_config
 from lambert.training.step.train_step import OutOfMemory
 
 CPU = torch.device("cpu")
 
 
-def request(batch: int) -> Request:
-    return Request(model="1x16", batch_sizes=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
+def request(batch: int) -> TrainingArguments:
+    return TrainingArguments(model="1x16", batch_sizes=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
 
 
 def test_the_largest_of_the_fastest_is_taken() -> None:
@@ -29,7 +29,7 @@ def test_the_largest_of_the_fastest_is_taken() -> None:
 def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 1.0, 32: 1.2, 64: 1.5, 128: 6.0, 256: 6.0, 512: 50.0}
     monkeypatch.setattr(micro_batch_trials, "_pass_seconds", lambda state, settings, size, length: seconds[size])
-    settings = resolve_settings(request(1_000), None)
+    settings = resolve_config(request(1_000), None)
 
     def sizes(largest: int, budget: float = 9.0) -> list[int]:
         return [trial.size for trial in try_micro_batches(settings, 0, CPU, largest=largest, budget_seconds=budget)]
@@ -51,12 +51,12 @@ def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.Mo
 
 
 def test_a_small_batch_needs_no_trial() -> None:
-    settings = resolve_settings(request(16), None)
+    settings = resolve_config(request(16), None)
     assert try_micro_batches(settings, 0, CPU, largest=16, budget_seconds=9.0) == []
 
 
 def test_real_steps_are_timed() -> None:
-    settings = resolve_settings(request(64), None)
+    settings = resolve_config(request(64), None)
     trials = try_micro_batches(settings, 1, CPU, largest=16, budget_seconds=60.0)
     assert next(trial.size for trial in trials) == 8
     assert all(trial.sequences_per_second > 0 for trial in trials)
@@ -91,7 +91,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPat
     from lambert.cli.memory import memory_of
     from lambert.cli.micro_batches import MEMORY_SHARE, with_fastest_micro_batches
 
-    settings = resolve_settings(request(4_096), None)
+    settings = resolve_config(request(4_096), None)
     largest: list[int] = []
     memory = round(memory_of(settings, 0, 1_024) / MEMORY_SHARE) + 1
     monkeypatch.setattr(

@@ -11,20 +11,20 @@ from lambert.corpus.store import Corpus
 from lambert.planning import peak, probe
 from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
 from lambert.planning.probe import PhaseCost, measure_run
-from lambert.training.config.arguments import Request
-from lambert.training.config.resolve import resolve_settings
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
 
 
-def settings(micro_batch_size: int) -> RunSettings:
+def settings(micro_batch_size: int) -> TrainingConfig:
     """90 + 10 steps of 64 sequences."""
-    request = Request(
+    request = TrainingArguments(
         model="1x16", batch_sizes=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
     )
-    return resolve_settings(request, None)
+    return resolve_config(request, None)
 
 
 def test_a_phase_is_steps_evaluations_and_opening() -> None:
@@ -58,12 +58,12 @@ def test_parts_of_a_step_are_told_from_steps_of_two_lengths(
 
 def test_a_probe_takes_no_more_than_its_share_of_the_run(small_corpus: Corpus) -> None:
     """A fiftieth of so short a run is over at once, however long the budget: the least number of steps is taken."""
-    request = Request(model="1x16", batch_sizes=(8,), samples=800, sequence_lengths=(16, 32))
-    chosen = resolve_settings(request, small_corpus)
+    request = TrainingArguments(model="1x16", batch_sizes=(8,), samples=800, sequence_lengths=(16, 32))
+    chosen = resolve_config(request, small_corpus)
     forecast = measure_run(chosen, small_corpus, budget_seconds=3_600.0)
     assert all(phase.step_seconds > 0 and phase.evaluation_seconds > 0 for phase in forecast.phases)
     assert forecast.memory_bytes > 2**26
-    silent = measure_run(chosen, small_corpus, budget_seconds=0.0, housekeeping=Housekeeping(evaluation_samples=0))
+    silent = measure_run(chosen, small_corpus, budget_seconds=0.0, trainer_options=TrainerOptions(evaluation_samples=0))
     assert all(phase.evaluation_seconds == 0 for phase in silent.phases)
 
 

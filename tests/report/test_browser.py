@@ -39,15 +39,15 @@ def with_troubles(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The journal of a run with noise, the parts of its steps and a spike."""
     for record in records:
         if record["event"] == "step":
-            record["seconds_of"] = {"data": 0.1, "forward": 0.2, "backward": 0.4}
-            record["utilisation"] = 0.4
+            record["step_time_breakdown"] = {"data": 0.1, "forward": 0.2, "backward": 0.4}
+            record["mfu"] = 0.4
     sizes = {"event": "noise", "phase": 1, "small_batch": 8, "large_batch": 256, "steps": 9}
     noise = [{**sizes, "step": step, "noise_scale": 90.0 + step, "standard_error": 20.0} for step in range(9, 99, 9)]
     return [*records, *noise, {"event": "spike", "step": 50, "spikes": []}]
 
 
-def test_everything_is_drawn_in_the_dark(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
-    out = write_report([make_run(records=with_troubles(make_journal(steps=120)))], tmp_path / "report.html")
+def test_everything_is_drawn_in_the_dark(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+    out = write_report([make_run_folder(records=with_troubles(make_journal(steps=120)))], tmp_path / "report.html")
     picture = tmp_path / "page.png"
     browse(out, "--blink-settings=preferredColorScheme=0", f"--screenshot={picture}")
     colours = pixels(picture)
@@ -56,20 +56,20 @@ def test_everything_is_drawn_in_the_dark(make_run: MakeRun, make_journal: Any, t
     assert colours.get((255, 154, 98), 0.0) > 5e-5  # evaluation dots, in series-2
 
 
-def test_a_phone_and_a_run_s_own_words(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
     """A name that would end the script is data; the charts fit the screen."""
     name = "<script>alert(1)<!--" + chr(34)
     records = with_troubles(make_journal(steps=120))
     for record in records:
         if record["event"] == "trust_ratios":
             record["trust_ratios"] = {"</script><script>alert(2)</script>": 0.3, "$x": 0.4}
-    out = write_report([make_run(name, records)], tmp_path / "report.html")
+    out = write_report([make_run_folder(name, records)], tmp_path / "report.html")
     shown = browse(out, "--dump-dom", width=500)
     assert 'data-drawn="yes"' in shown
     drawn = re.sub(r"<script.*?</script>", "", shown, flags=re.DOTALL)
     charts = re.findall(r'<div class="chart[^>]*data-chart="([^"]+)".*?<svg[^>]* width="(\d+)"', drawn, flags=re.DOTALL)
     assert [chart for chart, _ in charts] == [
-        "loss", "accuracy", "next-sentence", "learning-rate", "gradient-norm", "tokens-per-second", "utilisation",
+        "loss", "accuracy", "next-sentence", "learning-rate", "gradient-norm", "tokens-per-second", "mfu",
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
@@ -127,32 +127,32 @@ drawing.then(async () => {
 """
 
 
-def test_the_reader_s_choices(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "own_script", lambda: own_script() + DRIVER)
     runs = [
-        make_run("a", steps=300, layers=1, second_phase=False),
-        make_run("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
-        make_run("c", steps=300, layers=1, second_phase=False, seed=2, floor=6.6, optimizer="adamw"),
+        make_run_folder("a", steps=300, layers=1, second_phase=False),
+        make_run_folder("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
+        make_run_folder("c", steps=300, layers=1, second_phase=False, seed=2, floor=6.6, optimizer="adamw"),
     ]
     shown = browse(write_report(runs, tmp_path / "report.html"), "--dump-dom")
     seen = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', shown)[1])
     first = seen["first"]
-    assert first["texts"] == ["optimizer step", "nats per masked word"] and len(first["lines"]) == 3
-    assert first["description"] == "Masked-word loss, nats per masked word"
+    assert first["texts"] == ["optimizer step", "nats per masked token"] and len(first["lines"]) == 3
+    assert first["description"] == "MLM loss, nats per masked token"
     assert len(first["colours"]) == 3
     assert seen["hours"]["texts"][0] == "hours of training" and seen["hours"]["ticks"] != first["ticks"]
     assert seen["smooth"]["texts"] == first["texts"] and seen["smooth"]["lines"] != first["lines"]
     assert seen["log"]["texts"] == first["texts"] and seen["log"]["lines"] != seen["smooth"]["lines"]
     assert [len(line) for line in seen["last quarter"]["lines"]] < [len(line) for line in first["lines"]]
     assert len(seen["by optimizer"]["colours"]) == 2 and len(seen["by optimizer"]["lines"]) == 3
-    assert re.search(r"run.*[abc].*step.*\d.*nats per masked word.*\d", seen["tooltip"])
+    assert re.search(r"run.*[abc].*step.*\d.*nats per masked token.*\d", seen["tooltip"])
     assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
 
 
-def test_charts_are_lines_on_paper(make_run: MakeRun, tmp_path: Path) -> None:
-    out = write_report([make_run(steps=120, layers=1)], tmp_path / "report.html")
+def test_charts_are_lines_on_paper(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    out = write_report([make_run_folder(steps=120, layers=1)], tmp_path / "report.html")
     browse(out, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}")
     content = (tmp_path / "page.pdf").read_bytes()
     streams = re.findall(rb"stream\r?\n(.*?)endstream", content, flags=re.DOTALL)

@@ -38,15 +38,17 @@ def lost(records: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
     """The journal of a run whose loss is no number from a step on."""
     for record in records:
         if record["event"] in ("step", "evaluation") and record["step"] >= at:
-            record["masked_word_loss"] = None
+            record["mlm_loss"] = None
     return records
 
 
-def test_the_best_run_comes_first_and_the_lost_one_last(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+def test_the_best_run_comes_first_and_the_lost_one_last(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
     runs = [
-        make_run("lost", lost(make_journal(steps=40, layers=1, floor=3.0), 31)),
-        make_run("worse", steps=40, layers=1, floor=6.6),
-        make_run("better", steps=40, layers=1, floor=5.9, optimizer="adamw"),
+        make_run_folder("lost", lost(make_journal(steps=40, layers=1, floor=3.0), 31)),
+        make_run_folder("worse", steps=40, layers=1, floor=6.6),
+        make_run_folder("better", steps=40, layers=1, floor=5.9, optimizer="adamw"),
     ]
     source = write_report(runs, tmp_path / "r.html").read_text("utf-8")
     rows = rows_of(source)
@@ -60,32 +62,37 @@ def test_the_best_run_comes_first_and_the_lost_one_last(make_run: MakeRun, make_
     assert None in last  # the line of the lost run ends where its loss does
 
 
-def test_when_a_run_was_lost(make_run: MakeRun) -> None:
+def test_when_a_run_was_lost(make_run_folder: MakeRun) -> None:
     def at(name: str, losses: list[float | None]) -> int | None:
-        steps = [
-            {"event": "step", "step": place, "masked_word_loss": loss} for place, loss in enumerate(losses, start=1)
-        ]
-        return diverged_at(read_run(make_run(name, steps)))
+        steps = [{"event": "step", "step": place, "mlm_loss": loss} for place, loss in enumerate(losses, start=1)]
+        return diverged_at(read_run(make_run_folder(name, steps)))
 
     assert at("sound", [7.0, None, 6.0]) is None
     assert at("lost", [7.0, None, 6.0, None, None]) == 4
     assert at("never", [None, None]) == 1
 
 
-def test_one_short_run_at_a_high_rate_is_not_cut_off(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+def test_one_short_run_at_a_high_rate_is_not_cut_off(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
     """Its few steps are rare among those of all runs together, and no spike."""
     quick = make_journal(steps=40, layers=1)
     for record in quick:
         if record["event"] == "step":
             record["learning_rate"] = 10 * record["learning_rate"]
-    runs = [make_run("quick", quick), *(make_run(f"slow-{seed}", steps=1_200, layers=1) for seed in range(2))]
+    runs = [
+        make_run_folder("quick", quick),
+        *(make_run_folder(f"slow-{seed}", steps=1_200, layers=1) for seed in range(2)),
+    ]
     charts = data_of(write_report(runs, tmp_path / "r.html").read_text("utf-8"))["charts"]
     assert "domainMax" not in charts["learning-rate"]["scales"]["linear"]
 
 
-def test_colours_by_run_by_optimizer_and_by_batch(make_run: MakeRun) -> None:
+def test_colours_by_run_by_optimizer_and_by_batch(make_run_folder: MakeRun) -> None:
     runs = [
-        read_run(make_run(f"{optimizer}-{batch}", steps=3, layers=1, optimizer=optimizer, batch_sizes=(batch, batch)))
+        read_run(
+            make_run_folder(f"{optimizer}-{batch}", steps=3, layers=1, optimizer=optimizer, batch_sizes=(batch, batch))
+        )
         for optimizer in ("lamb", "adamw") for batch in (64, 128, 256, 512)
     ]  # fmt: skip
     few, many = Legend.of(runs[:4]), Legend.of(runs)
@@ -98,21 +105,21 @@ def test_colours_by_run_by_optimizer_and_by_batch(make_run: MakeRun) -> None:
     assert len(set(pairs)) == 8  # a colour that comes again is dashed
 
 
-def test_runs_of_the_same_name_are_told_apart(make_run: MakeRun) -> None:
-    first, second = make_run("a/run", steps=2, layers=1), make_run("b/run", steps=2, layers=1)
+def test_runs_of_the_same_name_are_told_apart(make_run_folder: MakeRun) -> None:
+    first, second = make_run_folder("a/run", steps=2, layers=1), make_run_folder("b/run", steps=2, layers=1)
     names = Legend.of([read_run(first), read_run(second), read_run(first)]).names
     assert len(set(names)) == 3 and str(second) in names
 
 
-def test_where_batches_differ_samples_are_counted(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run("a", steps=9, layers=1), make_run("b", steps=9, layers=1, batch_sizes=(64, 32))]
+def test_where_batches_differ_samples_are_counted(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run_folder("a", steps=9, layers=1), make_run_folder("b", steps=9, layers=1, batch_sizes=(64, 32))]
     assert data_of(write_report(runs, tmp_path / "r.html").read_text("utf-8"))["axis"] == "samples"
 
 
 @pytest.fixture
-def sweep(make_run: MakeRun, tmp_path: Path) -> Path:
+def sweep(make_run_folder: MakeRun, tmp_path: Path) -> Path:
     """An experiment's folder with 50 runs and one that has not begun."""
-    first = make_run("first", steps=250, layers=8)
+    first = make_run_folder("first", steps=250, layers=8)
     folder = tmp_path / "sweep"
     for place in range(50):
         cell = folder / "cells" / f"cell-{place}"
@@ -144,15 +151,15 @@ def test_an_experiment_is_its_runs_on_a_page_of_bounded_size(sweep: Path, tmp_pa
         write_report([sweep], out)
 
 
-def test_a_few_runs_have_their_own_charts(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run(name, steps=9, layers=1) for name in "abcd"]
+def test_a_few_runs_have_their_own_charts(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run_folder(name, steps=9, layers=1) for name in "abcd"]
     data = data_of(write_report(runs, tmp_path / "r.html").read_text("utf-8"))
     assert [name for name in data["charts"] if "trust" in name] == ["trust-0", "trust-1", "trust-2", "trust-3"]
 
 
-def test_every_control_has_a_name_and_a_key(make_run: MakeRun, tmp_path: Path) -> None:
+def test_every_control_has_a_name_and_a_key(make_run_folder: MakeRun, tmp_path: Path) -> None:
     """Native controls in labels: a keyboard reaches them, a screen reader says what they are."""
-    runs: list[Run | Path] = [make_run("a", steps=90, layers=1), make_run("b", steps=90, layers=1)]
+    runs: list[Run | Path] = [make_run_folder("a", steps=90, layers=1), make_run_folder("b", steps=90, layers=1)]
     source = re.sub(
         r"<script.*?</script>", "", write_report(runs, tmp_path / "r.html").read_text("utf-8"), flags=re.DOTALL
     )

@@ -67,7 +67,9 @@ def report(out: Path, *runs: Path) -> Page:
     return Page(write_report(runs, out).read_text("utf-8"))
 
 
-def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(
+    make_run_folder: MakeRun, tmp_path: Path
+) -> None:
     measured = {
         "event": "noise",
         "step": 100,
@@ -80,7 +82,7 @@ def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(make_run:
         "standard_error": 575.6,
         "steps": 256,
     }
-    run = make_run(steps=120)
+    run = make_run_folder(steps=120)
     assert "Noise scale" not in report(tmp_path / "report.html", run).text
     with (run / "journal.jsonl").open("a") as journal:
         journal.write(json.dumps(measured) + "\n")
@@ -88,13 +90,13 @@ def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(make_run:
     assert "Noise scale" in text and "2,389 ± 576" in text
 
 
-def test_one_run_from_headline_to_footer(make_run: MakeRun, tmp_path: Path) -> None:
-    page = report(tmp_path / "report.html", make_run(steps=120))
+def test_one_run_from_headline_to_footer(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    page = report(tmp_path / "report.html", make_run_folder(steps=120))
     for expected in (
         "mini-lamb", "11.17 million parameters", "pre-trained with LAMB in 2 phases",
         "Finished after 120 steps",
         "guessing from word frequencies: 6.990", "that of always guessing the commonest word (5.1 %)",
-        "Masked-word loss", "Learning rate", "Trust ratios", "The capital of France is",
+        "MLM loss", "Learning rate", "Trust ratios", "The capital of France is",
         "short_sequence_probability",
         "Intel Xeon @ 2.20 GHz", "8.3 GB", "9f3c2ab07d15",
         "lambert pretrain --corpus 'corpora/my docs' --model mini --batch-size 256 128",
@@ -108,11 +110,11 @@ def test_one_run_from_headline_to_footer(make_run: MakeRun, tmp_path: Path) -> N
     assert places == list(page.data["charts"])
 
 
-def test_nothing_is_requested_and_nothing_runs(make_run: MakeRun, tmp_path: Path) -> None:
+def test_nothing_is_requested_and_nothing_runs(make_run_folder: MakeRun, tmp_path: Path) -> None:
     page = report(
         tmp_path / "report.html",
-        make_run(steps=60, layers=1),
-        make_run("b", steps=9, layers=1, batch_sizes=(64, 32)),
+        make_run_folder(steps=60, layers=1),
+        make_run_folder("b", steps=9, layers=1, batch_sizes=(64, 32)),
     )
     assert not {"link", "iframe", "object", "embed", "base", "form", "img"} & set(page.tags)
     for name, value in page.attributes:
@@ -123,8 +125,8 @@ def test_nothing_is_requested_and_nothing_runs(make_run: MakeRun, tmp_path: Path
     assert "@import" not in without_scripts and "url(" not in without_scripts
 
 
-def test_only_the_library_and_our_own_script_may_run(make_run: MakeRun, tmp_path: Path) -> None:
-    page = report(tmp_path / "report.html", make_run(steps=5, layers=1))
+def test_only_the_library_and_our_own_script_may_run(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    page = report(tmp_path / "report.html", make_run_folder(steps=5, layers=1))
     policy = next(value for name, value in page.attributes if name == "content" and value and "default-src" in value)
     data, *run = page.scripts
     assert len(run) == 2 and "vegaEmbed" in run[0] and run[1] == own_script()
@@ -134,7 +136,7 @@ def test_only_the_library_and_our_own_script_may_run(make_run: MakeRun, tmp_path
     assert types == ["application/json"] and page.tags.count("script") == 3 and "<" not in data
 
 
-def test_words_from_a_run_never_become_markup(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+def test_words_from_a_run_never_become_markup(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script>&amp;<img src=x onerror=alert(2)>]]><!--'
     records = make_journal(steps=8)
     for record in records:
@@ -149,7 +151,7 @@ def test_words_from_a_run_never_become_markup(make_run: MakeRun, make_journal: A
             record["reason"] = evil
     toml = f"command = '{evil}'\n'<script>' = '</td><script>'\n['{evil}']\nx = ['{evil}']\n"
     name = "<script>alert(1)<!--" + chr(34)
-    page = report(tmp_path / "r.html", make_run(name, records, toml), make_run("<script>2", steps=3))
+    page = report(tmp_path / "r.html", make_run_folder(name, records, toml), make_run_folder("<script>2", steps=3))
     assert page.tags.count("script") == 3 and "img" not in page.tags
     assert page.scripts[1:] == [library(), own_script()] and not set("<>&") & set(page.scripts[0])
     assert [run["name"] for run in page.data["tables"]["runs"]["rows"]] == [name, "<script>2"]
@@ -159,7 +161,7 @@ def test_words_from_a_run_never_become_markup(make_run: MakeRun, make_journal: A
     report(tmp_path / "one.html", tmp_path / "runs" / name)
 
 
-def test_settings_with_reasons_and_repeated_sections(make_run: MakeRun, tmp_path: Path) -> None:
+def test_settings_with_reasons_and_repeated_sections(make_run_folder: MakeRun, tmp_path: Path) -> None:
     recipe = """
 betas = [0.9, 0.999]
 initial_weights = ""
@@ -172,22 +174,22 @@ provenance = "published"
 [[phases]]
 batch_size = 32
 """
-    report(tmp_path / "r.html", make_run(steps=3, recipe=recipe))
+    report(tmp_path / "r.html", make_run_folder(steps=3, recipe=recipe))
     source = (tmp_path / "r.html").read_text("utf-8")
     assert "<caption>phases 1</caption>" in source and "<caption>phases 2</caption>" in source
     assert "<td>675 (round(0.9 · S/B); published)</td>" in source
     assert "<td>0.9, 0.999</td>" in source and '<th scope="row">initial_weights</th><td>–</td>' in source
 
 
-def test_captions_speak_of_evaluations_only_where_there_are_some(make_run: MakeRun, tmp_path: Path) -> None:
-    assert "Dots: held-out" in report(tmp_path / "a.html", make_run("a", steps=5, layers=1)).text
-    assert "Dots" not in report(tmp_path / "b.html", make_run("b", steps=5, layers=1, evaluate=False)).text
+def test_captions_speak_of_evaluations_only_where_there_are_some(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    assert "Dots: held-out" in report(tmp_path / "a.html", make_run_folder("a", steps=5, layers=1)).text
+    assert "Dots" not in report(tmp_path / "b.html", make_run_folder("b", steps=5, layers=1, evaluate=False)).text
 
 
-def test_several_runs_are_compared(make_run: MakeRun, tmp_path: Path) -> None:
-    first = make_run("batch-256", steps=80)
+def test_several_runs_are_compared(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    first = make_run_folder("batch-256", steps=80)
     recipe = (first / "recipe.toml").read_text("utf-8").replace("epsilon = 1e-6", "epsilon = 1e-8")
-    second = make_run("batch-64", steps=80, batch_sizes=(64, 32), floor=5.9, recipe=recipe)
+    second = make_run_folder("batch-64", steps=80, batch_sizes=(64, 32), floor=5.9, recipe=recipe)
     page = report(tmp_path / "r.html", first, second)
     source = (tmp_path / "r.html").read_text("utf-8")
     assert "2 runs compared" in page.text and list(page.data["axes"]) == ["step", "samples", "tokens", "hours"]
@@ -198,8 +200,8 @@ def test_several_runs_are_compared(make_run: MakeRun, tmp_path: Path) -> None:
     assert row and len(bold) == 2 and all(f">{value}<" in row[1] for value in bold)
 
 
-def test_the_same_runs_give_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run(steps=70, layers=1), make_run("b", steps=10, seed=1, layers=1)]
+def test_the_same_runs_give_the_same_bytes(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run_folder(steps=70, layers=1), make_run_folder("b", steps=10, seed=1, layers=1)]
     first = write_report(runs, tmp_path / "1.html").read_bytes()
     assert write_report(runs, tmp_path / "2.html").read_bytes() == first
 
@@ -208,32 +210,32 @@ def test_the_same_runs_give_the_same_bytes(make_run: MakeRun, tmp_path: Path) ->
     "options",
     [{"steps": 1}, {"steps": 2}, {"second_phase": False, "steps": 70}, {"evaluate": False, "steps": 40}],
 )
-def test_short_and_bare_runs(make_run: MakeRun, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_short_and_bare_runs(make_run_folder: MakeRun, tmp_path: Path, options: dict[str, Any]) -> None:
     options = {"second_phase": options["steps"] > 1, **options}
-    page = report(tmp_path / "r.html", make_run(**options))
+    page = report(tmp_path / "r.html", make_run_folder(**options))
     assert f"Finished after {options['steps']} steps" in page.text
     assert "nan" not in re.sub(r"[a-z]*nan[a-z]+", "", page.text.lower())
 
 
-def test_a_run_of_bare_steps_and_one_that_diverged(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
-    bare = [{"event": "step", "step": step, "masked_word_loss": 8.0} for step in (1, 2, 3)]
-    page = report(tmp_path / "bare.html", make_run("bare", bare, recipe=None))
+def test_a_run_of_bare_steps_and_one_that_diverged(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+    bare = [{"event": "step", "step": step, "mlm_loss": 8.0} for step in (1, 2, 3)]
+    page = report(tmp_path / "bare.html", make_run_folder("bare", bare, recipe=None))
     assert "records no command" in page.text and "no recipe.toml" in page.text and "still going on" in page.text
     records = make_journal(steps=100)
     for record in records:
         if record["event"] == "step" and record["step"] >= 60:
-            record |= {"masked_word_loss": float("nan"), "gradient_norm": float("inf"), "loss": None}
-    page = report(tmp_path / "nan.html", make_run("nan", records))
+            record |= {"mlm_loss": float("nan"), "gradient_norm": float("inf"), "loss": None}
+    page = report(tmp_path / "nan.html", make_run_folder("nan", records))
     assert "41 steps have a loss that is not a number, first at step 60" in page.text
     for record in records:
         if record["event"] == "step":
-            record["masked_word_loss"] = None
-    page = report(tmp_path / "all.html", make_run("all", records))
+            record["mlm_loss"] = None
+    page = report(tmp_path / "all.html", make_run_folder("all", records))
     assert "100 steps have a loss" in page.text
 
 
-def test_damaged_lines_are_reported_on_the_page(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(steps=10)
+def test_damaged_lines_are_reported_on_the_page(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    run = make_run_folder(steps=10)
     lines = (run / "journal.jsonl").read_text("utf-8").splitlines()
     lines[4:4] = ["{damaged", "more damage", "and more"]
     (run / "journal.jsonl").write_text("\n".join(lines) + '\n{"event": "st', "utf-8")
@@ -241,23 +243,23 @@ def test_damaged_lines_are_reported_on_the_page(make_run: MakeRun, tmp_path: Pat
     assert "3 damaged lines were skipped in journal.jsonl (line 5–7)." in page.text
 
 
-def test_a_long_run_stays_small(make_run: MakeRun, make_journal: Any, tmp_path: Path) -> None:
+def test_a_long_run_stays_small(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
     records = [record for record in make_journal(steps=200, layers=1) if record["event"] != "step"]
-    run = make_run(records=records)
-    line = '{"event": "step", "step": %d, "phase": 1, "masked_word_loss": %f, "seconds": 1}\n'
+    run = make_run_folder(records=records)
+    line = '{"event": "step", "step": %d, "phase": 1, "mlm_loss": %f, "seconds": 1}\n'
     with (run / "journal.jsonl").open("a") as journal:
         journal.writelines(line % (n + 1, 6 + (n * 7_919 % 1_000) / 1e3) for n in range(100_000))
     out = write_report([run], tmp_path / "r.html")
     assert out.stat().st_size < len(library()) + 250_000
 
 
-def test_wrong_input(make_run: MakeRun, tmp_path: Path) -> None:
+def test_wrong_input(make_run_folder: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run folder was given"):
         write_report([], tmp_path / "r.html")
     with pytest.raises(UserError, match="nowhere"):
         write_report([tmp_path / "nowhere"], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
-    run = make_run(steps=2)
+    run = make_run_folder(steps=2)
     with pytest.raises(UserError, match="is a folder"):
         write_report([run], tmp_path)
     with pytest.raises(UserError, match="cannot be written"):

@@ -34,41 +34,41 @@ def with_namespaces(svg: str) -> str:
     )
 
 
-def test_the_loss_chart_holds_every_step_evaluation_and_reference(make_run: MakeRun) -> None:
-    run = read_run(make_run(steps=50))
+def test_the_loss_chart_holds_every_step_evaluation_and_reference(make_run_folder: MakeRun) -> None:
+    run = read_run(make_run_folder(steps=50))
     chart = loss_chart(run)
     assert chart is not None
     by_kind = {trace.kind: trace for trace in chart.traces}
-    np.testing.assert_array_equal(by_kind["line"].y, run.series["masked_word_loss"])
+    np.testing.assert_array_equal(by_kind["line"].y, run.series["mlm_loss"])
     assert by_kind["points"].x.tolist() == [e.step for e in run.evaluations]
     assert by_kind["reference"].y.tolist() == [6.99] and by_kind["reference"].dashed
-    assert [trace.kind for trace in loss_chart(read_run(make_run("long", steps=400))).traces][:2] == [
+    assert [trace.kind for trace in loss_chart(read_run(make_run_folder("long", steps=400))).traces][:2] == [
         "raw",
         "line",
     ]
 
 
-def test_axes_units_and_phases_are_written_on_the_picture(make_run: MakeRun) -> None:
-    run = read_run(make_run(steps=100))
+def test_axes_units_and_phases_are_written_on_the_picture(make_run_folder: MakeRun) -> None:
+    run = read_run(make_run_folder(steps=100))
     chart = loss_chart(run)
     found = texts(with_namespaces(page_svg(draw(chart, STANDING), "loss", "loss")))
     assert {
         "optimizer step",
-        "nats per masked word",
+        "nats per masked token",
         "length 128 × batch 256",
         "length 512 × batch 128",
     } <= set(found)
     assert phase_marks(run)[1].start == 91
 
 
-def test_the_phase_line_stands_before_its_first_step(make_run: MakeRun) -> None:
-    axes = draw(loss_chart(read_run(make_run(steps=100))), NARROW).axes[0]
+def test_the_phase_line_stands_before_its_first_step(make_run_folder: MakeRun) -> None:
+    axes = draw(loss_chart(read_run(make_run_folder(steps=100))), NARROW).axes[0]
     upright = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
     assert [line.get_xdata()[0] for line in upright] == [90.5]
 
 
-def test_colours_follow_the_page_and_ids_are_unique(make_run: MakeRun) -> None:
-    run = read_run(make_run(steps=100))
+def test_colours_follow_the_page_and_ids_are_unique(make_run_folder: MakeRun) -> None:
+    run = read_run(make_run_folder(steps=100))
     pictures = [page_svg(draw(loss_chart(run), size), name, "") for size, name in ((STANDING, "a"), (NARROW, "b"))]
     for svg in pictures:
         assert not re.search("|".join(light for light, _ in PALETTE.values()), svg)
@@ -101,26 +101,26 @@ def test_heat_map_rows_are_geometric_means_without_the_layers_not_adapted() -> N
     assert heat_map(TrustRatios(np.array([], dtype=np.int64), (), np.zeros((0, 0)))) is None
 
 
-def test_the_loss_curve_alone_as_svg_and_png(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("a $1$ & <b>", steps=100)
+def test_the_loss_curve_alone_as_svg_and_png(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    run = make_run_folder("a $1$ & <b>", steps=100)
     svg = write_loss_curve(run, tmp_path / "deep" / "loss.svg").read_text("utf-8")
     found = texts(svg)
-    assert "Masked-word loss, a $1$ & <b>" in found and "held-out evaluation" in found
+    assert "MLM loss, a $1$ & <b>" in found and "held-out evaluation" in found
     assert "prefers-color-scheme:dark" in svg and "<script" not in svg
     assert write_loss_curve(run, tmp_path / "loss.PNG").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "loss.PNG", "runs"]
 
 
-def test_the_same_run_gives_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(steps=100)
+def test_the_same_run_gives_the_same_bytes(make_run_folder: MakeRun, tmp_path: Path) -> None:
+    run = make_run_folder(steps=100)
     for ending in ("svg", "png"):
         first = write_loss_curve(run, tmp_path / f"1.{ending}").read_bytes()
         assert write_loss_curve(run, tmp_path / f"2.{ending}").read_bytes() == first
 
 
-def test_loss_curves_that_cannot_be_drawn(make_run: MakeRun, tmp_path: Path) -> None:
+def test_loss_curves_that_cannot_be_drawn(make_run_folder: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither an SVG nor a PNG"):
-        write_loss_curve(make_run(steps=3), tmp_path / "loss.gif")
-    lost = [{"event": "step", "step": 1, "masked_word_loss": None}]
+        write_loss_curve(make_run_folder(steps=3), tmp_path / "loss.gif")
+    lost = [{"event": "step", "step": 1, "mlm_loss": None}]
     with pytest.raises(UserError, match="no finite loss"):
-        write_loss_curve(make_run("lost", lost), tmp_path / "loss.svg")
+        write_loss_curve(make_run_folder("lost", lost), tmp_path / "loss.svg")

@@ -18,14 +18,14 @@ PHASE: Record = {
 
 def step(number: int, loss: float | None, time: float = 101.0) -> Record:
     return {
-        "event": "step", "time": time + number, "step": number, "phase": 1, "loss": loss, "masked_word_loss": loss,
-        "next_sentence_loss": None, "learning_rate": 1e-3, "gradient_norm": 2.0, "seconds": 0.5,
-        "seconds_of": {"data": 0.1, "forward": 0.2}, "tokens_per_second": 800.0, "seconds_left": 3.0,
+        "event": "step", "time": time + number, "step": number, "phase": 1, "loss": loss, "mlm_loss": loss,
+        "nsp_loss": None, "learning_rate": 1e-3, "gradient_norm": 2.0, "seconds": 0.5,
+        "step_time_breakdown": {"data": 0.1, "forward": 0.2}, "tokens_per_second": 800.0, "eta_seconds": 3.0,
     }  # fmt: skip
 
 
 def evaluation(number: int, loss: float) -> Record:
-    return {"event": "evaluation", "time": 110.0, "step": number, "masked_word_loss": loss, "unigram_loss": 6.0}
+    return {"event": "evaluation", "time": 110.0, "step": number, "mlm_loss": loss, "unigram_loss": 6.0}
 
 
 END: Record = {"event": "end", "time": 120.0, "step": 4, "reason": "finished", "seconds": 20.0}

@@ -15,12 +15,12 @@ from tracking.journals import PHASE, RUN, Record, evaluation, step
             step(3, 2.5),
             3,
             {
-                "train/loss": 2.5, "train/masked_word_loss": 2.5, "train/learning_rate": 1e-3, "train/gradient_norm": 2,
+                "train/loss": 2.5, "train/mlm_loss": 2.5, "train/learning_rate": 1e-3, "train/gradient_norm": 2,
                 "speed/seconds": 0.5, "speed/tokens_per_second": 800, "speed/seconds_of_data": 0.1,
                 "speed/seconds_of_forward": 0.2,
             },
         ),
-        (evaluation(4, 5.5), 4, {"held_out/masked_word_loss": 5.5, "held_out/unigram_loss": 6.0}),
+        (evaluation(4, 5.5), 4, {"held_out/mlm_loss": 5.5, "held_out/unigram_loss": 6.0}),
         (PHASE, 1, {"phase/sequence_length": 16, "phase/batch_size": 8}),
         (
             {"event": "trust_ratios", "step": 2, "trust_ratios": {"a.weight": 0.5, "b[0]": None}},

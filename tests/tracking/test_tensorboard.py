@@ -31,7 +31,7 @@ def test_what_tensorboard_reads(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["track", str(run), "--tensorboard", str(board)]) == 0
     assert "the run has not ended" in capsys.readouterr().out
     assert scalars(board / "mine", "train/loss") == [(1, 3.0, 102.0), (2, 2.5, 103.0)]
-    assert scalars(board / "mine", "held_out/masked_word_loss") == [(2, 5.5, 110.0)]
+    assert scalars(board / "mine", "held_out/mlm_loss") == [(2, 5.5, 110.0)]
     (text,) = read(board / "mine").Tensors("recipe/text_summary")
     assert b'"optimizer": "lamb"' in text.tensor_proto.string_val[0]
 

@@ -63,7 +63,7 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
             )
         ),
         "pooler.dense.weight",
-        "masked_word_head.transform.weight",
+        "mlm_head.transform.weight",
     }  # fmt: skip
     copies = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
     no_decay = [copies[name] for name in copies if "bias" in name or "layer_norm" in name]

@@ -20,16 +20,16 @@ import transformers
 
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 from lambert.training.checkpoint.export import export_run
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
-from lambert.training.config.arguments import Request
+from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import resolve_settings, starting_model
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings, refuse_other_settings
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig, refuse_other_config
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.trainer import Trainer
 
 
@@ -42,10 +42,10 @@ def fingerprint(run: Path) -> str:
     return hashlib.sha256((run / "huggingface" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_a_run_writes_what_it_promises(tmp_path: Path, make_run: Any, settings: RunSettings) -> None:
+def test_a_run_writes_what_it_promises(tmp_path: Path, make_run: Any, settings: TrainingConfig) -> None:
     run = tmp_path / "run"
-    housekeeping = Housekeeping(evaluation_samples=16, evaluations_per_phase=2, trust_ratios_per_phase=3)
-    outcome = make_run(run, housekeeping=housekeeping).train()
+    trainer_options = TrainerOptions(evaluation_samples=16, evaluations_per_phase=2, trust_ratios_per_phase=3)
+    outcome = make_run(run, trainer_options=trainer_options).train()
     assert outcome.finished and outcome.step == settings.total_steps == 10
     steps = events(run, "step")
     assert [step["step"] for step in steps] == list(range(1, 11))
@@ -73,14 +73,16 @@ def test_words_that_their_neighbours_determine_are_learned(tmp_path: Path) -> No
     sentences = [" ".join((circle + circle)[start : start + 12]) + "." for start in starts]
     text = tmp_path / "circle.txt"
     text.write_text("\n\n".join("\n".join(sentences[i : i + 8]) for i in range(0, len(sentences), 8)))
-    build_corpus([text], tmp_path / "corpus", vocabulary_size=200, held_out_share=0.3)
+    build_corpus([text], tmp_path / "corpus", vocabulary_size=200, validation_fraction=0.3)
     corpus = Corpus.open(tmp_path / "corpus")
-    request = Request(model="2x64", batch_sizes=(64,), samples=64 * 300, sequence_lengths=(16, 16), dropout=0.0)
-    settings = resolve_settings(request, corpus)
+    request = TrainingArguments(
+        model="2x64", batch_sizes=(64,), samples=64 * 300, sequence_lengths=(16, 16), dropout=0.0
+    )
+    settings = resolve_config(request, corpus)
     outcome = Trainer(tmp_path / "run", settings, starting_model(settings, None, corpus), corpus).train()
     assert outcome.evaluation is not None
-    assert outcome.evaluation.masked_words > 100 and outcome.evaluation.unigram_accuracy < 0.2
-    assert outcome.evaluation.masked_word_accuracy > 0.6
+    assert outcome.evaluation.masked_tokens > 100 and outcome.evaluation.unigram_accuracy < 0.2
+    assert outcome.evaluation.mlm_accuracy > 0.6
 
 
 def test_saving_leaves_other_peoples_folders_alone(tmp_path: Path, make_run: Any) -> None:
@@ -176,19 +178,21 @@ import os, sys, torch
 from pathlib import Path
 from lambert.corpus.store import Corpus
 from lambert.optim import LAMB
-from lambert.training.config.arguments import Request
-from lambert.training.config.resolve import resolve_settings, starting_model
-from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.trainer import Trainer
 torch.set_num_threads(1)
 
 def train(run):
     corpus = Corpus.open(Path(sys.argv[1]))
-    request = Request(model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01)
-    settings = resolve_settings(request, corpus)
+    request = TrainingArguments(
+        model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01
+    )
+    settings = resolve_config(request, corpus)
     model = starting_model(settings, None, corpus)
     Trainer(run, settings, model, corpus,
-            housekeeping=Housekeeping(checkpoint_steps=3, evaluation_samples=0)).train()
+            trainer_options=TrainerOptions(checkpoint_steps=3, evaluation_samples=0)).train()
 
 layers = [torch.nn.Parameter(torch.ones(size)) for size in (8, 64)]
 for layer in layers:
@@ -347,24 +351,24 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 
 
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
-    from lambert.training.config.arguments import Request
-    from lambert.training.config.resolve import resolve_settings, starting_model
+    from lambert.training.config.arguments import TrainingArguments
+    from lambert.training.config.resolve import resolve_config, starting_model
     from lambert.training.trainer import Trainer
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     corpus = Corpus.open(Path(corpus_path))
-    request = Request(
+    request = TrainingArguments(
         model="2x32", batch_sizes=(8,), samples=80, sequence_lengths=(32, 64), micro_batch_size=4, learning_rate=0.01
     )
-    settings = resolve_settings(request, corpus)
+    settings = resolve_config(request, corpus)
     trainer = Trainer(
         Path(run),
         settings,
         starting_model(settings, None, corpus),
         corpus,
-        housekeeping=Housekeeping(evaluation_samples=16, evaluations_per_phase=1),
-        processes=Processes(rank, count),
+        trainer_options=TrainerOptions(evaluation_samples=16, evaluations_per_phase=1),
+        processes=ProcessGroup(rank, count),
     )
     step = trainer._step
 
@@ -404,30 +408,30 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
 
 
 def test_more_processes_than_micro_batches_are_refused(
-    tmp_path: Path, settings: RunSettings, small_corpus: Corpus
+    tmp_path: Path, settings: TrainingConfig, small_corpus: Corpus
 ) -> None:
     from lambert.training.config.resolve import starting_model
     from lambert.training.trainer import Trainer
 
     model = starting_model(settings, None, small_corpus)
     with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
-        Trainer(tmp_path / "run", settings, model, small_corpus, processes=Processes(0, 3))
+        Trainer(tmp_path / "run", settings, model, small_corpus, processes=ProcessGroup(0, 3))
 
 
 def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None:
-    from lambert.training.config.arguments import Request
-    from lambert.training.config.phase import parts_of
-    from lambert.training.config.resolve import resolve_settings
+    from lambert.training.config.arguments import TrainingArguments
+    from lambert.training.config.phase import phases_of
+    from lambert.training.config.resolve import resolve_config
 
-    request = Request(
+    request = TrainingArguments(
         model="1x32",
         batch_sizes=(2,),
         samples=400,
         sequence_lengths=(32, 64),
         learning_rate=0.01,
-        warmup_share=0.5,
+        warmup_ratio=0.5,
     )
-    first, second = parts_of(resolve_settings(request, small_corpus))
+    first, second = phases_of(resolve_config(request, small_corpus))
     assert (first.first_step, first.last_step, second.first_step, second.last_step) == (1, 180, 181, 200)
     assert [second.learning_rate(step) for step in range(181, 191)] == pytest.approx([0.001 * k for k in range(1, 11)])
     assert first.learning_rate(180) < 0.0002 and second.learning_rate(200) < 0.001
@@ -436,25 +440,25 @@ def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None
 def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
     tmp_path: Path, small_corpus: Corpus
 ) -> None:
-    request = Request(
+    request = TrainingArguments(
         model="1x32",
         batch_sizes=(8,),
         samples=80,
         sequence_lengths=(16, 32),
         pairs="none",
-        masking="words",
+        masking="whole_word",
     )
-    settings = resolve_settings(request, small_corpus)
+    settings = resolve_config(request, small_corpus)
     trainer = Trainer(tmp_path / "run", settings, starting_model(settings, None, small_corpus), small_corpus)
     outcome = trainer.train()
     assert outcome.finished and outcome.evaluation is not None
-    assert outcome.evaluation.next_sentence_loss is None
+    assert outcome.evaluation.nsp_loss is None
     steps = events(tmp_path / "run", "step")
-    assert all(step["next_sentence_loss"] is None and step["loss"] == step["masked_word_loss"] for step in steps)
+    assert all(step["nsp_loss"] is None and step["loss"] == step["mlm_loss"] for step in steps)
     recorded = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["examples"]
-    assert recorded == {"pairing": "none", "masking": "words", "mask_share": 0.15}
+    assert recorded == {"pairing": "none", "masking": "whole_word", "mlm_probability": 0.15}
     with pytest.raises(UserError, match=r"examples\.pairing"):
-        refuse_other_settings(tmp_path / "run", replace(settings, examples=ExampleKind()))
+        refuse_other_config(tmp_path / "run", replace(settings, examples=ObjectiveConfig()))
 
 
 def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
@@ -471,7 +475,7 @@ def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
     assert trainer.train().step == 4
 
 
-def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, settings: RunSettings) -> None:
+def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, settings: TrainingConfig) -> None:
     """The global batch stays; what is computed stays within rounding, and the recipe tells of the change."""
     model = replace(settings.model, dropout=0.0)  # where it falls depends on the micro-batch
     make_run(tmp_path / "whole", model=model).train()

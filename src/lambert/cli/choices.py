@@ -12,11 +12,11 @@ from lambert.errors import UserError
 if TYPE_CHECKING:
     from lambert.planner.cluster import Cluster
     from lambert.planner.selection import Choice, Option
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 
 def show_choices(
-    cluster: Cluster, request: ClusterRequest, plans: Sequence[RunSettings], *, least_steps: int
+    cluster: Cluster, request: ClusterRequest, plans: Sequence[TrainingConfig], *, least_steps: int
 ) -> dict[str, Any]:
     """Print every plan on every number of chips, and which to take; and return that.
 

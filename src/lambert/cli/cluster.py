@@ -14,7 +14,7 @@ from lambert.errors import UserError
 if TYPE_CHECKING:
     from lambert.planner.cluster import Cluster
     from lambert.planner.forecast import Forecast, PhaseWork, Work
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 ALWAYS_SHOWN = {"compute": "compute", "fixed": "fixed", "bandwidth": "bytes", "latency": "latency"}
 IF_ANY = {"micro_batches": "overhead", "optimizer": "update", "stragglers": "waiting"}
@@ -66,7 +66,7 @@ def open_cluster(request: ClusterRequest) -> Cluster:
     return cluster
 
 
-def show_cluster(cluster: Cluster, request: ClusterRequest, settings: RunSettings) -> list[dict[str, Any]]:
+def show_cluster(cluster: Cluster, request: ClusterRequest, settings: TrainingConfig) -> list[dict[str, Any]]:
     """Print a line for each number of chips, and return them; what cannot be done is left out.
 
     Raises:
@@ -111,7 +111,7 @@ def show_cluster(cluster: Cluster, request: ClusterRequest, settings: RunSetting
     ]
 
 
-def samples_of_text(gigabytes: float, epochs: float, any_length: RunSettings) -> int:
+def samples_of_text(gigabytes: float, epochs: float, any_length: TrainingConfig) -> int:
     """Sequences in so many passes over so much text, which it tells.
 
     Args:
@@ -133,7 +133,7 @@ def samples_of_text(gigabytes: float, epochs: float, any_length: RunSettings) ->
     return samples
 
 
-def work_of(settings: RunSettings) -> Work:
+def work_of(settings: TrainingConfig) -> Work:
     """The run as `planning` knows it, in plain numbers."""
     import torch
 
@@ -151,7 +151,7 @@ def work_of(settings: RunSettings) -> Work:
     return Work(phases, gradient, NARROW_MODELS_SLOWER_BY if is_narrow else 1.0)
 
 
-def _phase_work(settings: RunSettings, index: int) -> PhaseWork:
+def _phase_work(settings: TrainingConfig, index: int) -> PhaseWork:
     from lambert.data.masking import maximum_predictions
     from lambert.model.flops import training_flops
     from lambert.planner.forecast import PhaseWork
@@ -163,13 +163,13 @@ def _phase_work(settings: RunSettings, index: int) -> PhaseWork:
         batch_size=phase.batch_size,
         steps=phase.step_count,
         flops_per_sequence=training_flops(
-            settings.model, tokens=length, sequences=1, masked_words=maximum_predictions(length)
+            settings.model, tokens=length, sequences=1, masked_tokens=maximum_predictions(length)
         ),
         memory_bytes=lambda size: memory_of(settings, index, size),
     )
 
 
-def _say_memory(cluster: Cluster, settings: RunSettings, forecasts: Sequence[Forecast]) -> None:
+def _say_memory(cluster: Cluster, settings: TrainingConfig, forecasts: Sequence[Forecast]) -> None:
     """How full a chip is, by arithmetic, where it is fullest."""
     most = max(memory_of(settings, index, size) for one in forecasts for index, size in enumerate(_sizes(one)[1]))
     say(f"memory    {most / 1e9:.1f} GB of a chip's {cluster.chip_memory_bytes / 1e9:.1f} GB with these micro-batches")
@@ -223,7 +223,7 @@ def forecast_as_json(one: Forecast) -> dict[str, Any]:
     }
 
 
-def _draw(path: Path, cluster: Cluster, settings: RunSettings, forecasts: Sequence[Forecast]) -> None:
+def _draw(path: Path, cluster: Cluster, settings: TrainingConfig, forecasts: Sequence[Forecast]) -> None:
     from lambert.report.forecast_plots import StackedStep, step_picture, write_picture
 
     labels, steps = {**ALWAYS_SHOWN, **IF_ANY}, []

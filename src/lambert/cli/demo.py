@@ -10,7 +10,7 @@ from typing import Any
 from lambert.cli.fill import open_model
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import Pretrain, pretrain
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 
 VOCABULARY_SIZE = 2_048
 SAMPLES = 130_000
@@ -26,7 +26,7 @@ SENTENCES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Verb):
+class Demo(Subcommand):
     """Pre-train a small BERT on Python's own documentation: corpus, plan, both phases, evaluation, report."""
 
     out: Path = Path("runs/demo")
@@ -45,7 +45,9 @@ class Demo(Verb):
             documents = list(
                 python_documents(processes=min(4, os.cpu_count() or 1))
             )  # once: building reads its documents more than once
-            say_summary(build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, held_out_share=0.05))
+            say_summary(
+                build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05)
+            )
         options = Pretrain(
             corpus=corpus,
             out=self.out,
@@ -71,12 +73,12 @@ class Demo(Verb):
         figures = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0
         if figures is not None:
-            ratio = figures["masked_word_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
-            has_learned = ratio >= LEARNED_RATIO and figures["masked_word_loss"] < figures["unigram_loss"]
+            ratio = figures["mlm_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
+            has_learned = ratio >= LEARNED_RATIO and figures["mlm_loss"] < figures["unigram_loss"]
             exit_code = 0 if has_learned else 1
             say(
-                f"Held-out words behind [MASK]: loss {figures['masked_word_loss']:.2f}, accuracy "
-                f"{100 * figures['masked_word_accuracy']:.1f} %; always guessing the commonest word: loss "
+                f"Held-out words behind [MASK]: loss {figures['mlm_loss']:.2f}, accuracy "
+                f"{100 * figures['mlm_accuracy']:.1f} %; always guessing the commonest word: loss "
                 f"{figures['unigram_loss']:.2f}, accuracy {100 * figures['unigram_accuracy']:.1f} %"
             )
             say(

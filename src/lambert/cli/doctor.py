@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lambert import __version__
-from lambert.cli.subcommand import Verb
+from lambert.cli.subcommand import Subcommand
 
 if TYPE_CHECKING:
     from lambert.planning.diagnosis import Finding
@@ -21,7 +21,7 @@ MARK_WIDTH = 9
 
 
 @dataclass(frozen=True)
-class Doctor(Verb):
+class Doctor(Subcommand):
     """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk.
 
     Says loudly when a GPU is there that PyTorch cannot use. Exit code 1 when a problem was found, else 0.

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.planner.rank_shares import Shares
     from lambert.planner.rank_simulation import Collective, DryRun, ShardedModel, Traffic
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 
-def show_dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int) -> dict[str, Any]:
+def show_dry_run(settings: TrainingConfig, corpus: Corpus | None, ranks: int) -> dict[str, Any]:
     """Print what is found and return it as JSON; `exit_code` 1 where samples are not cut to the ranks exactly.
 
     Raises:

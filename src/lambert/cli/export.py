@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Verb):
+class Export(Subcommand):
     """Write a run's newest checkpoint as a Hugging Face folder, whether the run has finished or not."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]

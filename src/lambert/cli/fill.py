@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fill(Verb):
+class Fill(Subcommand):
     """Show the words a model would put in place of [MASK]."""
 
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
@@ -47,7 +47,7 @@ def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
 
     folder = model_folder(path)
     model, report = load_model(folder, BertForPreTraining)
-    missing = [name for name in report.freshly_initialised if name.startswith("masked_word_head.")]
+    missing = [name for name in report.freshly_initialised if name.startswith("mlm_head.")]
     if missing:
         raise UserError(
             f"{folder} has no masked-word head ({', '.join(missing)})",

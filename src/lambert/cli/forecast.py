@@ -10,36 +10,36 @@ from lambert.cli.subcommand import say
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.planning.probe import Forecast
-    from lambert.training.config.trainer_options import Housekeeping
-    from lambert.training.config.training_config import RunSettings
-    from lambert.training.distributed.process_group import Processes
+    from lambert.training.config.trainer_options import TrainerOptions
+    from lambert.training.config.training_config import TrainingConfig
+    from lambert.training.distributed.process_group import ProcessGroup
 
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on a quiet machine"
 MEMORY_ERROR = "on a CPU the heap of longer runs grew to 1.3 to 1.8 times that"
 
 
 def show_forecast(
-    settings: RunSettings,
+    settings: TrainingConfig,
     corpus: Corpus | None,
-    processes: Processes,
+    processes: ProcessGroup,
     *,
     probe_seconds: float,
-    housekeeping: Housekeeping | None = None,
+    trainer_options: TrainerOptions | None = None,
 ) -> Forecast:
     """Take steps of each phase for about so many seconds, and say what follows for the run."""
     from lambert.planning.probe import measure_run
 
-    if processes.is_first:
+    if processes.is_main_process:
         text = "" if corpus is not None else " on random words, since there is no --corpus"
         say(f"time      taking steps of each phase{text}, {len(settings.phases)} × up to {probe_seconds:.0f} seconds …")
     forecast = measure_run(
-        settings, corpus, processes=processes, housekeeping=housekeeping, budget_seconds=probe_seconds
+        settings, corpus, processes=processes, trainer_options=trainer_options, budget_seconds=probe_seconds
     )
-    if processes.is_first:
+    if processes.is_main_process:
         parts = " + ".join(duration(phase.seconds) for phase in forecast.phases)
         say(f"time      about {duration(forecast.seconds)} on this machine ({parts}; {FORECAST_ERROR})")
         if forecast.memory_bytes:
-            each = " in each process" if processes.count > 1 else ""
+            each = " in each process" if processes.world_size > 1 else ""
             say(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} on those steps; {MEMORY_ERROR}")
     return forecast
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.squad_progress import fine_tune_progress
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glue(Verb):
+class Glue(Subcommand):
     """Fine-tune a model on a task of GLUE and measure it with the task's own figures, over several seeds."""
 
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
@@ -55,16 +55,16 @@ class Glue(Verb):
         from lambert.finetune.glue.comparison import fine_tune_and_score, result_fields, write_result
         from lambert.finetune.glue.metric import check_installed
         from lambert.finetune.glue.tasks import find_task, read_part
-        from lambert.training.distributed.process_group import join_processes
+        from lambert.training.distributed.process_group import init_process_group
 
         check_installed()
         task = find_task(self.task)
         for name, value in (("seeds", self.seeds), ("train examples", self.train_examples or 1)):
             if value < 1:
                 raise UserError(f"{value} {name}", remedy="Give a whole number from 1")
-        processes = join_processes()
-        if processes.count > 1:
-            raise UserError(f"glue was started in {processes.count} processes", remedy="Start it in one")
+        processes = init_process_group()
+        if processes.world_size > 1:
+            raise UserError(f"glue was started in {processes.world_size} processes", remedy="Start it in one")
         settings = self._settings()
         train = read_part(self.data, task, "train")[: self.train_examples]
         dev = read_part(self.data, task, "dev")

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Verb):
+class Inspect(Subcommand):
     """Show what is in a corpus: lengths, unknown words, duplicates, overlap, and examples to read."""
 
     corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
@@ -24,9 +24,9 @@ class Inspect(Verb):
     """Tokens in a sequence, for the figures about examples."""
     pairs: str = "nsp"
     """nsp, sop or none, as for pretrain."""
-    masking: str = "pieces"
+    masking: str = "token"
     """pieces, words or spans, as for pretrain."""
-    mask_share: float = 0.15
+    mlm_probability: float = 0.15
     """Share of the tokens that are hidden."""
     verify: bool = False
     """First compare every file with the SHA-256 in its manifest."""
@@ -36,9 +36,9 @@ class Inspect(Verb):
         from lambert.corpus.inspection import text_facts
         from lambert.corpus.store import Corpus
         from lambert.data.inspection import example_facts, examples_to_read
-        from lambert.data.objective import ExampleKind
+        from lambert.data.objective import ObjectiveConfig
 
-        kind = ExampleKind(self.pairs, self.masking, self.mask_share)
+        kind = ObjectiveConfig(self.pairs, self.masking, self.mlm_probability)
         short = [length for length in self.lengths if length < 8]
         if short or not self.lengths:
             raise UserError(f"sequences of {short} tokens", remedy="Give lengths from 8, such as --lengths 128 512")
@@ -123,7 +123,7 @@ def _example_lines(at: dict[str, Any]) -> list[str]:
 
 
 _RATES = {
-    "mask_share": "hidden",
+    "mlm_probability": "hidden",
     "shown_as_mask": "shown as [MASK]",
     "replaced": "by a random word",
     "kept": "left in place",

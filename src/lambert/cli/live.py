@@ -219,10 +219,10 @@ def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
         ("phase", formatting.count(number) + about),
         ("step", place),
         ("loss", formatting.loss(value("loss"))),
-        ("masked-word accuracy", formatting.percent(value("masked_word_accuracy"))),
+        ("MLM accuracy", formatting.percent(value("mlm_accuracy"))),
         ("learning rate", formatting.number(value("learning_rate"))),
         ("speed", speed),
-        ("time left", formatting.duration(value("seconds_left"))),
+        ("time left", formatting.duration(value("eta_seconds"))),
     ]
 
 
@@ -246,8 +246,8 @@ def _evaluation_text(record: Record) -> str:
         return number_or_none(record.get(name))
 
     return (
-        f"masked-word loss {formatting.loss(value('masked_word_loss'))} (guessing from word frequencies"
-        f" {formatting.loss(value('unigram_loss'))}), accuracy {formatting.percent(value('masked_word_accuracy'))}"
+        f"MLM loss {formatting.loss(value('mlm_loss'))} (guessing from word frequencies"
+        f" {formatting.loss(value('unigram_loss'))}), accuracy {formatting.percent(value('mlm_accuracy'))}"
         f" (always the commonest word {formatting.percent(value('unigram_accuracy'))})"
     )
 

@@ -23,14 +23,14 @@ from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
-from lambert.cli.subcommand import PRINTED, Verb
+from lambert.cli.subcommand import PRINTED, Subcommand
 from lambert.cli.sweep import SweepRuns
 from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
 from lambert.errors import PeerLost, UserError, unknown_name
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 
-VERBS: dict[str, Callable[..., Verb]] = {
+SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "demo": Demo,
     "prepare": Prepare,
     "inspect": Inspect,
@@ -103,20 +103,20 @@ def _is_news(error: UserError) -> bool:
     return is_first_process() or isinstance(error, PeerLost) or f"process {process_rank()} " in error.what
 
 
-def _parse(words: list[str]) -> Verb:
+def _parse(words: list[str]) -> Subcommand:
     """The verb that `words` name, with its options; `--help` prints and exits.
 
     Raises:
         UserError: the words make no command.
     """
     name = words[0] if words and not words[0].startswith("-") else ""
-    if name and name not in VERBS:
-        raise unknown_name("verb", name, VERBS)
+    if name and name not in SUBCOMMANDS:
+        raise unknown_name("verb", name, SUBCOMMANDS)
     told = StringIO()
     try:
         with redirect_stderr(told):
-            verb: Verb = tyro.extras.subcommand_cli_from_dict(
-                VERBS,
+            verb: Subcommand = tyro.extras.subcommand_cli_from_dict(
+                SUBCOMMANDS,
                 prog="lambert",
                 description=DESCRIPTION,
                 args=words,

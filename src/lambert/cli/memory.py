@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambert.planning.memory import MemoryEstimate
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 
-def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> int:
+def memory_of(settings: TrainingConfig, index: int, size: int, checkpointing: str = "none") -> int:
     """Bytes that a process needs for micro-batches of `size` sequences of a phase."""
     return memory_parts(settings, index, size, checkpointing).total_bytes
 
 
-def memory_parts(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> MemoryEstimate:
+def memory_parts(settings: TrainingConfig, index: int, size: int, checkpointing: str = "none") -> MemoryEstimate:
     """The same, state and activations apart."""
     from lambert.data.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory

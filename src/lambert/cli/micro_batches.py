@@ -9,7 +9,7 @@ from lambert.cli.memory import memory_of
 from lambert.cli.subcommand import say
 
 if TYPE_CHECKING:
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 TRIAL_SECONDS = 6.0
 """How long micro-batch sizes of a phase are tried."""
@@ -17,26 +17,26 @@ MEMORY_SHARE = 0.6
 """Part of the free memory that a micro-batch may be expected to need."""
 
 
-def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
+def with_fastest_micro_batches(settings: TrainingConfig) -> TrainingConfig:
     """The same with the micro-batch sizes that are fastest on this machine, which it tells."""
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.trials import fastest, try_micro_batches
     from lambert.training.distributed.env import local_process_count
-    from lambert.training.distributed.process_group import join_processes
+    from lambert.training.distributed.process_group import init_process_group
 
-    processes, memory = join_processes(), inspect_hardware().memory_available_bytes
+    processes, memory = init_process_group(), inspect_hardware().memory_available_bytes
     if memory is not None and processes.device.type == "cpu":
         memory //= local_process_count()
     sizes = []
     for index, phase in enumerate(settings.phases):
-        largest = phase.batch_size // processes.count
+        largest = phase.batch_size // processes.world_size
         while memory is not None and largest > 1 and memory_of(settings, index, largest) > MEMORY_SHARE * memory:
             largest //= 2
         trials = try_micro_batches(settings, index, processes.device, largest=largest, budget_seconds=TRIAL_SECONDS)
         own = fastest(trials, default=min(largest, settings.micro_batch_sizes[index]))
-        chosen = processes.sum_integers([own if processes.is_first else 0])[0]  # the first one's, for all
+        chosen = processes.all_reduce_ints([own if processes.is_main_process else 0])[0]  # the first one's, for all
         sizes.append(chosen)
-        if trials and processes.is_first:
+        if trials and processes.is_main_process:
             rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
             say(f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})")
     return replace(settings, micro_batch_sizes=tuple(sizes))

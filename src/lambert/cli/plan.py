@@ -16,7 +16,7 @@ from lambert.training.distributed.env import is_first_process
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.training_config import TrainingConfig
 
 
 CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
@@ -96,24 +96,24 @@ class Plan(RecipeOptions):
 
     def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
         from lambert.cli.forecast import show_forecast
-        from lambert.training.config.resolve import check_processes
-        from lambert.training.distributed.process_group import join_processes, leave_processes
+        from lambert.training.config.resolve import check_world_size
+        from lambert.training.distributed.process_group import destroy_process_group, init_process_group
         from lambert.training.malloc import apply_allocator_settings
 
         apply_allocator_settings()  # as a run does
-        settings, processes = self.settings(corpus), join_processes()
+        settings, processes = self.settings(corpus), init_process_group()
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
-        check_processes(settings, processes.count)
+        check_world_size(settings, processes.world_size)
         results: dict[str, Any] = {}
-        if processes.is_first:
+        if processes.is_main_process:
             self.say_recipe()
             self.say_limits(settings)
             results = show_plan(settings, corpus)
         if not self.no_probe:
             forecast = show_forecast(settings, corpus, processes, probe_seconds=self.probe_seconds)
             results |= {"seconds": forecast.seconds, "forecast": forecast.facts()}
-        leave_processes(processes)
+        destroy_process_group(processes)
         return results
 
     def _save_recipe(self, path: Path) -> None:
@@ -168,7 +168,7 @@ class Plan(RecipeOptions):
         any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
         return replace(self, epochs=None, samples=samples_of_text(gigabytes, self.epochs, any_length))
 
-    def _alternatives(self, corpus: Corpus | None) -> list[RunSettings]:
+    def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
         """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
         plans = []
         for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 
 if TYPE_CHECKING:
     from lambert.corpus.summary import BuildSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare(Verb):
+class Prepare(Subcommand):
     """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
@@ -63,7 +63,7 @@ class Prepare(Verb):
                 vocabulary=_vocabulary_of_run(self.vocab) or self.vocab,
                 vocabulary_size=self.vocab_size,
                 cased=self.cased,
-                held_out_share=self.held_out,
+                validation_fraction=self.held_out,
                 language=self.language,
                 text_field=self.text_field,
                 one_sentence_a_line=self.one_sentence_a_line,

@@ -20,11 +20,11 @@ from lambert.training.distributed.env import restart_count
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.config.trainer_options import Housekeeping
-    from lambert.training.config.training_config import RunSettings
-    from lambert.training.distributed.process_group import Processes
+    from lambert.training.config.trainer_options import TrainerOptions
+    from lambert.training.config.training_config import TrainingConfig
+    from lambert.training.distributed.process_group import ProcessGroup
     from lambert.training.step.pretraining_loss import Evaluation
-    from lambert.training.train_output import Outcome
+    from lambert.training.train_output import TrainOutput
     from lambert.training.trainer import Trainer
 
 
@@ -58,7 +58,7 @@ class Pretrain(RecipeOptions):
     """Threads of each process; 0 takes the cores there are, in a deterministic run the number it began with, or 1."""
     deterministic: bool = False
     """End in the same bits on 1, 2, 4, … processes; takes log2(micro-batches of a process) + 1 gradients of memory."""
-    gradient_precision: str = "float32"
+    reduce_dtype: str = "float32"
     """float32 or bfloat16: the number format of gradients on their way between processes."""
     shard: bool = False
     """Cut weights, gradients and moments over the processes (FSDP2), for models beyond one device (untested on GPU)."""
@@ -86,11 +86,11 @@ class Pretrain(RecipeOptions):
             command, count, json=self.json, threads=self.threads, restarts=self.restarts, fresh=self.fresh
         )
 
-    def housekeeping(self) -> Housekeeping:
+    def trainer_options(self) -> TrainerOptions:
         """What is done beside training."""
-        from lambert.training.config.trainer_options import Housekeeping
+        from lambert.training.config.trainer_options import TrainerOptions
 
-        return Housekeeping(
+        return TrainerOptions(
             checkpoint_seconds=60 * self.checkpoint_minutes,
             checkpoint_steps=self.checkpoint_steps,
             evaluation_samples=self.evaluation_samples,
@@ -110,21 +110,21 @@ LEAST_GAIN = 0.1
 def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     """Plan, train, export, report; what `pretrain` and `demo` share."""
     from lambert.corpus.store import Corpus
-    from lambert.training.distributed.process_group import join_processes, leave_processes
+    from lambert.training.distributed.process_group import destroy_process_group, init_process_group
 
     corpus = Corpus.open(options.corpus)
-    processes = join_processes(timeout_seconds=60 * options.timeout_minutes)
+    processes = init_process_group(timeout_seconds=60 * options.timeout_minutes)
     try:
         outcome = _train(options, corpus, processes, command)
-        leave_processes(processes)  # where it fails, others may hang, and leaving would wait for them
+        destroy_process_group(processes)  # where it fails, others may hang, and leaving would wait for them
     except Exception as error:
         if processes.peers is not None and not isinstance(error, PeerLost):
             processes.peers.report(str(error) or type(error).__name__)
         raise
-    if not outcome.finished and processes.is_first:
+    if not outcome.finished and processes.is_main_process:
         again = "the same command without --fresh" if options.fresh else "the same command"
         say(f"Stopped and saved at step {outcome.step}. Give {again} to go on.")
-    if outcome.finished and processes.is_first:
+    if outcome.finished and processes.is_main_process:
         _say_verdict(outcome.evaluation)
         _finish(options.out)
     return {
@@ -138,29 +138,29 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     }
 
 
-def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str) -> Outcome:
+def _train(options: Pretrain, corpus: Corpus, processes: ProcessGroup, command: str) -> TrainOutput:
     from lambert.cli.forecast import note_outcome, show_forecast
     from lambert.cli.live import LiveDisplay
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
     from lambert.training.checkpoint.run_dir import JOURNAL_FILE
-    from lambert.training.config.resolve import check_processes, starting_model
+    from lambert.training.config.resolve import check_world_size, starting_model
     from lambert.training.config.training_config import RECIPE_FILE
     from lambert.training.malloc import apply_allocator_settings
-    from lambert.training.metrics.execution_info import describe_path
+    from lambert.training.metrics.execution_info import describe_execution
     from lambert.training.trainer import Trainer
 
     apply_allocator_settings()
     settings = _settings(options, corpus, processes)
-    check_processes(settings, processes.count, shards=options.shard)
-    if processes.is_first:
+    check_world_size(settings, processes.world_size, shards=options.shard)
+    if processes.is_main_process:
         options.say_recipe()
         show_plan(settings, corpus)
-        _say_path(describe_path(settings, processes, options.housekeeping()))
+        _say_path(describe_execution(settings, processes, options.trainer_options()))
     forecast = None
     if options.probe_seconds and (options.fresh or not (options.out / RECIPE_FILE).exists()):
         forecast = show_forecast(
-            settings, corpus, processes, probe_seconds=options.probe_seconds, housekeeping=options.housekeeping()
+            settings, corpus, processes, probe_seconds=options.probe_seconds, trainer_options=options.trainer_options()
         )
     reset_peak_memory(processes.device)
     trainer = Trainer(
@@ -168,25 +168,25 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
         settings,
         starting_model(settings, options.weights_folder, corpus),
         corpus,
-        housekeeping=options.housekeeping(),
+        trainer_options=options.trainer_options(),
         processes=processes,
         facts=_facts(inspect_hardware(options.out).host()),
         command=command,
         fresh=options.fresh and not restart_count(),
     )
-    display = LiveDisplay(options.out / JOURNAL_FILE) if processes.is_first else nullcontext()
-    with stop_on_signals(trainer, speaks=processes.is_first), display:
+    display = LiveDisplay(options.out / JOURNAL_FILE) if processes.is_main_process else nullcontext()
+    with stop_on_signals(trainer, speaks=processes.is_main_process), display:
         outcome = trainer.train()
     fault = getattr(display, "fault", None)
     if fault is not None:
         warn(f"the display failed ({fault}); the run itself is not touched by that")
-    if outcome.finished and not outcome.resumed_from_step and processes.is_first:
+    if outcome.finished and not outcome.resumed_from_step and processes.is_main_process:
         memory = peak_memory_bytes(processes.device)
         note_outcome(options.out, forecast, seconds=outcome.seconds, memory_bytes=memory)
     return outcome
 
 
-def _settings(options: Pretrain, corpus: Corpus, processes: Processes) -> RunSettings:
+def _settings(options: Pretrain, corpus: Corpus, processes: ProcessGroup) -> TrainingConfig:
     """What is asked for, with what the run that is there has chosen, or else the fastest micro-batches.
 
     Raises:
@@ -194,7 +194,7 @@ def _settings(options: Pretrain, corpus: Corpus, processes: Processes) -> RunSet
     """
     import torch
 
-    from lambert.training.config.training_config import RECIPE_FILE, recorded_choices, refuse_other_settings
+    from lambert.training.config.training_config import RECIPE_FILE, recorded_choices, refuse_other_config
 
     settings = options.settings(corpus)
     goes_on = not options.fresh and (options.out / RECIPE_FILE).exists()
@@ -208,13 +208,13 @@ def _settings(options: Pretrain, corpus: Corpus, processes: Processes) -> RunSet
     settings = replace(
         settings,
         deterministic=options.deterministic,
-        gradient_precision=options.gradient_precision,
+        reduce_dtype=options.reduce_dtype,
         threads=threads if options.deterministic else 0,
     )
     if options.micro_batch_size is None and known is not None:
         settings = replace(settings, micro_batch_sizes=known.micro_batch_sizes)
     if goes_on:
-        refuse_other_settings(options.out, settings)  # before the plan of a run that cannot be
+        refuse_other_config(options.out, settings)  # before the plan of a run that cannot be
     elif options.micro_batch_size is None:
         settings = with_fastest_micro_batches(settings)
     return settings
@@ -245,10 +245,10 @@ def _say_verdict(evaluation: Evaluation | None) -> None:
     """What the last held-out figures mean, for a person who sees them for the first time."""
     if evaluation is None:
         return
-    gain = evaluation.unigram_loss - evaluation.masked_word_loss
+    gain = evaluation.unigram_loss - evaluation.mlm_loss
     if gain < LEAST_GAIN:
         say(
-            f"The model guesses hidden words hardly better than word frequencies do ({evaluation.masked_word_loss:.3f} "
+            f"The model guesses hidden words hardly better than word frequencies do ({evaluation.mlm_loss:.3f} "
             f"against {evaluation.unigram_loss:.3f} nats): it needs more steps (more epochs, a smaller batch, shorter "
             "sequences), or to be smaller."
         )

@@ -45,7 +45,7 @@ def start_processes(
     """Start `count` processes that do this command, again where one was killed; each says what it has to say itself.
 
     Args:
-        command: what asks for the same, as `Verb.as_command` makes it.
+        command: what asks for the same, as `Subcommand.as_command` makes it.
         fresh: the first start, and only that, begins over.
     """
     from lambert.training.distributed.launcher import run_processes

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.config.arguments import Request
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.arguments import TrainingArguments
+    from lambert.training.config.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeOptions(Verb):
+class RecipeOptions(Subcommand):
     """The options that `plan` and `pretrain` share."""
 
     batch_size: tuple[int, ...] = ()
@@ -30,7 +30,7 @@ class RecipeOptions(Verb):
     """Sequences to train on, all phases together."""
     sequence_lengths: tuple[int, ...] = ()
     """Tokens in a sequence, one number for each phase: 128 512 unless the recipe has others."""
-    phase_shares: tuple[float, ...] = ()
+    phase_fractions: tuple[float, ...] = ()
     """Of the samples, one for each phase: .9 .1 where there are two."""
     optimizer: str | None = None
     """lamb, adamw, lars, lans or muon; lamb unless the recipe has another."""
@@ -41,7 +41,7 @@ class RecipeOptions(Verb):
     """Peak learning rate of all phases; from the batch size otherwise."""
     learning_rate_multiplier: float = 1.0
     """Times the recipe's peak learning rate of every phase, to see whether it is the best."""
-    warmup_share: float | None = None
+    warmup_ratio: float | None = None
     """Share of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
     dropout: float | None = None
     """Probability of dropping a hidden unit or an attention weight; .1 unless the recipe has another."""
@@ -50,7 +50,7 @@ class RecipeOptions(Verb):
     unless the recipe has another."""
     masking: str | None = None
     """What is hidden as one: word pieces (BERT), whole words, or spans of words (SpanBERT); pieces otherwise."""
-    mask_share: float | None = None
+    mlm_probability: float | None = None
     """Share of the tokens that are hidden; .15 unless the recipe has another."""
     pack: bool = False
     """Put several short examples into one row; for text of short documents."""
@@ -72,26 +72,26 @@ class RecipeOptions(Verb):
 
         return None if self.init_from is None else model_folder(self.init_from)
 
-    def request(self) -> Request:
+    def request(self) -> TrainingArguments:
         """What is asked for, before anything is resolved."""
-        from lambert.training.config.arguments import Request
+        from lambert.training.config.arguments import TrainingArguments
 
-        return Request(
+        return TrainingArguments(
             model=self.model,
             batch_sizes=self.batch_size,
             epochs=self.epochs,
             samples=self.samples,
             sequence_lengths=self.sequence_lengths,
-            phase_shares=self.phase_shares,
+            phase_fractions=self.phase_fractions,
             optimizer=self.optimizer,
             recipe=self.recipe,
             learning_rate=self.learning_rate,
             learning_rate_multiplier=self.learning_rate_multiplier,
-            warmup_share=self.warmup_share,
+            warmup_ratio=self.warmup_ratio,
             dropout=self.dropout,
             pairs=self.pairs,
             masking=self.masking,
-            mask_share=self.mask_share,
+            mlm_probability=self.mlm_probability,
             packs=self.pack,
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
@@ -108,7 +108,7 @@ class RecipeOptions(Verb):
         for note in recipe.notes:
             say(f"note      {note}")
 
-    def say_limits(self, settings: RunSettings) -> None:
+    def say_limits(self, settings: TrainingConfig) -> None:
         """How far a run by the rule is from those that the rule was published for."""
         from lambert.training.config.recipe_io import BY_RULE
         from lambert.training.config.scaling_rules import beyond_the_published
@@ -117,17 +117,17 @@ class RecipeOptions(Verb):
             for note in beyond_the_published(settings.phases, settings.model.hidden_size):
                 say(f"note      {note}")
 
-    def settings(self, corpus: Corpus | None) -> RunSettings:
+    def settings(self, corpus: Corpus | None) -> TrainingConfig:
         """Everything resolved."""
         from lambert.planning.hardware import inspect_hardware
         from lambert.training.config.precision import resolve_precision
-        from lambert.training.config.resolve import resolve_settings
+        from lambert.training.config.resolve import resolve_config
 
         hardware = inspect_hardware()
         precision = resolve_precision(
             self.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=hardware.device == "cpu"
         )
-        return resolve_settings(self.request(), corpus, precision=precision)
+        return resolve_config(self.request(), corpus, precision=precision)
 
 
 def check_probe_seconds(seconds: float) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Verb):
+class Report(Subcommand):
     """Write one self-contained HTML page about one run, or comparing several."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]

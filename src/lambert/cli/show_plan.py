@@ -10,21 +10,21 @@ from lambert.cli.subcommand import say
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.config.phase_config import Number, Phase
-    from lambert.training.config.training_config import RunSettings
+    from lambert.training.config.phase_config import DerivedValue, PhaseConfig
+    from lambert.training.config.training_config import TrainingConfig
 
 FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
 
 
-def show_plan(settings: RunSettings, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
+def show_plan(settings: TrainingConfig, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
     """Print the plan and return it as JSON; what belongs to a machine is left unsaid where it is not this one."""
     from lambert.model.bert import ACTIVATION_CHECKPOINTING
-    from lambert.training.config.resolve import examples_per_pass, parameter_count
+    from lambert.training.config.resolve import examples_per_epoch, parameter_count
 
     lengths = tuple(phase.sequence_length for phase in settings.phases)
     seed, kind = settings.seed, settings.examples
-    per_pass = None if corpus is None else examples_per_pass(corpus, lengths, seed=seed, kind=kind)
+    per_pass = None if corpus is None else examples_per_epoch(corpus, lengths, seed=seed, kind=kind)
     parameters = parameter_count(settings.model)
     model = settings.model
     memories = {
@@ -63,7 +63,7 @@ def show_plan(settings: RunSettings, corpus: Corpus | None, *, is_here: bool = T
     return results
 
 
-def _say_phase(number: int, phase: Phase, micro_batch: int | None, passes: float | None) -> None:
+def _say_phase(number: int, phase: PhaseConfig, micro_batch: int | None, passes: float | None) -> None:
     say(f"phase {number}: sequences of {phase.sequence_length}, batch {phase.batch_size:,}")
     over = "" if passes is None else f", {passes:.2f} passes over the corpus"
     say(f"  samples        {phase.samples:>14,}  steps · batch{over}")
@@ -79,27 +79,27 @@ def _say_phase(number: int, phase: Phase, micro_batch: int | None, passes: float
     say(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")
 
 
-def _say_shape(phase: Phase) -> None:
+def _say_shape(phase: PhaseConfig) -> None:
     """What the rate does after the warm-up, where that is not a line to zero."""
     told = []
-    if phase.constant_steps:
-        told.append(f"{phase.constant_steps:,} steps at the peak")
+    if phase.stable_steps:
+        told.append(f"{phase.stable_steps:,} steps at the peak")
     if phase.decay_power != 1:
         told.append(f"decay of power {phase.decay_power:g}")
     if phase.decays_from_start:
         told.append("counted from the first step, so that the rate drops at once after the warm-up")
-    if phase.final_share:
-        told.append(f"down to {phase.final_share:g} of the peak")
+    if phase.min_lr_ratio:
+        told.append(f"down to {phase.min_lr_ratio:g} of the peak")
     if told:
         say(f"  {'then':14} {'':>14}  {', '.join(told)}")
 
 
-def _say_number(name: str, number: Number) -> None:
+def _say_number(name: str, number: DerivedValue) -> None:
     value = f"{number.value:,}" if isinstance(number.value, int) else f"{number.value:.3g}"
     say(f"  {name:14} {value:>14}  {number.formula}  [{number.provenance}]")
 
 
-def _phase_as_json(phase: Phase, micro_batch: int, passes: float | None) -> dict[str, Any]:
+def _phase_as_json(phase: PhaseConfig, micro_batch: int, passes: float | None) -> dict[str, Any]:
     return {
         "sequence_length": phase.sequence_length,
         "batch_size": phase.batch_size,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lambert.cli.squad_progress import fine_tune_progress
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ KEPT = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Squad(Verb):
+class Squad(Subcommand):
     """Fine-tune a model on SQuAD v1.1 or v2.0 and measure exact match and F1; or only score a predictions file."""
 
     model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None
@@ -94,12 +94,12 @@ class Squad(Verb):
         }  # fmt: skip
 
     def _fine_tune(self) -> dict[str, Any]:
-        from lambert.finetune.cache import KeptOutcomes
+        from lambert.finetune.cache import ResultCache
         from lambert.finetune.squad.comparison import fine_tune_and_evaluate
         from lambert.finetune.squad.data import select_questions
         from lambert.finetune.squad.results import result_fields, write_result
         from lambert.model.huggingface import model_folder, read_config
-        from lambert.training.distributed.process_group import join_processes
+        from lambert.training.distributed.process_group import init_process_group
         from lambert.training.malloc import apply_allocator_settings
 
         if self.model_folder is None or self.out is None:
@@ -107,10 +107,10 @@ class Squad(Verb):
         if self.null_odds is not None:
             raise UserError("--null-odds without --score", remedy="Give predictions, or leave the odds to the model")
         out = self.out
-        processes = join_processes()
+        processes = init_process_group()
         apply_allocator_settings()
-        if processes.count > 1:
-            raise UserError(f"squad was started in {processes.count} processes", remedy="Start it in one")
+        if processes.world_size > 1:
+            raise UserError(f"squad was started in {processes.world_size} processes", remedy="Start it in one")
         read_config(model_folder(self.model_folder))  # before the questions are read and anything is written
         if self.seeds < 1:
             raise UserError(f"{self.seeds} seeds", remedy="Give a whole number from 1")
@@ -124,7 +124,7 @@ class Squad(Verb):
         except OSError as error:
             raise UserError(f"{out} cannot be written to ({error.strerror})", remedy="Choose another --out") from None
         if self.fresh:
-            KeptOutcomes(out / KEPT).forget()
+            ResultCache(out / KEPT).forget()
 
         def finished(so_far: SquadResult) -> None:
             write_result(so_far, out)

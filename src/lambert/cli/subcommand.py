@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verb:
+class Subcommand:
     """A command: its fields are its options, `run` does it and returns what `--json` prints."""
 
     json: bool = False

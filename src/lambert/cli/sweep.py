@@ -18,7 +18,7 @@ from lambert.cli.forecast import duration
 from lambert.cli.plan import Plan
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.squad import Squad
-from lambert.cli.subcommand import Verb, say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OWN_SQUAD_OPTIONS = ("json", "out", "model", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRuns(Verb):
+class SweepRuns(Subcommand):
     """Run a grid of batch sizes, optimizers, learning rates and seeds over the same samples, and compare them."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -75,12 +75,12 @@ class SweepRuns(Verb):
             sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended
         )
         before, waiting = runner.state()
-        say_total([runner.seconds_of(cell) for cell in waiting], len(before), jobs, budget)
+        say_total([runner.step_time_breakdown(cell) for cell in waiting], len(before), jobs, budget)
         if self.dry_run:
             return {"cells": [], "arms": [], "tuned": [], "left": [cell.name for cell in waiting], "core_hours": 0.0}
         ended, left = runner.run()
         if not ended:
-            shortest = min(runner.seconds_of(cell) for cell in left)
+            shortest = min(runner.step_time_breakdown(cell) for cell in left)
             raise UserError(
                 f"a budget of {budget:g} hours holds none of {len(left)} runs; the shortest takes about "
                 f"{duration(shortest)}",

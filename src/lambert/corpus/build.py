@@ -59,7 +59,7 @@ def build_corpus(
     vocabulary: Path | None = None,
     vocabulary_size: int = 30_522,
     cased: bool = False,
-    held_out_share: float = 0.01,
+    validation_fraction: float = 0.01,
     language: str = "en",
     text_field: str = "text",
     one_sentence_a_line: bool = False,
@@ -71,16 +71,16 @@ def build_corpus(
     """Writes the token store `out`, which must not exist yet; it appears whole or not at all.
 
     The same text and settings make the same files, byte for byte. A document is held out when the hash of its text
-    falls below `held_out_share`, so that its copies are too. Special tokens written out in the text (`[MASK]`) become
-    ordinary word pieces. A build from files that was killed goes on when asked for again: `OUT.partial` keeps what is
-    finished.
+    falls below `validation_fraction`, so that its copies are too. Special tokens written out in the text (`[MASK]`)
+    become ordinary word pieces. A build from files that was killed resumes when asked for again: `OUT.partial` keeps
+    what is finished.
 
     Args:
         documents_from: files and folders, or a function that gives the documents anew at each call.
         out: folder of the store, a new one.
         vocabulary: `vocab.txt`, `tokenizer.json` or a folder with either; learned from the text when None.
         vocabulary_size: entries of a learned vocabulary; `cased` keeps capitals apart from small letters.
-        held_out_share: share of the documents held out, from 0 (none) to below 1.
+        validation_fraction: share of the documents held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
         text_field: where JSON lines and Parquet hold the text; `one_sentence_a_line`: lines are sentences already.
         deduplicate: what to leave out: `none`, `exact` (text that has come before) or `near` (`lambert.corpus.near`).
@@ -92,19 +92,19 @@ def build_corpus(
             earlier build with other settings.
     """
     started = time.perf_counter()
-    _check(held_out_share, language, workers, deduplicate)
+    _check(validation_fraction, language, workers, deduplicate)
     source = _Source(documents_from, text_field)
-    settings: dict[str, Any] = {"held_out_share": held_out_share, "language": language, "deduplicate": deduplicate}
-    settings |= {"text_field": text_field, "one_sentence_a_line": one_sentence_a_line}
-    settings |= {"vocabulary": "learned" if vocabulary is None else "given"}
+    split = {"validation_fraction": validation_fraction, "language": language, "deduplicate": deduplicate}
+    reading = {"text_field": text_field, "one_sentence_a_line": one_sentence_a_line}
+    settings: dict[str, Any] = {**split, **reading, "vocabulary": "learned" if vocabulary is None else "given"}
     given = None if vocabulary is None else load_vocabulary(Path(vocabulary), cased=cased)
     plan = source.plan({**settings, "vocabulary_size": vocabulary_size, "cased": cased}, given)
     with working_folder(Path(out), plan, restart=restart) as folder:
         report = _Report(progress, source, started)
         tokenizer = _tokenizer(folder, given, source, report, vocabulary_size=vocabulary_size, cased=cased)
-        part_settings = PartSettings(held_out_share, language, text_field, one_sentence_a_line)
+        part_settings = PartSettings(validation_fraction, language, text_field, one_sentence_a_line)
         records = _built(folder, source, part_settings, tokenizer, workers, report)
-        _check_text(folder, records, held_out_share)
+        _check_text(folder, records, validation_fraction)
         duplicates = find_duplicates(folder, records)
         near = find_near_duplicates(folder, records, token_type(tokenizer)) if deduplicate == "near" else []
         if deduplicate != "none":
@@ -114,12 +114,12 @@ def build_corpus(
     return _summary(Path(out), source, records, manifest, learned=vocabulary is None, seconds=seconds)
 
 
-def _check(held_out_share: float, language: str, workers: int, deduplicate: str) -> None:
+def _check(validation_fraction: float, language: str, workers: int, deduplicate: str) -> None:
     if deduplicate not in DEDUPLICATION:
         raise UserError(f"deduplication {deduplicate!r}", remedy=f"Choose among {', '.join(DEDUPLICATION)}")
-    if not 0 <= held_out_share < 1:
+    if not 0 <= validation_fraction < 1:
         raise UserError(
-            f"held-out share {held_out_share} is not from 0 to below 1", remedy="Try 0.01, one document in 100"
+            f"held-out share {validation_fraction} is not from 0 to below 1", remedy="Try 0.01, one document in 100"
         )
     if not re.fullmatch("[a-z]{2,3}", language):
         raise UserError(f"language {language!r}", remedy="Give its two- or three-letter code, such as en or zh")
@@ -251,7 +251,7 @@ def _built(
     counts = counts_of(records)
     spread = [record.hash_range for record in records]
     if (
-        settings.held_out_share
+        settings.validation_fraction
         and not counts["held_out"].documents
         and len({key for keys in spread for key in keys}) > 1
     ):
@@ -274,16 +274,16 @@ def _from_function(
     return builder.record(source.statistics, [])
 
 
-def _check_text(folder: Path, records: Sequence[PartRecord], held_out_share: float) -> None:
+def _check_text(folder: Path, records: Sequence[PartRecord], validation_fraction: float) -> None:
     """Refuses text that makes no corpus, however often it is prepared: nothing of it is kept."""
     try:
-        _refuse_text(records, held_out_share)
+        _refuse_text(records, validation_fraction)
     except UserError:
         shutil.rmtree(folder / PARTS_FOLDER)
         raise
 
 
-def _refuse_text(records: Sequence[PartRecord], held_out_share: float) -> None:
+def _refuse_text(records: Sequence[PartRecord], validation_fraction: float) -> None:
     counts = counts_of(records)
     tokens = sum(split.tokens for split in counts.values())
     if not tokens:
@@ -292,7 +292,7 @@ def _refuse_text(records: Sequence[PartRecord], held_out_share: float) -> None:
     if not counts["train"].documents:
         raise UserError(
             f"all {counts['held_out'].documents:,} documents were held out",
-            remedy=f"Choose a smaller held-out share than {held_out_share}",
+            remedy=f"Choose a smaller held-out share than {validation_fraction}",
         )
 
 

@@ -17,7 +17,7 @@ from lambert.corpus.near import near_duplicates
 from lambert.corpus.store import Corpus, Split
 from lambert.corpus.vocabulary import special_tokens
 
-LEAST_TELLING_TOKENS = 8
+MIN_INFORMATIVE_TOKENS = 8
 """Shorter sentences ("See also.") stand in many texts and tell nothing about an overlap."""
 
 _QUANTILES = (0, 1, 10, 25, 50, 75, 90, 99, 100)
@@ -126,7 +126,7 @@ def _overlap(
 
 
 def _is_telling(split: Split) -> NDArray[np.bool_]:
-    lengths: NDArray[np.bool_] = np.diff(split.sentence_offsets) >= LEAST_TELLING_TOKENS
+    lengths: NDArray[np.bool_] = np.diff(split.sentence_offsets) >= MIN_INFORMATIVE_TOKENS
     return lengths
 
 

@@ -36,7 +36,7 @@ _UNKNOWN_CHECK_TOKENS = 1_000_000
 class PartSettings:
     """How documents become shards."""
 
-    held_out_share: float
+    validation_fraction: float
     language: str
     text_field: str
     one_sentence_a_line: bool = False
@@ -191,7 +191,7 @@ class PartBuilder:
     def _place(self, batch: Encoded) -> None:
         """Sends every document to its split; sentences and documents without tokens fall away."""
         hashes, ids, lengths, words = batch.hashes, batch.ids, batch.lengths, batch.words
-        held_out = hashes < np.uint64(min(int(self.settings.held_out_share * 2**64), 2**64 - 1))
+        held_out = hashes < np.uint64(min(int(self.settings.validation_fraction * 2**64), 2**64 - 1))
         if self.settings.also_held_out is not None:
             held_out |= hashes == np.uint64(self.settings.also_held_out)
         document_of = np.repeat(np.arange(len(hashes)), batch.sentences)

@@ -27,7 +27,7 @@ def _start_of(name: tuple[int, ...]) -> NDArray[np.uint64]:
     return np.random.SeedSequence(name).generate_state(1, np.uint64).astype(np.uint64)
 
 
-class Draws:
+class CounterRNG:
     """The numbers of N things, such as examples; each thing has as many as are asked for.
 
     Args:
@@ -38,13 +38,13 @@ class Draws:
         self.keys = keys
 
     @classmethod
-    def of(cls, name: tuple[int, ...], things: NDArray[np.int64]) -> Draws:
+    def of(cls, name: tuple[int, ...], things: NDArray[np.int64]) -> CounterRNG:
         """Those of `things` [N], whole numbers from 0, within what `name` names (whole numbers from 0)."""
         return cls(mix(_start_of(name) + (things.astype(np.uint64) + np.uint64(1)) * _STRIDE))
 
-    def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Draws:
+    def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> CounterRNG:
         """The same numbers, of some of the things."""
-        return Draws(self.keys[which])
+        return CounterRNG(self.keys[which])
 
     def bits(self, number: int | NDArray[np.int64]) -> NDArray[np.uint64]:
         """uint64 [N]: draw `number` (from 0) of each thing; 64 random bits."""
@@ -60,7 +60,7 @@ class Draws:
         return (self.uniform(number) * limits).astype(np.int64)
 
     def heads(self, first_number: int, tosses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [N]: how many of `tosses` [N] of a fair coin fall heads. Draws `first_number` and those after it.
+        """int64 [N]: how many of `tosses` [N] of a fair coin fall heads. CounterRNG `first_number` and those after it.
 
         Beyond 512 tosses half of the rest are heads.
         """

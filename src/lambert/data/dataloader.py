@@ -18,8 +18,8 @@ from torch import Tensor
 from lambert.corpus.store import Corpus
 from lambert.data.dataset import ExampleSource, Rows
 from lambert.data.full_sentences import WindowSource
-from lambert.data.masking import Hidden
-from lambert.data.objective import BERT_EXAMPLES, ExampleKind
+from lambert.data.masking import MaskedTokens
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.data.packing import pack
 from lambert.data.sentence_pairs import PairSource
 from lambert.data.shuffle import Shuffle
@@ -49,20 +49,20 @@ class PretrainingBatch:
     """Tokens that are not padding."""
     position_ids: Tensor | None = None
     """[B, S] int64 place of each token in its example; None, as the two that follow, where a row is one example."""
-    example_of: Tensor | None = None
+    sequence_ids: Tensor | None = None
     """[B, S] int64 number of the example in the batch, which attends to itself alone; −1 in the padding."""
     first_positions: Tensor | None = None
     """[examples] int64 where each example begins in the flattened batch."""
 
     def packing(self) -> dict[str, Tensor]:
         """What a model needs to know where rows hold several examples; nothing where they do not."""
-        names = ("position_ids", "example_of", "first_positions")
+        names = ("position_ids", "sequence_ids", "first_positions")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def counts(self) -> dict[str, int]:
         """How many terms each loss sums over in this micro-batch; a loss that is not asked for is left out."""
-        counts = {"masked_word": len(self.masked_labels), "next_sentence": len(self.next_sentence_labels)}
-        return {kind: count for kind, count in counts.items() if kind == "masked_word" or count}
+        counts = {"mlm": len(self.masked_labels), "nsp": len(self.next_sentence_labels)}
+        return {kind: count for kind, count in counts.items() if kind == "mlm" or count}
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
@@ -86,7 +86,7 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> Pret
             next_sentence_labels=torch.from_numpy(_labels(rows)),
             real_tokens=int(rows.lengths.sum()),
             position_ids=torch.from_numpy(packed.position_ids),
-            example_of=torch.from_numpy(packed.example_of),
+            sequence_ids=torch.from_numpy(packed.sequence_ids),
             first_positions=torch.from_numpy(packed.first_positions),
         )
     width = rows.token_ids.shape[1]
@@ -105,7 +105,7 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> Pret
 
 
 def _labels(rows: Rows) -> NDArray[np.int64]:
-    return np.zeros(0, np.int64) if rows.is_wrong_next is None else rows.is_wrong_next.astype(np.int64)
+    return np.zeros(0, np.int64) if rows.is_random_next is None else rows.is_random_next.astype(np.int64)
 
 
 def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
@@ -121,8 +121,8 @@ def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
         np.concatenate(ids),
         np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.second_segment_starts for part in parts]),
-        Hidden(np.concatenate(places), np.concatenate([part.hidden.labels for part in parts])),
-        None if parts[0].is_wrong_next is None else np.concatenate([_labels(part) for part in parts]) == 1,
+        MaskedTokens(np.concatenate(places), np.concatenate([part.hidden.labels for part in parts])),
+        None if parts[0].is_random_next is None else np.concatenate([_labels(part) for part in parts]) == 1,
     )
 
 
@@ -133,7 +133,7 @@ def example_source(
     sequence_length: int,
     seed: int,
     phase: int,
-    kind: ExampleKind = BERT_EXAMPLES,
+    kind: ObjectiveConfig = BERT_OBJECTIVE,
     all_masked: bool = False,
 ) -> ExampleSource:
     """The examples of one split at one sequence length, as `ExampleSource` describes them."""
@@ -170,17 +170,17 @@ class SampleStream:
         """Which examples samples first … first + count − 1 are: for each pass they lie in, its number and indices."""
         numbers = np.arange(first, first + count)
         parts = []
-        for pass_number in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
-            positions = numbers[numbers // len(self.examples) == pass_number] % len(self.examples)
-            parts.append((pass_number, self._indices(pass_number, positions)))
+        for epoch in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
+            positions = numbers[numbers // len(self.examples) == epoch] % len(self.examples)
+            parts.append((epoch, self._indices(epoch, positions)))
         return parts
 
-    def _indices(self, pass_number: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _indices(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which examples stand at `positions` (rising) of a pass."""
         blocks = range(int(positions[0]) // _ORDER_BLOCK, int(positions[-1]) // _ORDER_BLOCK + 1)
-        ordered = np.concatenate([self._order_block(pass_number, block) for block in blocks])
+        ordered = np.concatenate([self._order_block(epoch, block) for block in blocks])
         return ordered[positions - blocks[0] * _ORDER_BLOCK]
 
-    def _ordered(self, pass_number: int, block: int) -> NDArray[np.int64]:
-        shuffle = Shuffle(len(self.examples), (_ORDER, self.examples.seed, self.examples.phase, pass_number))
+    def _ordered(self, epoch: int, block: int) -> NDArray[np.int64]:
+        shuffle = Shuffle(len(self.examples), (_ORDER, self.examples.seed, self.examples.phase, epoch))
         return shuffle(np.arange(block * _ORDER_BLOCK, min((block + 1) * _ORDER_BLOCK, len(self.examples))))

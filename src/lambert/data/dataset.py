@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
-from lambert.data.counter_rng import Draws
-from lambert.data.masking import Hidden, choose_places, hide, prediction_counts
+from lambert.data.counter_rng import CounterRNG
+from lambert.data.masking import MaskedTokens, apply_masking, choose_positions, prediction_counts
 from lambert.data.masking_units import Words, choose_spans, choose_words, continuations
-from lambert.data.objective import BERT_EXAMPLES, ExampleKind
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 
 _ROW_MULTIPLE = 8
@@ -42,7 +42,7 @@ class Example:
     """[M] rising."""
     masked_labels: NDArray[np.int64]
     """[M] ids that stood there."""
-    is_wrong_next: bool
+    is_random_next: bool
     """B does not follow A: it was taken from elsewhere (nsp) or stood before it (sop)."""
 
 
@@ -56,8 +56,8 @@ class Rows:
     """[N] real tokens."""
     second_segment_starts: NDArray[np.int64]
     """[N] where B begins; the length of the row without one."""
-    hidden: Hidden
-    is_wrong_next: NDArray[np.bool_] | None
+    hidden: MaskedTokens
+    is_random_next: NDArray[np.bool_] | None
     """[N] B does not follow A; None where there is no B."""
 
 
@@ -69,7 +69,7 @@ class Spans:
     a_stop: NDArray[np.int64]
     b_start: NDArray[np.int64]
     b_stop: NDArray[np.int64]
-    is_wrong_next: NDArray[np.bool_] | None
+    is_random_next: NDArray[np.bool_] | None
 
 
 class ExampleSource(ABC):
@@ -97,7 +97,7 @@ class ExampleSource(ABC):
         sequence_length: int,
         seed: int,
         phase: int,
-        kind: ExampleKind = BERT_EXAMPLES,
+        kind: ObjectiveConfig = BERT_OBJECTIVE,
         all_masked: bool = False,
     ) -> None:
         assert sequence_length >= 8
@@ -112,30 +112,30 @@ class ExampleSource(ABC):
         self.kind = kind
         self.all_masked = all_masked
         self.room = sequence_length - self.special_per_example
-        self._continues = None if kind.masking == "pieces" else continuations(corpus.tokenizer())
+        self._continues = None if kind.masking == "token" else continuations(corpus.tokenizer())
 
     @abstractmethod
     def __len__(self) -> int:
         """Examples in one pass."""
 
     @abstractmethod
-    def spans(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
         """What examples `indices` [N] are made of; together no longer than there is room for."""
 
-    def example(self, pass_number: int, index: int) -> Example:
-        """Example `index` (from 0) of pass `pass_number` (from 0)."""
-        rows = self.rows(pass_number, np.array([index]))
+    def example(self, epoch: int, index: int) -> Example:
+        """Example `index` (from 0) of pass `epoch` (from 0)."""
+        rows = self.rows(epoch, np.array([index]))
         return Example(
             rows.token_ids[0, : rows.lengths[0]],
             int(rows.second_segment_starts[0]),
             rows.hidden.places,
             rows.hidden.labels,
-            rows.is_wrong_next is not None and bool(rows.is_wrong_next[0]),
+            rows.is_random_next is not None and bool(rows.is_random_next[0]),
         )
 
-    def rows(self, pass_number: int, indices: NDArray[np.int64]) -> Rows:
-        """Examples `indices` [N] (from 0) of pass `pass_number` (from 0)."""
-        draws = Draws.of((_OF_EXAMPLES, self.seed, self.phase, pass_number), indices)
+    def rows(self, epoch: int, indices: NDArray[np.int64]) -> Rows:
+        """Examples `indices` [N] (from 0) of pass `epoch` (from 0)."""
+        draws = CounterRNG.of((_OF_EXAMPLES, self.seed, self.phase, epoch), indices)
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
         lengths = a_length + b_length + self.special_per_example
@@ -150,8 +150,8 @@ class ExampleSource(ABC):
         candidates = np.arange(width) < (lengths - 1)[:, None]
         candidates[:, 0] = candidates[every, a_length + 1] = False
         second_starts = np.minimum(a_length + 2, lengths)
-        hidden = self._hide(token_ids, lengths, candidates, second_starts, Draws(draws.bits(MASKS)))
-        return Rows(token_ids, lengths, second_starts, hidden, spans.is_wrong_next)
+        hidden = self._hide(token_ids, lengths, candidates, second_starts, CounterRNG(draws.bits(MASKS)))
+        return Rows(token_ids, lengths, second_starts, hidden, spans.is_random_next)
 
     def _hide(
         self,
@@ -159,19 +159,19 @@ class ExampleSource(ABC):
         lengths: NDArray[np.int64],
         candidates: NDArray[np.bool_],
         second_starts: NDArray[np.int64],
-        draws: Draws,
-    ) -> Hidden:
-        counts = prediction_counts(lengths, self.sequence_length, self.kind.mask_share)
+        draws: CounterRNG,
+    ) -> MaskedTokens:
+        counts = prediction_counts(lengths, self.sequence_length, self.kind.mlm_probability)
         fates = None
         if self._continues is None:
-            chosen = choose_places(draws, candidates, counts)
+            chosen = choose_positions(draws, candidates, counts)
         else:
             words = Words.of(token_ids, candidates, second_starts, self._continues)
-            if self.kind.masking == "words":
+            if self.kind.masking == "whole_word":
                 chosen = choose_words(draws, words, counts)
             else:
                 chosen, fates = choose_spans(draws, words, counts)
-        return hide(
+        return apply_masking(
             token_ids,
             chosen,
             draws,

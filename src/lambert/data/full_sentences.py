@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
-from lambert.data.counter_rng import Draws
+from lambert.data.counter_rng import CounterRNG
 from lambert.data.dataset import ExampleSource, Spans
 
 
@@ -29,7 +29,7 @@ class WindowSource(ExampleSource):
     def __len__(self) -> int:
         return int(self._windows_before[-1])
 
-    def spans(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
         document = np.searchsorted(self._windows_before, indices, side="right") - 1
         start = self._bounds[document] + (indices - self._windows_before[document]) * self.room
         stop = np.minimum(start + self.room, self._bounds[document + 1])

@@ -12,7 +12,7 @@ from lambert.corpus.store import Corpus
 from lambert.data.dataloader import example_source
 from lambert.data.dataset import ExampleSource, Rows
 from lambert.data.masking import KEPT_AS_MASK, REPLACED_BY_RANDOM
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.data.sentence_pairs import PairSource
 from lambert.data.shuffle import Shuffle
 
@@ -23,12 +23,12 @@ _ROWS_AT_ONCE = 1_024
 _SEED, _PHASE = 0, 1
 
 
-def example_facts(corpus: Corpus, kind: ExampleKind, sequence_lengths: tuple[int, ...]) -> list[dict[str, Any]]:
+def example_facts(corpus: Corpus, kind: ObjectiveConfig, sequence_lengths: tuple[int, ...]) -> list[dict[str, Any]]:
     """For each length: examples a pass, fill of the rows, realised rates, from an even sample of the first pass."""
     return [_facts_at(corpus, kind, length) for length in sequence_lengths]
 
 
-def examples_to_read(corpus: Corpus, kind: ExampleKind, sequence_length: int) -> list[dict[str, Any]]:
+def examples_to_read(corpus: Corpus, kind: ObjectiveConfig, sequence_length: int) -> list[dict[str, Any]]:
     """A few examples as text, hidden words as [MASK] or what stands there, with the words that were hidden."""
     examples = _source(corpus, kind, sequence_length)
     tokenizer = corpus.tokenizer()
@@ -37,11 +37,11 @@ def examples_to_read(corpus: Corpus, kind: ExampleKind, sequence_length: int) ->
     return [_as_text(examples, tokenizer, int(index)) for index in indices]
 
 
-def _source(corpus: Corpus, kind: ExampleKind, length: int) -> ExampleSource:
+def _source(corpus: Corpus, kind: ObjectiveConfig, length: int) -> ExampleSource:
     return example_source(corpus, "train", sequence_length=length, seed=_SEED, phase=_PHASE, kind=kind)
 
 
-def _facts_at(corpus: Corpus, kind: ExampleKind, length: int) -> dict[str, Any]:
+def _facts_at(corpus: Corpus, kind: ObjectiveConfig, length: int) -> dict[str, Any]:
     examples = _source(corpus, kind, length)
     count = min(MOST_EXAMPLES, len(examples))
     indices = Shuffle(len(examples), (_SEED,))(np.arange(count))
@@ -59,7 +59,7 @@ def _facts_at(corpus: Corpus, kind: ExampleKind, length: int) -> dict[str, Any]:
         "full_rows": float((lengths == length).mean()),
         "histogram": _histogram(lengths, length),
         "masked_words_an_example": len(labels) / count,
-        "mask_share": _against(len(labels) / lengths.sum(), kind.mask_share),
+        "mlm_probability": _against(len(labels) / lengths.sum(), kind.mlm_probability),
         "shown_as_mask": _against(float(is_mask.mean()), KEPT_AS_MASK),
         "kept": _against(float(is_kept.mean()), 1 - KEPT_AS_MASK - REPLACED_BY_RANDOM),
         "replaced": _against(float((~is_mask & ~is_kept).mean()), REPLACED_BY_RANDOM),
@@ -74,7 +74,7 @@ def _against(realised: float, target: float) -> dict[str, float]:
 
 
 def _wrong_share(parts: list[Rows]) -> float:
-    return float(np.concatenate([part.is_wrong_next for part in parts if part.is_wrong_next is not None]).mean())
+    return float(np.concatenate([part.is_random_next for part in parts if part.is_random_next is not None]).mean())
 
 
 def _histogram(lengths: np.ndarray[Any, np.dtype[np.int64]], longest: int) -> list[tuple[int, int]]:
@@ -88,4 +88,4 @@ def _as_text(examples: ExampleSource, tokenizer: Tokenizer, index: int) -> dict[
     example = examples.example(0, index)
     shown = tokenizer.decode(example.token_ids.tolist(), skip_special_tokens=False)
     hidden = [tokenizer.id_to_token(int(label)) for label in example.masked_labels]
-    return {"text": shown, "hidden": hidden, "does_not_follow": example.is_wrong_next}
+    return {"text": shown, "hidden": hidden, "does_not_follow": example.is_random_next}

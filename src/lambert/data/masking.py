@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.data.counter_rng import Draws
+from lambert.data.counter_rng import CounterRNG
 
 MASK_SHARE = 0.15
 KEPT_AS_MASK = 0.8
@@ -22,7 +22,7 @@ _NEVER = np.uint32(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
-class Hidden:
+class MaskedTokens:
     """The hidden words of N rows, row after row."""
 
     places: NDArray[np.int64]
@@ -42,16 +42,16 @@ def prediction_counts(lengths: NDArray[np.int64], sequence_length: int, share: f
     return np.minimum(maximum_predictions(sequence_length, share), wanted)
 
 
-def choose_places(draws: Draws, candidates: NDArray[np.bool_], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def choose_positions(draws: CounterRNG, candidates: NDArray[np.bool_], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """[N, W] bool: `counts` [N] of the `candidates` [N, W] of each row, every choice as likely as another."""
     width = candidates.shape[1]
-    keys = np.where(candidates, keys_of_places(draws.bits(_ORDER_OF_PLACES), width), _NEVER)
+    keys = np.where(candidates, position_keys(draws.bits(_ORDER_OF_PLACES), width), _NEVER)
     largest_chosen = np.sort(keys, axis=1)[np.arange(len(keys)), counts - 1]
     chosen: NDArray[np.bool_] = (keys <= largest_chosen[:, None]) & candidates
     return chosen
 
 
-def keys_of_places(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
+def position_keys(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
     """[N, W] random numbers, no two of a row alike: their low bits are the place itself.
 
     A 32-bit finaliser (constants found by Wellons' search, nullprogram.com/blog/2018/07/31) of a counter, for speed.
@@ -71,16 +71,16 @@ def keys_of_places(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
     return keys
 
 
-def hide(
+def apply_masking(
     token_ids: NDArray[np.int64],
     chosen: NDArray[np.bool_],
-    draws: Draws,
+    draws: CounterRNG,
     *,
     mask_id: int,
     vocabulary_size: int,
     all_masked: bool = False,
     fates: NDArray[np.int64] | None = None,
-) -> Hidden:
+) -> MaskedTokens:
     """Hide the `chosen` [N, W] places of `token_ids` [N, W], in place.
 
     80 % become [MASK], 10 % a word drawn evenly from the whole vocabulary, 10 % stay as they are (Devlin et al.
@@ -95,11 +95,11 @@ def hide(
     labels = flat[places]
     if all_masked:
         flat[places] = mask_id
-        return Hidden(places, labels)
+        return MaskedTokens(places, labels)
     rows, columns = np.divmod(places, token_ids.shape[1])
     own = draws[rows]
     fate = own.uniform(_FATES + 2 * (columns if fates is None else fates.reshape(-1)[places]))
     words = own.below(_FATES + 2 * columns + 1, vocabulary_size)
     shown = np.where(fate < KEPT_AS_MASK + REPLACED_BY_RANDOM, words, labels)
     flat[places] = np.where(fate < KEPT_AS_MASK, mask_id, shown)
-    return Hidden(places, labels)
+    return MaskedTokens(places, labels)

@@ -1,4 +1,4 @@
-"""Hidden words as whole words or as spans of them, many rows at once.
+"""Masks words as whole words or as spans of them, many rows at once.
 
 Shapes: N rows of W places; words of a row are numbered from 1.
 """
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lambert.data.counter_rng import Draws
-from lambert.data.masking import keys_of_places
+from lambert.data.counter_rng import CounterRNG
+from lambert.data.masking import position_keys
 from lambert.errors import UserError
 
 CONTINUATION = "##"
@@ -83,11 +83,11 @@ class Words:
         return cls(candidates, word_of, lengths, last_of_a, last)
 
 
-def choose_words(draws: Draws, words: Words, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def choose_words(draws: CounterRNG, words: Words, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """[N, W]: whole words in random order, each taken when it still fits into `counts` [N] places, as in BERT's
     whole-word masking; where none fits, the shortest."""
     rows, most = words.lengths.shape
-    keys = keys_of_places(draws.bits(_WORD_ORDER), most)
+    keys = position_keys(draws.bits(_WORD_ORDER), most)
     order = np.argsort(np.where(words.lengths > 0, keys, np.uint32(0xFFFFFFFF)), axis=1)
     every = np.arange(rows)
     taken = np.zeros((rows, most), bool)
@@ -107,7 +107,9 @@ def choose_words(draws: Draws, words: Words, counts: NDArray[np.int64]) -> NDArr
     return chosen
 
 
-def choose_spans(draws: Draws, words: Words, counts: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def choose_spans(
+    draws: CounterRNG, words: Words, counts: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Spans of whole words within a segment until `counts` [N] places are hidden; the last one may be cut short.
 
     Returns:
@@ -137,7 +139,7 @@ def choose_spans(draws: Draws, words: Words, counts: NDArray[np.int64]) -> tuple
     return chosen, fates
 
 
-def _span_words(draws: Draws, attempt: int) -> NDArray[np.int64]:
+def _span_words(draws: CounterRNG, attempt: int) -> NDArray[np.int64]:
     lengths = np.arange(1, _LONGEST_SPAN_WORDS + 1)
     shares = _SPAN_STOP_PROBABILITY * (1 - _SPAN_STOP_PROBABILITY) ** (lengths - 1)
     bounds = np.cumsum(shares / shares.sum())[:-1]

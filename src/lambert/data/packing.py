@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.data.dataset import Rows
-from lambert.data.masking import Hidden
+from lambert.data.masking import MaskedTokens
 
 LEAST_GAIN = 0.05
 """Share of the rows that packing must save to be worth its mask."""
@@ -26,13 +26,13 @@ class PackedRows:
     """[R, W]"""
     segment_ids: NDArray[np.int64]
     """[R, W]: 0 in A and in the padding, 1 in B."""
-    example_of: NDArray[np.int64]
+    sequence_ids: NDArray[np.int64]
     """[R, W] number of the example from 0; −1 in the padding."""
     position_ids: NDArray[np.int64]
     """[R, W] place in the example; 0 in the padding."""
     first_positions: NDArray[np.int64]
     """[N] where each example begins in the flattened rows."""
-    hidden: Hidden
+    hidden: MaskedTokens
     """Its places lie in these rows; they rise within an example."""
 
 
@@ -48,10 +48,10 @@ def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
     ends = np.cumsum(rows.lengths)
     inside = np.arange(int(ends[-1])) - np.repeat(ends - rows.lengths, rows.lengths)
     target = first[examples] + inside
-    token_ids, example_of = np.full(count * width, pad_id, np.int64), np.full(count * width, -1, np.int64)
+    token_ids, sequence_ids = np.full(count * width, pad_id, np.int64), np.full(count * width, -1, np.int64)
     segment_ids, position_ids = np.zeros((2, count * width), np.int64)
     token_ids[target] = rows.token_ids[examples, inside]
-    example_of[target] = examples
+    sequence_ids[target] = examples
     segment_ids[target] = inside >= rows.second_segment_starts[examples]
     position_ids[target] = inside
     own, place = np.divmod(rows.hidden.places, width)
@@ -59,10 +59,10 @@ def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
     return PackedRows(
         token_ids.reshape(shape),
         segment_ids.reshape(shape),
-        example_of.reshape(shape),
+        sequence_ids.reshape(shape),
         position_ids.reshape(shape),
         first,
-        Hidden(first[own] + place, rows.hidden.labels),
+        MaskedTokens(first[own] + place, rows.hidden.labels),
     )
 
 

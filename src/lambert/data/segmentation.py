@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.corpus.store import Split
-from lambert.data.counter_rng import Draws
+from lambert.data.counter_rng import CounterRNG
 
 SHORT_SEQUENCE_PROBABILITY = 0.1
 RANDOM_NEXT_PROBABILITY = 0.5
@@ -48,7 +48,7 @@ class Cut:
 def targets(documents: NDArray[np.int64], longest: int, *, seed: int, phase: int) -> NDArray[np.int64]:
     """[N] tokens that A and B of a document's examples should have together: `longest`, or for a tenth of the documents
     a random smaller number from 2, as in BERT."""
-    draws = Draws.of((_OF_DOCUMENTS, seed, phase), documents)
+    draws = CounterRNG.of((_OF_DOCUMENTS, seed, phase), documents)
     is_short = draws.uniform(0) < SHORT_SEQUENCE_PROBABILITY
     return np.where(is_short, 2 + draws.below(1, longest - 1), longest)
 
@@ -77,7 +77,7 @@ def cut_documents(split: Split, longest: int, *, seed: int, phase: int, with_par
         count = np.minimum(after - first, np.iinfo(np.uint16).max)
         partner = np.zeros(len(first), bool)
         if with_partners:
-            draws = Draws.of((_OF_RUNS, seed, phase), first)
+            draws = CounterRNG.of((_OF_RUNS, seed, phase), first)
             partner = (count == 1) | (draws.uniform(0) < RANDOM_NEXT_PROBABILITY)
             count = np.where(partner & (count > 1), 1 + draws.below(1, np.maximum(1, count - 1)), count)
         place[documents] = first + count

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
-from lambert.data.counter_rng import Draws
+from lambert.data.counter_rng import CounterRNG
 from lambert.data.dataset import MASKS, ExampleSource, Spans
 from lambert.data.segmentation import cut_documents, targets
 from lambert.errors import UserError
@@ -47,11 +47,11 @@ class PairSource(ExampleSource):
     def __len__(self) -> int:
         return len(self.cut)
 
-    def spans(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
         whole = self._whole_pairs(indices, draws) if self.has_partners else self._ordered_pairs(indices, draws)
         return _shortened(whole, self.room, draws)
 
-    def _whole_pairs(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+    def _whole_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
         """A, and what follows it or is taken from elsewhere, before anything is cut off them."""
         offsets = self.split.sentence_offsets
         first, stop = self.cut.bounds(indices)
@@ -64,7 +64,7 @@ class PairSource(ExampleSource):
         )
         return Spans(offsets[first], offsets[a_stop], offsets[b_start], offsets[b_stop], needs_partner)
 
-    def _ordered_pairs(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+    def _ordered_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
         """Two parts of a run, for half of the examples in the wrong order; a lone sentence is parted between tokens."""
         offsets = self.split.sentence_offsets
         first, stop = self.cut.bounds(indices)
@@ -82,7 +82,7 @@ class PairSource(ExampleSource):
         )
 
     def _partners(
-        self, first: NDArray[np.int64], a_stop: NDArray[np.int64], draws: Draws
+        self, first: NDArray[np.int64], a_stop: NDArray[np.int64], draws: CounterRNG
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For A of sentences [first, a_stop): sentences of a random place in another document, first and one past the
         last, as many as bring the pair to its target."""
@@ -101,7 +101,7 @@ class PairSource(ExampleSource):
         return start, np.clip(stop, start + 1, documents[other + 1])
 
 
-def _shortened(spans: Spans, room: int, draws: Draws) -> Spans:
+def _shortened(spans: Spans, room: int, draws: CounterRNG) -> Spans:
     """Tokens taken off the longer of A and B until both fit into `room`, each from the front or the back at random.
 
     BERT flips a coin for each token; the number of heads is drawn here at once.

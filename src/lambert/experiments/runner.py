@@ -114,13 +114,13 @@ class Runner:
         """Of a cell's run."""
         return self.out / CELLS / cell.name
 
-    def seconds_of(self, cell: Cell) -> float:
+    def step_time_breakdown(self, cell: Cell) -> float:
         """What a cell is expected to take, mended by how long others have taken."""
         ratio = sum(self._ratios) / len(self._ratios) if self._ratios else 1.0
         return self.expected.get(cell.batch, 0.0) * ratio
 
     def _fits(self, cell: Cell, spent: float) -> bool:
-        return self.budget_seconds is None or spent + self.seconds_of(cell) <= self.budget_seconds
+        return self.budget_seconds is None or spent + self.step_time_breakdown(cell) <= self.budget_seconds
 
     def _start(self, cell: Cell) -> None:
         folder = self.folder(cell)

@@ -24,7 +24,7 @@ FREE_SETTINGS = ("null_threshold",)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FineTuneResult:
     """What one fine-tuning left: everything that its figures are computed from."""
 
     seed: int
@@ -44,13 +44,13 @@ class Outcome:
     """Why it came to nothing."""
 
 
-class KeptOutcomes:
+class ResultCache:
     """The finished fine-tunings of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, name: str, made_from: Mapping[str, Any]) -> Outcome | None:
+    def get(self, name: str, made_from: Mapping[str, Any]) -> FineTuneResult | None:
         """The outcome kept under a name; None where there is none, or its file is damaged and has to be made again.
 
         Raises:
@@ -62,7 +62,7 @@ class KeptOutcomes:
         try:
             value = read_json(path, what="squad")
             there, outcome = value["made_from"], value["outcome"]
-            kept = Outcome(**{field.name: outcome[field.name] for field in fields(Outcome)})
+            kept = FineTuneResult(**{field.name: outcome[field.name] for field in fields(FineTuneResult)})
             there = _flat(there)
         except (UserError, KeyError, TypeError, AttributeError):
             return None
@@ -74,7 +74,7 @@ class KeptOutcomes:
             )
         return kept
 
-    def put(self, name: str, made_from: Mapping[str, Any], outcome: Outcome) -> None:
+    def put(self, name: str, made_from: Mapping[str, Any], outcome: FineTuneResult) -> None:
         """Keep an outcome: written aside, synced, renamed.
 
         Raises:
@@ -97,7 +97,7 @@ def made_from_digests(model: Path, **questions: Sequence[Question]) -> dict[str,
     return {"model": _model_digest(model), "questions": digests}
 
 
-def kept_settings(settings: FineTuneSettings) -> dict[str, Any]:
+def cached_settings(settings: FineTuneSettings) -> dict[str, Any]:
     """The settings that decide an outcome, ready for JSON."""
     told = asdict(settings)
     told["precision"] = settings.precision.value

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lambert.errors import UserError
 from lambert.finetune.squad.data import shuffled
 from lambert.finetune.squad.settings import FineTuneProgress, Progress
-from lambert.training.config.lr_schedule import Schedule
+from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.step.train_step import MicroBatch, Task, train_step
 
@@ -77,8 +77,8 @@ def train_epochs(
     *,
     make_batch: Callable[[Sequence[Item]], Batch],
     task: Task[Batch],
-    schedule: Schedule,
-    clip_norm: float | None,
+    schedule: LRSchedule,
+    max_grad_norm: float | None,
     seed: int,
     progress: Progress | None = None,
 ) -> float:
@@ -110,7 +110,7 @@ def train_epochs(
                 [make_batch(by_length[cut : cut + settings.micro_batch_size]) for cut in cuts],
                 task=task,
                 learning_rate=rate,
-                clip_norm=clip_norm,
+                max_grad_norm=max_grad_norm,
                 dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
                 precision=settings.precision,
             )

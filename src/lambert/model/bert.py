@@ -94,12 +94,12 @@ class Embeddings(nn.Module):
         return normalised
 
 
-class StackedLinear(nn.Linear):
+class FusedLinear(nn.Linear):
     """Several layers of one input in one product: [*, I] → [*, layers · O], one layer's outputs behind another's."""
 
     def __init__(self, inputs: int, outputs: int, *, layers: int) -> None:
         super().__init__(inputs, layers * outputs)
-        self.layer_slices = {"weight": (0, (outputs,) * layers)}
+        self.param_slices = {"weight": (0, (outputs,) * layers)}
         """Which parameters hold several layers, along which dimension and of which sizes; for layer-wise optimizers."""
 
 
@@ -109,7 +109,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.heads = config.attention_heads
-        self.query_key_value = StackedLinear(config.hidden_size, config.hidden_size, layers=3)
+        self.query_key_value = FusedLinear(config.hidden_size, config.hidden_size, layers=3)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.attention_dropout = config.dropout
@@ -122,15 +122,15 @@ class SelfAttention(nn.Module):
         batch, length, _ = projected.shape
         return projected.view(batch, length, self.heads, -1).transpose(1, 2)
 
-    def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
         """`visible` is [B, 1, 1 or S, S], True where a token may be looked at; None when every token may."""
         query, key, value = (self._split(part) for part in self.query_key_value(hidden).chunk(3, dim=-1))
         attend = functional.scaled_dot_product_attention
         probability = self.attention_dropout if self.training else 0.0
         context: Tensor = (
-            checkpoint(attend, query, key, value, visible, probability, use_reentrant=False)
+            checkpoint(attend, query, key, value, attn_mask, probability, use_reentrant=False)
             if self.recomputes
-            else attend(query, key, value, visible, probability)
+            else attend(query, key, value, attn_mask, probability)
         )
         projected = self.output(context.transpose(1, 2).flatten(2))
         normalised: Tensor = self.layer_norm(hidden + self.dropout(projected))
@@ -172,10 +172,10 @@ class Block(nn.Module):
         self.attention = SelfAttention(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
         if cpu.applies_to(self.attention.output.weight):
-            return cpu.run_block(self, hidden, visible)
-        result: Tensor = self.feed_forward(self.attention(hidden, visible))
+            return cpu.run_block(self, hidden, attn_mask)
+        result: Tensor = self.feed_forward(self.attention(hidden, attn_mask))
         return result
 
 
@@ -206,24 +206,24 @@ class BertModel(nn.Module):
         segment_ids: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None = None,
-        example_of: Tensor | None = None,
+        sequence_ids: Tensor | None = None,
     ) -> Tensor:
         """Hidden states.
 
         Args:
             attention_mask: [B, S], True at real tokens; None says that no sequence is padded, or that rows are packed.
             position_ids: [B, S] place of each token in its sequence; 0, 1, 2, … along the row when None.
-            example_of: [B, S] which of several sequences in a row a token belongs to; each attends to itself alone.
+            sequence_ids: [B, S] which of several sequences in a row a token belongs to; each attends to itself alone.
         """
-        visible = None if attention_mask is None else attention_mask[:, None, None, :]
-        if example_of is not None:
-            visible = example_of[:, None, :, None] == example_of[:, None, None, :]
+        attn_mask = None if attention_mask is None else attention_mask[:, None, None, :]
+        if sequence_ids is not None:
+            attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
         for block in self.blocks:
             if self._recomputes_blocks and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, visible, use_reentrant=False)
+                hidden = checkpoint(block, hidden, attn_mask, use_reentrant=False)
             else:
-                hidden = block(hidden, visible)
+                hidden = block(hidden, attn_mask)
         return hidden
 
 

@@ -25,7 +25,7 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))
 
 
-class MaskedWordHead(nn.Module):
+class MLMHead(nn.Module):
     """Scores of every vocabulary entry, for the masked positions only: [M, H] → [M, V].
 
     The decoder is the word embedding itself (tied) plus a bias of its own.
@@ -44,8 +44,8 @@ class MaskedWordHead(nn.Module):
         """Sum of the cross-entropies with labels [M], in float32, and how many labels are the likeliest word."""
         if cpu.applies_to(word_embedding):
             return cpu.word_losses(self._transformed(hidden), word_embedding, self.bias, labels)
-        scores = self(hidden, word_embedding)
-        return functional.cross_entropy(scores.float(), labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
+        logits = self(hidden, word_embedding)
+        return functional.cross_entropy(logits.float(), labels, reduction="sum"), (logits.argmax(-1) == labels).sum()
 
     def _transformed(self, hidden: Tensor) -> Tensor:
         normalised: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
@@ -60,8 +60,8 @@ class BertForPreTraining(nn.Module):
         self.config = config
         self.encoder = BertModel(config)
         self.pooler = Pooler(config)
-        self.masked_word_head = MaskedWordHead(config)
-        self.next_sentence_head = nn.Linear(config.hidden_size, 2)
+        self.mlm_head = MLMHead(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
         initialise(self, config)
 
     def forward(
@@ -71,7 +71,7 @@ class BertForPreTraining(nn.Module):
         attention_mask: Tensor | None,
         masked_positions: Tensor,
         position_ids: Tensor | None = None,
-        example_of: Tensor | None = None,
+        sequence_ids: Tensor | None = None,
         first_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
     ) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
@@ -81,25 +81,25 @@ class BertForPreTraining(nn.Module):
             token_ids, segment_ids: [B, S] integers.
             attention_mask: [B, S], True at real tokens, or None when nothing is padded.
             masked_positions: [M] places in the flattened batch, b · S + s.
-            position_ids, example_of: [B, S], where rows hold several examples (`BertModel.forward`).
+            position_ids, sequence_ids: [B, S], where rows hold several examples (`BertModel.forward`).
             first_positions: [E] places of their [CLS] in the flattened batch; the first of each row when None.
             masked_labels: [M] ids at the masked positions, where not their scores are wanted but their losses.
 
         Returns:
-            Masked-word scores [M, V], or with labels `MaskedWordHead.losses`; and next-sentence scores [B or E, 2]
+            Masked-word scores [M, V], or with labels `MLMHead.losses`; and next-sentence scores [B or E, 2]
             (class 0: B follows A; 1: B does not).
         """
-        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, example_of)
+        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
         embedding = self.encoder.embeddings.word.weight
         words = (
-            self.masked_word_head(masked, embedding)
+            self.mlm_head(masked, embedding)
             if masked_labels is None
-            else self.masked_word_head.losses(masked, embedding, masked_labels)
+            else self.mlm_head.losses(masked, embedding, masked_labels)
         )
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
-        return words, self.next_sentence_head(self.pooler(first))
+        return words, self.nsp_head(self.pooler(first))
 
 
 class BertForQuestionAnswering(nn.Module):
@@ -114,8 +114,8 @@ class BertForQuestionAnswering(nn.Module):
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Start and end scores, each [B, S]; inputs as in `BertForPreTraining.forward`."""
-        scores = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
-        start, end = scores.unbind(-1)
+        logits = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
+        start, end = logits.unbind(-1)
         return start, end
 
 
@@ -134,5 +134,5 @@ class BertForClassification(nn.Module):
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Scores [B, classes]; inputs as in `BertForPreTraining.forward`."""
         hidden = self.encoder(token_ids, segment_ids, attention_mask)
-        scores: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
-        return scores
+        logits: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
+        return logits

@@ -11,14 +11,14 @@ from lambert.optim.lans import LANS
 from lambert.optim.lars import LARS
 from lambert.optim.layerwise import LayerwiseOptimizer
 from lambert.optim.noise import GradientNoise, NoiseEstimate
-from lambert.optim.telemetry import LayerFigures
+from lambert.optim.telemetry import LayerStats
 
 __all__ = [
     "LAMB",
     "LANS",
     "LARS",
     "GradientNoise",
-    "LayerFigures",
+    "LayerStats",
     "LayerwiseOptimizer",
     "NoiseEstimate",
     "any_of",

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lambert.optim import norms
-from lambert.optim.equations import Rule
+from lambert.optim.equations import UpdateRule
 from lambert.optim.kernels import cpu, gpu, plain
 from lambert.optim.layers import Layer
 
 
-def take_step(layers: Sequence[Layer], fused: Sequence[bool | None], rule: Rule) -> list[Tensor]:
+def take_step(layers: Sequence[Layer], fused: Sequence[bool | None], rule: UpdateRule) -> list[Tensor]:
     """Change weights and moments of every layer.
 
     Args:
@@ -48,7 +48,7 @@ Kernel = Literal["cpu", "gpu", "none"]
 Chosen = tuple[list[Layer], list[Tensor]]
 
 
-def _kernel(layer: Layer, wanted: bool | None, rule: Rule) -> Kernel:
+def _kernel(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
     if wanted is not False and rule.has_kernel:
         if cpu.runs(layer):
             return "cpu"
@@ -63,14 +63,14 @@ def _kernel(layer: Layer, wanted: bool | None, rule: Rule) -> Kernel:
     return "none"
 
 
-def _step_of_shards(by_cpu: Chosen, by_gpu: Chosen, by_plain: Chosen, rule: Rule) -> None:
+def _step_of_shards(by_cpu: Chosen, by_gpu: Chosen, by_plain: Chosen, rule: UpdateRule) -> None:
     """All first sweeps, one reduction, all second sweeps."""
     cpu.first(*by_cpu)
     gpu.first(*by_gpu)
     for layer, row in zip(*by_plain, strict=True):
         plain.first(layer, row, rule)
     layers, rows = by_cpu[0] + by_gpu[0] + by_plain[0], by_cpu[1] + by_gpu[1] + by_plain[1]
-    completed = norms.complete(torch.stack(rows), [layer.cut for layer in layers])
+    completed = norms.all_reduce_partial_norms(torch.stack(rows), [layer.cut for layer in layers])
     torch._foreach_copy_(rows, list(completed))
     cpu.second(*by_cpu)
     gpu.second(*by_gpu)
@@ -102,7 +102,7 @@ def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     cuts = [norms.sharded_over(parameter) for parameter, _ in pairs]
     locals_ = [norms.local_part(norms.like_parameter(gradient, parameter)) for parameter, gradient in pairs]
     squares = torch.stack([square.to(locals_[0].device) for square in cpu.gradient_squares(locals_)])
-    return math.sqrt(norms.complete(squares[:, None], cuts).sum().item())
+    return math.sqrt(norms.all_reduce_partial_norms(squares[:, None], cuts).sum().item())
 
 
 def layer_norms(layers: Sequence[Layer]) -> list[float]:
@@ -110,6 +110,6 @@ def layer_norms(layers: Sequence[Layer]) -> list[float]:
     if not layers:
         return []
     squares = torch.stack([square.cpu() for square in cpu.gradient_squares([layer.g for layer in layers])])
-    completed = norms.complete(squares[:, None], [layer.cut for layer in layers])
+    completed = norms.all_reduce_partial_norms(squares[:, None], [layer.cut for layer in layers])
     norms_: list[float] = completed[:, 0].sqrt().tolist()
     return norms_

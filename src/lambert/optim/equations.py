@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class LayerHyperparameters:
     """What one layer's step is computed with."""
 
     learning_rate: float
@@ -59,16 +59,16 @@ def trust_ratio(x_norm: Tensor, u_norm: Tensor, bounds: tuple[float, float] | No
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """An algorithm: x ← x − η · Σ share · φ(‖x‖)/‖u‖ · u, over one or more directions u."""
 
     state: tuple[str, ...]
     """Names of the moments, each of the shape of x."""
-    update_moments: Callable[[Tensor, Tensor, tuple[Tensor, ...], Numbers], None]
+    update_moments: Callable[[Tensor, Tensor, tuple[Tensor, ...], LayerHyperparameters], None]
     """x, g and moments → moments changed in place."""
-    directions: Callable[[Tensor, Tensor, tuple[Tensor, ...], Numbers], tuple[Tensor, ...]]
+    directions: Callable[[Tensor, Tensor, tuple[Tensor, ...], LayerHyperparameters], tuple[Tensor, ...]]
     """x, g and moments → new tensors u."""
-    shares: Callable[[Numbers], tuple[float, ...]] = lambda numbers: (1.0,)
+    shares: Callable[[LayerHyperparameters], tuple[float, ...]] = lambda numbers: (1.0,)
     """The weight of each direction."""
     direction_count: int = 1
     normalises_gradient: bool = False
@@ -77,37 +77,39 @@ class Rule:
     """The compiled loops compute it."""
 
 
-def lamb_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> None:
+def lamb_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> None:
     """Algorithm 2, moments: m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
     m, v = moments
     m.lerp_(g, 1 - numbers.beta1)
     v.mul_(numbers.beta2).addcmul_(g, g, value=1 - numbers.beta2)
 
 
-def lamb_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> tuple[Tensor]:
+def lamb_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
     """Algorithm 2, direction: u = m̂ / (√v̂ + ε) + λx."""
     m, v = moments
     denominator = (v * numbers.v_correction).sqrt_().add_(numbers.epsilon)
     return ((m * numbers.m_correction).div_(denominator).add_(x, alpha=numbers.weight_decay),)
 
 
-LAMB = Rule(("exp_avg", "exp_avg_sq"), lamb_moments, lamb_directions, has_kernel=True)
+LAMB = UpdateRule(("exp_avg", "exp_avg_sq"), lamb_moments, lamb_directions, has_kernel=True)
 
 
-def lars_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> None:
+def lars_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> None:
     """Algorithm 1 of the same paper: m ← β₁m + (1 − β₁)(g + λx)."""
     moments[0].lerp_(g.add(x, alpha=numbers.weight_decay), 1 - numbers.beta1)
 
 
-def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> tuple[Tensor]:
+def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
     """Algorithm 1: u = m."""
     return (moments[0].clone(),)
 
 
-LARS = Rule(("momentum_buffer",), lars_moments, lars_directions)
+LARS = UpdateRule(("momentum_buffer",), lars_moments, lars_directions)
 
 
-def lans_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> tuple[Tensor, Tensor]:
+def lans_directions(
+    x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters
+) -> tuple[Tensor, Tensor]:
     """LANS (Zheng et al. 2020, arXiv 2006.13484): m̂ / (√v̂ + ε) + λx, and g̃ / (√v̂ + ε) + λx with g̃ = g/‖g‖."""
     m, v = moments
     denominator = (v * numbers.v_correction).sqrt_().add_(numbers.epsilon)
@@ -115,7 +117,7 @@ def lans_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: 
     return by_momentum, g.div(denominator).add_(x, alpha=numbers.weight_decay)
 
 
-LANS = Rule(
+LANS = UpdateRule(
     ("exp_avg", "exp_avg_sq"),
     lamb_moments,
     lans_directions,

@@ -12,36 +12,40 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Rule = Callable[[str, Tensor, nn.Module], bool]
+ParamFilter = Callable[[str, Tensor, nn.Module], bool]
 """(name, parameter, the module that holds it) → whether the parameter is left out."""
 
 
-def by_name(*patterns: str) -> Rule:
+def by_name(*patterns: str) -> ParamFilter:
     """Parameters whose full name fits a shell pattern: `*` is anything, `?` one character, `[ab]` one of some."""
     return lambda name, parameter, module: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def by_dimensions(most: int) -> Rule:
+def by_dimensions(most: int) -> ParamFilter:
     """Parameters of at most so many dimensions: 1 is every bias, and every scale of a normalisation."""
     return lambda name, parameter, module: parameter.ndim <= most
 
 
-def by_module(*types: type[nn.Module]) -> Rule:
+def by_module(*types: type[nn.Module]) -> ParamFilter:
     """Parameters held directly by a module of these types."""
     return lambda name, parameter, module: isinstance(module, types)
 
 
-def any_of(*rules: Rule) -> Rule:
+def any_of(*rules: ParamFilter) -> ParamFilter:
     """Parameters that any of the rules leaves out; nothing without rules."""
     return lambda name, parameter, module: any(rule(name, parameter, module) for rule in rules)
 
 
-BERT_RULE: Rule = any_of(by_module(nn.LayerNorm), by_name("bias", "*.bias"))
+BERT_NO_DECAY: ParamFilter = any_of(by_module(nn.LayerNorm), by_name("bias", "*.bias"))
 """Layer norms and biases, which Google's published LAMB (in the ALBERT code) leaves out of both."""
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, no_decay: Rule = BERT_RULE, no_adaptation: Rule = BERT_RULE
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    no_decay: ParamFilter = BERT_NO_DECAY,
+    no_adaptation: ParamFilter = BERT_NO_DECAY,
 ) -> list[dict[str, Any]]:
     """A model's parameters in up to four groups, each parameter in exactly one.
 
@@ -54,7 +58,7 @@ def parameter_groups(
 
     Returns:
         Groups with `params` as (name, tensor) pairs, `weight_decay`, `adapt` and `slices`; empty ones are left out.
-        Slices come from modules that say in `layer_slices` which of their parameters hold several layers: name →
+        Slices come from modules that say in `param_slices` which of their parameters hold several layers: name →
         (dimension, sizes).
 
     Raises:
@@ -77,7 +81,7 @@ def parameter_groups(
             },
         )
         group["params"].append((name, parameter))
-        group["slices"].append(getattr(module, "layer_slices", {}).get(name.rpartition(".")[2]))
+        group["slices"].append(getattr(module, "param_slices", {}).get(name.rpartition(".")[2]))
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 

@@ -32,8 +32,8 @@ class LAMB(LayerwiseOptimizer):
         weight_decay: λ, added as λx to the direction before it is normalised.
         adapt: whether layers get a trust ratio; `"decayed"` asks for it where `weight_decay` is not 0.
         bias_correction: divide m by 1 − β₁ᵗ and v by 1 − β₂ᵗ; it never touches the learning rate.
-        clip_norm: scale gradients down to this L2 norm, taken over all groups that give the same number; None, 0 and
-            infinity clip nothing. `p.grad` is left as it is.
+        max_grad_norm: scale gradients down to this L2 norm, taken over all groups that give the same number; None, 0
+            and infinity clip nothing. `p.grad` is left as it is.
         norm_bounds: least and most of φ(‖x‖); None is the norm itself.
         maximize: go up instead of down.
         master_weights: keep a float32 copy of parameters of less precision and update that; it is part of the state.
@@ -70,7 +70,7 @@ class LAMB(LayerwiseOptimizer):
         *,
         adapt: bool | Literal["decayed"] = True,
         bias_correction: bool = True,
-        clip_norm: float | None = None,
+        max_grad_norm: float | None = None,
         norm_bounds: tuple[float, float] | None = None,
         maximize: bool = False,
         master_weights: bool = False,
@@ -84,7 +84,7 @@ class LAMB(LayerwiseOptimizer):
             "weight_decay": weight_decay,
             "adapt": adapt,
             "bias_correction": bias_correction,
-            "clip_norm": clip_norm,
+            "max_grad_norm": max_grad_norm,
             "norm_bounds": norm_bounds,
             "maximize": maximize,
             "master_weights": master_weights,

@@ -23,7 +23,7 @@ class LARS(LayerwiseOptimizer):
         lr: learning rate η.
         momentum: β, from 0 to below 1.
         weight_decay: λ.
-        adapt, clip_norm, norm_bounds, maximize, master_weights, slices: as `LAMB`'s.
+        adapt, max_grad_norm, norm_bounds, maximize, master_weights, slices: as `LAMB`'s.
 
     Raises:
         ValueError: an option is out of its range (the message names it and its value).
@@ -40,7 +40,7 @@ class LARS(LayerwiseOptimizer):
         weight_decay: float = 0.01,
         *,
         adapt: bool | Literal["decayed"] = True,
-        clip_norm: float | None = None,
+        max_grad_norm: float | None = None,
         norm_bounds: tuple[float, float] | None = None,
         maximize: bool = False,
         master_weights: bool = False,
@@ -51,7 +51,7 @@ class LARS(LayerwiseOptimizer):
             "momentum": momentum,
             "weight_decay": weight_decay,
             "adapt": adapt,
-            "clip_norm": clip_norm,
+            "max_grad_norm": max_grad_norm,
             "norm_bounds": norm_bounds,
             "maximize": maximize,
             "master_weights": master_weights,

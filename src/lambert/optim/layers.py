@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lambert.optim import norms
-from lambert.optim.equations import Numbers
+from lambert.optim.equations import LayerHyperparameters
 from lambert.optim.options import Slices
 
 
@@ -26,7 +26,7 @@ class Layer:
     """Gradient, of the shape of `x`; never changed."""
     moments: tuple[Tensor, ...]
     """Of the shape of `x`, float32 (float64 for float64 parameters), changed in place."""
-    numbers: Numbers
+    numbers: LayerHyperparameters
     parameter: Tensor
     """The parameter it belongs to."""
     place: int | None
@@ -65,7 +65,7 @@ def layers_of(
     weights: Tensor,
     gradient: Tensor,
     moments: tuple[Tensor, ...],
-    numbers: Numbers,
+    numbers: LayerHyperparameters,
     slices: Slices | None,
 ) -> list[Layer]:
     """The layers that make up a parameter.
@@ -95,12 +95,12 @@ def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def numbers_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> Numbers:
+def hyperparameters_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> LayerHyperparameters:
     """The numbers of a layer that takes its step number `step`, from 1."""
     betas = group["betas"] if "betas" in group else (group["momentum"], 0.0)
     beta1, beta2 = float(betas[0]), float(betas[1])
     bounds = group["norm_bounds"]
-    return Numbers(
+    return LayerHyperparameters(
         learning_rate=float(group["lr"]),
         beta1=beta1,
         beta2=beta2,

@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 
 from lambert.optim import norms
 from lambert.optim.engine import global_norms, layer_norms, take_step
-from lambert.optim.equations import Rule
-from lambert.optim.layers import Layer, layers_of, numbers_of
+from lambert.optim.equations import UpdateRule
+from lambert.optim.layers import Layer, hyperparameters_of, layers_of
 from lambert.optim.options import check_group, clip_limit, is_adapted
-from lambert.optim.state import forget_changes, restore_widths, state_of, take_over_changes
-from lambert.optim.telemetry import LayerFigures, Telemetry
+from lambert.optim.state import mark_synced, restore_widths, resync_master, state_of
+from lambert.optim.telemetry import LayerStats, Telemetry
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, named tensors, or groups of either."""
@@ -30,7 +30,7 @@ class LayerwiseOptimizer(Optimizer):
         defaults: every option, for groups that do not give it.
     """
 
-    rule: ClassVar[Rule]
+    rule: ClassVar[UpdateRule]
     _step_supports_amp_scaling = True  # torch.amp.GradScaler then hands over `grad_scale` and `found_inf`
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
@@ -107,13 +107,13 @@ class LayerwiseOptimizer(Optimizer):
                 if parameter.grad is None:
                     continue
                 state = state_of(self.state[parameter], parameter, self.rule.state, master=group["master_weights"])
-                take_over_changes(self._versions, parameter, state)
+                resync_master(self._versions, parameter, state)
                 found = layers_of(
                     parameter,
                     state.get("master", parameter),
                     parameter.grad,
                     tuple(state[key] for key in self.rule.state),
-                    numbers_of(group, state["step"].item() + 1, adapt, factor),
+                    hyperparameters_of(group, state["step"].item() + 1, adapt, factor),
                     own_slices,
                 )
                 layers += found
@@ -156,9 +156,9 @@ class LayerwiseOptimizer(Optimizer):
                 state["step"] += 1
                 if "master" in state:
                     parameter.copy_(state["master"])
-                    forget_changes(self._versions, parameter)
+                    mark_synced(self._versions, parameter)
 
-    def layer_figures(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, LayerFigures]:
+    def layer_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, LayerStats]:
         """Norms and trust ratio of every layer of the last step, by name.
 
         The step itself only keeps the sums; reading them here is what waits for a GPU.
@@ -173,5 +173,5 @@ class LayerwiseOptimizer(Optimizer):
         return self._telemetry.read(self.param_groups, named_parameters)
 
     def trust_ratios(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, float]:
-        """The trust ratios of `layer_figures`."""
-        return {name: figures.trust_ratio for name, figures in self.layer_figures(named_parameters).items()}
+        """The trust ratios of `layer_stats`."""
+        return {name: figures.trust_ratio for name, figures in self.layer_stats(named_parameters).items()}

@@ -89,15 +89,15 @@ class GradientNoise:
             error = math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in left_out))
         return NoiseEstimate(noise / count, signal / count, _ratio(noise, signal), error, count)
 
-    def facts(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON can hold it."""
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs, as JSON can hold it."""
         return {"noise": list(self._noise), "signal": list(self._signal)}
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what `facts` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         for values, name in ((self._noise, "noise"), (self._signal, "signal")):
             values.clear()
-            values.extend(facts[name])
+            values.extend(state[name])
 
 
 def _ratio(noise: float, signal: float) -> float:

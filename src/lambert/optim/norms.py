@@ -84,7 +84,7 @@ def local_range(tensor: Tensor, dimension: int) -> tuple[int, int]:
     return offset[dimension], offset[dimension] + shape[dimension]
 
 
-def complete(rows: Tensor, cuts: Sequence[ShardedOver]) -> Tensor:
+def all_reduce_partial_norms(rows: Tensor, cuts: Sequence[ShardedOver]) -> Tensor:
     """Rows [L, K] of local sums, added up over the processes that hold the rest of each row's layer.
 
     One collective for each mesh dimension, whatever the number of layers; every process must call it with the same

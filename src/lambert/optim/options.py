@@ -23,7 +23,7 @@ def is_adapted(group: dict[str, Any]) -> bool:
 
 def clip_limit(group: dict[str, Any]) -> float | None:
     """The group's clip as a finite number above 0; None, 0 and infinity all mean that nothing is clipped."""
-    limit = group.get("clip_norm")
+    limit = group.get("max_grad_norm")
     return None if limit is None or limit == 0 or limit == math.inf else float(limit)
 
 
@@ -74,7 +74,7 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "betas": (lambda value: _is_pair(value) and all(map(_is_decay, value)), "two numbers from 0 to below 1"),
     "momentum": (_is_decay, "a number from 0 to below 1"),
     "adapt": (lambda value: value in ("decayed",) or isinstance(value, bool), 'True, False or "decayed"'),
-    "clip_norm": (
+    "max_grad_norm": (
         lambda value: value is None or _is_number(value, lambda z: z >= 0),
         "None, or a number from 0 (0 and infinity clip nothing)",
     ),

@@ -27,9 +27,9 @@ PRESETS: dict[str, Preset] = {
     # The authors' TensorFlow code (as published with ALBERT): no bias correction; clipping is the caller's.
     "google": Preset({"bias_correction": False}, leaves_out=True),
     # NVIDIA apex FusedLAMB: groups without decay are not adapted, and the gradient is clipped inside.
-    "apex": Preset({"adapt": "decayed", "clip_norm": 1.0}),
+    "apex": Preset({"adapt": "decayed", "max_grad_norm": 1.0}),
     # The same with use_nvlamb=True: every group is adapted.
-    "nvlamb": Preset({"clip_norm": 1.0}),
+    "nvlamb": Preset({"max_grad_norm": 1.0}),
     # optax.lamb: no decay unless asked for.
     "optax": Preset({"weight_decay": 0.0}),
 }

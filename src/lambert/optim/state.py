@@ -46,7 +46,7 @@ def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any], moments: Se
                 optimizer.state[parameter][key] = wide
 
 
-def take_over_changes(versions: dict[Tensor, int], parameter: Tensor, state: dict[str, Any]) -> None:
+def resync_master(versions: dict[Tensor, int], parameter: Tensor, state: dict[str, Any]) -> None:
     """Start the master copy again from weights that somebody has changed since the last step, by loading for example.
 
     A copy that rounds to the parameter as it stands is kept: that is what a checkpoint of both restores.
@@ -58,6 +58,6 @@ def take_over_changes(versions: dict[Tensor, int], parameter: Tensor, state: dic
         master.copy_(parameter)
 
 
-def forget_changes(versions: dict[Tensor, int], parameter: Tensor) -> None:
+def mark_synced(versions: dict[Tensor, int], parameter: Tensor) -> None:
     """Remember `parameter` as it stands."""
     versions[parameter] = parameter._version

@@ -13,7 +13,7 @@ from lambert.optim.layers import Layer
 
 
 @dataclass(frozen=True)
-class LayerFigures:
+class LayerStats:
     """One layer of one step."""
 
     weight_norm: float
@@ -38,7 +38,7 @@ class Telemetry:
 
     def read(
         self, groups: Sequence[dict[str, Any]], named_parameters: Iterable[tuple[str, Tensor]] | None
-    ) -> dict[str, LayerFigures]:
+    ) -> dict[str, LayerStats]:
         """By name; with `named_parameters` only those."""
         if named_parameters is None:
             named_parameters = [
@@ -57,7 +57,7 @@ class Telemetry:
         return figures
 
 
-def _figures(x_square: float, u_square: float, bounds: tuple[float, float] | None) -> LayerFigures:
+def _figures(x_square: float, u_square: float, bounds: tuple[float, float] | None) -> LayerStats:
     x_norm, u_norm = math.sqrt(x_square), math.sqrt(u_square)
     phi = x_norm if bounds is None else min(max(x_norm, bounds[0]), bounds[1])
-    return LayerFigures(x_norm, u_norm, phi / u_norm if x_norm > 0 and u_norm > 0 else 1.0)
+    return LayerStats(x_norm, u_norm, phi / u_norm if x_norm > 0 and u_norm > 0 else 1.0)

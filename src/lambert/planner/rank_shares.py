@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.data.dataloader import SampleStream
-from lambert.training.config.phase import Part
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.phase import Phase
+from lambert.training.distributed.process_group import ProcessGroup
 
 CUT_STEPS = 32
 """How many steps of a phase are cut to all ranks, evenly spread, its first and last among them."""
@@ -42,43 +42,43 @@ class Shares:
 
     @property
     def idle_share(self) -> float:
-        """Part of all ranks' time that goes to waiting for those with the most micro-batches, 0 to 1."""
+        """Phase of all ranks' time that goes to waiting for those with the most micro-batches, 0 to 1."""
         return 1 - self.micro_batches / (self.ranks * self.most)
 
 
-def shares_of(part: Part, ranks: int, stream: SampleStream | None = None) -> Shares:
+def shares_of(phase: Phase, ranks: int, stream: SampleStream | None = None) -> Shares:
     """Cut global batches of a phase to `ranks` ranks, which must be no more than its micro-batches.
 
     Args:
         stream: the samples of the phase, to check the examples themselves; without, their numbers in the run are.
     """
-    counts = [len(Processes(rank, ranks).share(part.micro_batch_count)) for rank in range(ranks)]
-    spread = np.linspace(part.first_step, part.last_step, CUT_STEPS).round().astype(int)
+    counts = [len(ProcessGroup(rank, ranks).rank_range(phase.micro_batch_count)) for rank in range(ranks)]
+    spread = np.linspace(phase.first_step, phase.last_step, CUT_STEPS).round().astype(int)
     steps = tuple(sorted({int(step) for step in spread}))
-    problems = [problem for step in steps if (problem := _cut(part, step, ranks, stream))]
+    problems = [problem for step in steps if (problem := _cut(phase, step, ranks, stream))]
     return Shares(
-        phase=part.number,
+        phase=phase.number,
         ranks=ranks,
-        steps=part.phase.step_count,
+        steps=phase.config.step_count,
         cut_steps=steps,
-        batch_size=part.phase.batch_size,
-        micro_batches=part.micro_batch_count,
+        batch_size=phase.config.batch_size,
+        micro_batches=phase.micro_batch_count,
         least=min(counts),
         most=max(counts),
         ranks_with_most=counts.count(max(counts)),
-        problems=(*problems, *_gaps_between_steps(part)),
+        problems=(*problems, *_gaps_between_steps(phase)),
     )
 
 
-def _cut(part: Part, step: int, ranks: int, stream: SampleStream | None) -> str:
+def _cut(phase: Phase, step: int, ranks: int, stream: SampleStream | None) -> str:
     """What is wrong with the global batch of a step, or nothing."""
-    batch = part.phase.batch_size
-    first = (step - part.first_step) * batch
+    batch = phase.config.batch_size
+    first = (step - phase.first_step) * batch
     samples: list[NDArray[np.int64]] = []
     examples: list[NDArray[np.int64]] = []
     for rank in range(ranks):
-        for place in Processes(rank, ranks).share(part.micro_batch_count):
-            begin, count = part.samples_of(step, place)
+        for place in ProcessGroup(rank, ranks).rank_range(phase.micro_batch_count):
+            begin, count = phase.samples_of(step, place)
             samples.append(np.arange(begin, begin + count))
             if stream is not None:
                 examples += [number * len(stream.examples) + indices for number, indices in stream.order(begin, count)]
@@ -89,13 +89,13 @@ def _cut(part: Part, step: int, ranks: int, stream: SampleStream | None) -> str:
     return ""
 
 
-def _gaps_between_steps(part: Part) -> list[str]:
+def _gaps_between_steps(phase: Phase) -> list[str]:
     """Steps that do not begin where the one before ended."""
     problems, expected = [], 0
-    for step in range(part.first_step, part.last_step + 1):
-        begin, _ = part.samples_of(step, 0)
+    for step in range(phase.first_step, phase.last_step + 1):
+        begin, _ = phase.samples_of(step, 0)
         if begin != expected:
             problems.append(f"step {step} begins with sample {begin:,}, the one before ended with {expected - 1:,}")
-        last, count = part.samples_of(step, part.micro_batch_count - 1)
+        last, count = phase.samples_of(step, phase.micro_batch_count - 1)
         expected = last + count
     return problems

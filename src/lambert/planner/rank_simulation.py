@@ -22,15 +22,15 @@ from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.planner.rank_shares import Shares, shares_of
-from lambert.training.config.phase import parts_of, training_stream
+from lambert.training.config.phase import phases_of, training_stream
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import check_processes, parameter_count
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.resolve import check_world_size, parameter_count
+from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed import env
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.timer import Meter
-from lambert.training.step.train_state import working_model
+from lambert.training.step.timer import StepTimer
+from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import forward_and_backward
 
 LEAST_RANKS, MOST_RANKS = 2, 1_024
@@ -128,7 +128,7 @@ class DryRun:
         return [f"phase {shares.phase}: {problem}" for shares in self.shares for problem in shares.problems]
 
 
-def dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int, *, memory_bytes: int | None = None) -> DryRun:
+def dry_run(settings: TrainingConfig, corpus: Corpus | None, ranks: int, *, memory_bytes: int | None = None) -> DryRun:
     """Go through a run on `ranks` ranks in this process alone.
 
     Args:
@@ -139,15 +139,15 @@ def dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int, *, memory_
         UserError: ranks are out of range or more than a phase's micro-batches, or this process trains with others.
     """
     check_ranks(ranks)
-    check_processes(settings, ranks)
+    check_world_size(settings, ranks)
     shares = tuple(
-        shares_of(part, ranks, None if corpus is None else training_stream(corpus, settings, part))
-        for part in parts_of(settings)
+        shares_of(phase, ranks, None if corpus is None else training_stream(corpus, settings, phase))
+        for phase in phases_of(settings)
     )
     replicated = replicated_traffic(settings, ranks)
     needed = (_BYTES_PER_PARAMETER + 8 / ranks) * parameter_count(settings.model)
     try:
-        check_processes(settings, ranks, shards=True)
+        check_world_size(settings, ranks, shards=True)
         if memory_bytes is not None and needed > memory_bytes:
             raise UserError(
                 f"counting its collectives needs {needed / 1e9:.1f} GB of this machine, {memory_bytes / 1e9:.1f} GB "
@@ -176,7 +176,7 @@ def check_ranks(ranks: int) -> None:
         )
 
 
-def replicated_traffic(settings: RunSettings, ranks: int) -> Traffic:
+def replicated_traffic(settings: TrainingConfig, ranks: int) -> Traffic:
     """The collectives of a run in which every rank has the whole model; nothing is allocated.
 
     Raises:
@@ -186,7 +186,7 @@ def replicated_traffic(settings: RunSettings, ranks: int) -> Traffic:
         return _traffic(settings, processes, shards=False)
 
 
-def sharded_model(settings: RunSettings, ranks: int) -> ShardedModel:
+def sharded_model(settings: TrainingConfig, ranks: int) -> ShardedModel:
     """Cut the model over ranks, and count the collectives of the first of them.
 
     It takes about twice the memory of the whole model's gradients in this process.
@@ -208,15 +208,15 @@ def cut_parameters(model: BertForPreTraining, ranks: int) -> tuple[int, ...]:
     return tuple(int(count) for count in total)
 
 
-def _traffic(settings: RunSettings, processes: Processes, *, shards: bool) -> Traffic:
+def _traffic(settings: TrainingConfig, processes: ProcessGroup, *, shards: bool) -> Traffic:
     """Two micro-batches of a step go through the code of a real run."""
     model = _model_on_meta(settings)
-    working = working_model(
+    working = prepare_model(
         model,
         settings.precision,
         weight_decay=settings.weight_decay,
         processes=processes,
-        rounds_gradients=settings.gradient_precision == "bfloat16",
+        reduce_in_bfloat16=settings.reduce_dtype == "bfloat16",
         shards=shards,
     )
     model.to_empty(device=processes.device)
@@ -229,7 +229,7 @@ def _traffic(settings: RunSettings, processes: Processes, *, shards: bool) -> Tr
 
         def compute(_: int) -> None:
             begun.append(len(collectives.seen))
-            forward_and_backward(model, pretraining_task, batch, batch.counts(), precision, Meter(processes.device))
+            forward_and_backward(model, pretraining_task, batch, batch.counts(), precision, StepTimer(processes.device))
 
         working.gradients.accumulate(2, compute)
         working.gradients.reduce()
@@ -237,16 +237,16 @@ def _traffic(settings: RunSettings, processes: Processes, *, shards: bool) -> Tr
 
 
 @contextmanager
-def _fake_group(ranks: int, rank: int, device: torch.device) -> Iterator[Processes]:
+def _fake_group(ranks: int, rank: int, device: torch.device) -> Iterator[ProcessGroup]:
     check_ranks(ranks)
     distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     try:
-        yield Processes(rank, ranks, device)
+        yield ProcessGroup(rank, ranks, device)
     finally:
         distributed.destroy_process_group()
 
 
-def _model_on_meta(settings: RunSettings) -> BertForPreTraining:
+def _model_on_meta(settings: TrainingConfig) -> BertForPreTraining:
     with torch.device("meta"):
         return BertForPreTraining(settings.model)
 

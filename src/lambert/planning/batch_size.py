@@ -28,7 +28,7 @@ MARGIN = 3
 """Powers of two below and above the run's batch and the noise scale."""
 
 BENCHMARK_SAMPLES = {256: 2.55e6, 1_536: 2.78e6, 4_096: 2.84e6, 8_192: 4.19e6, 16_384: 5.50e6}
-"""Batch → mean samples of MLPerf's reference runs of BERT-Large to masked-word accuracy .72, from a given checkpoint,
+"""Batch → mean samples of MLPerf's reference runs of BERT-Large to MLM accuracy .72, from a given checkpoint,
 at 512 tokens; LAMB with betas of its own at each batch (mlcommons/logging, training_5.0.0/rcps_bert.json)."""
 
 

@@ -20,13 +20,13 @@ from lambert.data.dataloader import PretrainingBatch
 from lambert.data.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
-from lambert.training.config.phase import Part, dropout_seed, parts_of, training_stream
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings
-from lambert.training.distributed.process_group import Processes
-from lambert.training.step.evaluation import HeldOut
+from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.evaluation import Validator
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.train_state import TrainingState
+from lambert.training.step.train_state import TrainState
 from lambert.training.step.train_step import train_step
 
 _WARMUP_ROUNDS = 1
@@ -94,11 +94,11 @@ class Forecast:
 
 
 def measure_run(
-    settings: RunSettings,
+    settings: TrainingConfig,
     corpus: Corpus | None,
     *,
-    processes: Processes | None = None,
-    housekeeping: Housekeeping | None = None,
+    processes: ProcessGroup | None = None,
+    trainer_options: TrainerOptions | None = None,
     budget_seconds: float,
 ) -> Forecast:
     """Take real steps of every phase, an evaluation of a few samples, and a copy as for a checkpoint.
@@ -108,20 +108,20 @@ def measure_run(
         processes: all of them must call this at once.
         budget_seconds: for each phase; three steps are taken in any case, and no more than a fiftieth of the phase.
     """
-    processes, housekeeping = processes or Processes(), housekeeping or Housekeeping()
+    processes, trainer_options = processes or ProcessGroup(), trainer_options or TrainerOptions()
     reset_peak_memory(processes.device)
     model = BertForPreTraining(settings.model)
-    model.encoder.checkpoint_activations(housekeeping.activation_checkpointing)
-    state = TrainingState(model, settings, processes, shards=housekeeping.shards)
+    model.encoder.checkpoint_activations(trainer_options.activation_checkpointing)
+    state = TrainState(model, settings, processes, shards=trainer_options.shards)
     costs = []
-    for part in parts_of(settings):
-        batch_of, opening = _opened(corpus, settings, part)
-        micro_batch, rest, count, longer = _step_cost(state, settings, part, processes, batch_of, budget_seconds)
-        held_opening, evaluation = _evaluation_cost(corpus, state, part, settings, housekeeping)
+    for phase in phases_of(settings):
+        batch_of, opening = _opened(corpus, settings, phase)
+        micro_batch, rest, count, longer = _step_cost(state, settings, phase, processes, batch_of, budget_seconds)
+        held_opening, evaluation = _evaluation_cost(corpus, state, phase, settings, trainer_options)
         once = opening + longer + held_opening
-        costs.append(PhaseCost(micro_batch, rest, count, part.phase.step_count, once, evaluation))
+        costs.append(PhaseCost(micro_batch, rest, count, phase.config.step_count, once, evaluation))
     copy = state.checkpoint({})
-    _timed_step(state, settings, part, processes, batch_of, 0, _FEW)  # while a checkpoint is written
+    _timed_step(state, settings, phase, processes, batch_of, 0, _FEW)  # while a checkpoint is written
     del copy
     return Forecast(tuple(costs), peak_memory_bytes(processes.device))
 
@@ -130,40 +130,40 @@ BatchMaker = Callable[[int, int], PretrainingBatch]
 """First sample and number of samples → a batch."""
 
 
-def _opened(corpus: Corpus | None, settings: RunSettings, part: Part) -> tuple[BatchMaker, float]:
+def _opened(corpus: Corpus | None, settings: TrainingConfig, phase: Phase) -> tuple[BatchMaker, float]:
     """How batches of the phase are made, and how long it took to begin."""
     began = time.monotonic()
-    length, words = part.phase.sequence_length, settings.model.vocabulary_size
+    length, words = phase.config.sequence_length, settings.model.vocabulary_size
     if corpus is None:
         return lambda first, count: random_batch(count, length, words), 0.0
-    stream = training_stream(corpus, settings, part)
+    stream = training_stream(corpus, settings, phase)
     stream.batch(0, 1)
     return stream.batch, time.monotonic() - began
 
 
 def _step_cost(
-    state: TrainingState,
-    settings: RunSettings,
-    part: Part,
-    processes: Processes,
+    state: TrainState,
+    settings: TrainingConfig,
+    phase: Phase,
+    processes: ProcessGroup,
     batch_of: BatchMaker,
     budget_seconds: float,
 ) -> tuple[float, float, int, float]:
     """Seconds of a micro-batch and of the rest of a step, how many micro-batches the busiest process has, and by how
     many seconds the first step takes longer.
     """
-    micro_batches = -(-part.micro_batch_count // processes.count)
+    micro_batches = -(-phase.micro_batch_count // processes.world_size)
     counts = (micro_batches,) if micro_batches <= _FEW else (1, _FEW)
     times: list[list[float]] = [[] for _ in counts]
     began, number = time.monotonic(), 0
     while True:
         for count, measured in zip(counts, times, strict=True):
-            measured.append(_timed_step(state, settings, part, processes, batch_of, number, count))
+            measured.append(_timed_step(state, settings, phase, processes, batch_of, number, count))
         number += 1
-        whole = micro_batches / counts[-1] * times[-1][-1] * part.phase.step_count
+        whole = micro_batches / counts[-1] * times[-1][-1] * phase.config.step_count
         spent = time.monotonic() - began
         is_enough = number >= _WARMUP_ROUNDS + _LEAST_ROUNDS and spent > min(budget_seconds, _LARGEST_SHARE * whole)
-        if processes.greatest([int(is_enough)])[0]:
+        if processes.all_reduce_max([int(is_enough)])[0]:
             break
     middle = [float(np.median(measured[_WARMUP_ROUNDS:])) for measured in times]
     longer = sum(max(0.0, measured[0] - usual) for measured, usual in zip(times, middle, strict=True))
@@ -174,44 +174,44 @@ def _step_cost(
 
 
 def _timed_step(
-    state: TrainingState,
-    settings: RunSettings,
-    part: Part,
-    processes: Processes,
+    state: TrainState,
+    settings: TrainingConfig,
+    phase: Phase,
+    processes: ProcessGroup,
     batch_of: BatchMaker,
     number: int,
     count: int,
 ) -> float:
     """Seconds of a step of at most `count` micro-batches a process, with everything that waits for other processes."""
-    step = part.first_step + number * _STRIDE % part.phase.step_count
-    places = list(processes.share(part.micro_batch_count))[:count]
+    step = phase.first_step + number * _STRIDE % phase.config.step_count
+    places = list(processes.rank_range(phase.micro_batch_count))[:count]
     began = time.monotonic()
     train_step(
         state.model,
         state.optimizer,
-        [batch_of(*part.samples_of(step, place)) for place in places],
+        [batch_of(*phase.samples_of(step, place)) for place in places],
         task=pretraining_task,
         learning_rate=1e-6,
-        clip_norm=settings.clip_norm or None,
+        max_grad_norm=settings.max_grad_norm or None,
         dropout_seeds=[dropout_seed(settings.seed, step, place) for place in places],
         precision=settings.precision,
         processes=processes,
         master=state.master,
         gradients=state.gradients,
     )
-    processes.greatest([0])
+    processes.all_reduce_max([0])
     return time.monotonic() - began
 
 
 def _evaluation_cost(
-    corpus: Corpus | None, state: TrainingState, part: Part, settings: RunSettings, housekeeping: Housekeeping
+    corpus: Corpus | None, state: TrainState, phase: Phase, settings: TrainingConfig, trainer_options: TrainerOptions
 ) -> tuple[float, float]:
     """Seconds to open the held-out text of a length, and of all evaluations of the phase."""
-    if corpus is None or not housekeeping.evaluations_per_phase:
+    if corpus is None or not trainer_options.evaluations_per_phase:
         return 0.0, 0.0
-    length, most = part.phase.sequence_length, housekeeping.evaluation_samples
+    length, most = phase.config.sequence_length, trainer_options.evaluation_samples
     tried = min(most, max(1, _TRIED_TOKENS // length))
-    held_out = HeldOut(corpus, settings.examples, samples=tried)
+    held_out = Validator(corpus, settings.examples, samples=tried)
     seconds, figures = [], None
     for _ in range(2):
         began = time.monotonic()
@@ -220,7 +220,7 @@ def _evaluation_cost(
     if figures is None:
         return 0.0, 0.0
     whole = seconds[1] * held_out.sample_count(length, most) / held_out.sample_count(length, tried)
-    return max(0.0, seconds[0] - seconds[1]), housekeeping.evaluations_per_phase * whole
+    return max(0.0, seconds[0] - seconds[1]), trainer_options.evaluations_per_phase * whole
 
 
 def random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:

@@ -10,11 +10,11 @@ import torch
 
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.probe import random_batch
-from lambert.training.config.training_config import RunSettings
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.timer import Meter
-from lambert.training.step.train_state import TrainingState
+from lambert.training.step.timer import StepTimer
+from lambert.training.step.train_state import TrainState
 from lambert.training.step.train_step import OutOfMemory, train_step
 
 _LEAST_TOKENS = 1_024
@@ -33,7 +33,7 @@ class MicroBatchTrial:
 
 
 def try_micro_batches(
-    settings: RunSettings, phase_index: int, device: torch.device, *, largest: int, budget_seconds: float
+    settings: TrainingConfig, phase_index: int, device: torch.device, *, largest: int, budget_seconds: float
 ) -> list[MicroBatchTrial]:
     """Times micro-batches of growing size on random ids, until they no longer gain, do not fit, or time is up.
 
@@ -50,7 +50,7 @@ def try_micro_batches(
     size = max(1, _LEAST_TOKENS // phase.sequence_length)
     if phase.batch_size <= size:
         return trials
-    state = TrainingState(BertForPreTraining(settings.model), settings, Processes(device=device))
+    state = TrainState(BertForPreTraining(settings.model), settings, ProcessGroup(device=device))
     began = time.monotonic()
     while not trials or (size <= min(phase.batch_size, largest) and time.monotonic() - began < budget_seconds):
         try:
@@ -72,10 +72,10 @@ def fastest(trials: Sequence[MicroBatchTrial], default: int) -> int:
     return max((trial.size for trial in trials if trial.sequences_per_second >= _AS_FAST * best), default=default)
 
 
-def _pass_seconds(state: TrainingState, settings: RunSettings, size: int, length: int) -> float:
+def _pass_seconds(state: TrainState, settings: TrainingConfig, size: int, length: int) -> float:
     """Forward and backward pass of one micro-batch, the faster of two after a first."""
     batch = random_batch(size, length, settings.model.vocabulary_size)
-    meter = Meter(next(state.model.parameters()).device)
+    timer = StepTimer(next(state.model.parameters()).device)
     seconds = []
     for _ in range(3):
         train_step(
@@ -84,13 +84,13 @@ def _pass_seconds(state: TrainingState, settings: RunSettings, size: int, length
             [batch],
             task=pretraining_task,
             learning_rate=1e-6,
-            clip_norm=settings.clip_norm or None,
+            max_grad_norm=settings.max_grad_norm or None,
             dropout_seeds=[0],
             precision=settings.precision,
             master=state.master,
             gradients=state.gradients,
-            meter=meter,
+            timer=timer,
         )
-        parts = meter.read()
+        parts = timer.read()
         seconds.append(parts["forward"] + parts["backward"])
     return min(seconds[1:])

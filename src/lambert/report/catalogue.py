@@ -37,20 +37,20 @@ class Curve:
 
 CURVES = (
     Curve(
-        "loss", "masked_word_loss", "Masked-word loss", "nats per masked word", "Lower is better.", band=True,
+        "loss", "mlm_loss", "MLM loss", "nats per masked token", "Lower is better.", band=True,
         evaluated=True, marked=True, tall=True, reference="unigram_loss",
         reference_caption=" Dashed: what guessing from word frequencies alone reaches. Held-out text has all hidden"
         " words masked; training leaves a tenth of them in place, which is easier.",
     ),
     Curve(
-        "accuracy", "masked_word_accuracy", "Masked-word accuracy", "masked words guessed right", "Higher is better.",
+        "accuracy", "mlm_accuracy", "MLM accuracy", "masked words guessed right", "Higher is better.",
         evaluated=True, from_zero=True, y_format=".0%", reference="unigram_accuracy",
         reference_caption=" Dashed: always guessing the commonest word.",
     ),
     Curve(
-        "next-sentence", "next_sentence_accuracy", "Next-sentence accuracy", "pairs judged right",
+        "next-sentence", "nsp_accuracy", "NSP accuracy", "pairs judged right",
         "Does the second sentence follow the first?", evaluated=True, y_format=".0%",
-        reference="next_sentence_commonest", reference_caption=" Dashed: always giving the commoner answer.",
+        reference="nsp_majority_accuracy", reference_caption=" Dashed: always giving the commoner answer.",
     ),
     Curve(
         "learning-rate", "learning_rate", "Learning rate", "learning rate", "As it was in each step.", smoothed=False,
@@ -65,7 +65,7 @@ CURVES = (
         "All processes together; real tokens only, padding is not counted.", from_zero=True, y_format="~s",
     ),
     Curve(
-        "utilisation", "utilisation", "Utilisation", "share of what large products reach",
+        "mfu", "mfu", "Utilisation", "share of what large products reach",
         "Forward and backward products over real tokens, against large products in the same number format, measured"
         " before training.", from_zero=True, y_format=".0%",
     ),

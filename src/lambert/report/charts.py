@@ -55,8 +55,8 @@ def colour_of(place: int) -> str:
 
 
 def loss_chart(run: Run) -> Chart | None:
-    """Masked-word loss, held-out evaluations and the unigram loss; None where no loss is a number."""
-    x, y = run.steps.astype(np.float64), run.series["masked_word_loss"]
+    """MLM loss, held-out evaluations and the unigram loss; None where no loss is a number."""
+    x, y = run.steps.astype(np.float64), run.series["mlm_loss"]
     if not np.isfinite(y).any():
         return None
     window = window_steps(len(x))
@@ -68,14 +68,14 @@ def loss_chart(run: Run) -> Chart | None:
             Trace("raw", "series-1", *thin(x, y, _MOST_POINTS), ""),
             Trace("line", "series-1", *pick(x, smoothed, _MOST_POINTS // 2), "training"),
         ]
-    figures = np.array([(e.step, e.masked_word_loss, e.unigram_loss) for e in run.evaluations]).reshape(-1, 3)
+    figures = np.array([(e.step, e.mlm_loss, e.unigram_loss) for e in run.evaluations]).reshape(-1, 3)
     at, measured, unigram = figures.T
     if np.isfinite(unigram).any():  # it hardly varies between evaluations: the last one stands for all
         level = unigram[np.isfinite(unigram)][-1:]
         traces.append(Trace("reference", "muted", at[-1:], level, "guessing from word frequencies", dashed=True))
     if np.isfinite(measured).any():
         traces.append(Trace("points", "series-2", *thin(at, measured, 400), "held-out evaluation"))
-    return Chart("Masked-word loss", "nats per masked word", tuple(traces), phase_marks(run))
+    return Chart("MLM loss", "nats per masked token", tuple(traces), phase_marks(run))
 
 
 def phase_marks(run: Run) -> tuple[PhaseMark, ...]:

@@ -17,10 +17,10 @@ Table = dict[str, list[float | None]]
 AXES = ("step", "samples", "tokens", "hours")
 """What a chart's x axis can count; every table has a column of each name."""
 SMOOTHED = (
-    "masked_word_loss", "masked_word_accuracy", "next_sentence_accuracy", "gradient_norm", "tokens_per_second",
-    "utilisation",
+    "mlm_loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm", "tokens_per_second",
+    "mfu",
 )  # fmt: skip
-BANDS = ("masked_word_loss", "gradient_norm")
+BANDS = ("mlm_loss", "gradient_norm")
 """Columns whose lowest and highest value in each row's steps are kept too, so that no peak is lost."""
 LEVELS = ("none", "medium", "strong")
 """Of smoothing; a column has one for each, called `name_0`, `name_1`, and so on."""
@@ -92,8 +92,8 @@ def evaluations_table(runs: Sequence[Run]) -> Table:
     for place, run in enumerate(runs):
         chosen = _some(run.evaluations, most)
         for x, e in zip(at(run, [e.step for e in chosen]), chosen, strict=True):
-            rows.append([place, *x, e.masked_word_loss, e.masked_word_accuracy, e.next_sentence_accuracy])
-    names = ("run", *AXES, "masked_word_loss", "masked_word_accuracy", "next_sentence_accuracy")
+            rows.append([place, *x, e.mlm_loss, e.mlm_accuracy, e.nsp_accuracy])
+    names = ("run", *AXES, "mlm_loss", "mlm_accuracy", "nsp_accuracy")
     return packed(dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True)))
 
 
@@ -163,10 +163,10 @@ def recipe_rates(run: Run) -> Floats:
 
 
 def _scheduled(steps: NDArray[np.int64], phase: Phase, table: Mapping[str, Any], total: int) -> Floats:
-    warmup, held = phase.warmup_steps, phase.warmup_steps + int(table.get("constant_steps", 0))
+    warmup, held = phase.warmup_steps, phase.warmup_steps + int(table.get("stable_steps", 0))
     began = 1 if table.get("decays_from_start") else max(held, 1)
     left = np.clip((total - steps + 1) / (total - began + 1), 0.0, 1.0)
-    final = float(table.get("final_share", 0.0))
+    final = float(table.get("min_lr_ratio", 0.0))
     decayed = final + (1 - final) * left ** float(table.get("decay_power", 1.0))
     shares = np.where(steps <= warmup, steps / max(warmup, 1), np.where(steps <= held, 1.0, decayed))
     return np.asarray(phase.peak_learning_rate * shares, dtype=np.float64)

@@ -18,16 +18,16 @@ _MOST_RUNS_SIDE_BY_SIDE, _MOST_SETTINGS = 6, 10
 
 def final_loss(run: Run) -> tuple[bool, float]:
     """By what runs are sorted: those that came through first, then by the last held-out (else training) loss."""
-    loss = run.final.masked_word_loss if run.final is not None else float("nan")
+    loss = run.final.mlm_loss if run.final is not None else float("nan")
     if not np.isfinite(loss):
-        finite = run.series["masked_word_loss"][np.isfinite(run.series["masked_word_loss"])]
+        finite = run.series["mlm_loss"][np.isfinite(run.series["mlm_loss"])]
         loss = float(finite[-1]) if len(finite) else float("inf")
     return diverged_at(run) is not None, loss
 
 
 def diverged_at(run: Run) -> int | None:
     """The first step from which on no loss is a number, None where the last one is."""
-    finite = np.isfinite(run.series["masked_word_loss"])
+    finite = np.isfinite(run.series["mlm_loss"])
     if finite[-1]:
         return None
     return int(run.steps[np.flatnonzero(finite)[-1] + 1 if finite.any() else 0])
@@ -36,8 +36,8 @@ def diverged_at(run: Run) -> int | None:
 def table(runs: Sequence[Run], legend: Legend) -> str:
     """One row a run, which is the charts' legend as well: a colour, and a box that shows or hides the run."""
     finals = [run.final for run in runs]
-    losses = [final.masked_word_loss if final else np.nan for final in finals]
-    accuracies = [final.masked_word_accuracy if final else np.nan for final in finals]
+    losses = [final.mlm_loss if final else np.nan for final in finals]
+    accuracies = [final.mlm_accuracy if final else np.nan for final in finals]
     columns = {
         "Run": list(legend.names),
         "Held-out loss": [formatting.loss(loss) for loss in losses],

@@ -141,7 +141,7 @@ def _rates(examples: Sequence[Facts]) -> str:
         ["Masked words an example", *(formatting.number(at["masked_words_an_example"]) for at in examples), ""],
     ]
     for label, key in (
-        ("Tokens hidden", "mask_share"),
+        ("Tokens hidden", "mlm_probability"),
         ("Hidden words shown as [MASK]", "shown_as_mask"),
         ("Hidden words replaced by a random one", "replaced"),
         ("Hidden words left in place", "kept"),

@@ -65,7 +65,7 @@ def write_loss_curve(run: Path, out: Path) -> Path:
     out, read = writable(Path(out)), read_run(Path(run))
     if out.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"{out} is neither an SVG nor a PNG", remedy="Give a name that ends in .svg or .png")
-    if not np.isfinite(read.series["masked_word_loss"]).any():
+    if not np.isfinite(read.series["mlm_loss"]).any():
         raise UserError(f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge")
     from lambert.report.plots import loss_curve_figure  # pages need no matplotlib
     from lambert.report.svg import png, standing_svg
@@ -73,7 +73,7 @@ def write_loss_curve(run: Path, out: Path) -> Path:
     figure = loss_curve_figure(read)
     if out.suffix.lower() == ".png":
         return write(out, png(figure))
-    return write(out, standing_svg(figure, f"Masked-word loss, {read.name}").encode("utf-8", errors="replace"))
+    return write(out, standing_svg(figure, f"MLM loss, {read.name}").encode("utf-8", errors="replace"))
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -141,7 +141,7 @@ def _notices(run: Run) -> str:
         lines = "line was" if len(run.bad_lines) == 1 else "lines were"
         where = facts.ranges(run.bad_lines)
         texts.append(f"{len(run.bad_lines)} damaged {lines} skipped in {JOURNAL} (line {where}).")
-    lost = ~np.isfinite(run.series["masked_word_loss"])
+    lost = ~np.isfinite(run.series["mlm_loss"])
     if lost.any():
         first = formatting.count(run.steps[lost][0])
         steps = "step has" if lost.sum() == 1 else "steps have"

@@ -30,7 +30,7 @@ Arms = Sequence[Mapping[str, Any]]
 
 def write_sweep_picture(table: Mapping[str, Any], out: Path) -> Path:
     """Draw a sweep's table (docs/sweep.md); arms that diverged stand at the upper edge as crosses."""
-    out.write_text(standing_svg(_figure(table), "Held-out masked-word loss by batch size"), encoding="utf-8")
+    out.write_text(standing_svg(_figure(table), "Held-out MLM loss by batch size"), encoding="utf-8")
     return out
 
 

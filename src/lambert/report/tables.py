@@ -24,7 +24,7 @@ def tiles(run: Run) -> str:
     if final is not None:
         entries += [_loss_tile(final), _accuracy_tile(final)]
     else:
-        last = float(run.series["masked_word_loss"][-1])
+        last = float(run.series["mlm_loss"][-1])
         entries.append(("Last training loss", formatting.loss(last), "masked words; no held-out evaluation"))
     seconds = run.training_seconds
     sequences = float(sequences_seen(run)[-1])
@@ -49,21 +49,21 @@ def _loss_tile(final: Evaluation) -> tuple[str, str, str]:
     reference = f"guessing from word frequencies: {formatting.loss(final.unigram_loss)}"
     known = np.isfinite(final.unigram_loss)
     return (
-        "Held-out masked-word loss",
-        formatting.loss(final.masked_word_loss),
+        "Held-out MLM loss",
+        formatting.loss(final.mlm_loss),
         reference if known else "nats a word",
     )
 
 
 def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
-    times = formatting.times(final.masked_word_accuracy, final.unigram_accuracy)
+    times = formatting.times(final.mlm_accuracy, final.unigram_accuracy)
     beside = f"always the commonest word: {formatting.percent(final.unigram_accuracy)}"
     if times:
         beside = f"{times} that of always guessing the commonest word ({formatting.percent(final.unigram_accuracy)})"
     known = np.isfinite(final.unigram_accuracy)
     return (
         "Held-out accuracy",
-        formatting.percent(final.masked_word_accuracy),
+        formatting.percent(final.mlm_accuracy),
         beside if known else "of masked words",
     )
 
@@ -105,15 +105,15 @@ def evaluations(run: Run) -> str:
     if len(chosen) > _MOST_EVALUATIONS:
         places = np.unique(np.linspace(0, len(chosen) - 1, _MOST_EVALUATIONS).round().astype(int))
         chosen = [chosen[place] for place in places]
-    head = ["Step", "Masked-word loss", "Accuracy", "Next-sentence loss", "Accuracy", "Masked words"]
+    head = ["Step", "MLM loss", "Accuracy", "NSP loss", "Accuracy", "Masked words"]
     rows = [
         [
             formatting.count(e.step),
-            formatting.loss(e.masked_word_loss),
-            formatting.percent(e.masked_word_accuracy),
-            formatting.loss(e.next_sentence_loss),
-            formatting.percent(e.next_sentence_accuracy),
-            formatting.count(e.masked_words),
+            formatting.loss(e.mlm_loss),
+            formatting.percent(e.mlm_accuracy),
+            formatting.loss(e.nsp_loss),
+            formatting.percent(e.nsp_accuracy),
+            formatting.count(e.masked_tokens),
         ]
         for e in chosen
     ]
@@ -122,8 +122,8 @@ def evaluations(run: Run) -> str:
         f"Beside it: guessing from word frequencies, loss {formatting.loss(final.unigram_loss)}; always the"
         f" commonest word, {formatting.percent(final.unigram_accuracy)}."
         + (
-            f" Always the commoner answer about the next sentence: {formatting.percent(final.next_sentence_commonest)}."
-            if np.isfinite(final.next_sentence_commonest)
+            f" Always the commoner answer about the next sentence: {formatting.percent(final.nsp_majority_accuracy)}."
+            if np.isfinite(final.nsp_majority_accuracy)
             else ""
         )
     )

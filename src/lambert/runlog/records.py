@@ -14,14 +14,14 @@ from typing import Any
 Record = dict[str, Any]
 
 _LARGEST_WHOLE = 2**53  # a float64 holds every whole number below it
-_FIGURES = ("masked_word_loss", "masked_word_accuracy", "next_sentence_loss", "next_sentence_accuracy")
+_FIGURES = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
 STEP_FIELDS = (
     "phase", "loss", *_FIGURES, "learning_rate", "gradient_norm", "seconds", "sequences_per_second",
-    "tokens_per_second", "model_flops_per_second", "utilisation",
+    "tokens_per_second", "model_flops_per_second", "mfu",
 )  # fmt: skip
 STEP_PARTS = ("data", "forward", "backward", "communication", "optimizer")
-"""What `seconds_of` of a step tells apart; their columns are called `seconds_of_data` and so on."""
-EVALUATION_FIELDS = (*_FIGURES, "next_sentence_commonest", "unigram_loss", "unigram_accuracy", "masked_words")
+"""What `step_time_breakdown` of a step tells apart; their columns are called `seconds_of_data` and so on."""
+EVALUATION_FIELDS = (*_FIGURES, "nsp_majority_accuracy", "unigram_loss", "unigram_accuracy", "masked_tokens")
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Evaluation:
     """Held-out figures after a step; losses in nats, accuracies between 0 and 1, NaN where not recorded."""
 
     step: int
-    masked_word_loss: float
-    masked_word_accuracy: float
-    next_sentence_loss: float
-    next_sentence_accuracy: float
-    next_sentence_commonest: float
+    mlm_loss: float
+    mlm_accuracy: float
+    nsp_loss: float
+    nsp_accuracy: float
+    nsp_majority_accuracy: float
     unigram_loss: float
     unigram_accuracy: float
-    masked_words: float
+    masked_tokens: float
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def noise_of(record: Record) -> Noise:
 
 def step_figures(record: Record) -> tuple[float, ...]:
     """The figures of a `step` record: STEP_FIELDS, then the seconds of STEP_PARTS; NaN where not recorded."""
-    parts = record.get("seconds_of")
+    parts = record.get("step_time_breakdown")
     parts = parts if isinstance(parts, dict) else {}
     return (*(float_or_nan(record.get(n)) for n in STEP_FIELDS), *(float_or_nan(parts.get(n)) for n in STEP_PARTS))
 

@@ -9,14 +9,14 @@ from lambert.runlog.records import Record, number_or_none
 
 _STEP_GROUPS = {
     "train": (
-        "loss", "masked_word_loss", "masked_word_accuracy", "next_sentence_loss", "next_sentence_accuracy",
+        "loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy",
         "learning_rate", "gradient_norm",
     ),
-    "speed": ("seconds", "sequences_per_second", "tokens_per_second", "model_flops_per_second", "utilisation"),
+    "speed": ("seconds", "sequences_per_second", "tokens_per_second", "model_flops_per_second", "mfu"),
 }  # fmt: skip
 _EVALUATION = (
-    "masked_word_loss", "masked_word_accuracy", "next_sentence_loss", "next_sentence_accuracy",
-    "next_sentence_commonest", "unigram_loss", "unigram_accuracy",
+    "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy",
+    "nsp_majority_accuracy", "unigram_loss", "unigram_accuracy",
 )  # fmt: skip
 _FIELDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "step": _STEP_GROUPS,
@@ -63,7 +63,7 @@ def _named(record: Record) -> Iterator[tuple[str, object]]:
         for field in fields:
             yield f"{group}/{field}", record.get(field)
     if event == "step":
-        for part, seconds in _items(record.get("seconds_of")):
+        for part, seconds in _items(record.get("step_time_breakdown")):
             yield f"speed/seconds_of_{part}", seconds
     elif event == "trust_ratios":
         for layer, ratio in _items(record.get("trust_ratios")):

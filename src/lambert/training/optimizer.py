@@ -11,12 +11,12 @@ from torch.optim import AdamW, Optimizer
 from lambert.errors import unknown_name
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
 from lambert.optim.muon import MuonAdamW, hidden_matrices_apart
-from lambert.training.distributed.fsdp import cut_like
+from lambert.training.distributed.fsdp import shard_like
 
 LAYERWISE = ("lamb", "lars", "lans")
 """Those whose rate is the share of its own norm that a layer moves by."""
 OPTIMIZERS = ("lamb", "adamw", "lars", "lans", "muon")
-_HIDDEN = (".blocks.", "pooler.", "masked_word_head.transform.")
+_HIDDEN = (".blocks.", "pooler.", "mlm_head.transform.")
 """In names of matrices that are neither embeddings nor give scores."""
 
 
@@ -84,7 +84,7 @@ def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: 
         name, _, key = full_name.rpartition("/")
         parameter = by_name[name]
         if value.dim() > 0:
-            value = cut_like(parameter, value)
+            value = shard_like(parameter, value)
         elif parameter in on_device:  # step counts live on the CPU, but fused optimizers keep them beside the parameter
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value

@@ -8,7 +8,7 @@ from lambert.training.step.pretraining_loss import Evaluation
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutput:
     """How a run ended."""
 
     step: int

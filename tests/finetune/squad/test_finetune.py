@@ -162,7 +162,7 @@ def test_an_epoch_meets_every_window_once_in_an_order_of_its_own() -> None:
 
 def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     seen: list[FineTuneProgress] = []
-    settings = dataclasses.replace(BRIEF, warmup_share=0.5, batch_size=4, learning_rate=1e-3)
+    settings = dataclasses.replace(BRIEF, warmup_ratio=0.5, batch_size=4, learning_rate=1e-3)
     model = _model(tokenizer)
     summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, summary.steps + 1))
@@ -300,8 +300,8 @@ def test_windows_and_vocabulary_must_fit_the_model(tokenizer: Tokenizer) -> None
         ({"epochs": 0}, "epochs = 0"),
         ({"batch_size": -1}, "batch_size = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
-        ({"clip_norm": math.nan}, "clip_norm = nan"),
-        ({"warmup_share": 1.5}, "warmup_share = 1.5"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm = nan"),
+        ({"warmup_ratio": 1.5}, "warmup_ratio = 1.5"),
         ({"precision": Precision.BFLOAT16_MASTER}, "does not run in bfloat16-master"),
     ],
 )

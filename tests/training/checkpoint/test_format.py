@@ -16,7 +16,7 @@ import torch
 
 from lambert.errors import Interrupted, UserError
 from lambert.training.checkpoint import format as module
-from lambert.training.checkpoint.async_writer import Saver
+from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.format import (
     Checkpoint,
     Damaged,
@@ -26,7 +26,7 @@ from lambert.training.checkpoint.format import (
     newest_checkpoint,
     write_checkpoint,
 )
-from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.trainer_options import TrainerOptions
 
 
 def small_checkpoint(step: int) -> Checkpoint:
@@ -226,7 +226,7 @@ def test_a_full_disk_is_waited_for(run: Path, monkeypatch: pytest.MonkeyPatch) -
         return shutil._ntuple_diskusage(10**9, 10**9, 0 if tries[0] < 4 else 10**9)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    saver = Saver(run, Housekeeping(keep_last=1), retry_seconds=0.01)
+    saver = AsyncCheckpointWriter(run, TrainerOptions(keep_last=1), retry_seconds=0.01)
     saver.start(small_checkpoint(40))
     while saver.is_busy:
         pass
@@ -241,7 +241,7 @@ def test_a_disk_that_stays_full_ends_with_the_last_good_one(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     patience = 0.0 if end == "patience" else 100.0
-    saver = Saver(run, Housekeeping(disk_patience_seconds=patience), retry_seconds=0.01)
+    saver = AsyncCheckpointWriter(run, TrainerOptions(disk_patience_seconds=patience), retry_seconds=0.01)
     saver.start(small_checkpoint(40))
     if end == "asked":
         while not saver.waits_for_space:

@@ -10,8 +10,8 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.training.config import recipe as recipes
-from lambert.training.config.lr_schedule import Schedule
-from lambert.training.config.phase_config import Phase
+from lambert.training.config.lr_schedule import LRSchedule
+from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.recipe import recipe_by_rule
 from lambert.training.config.scaling_rules import PAPER_SAMPLES, round_half_up
 
@@ -24,7 +24,7 @@ def make_phases(
     shares: tuple[float, ...] = (),
     recipe: str = "sqrt",
     **choices: Any,
-) -> tuple[Phase, ...]:
+) -> tuple[PhaseConfig, ...]:
     """By rule."""
     by_rule = recipe_by_rule(batch_sizes, sequence_lengths, shares, name=recipe)
     return recipes.make_phases(by_rule, samples=samples, **choices)
@@ -182,7 +182,7 @@ def test_a_multiplier_scales_every_peak() -> None:
 
 
 def test_overrides_are_marked_as_given() -> None:
-    first, _ = make_phases(samples=10_000, batch_sizes=(10,), learning_rate=0.5, warmup_share=0.3)
+    first, _ = make_phases(samples=10_000, batch_sizes=(10,), learning_rate=0.5, warmup_ratio=0.3)
     assert (first.peak_learning_rate.value, first.peak_learning_rate.provenance) == (0.5, "given")
     assert (first.warmup_steps.value, first.warmup_steps.provenance) == (270, "given")
 
@@ -201,11 +201,11 @@ def test_overrides_are_marked_as_given() -> None:
         ({"shares": (0.5, 0.4)}, "sum to 0.9"),
         ({"shares": (1.5, -0.5)}, "share 1.5"),
         ({"shares": (1.0, 0.0)}, "a phase with share 0"),
-        ({"shares": (0.9, 0.05, 0.05)}, "3 phase shares for 2"),
+        ({"shares": (0.9, 0.05, 0.05)}, "3 phase fractions for 2"),
         ({"learning_rate": -1.0}, "learning rate -1.0"),
         ({"learning_rate": math.nan}, "learning rate nan"),
         ({"learning_rate_multiplier": 0.0}, "0.0 times the learning rate"),
-        ({"warmup_share": 1.5}, "warm-up share 1.5"),
+        ({"warmup_ratio": 1.5}, "warm-up ratio 1.5"),
         ({"sequence_lengths": (4, 512)}, "sequence length 4"),
     ],
 )
@@ -245,19 +245,19 @@ def test_phases_of_one_batch_share_the_rounded_total() -> None:
 
 
 def test_schedule_by_hand() -> None:
-    rates = [Schedule(8.0, warmup_steps=4, total_steps=8).rate(t) for t in range(1, 9)]
+    rates = [LRSchedule(8.0, warmup_steps=4, total_steps=8).rate(t) for t in range(1, 9)]
     assert rates == [2.0, 4.0, 6.0, 8.0, 6.4, 4.8, 3.2, pytest.approx(1.6)]
 
 
-def test_schedule_with_a_constant_part_and_a_final_share_by_hand() -> None:
-    schedule = Schedule(1.0, warmup_steps=2, total_steps=8, constant_steps=2, final_share=0.5)
+def test_schedule_with_a_constant_part_and_a_min_lr_ratio_by_hand() -> None:
+    schedule = LRSchedule(1.0, warmup_steps=2, total_steps=8, stable_steps=2, min_lr_ratio=0.5)
     # From the fourth step on .5 + .5 · 5/5, 4/5, 3/5, 2/5, 1/5.
     assert [schedule.rate(t) for t in range(1, 9)] == pytest.approx([0.5, 1, 1, 1, 0.9, 0.8, 0.7, 0.6])
 
 
 def test_a_decay_from_the_first_step_drops_when_the_warm_up_ends() -> None:
     """NVIDIA's first phase: power .5, 7,038 steps, 2,000 of warm-up: √(1 − .2843) = .846 of the peak at once."""
-    schedule = Schedule(6e-3, 2_000, 7_038, decay_power=0.5, decays_from_start=True)
+    schedule = LRSchedule(6e-3, 2_000, 7_038, decay_power=0.5, decays_from_start=True)
     assert schedule.rate(2_000) == 6e-3
     assert (
         schedule.rate(2_001) / 6e-3 == pytest.approx(math.sqrt(1 - 0.2843), abs=1e-3) == pytest.approx(0.846, abs=1e-3)
@@ -267,6 +267,6 @@ def test_a_decay_from_the_first_step_drops_when_the_warm_up_ends() -> None:
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 5), (1, 5), (5, 5), (1, 1), (0, 1)])
 def test_schedule_peaks_once_and_never_rests(warmup: int, total: int) -> None:
-    rates = [Schedule(1.0, warmup, total).rate(t) for t in range(1, total + 1)]
+    rates = [LRSchedule(1.0, warmup, total).rate(t) for t in range(1, total + 1)]
     assert max(rates) == 1.0 and rates.count(1.0) == 1 and min(rates) > 0
     assert rates.index(1.0) == max(warmup, 1) - 1

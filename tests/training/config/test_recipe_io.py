@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.training.config.arguments import Request, with_recipe
-from lambert.training.config.phase import parts_of
-from lambert.training.config.phase_config import Phase
+from lambert.training.config.arguments import TrainingArguments, with_recipe
+from lambert.training.config.phase import phases_of
+from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.recipe import Recipe, make_phases
 from lambert.training.config.recipe_io import NAMED, load_recipe, recipe_as_toml
-from lambert.training.config.resolve import resolve_settings
+from lambert.training.config.resolve import resolve_config
 from lambert.training.config.scaling_rules import beyond_the_published
-from lambert.training.config.training_config import RunSettings, write_recipe
+from lambert.training.config.training_config import TrainingConfig, write_recipe
 
 # Written from the sources, not from the files: (length, batch, steps, peak, warm-up steps, steps at the peak,
 # power of the decay, from the first step on, final share, along the schedule of the phase before).
@@ -55,16 +55,16 @@ CHOICES = {
 }
 
 
-def settings_of(name: str, **asked: object) -> RunSettings:
+def settings_of(name: str, **asked: object) -> TrainingConfig:
     if name == "academic-budget":
         asked = {"samples": 24_000 * 4_096, **asked}
-    return resolve_settings(Request(recipe=name, **asked), None)  # type: ignore[arg-type]
+    return resolve_config(TrainingArguments(recipe=name, **asked), None)  # type: ignore[arg-type]
 
 
-def numbers_of(phase: Phase) -> tuple[object, ...]:
+def numbers_of(phase: PhaseConfig) -> tuple[object, ...]:
     return (
         phase.sequence_length, phase.batch_size, phase.steps.value, phase.peak_learning_rate.value,
-        phase.warmup_steps.value, phase.constant_steps, phase.decay_power, phase.decays_from_start, phase.final_share,
+        phase.warmup_steps.value, phase.stable_steps, phase.decay_power, phase.decays_from_start, phase.min_lr_ratio,
         phase.continues,
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
     assert [numbers_of(phase) for phase in settings.phases] == PHASES[name]
     assert (
         settings.model_name, settings.optimizer, settings.betas, settings.epsilon, settings.weight_decay,
-        settings.clip_norm, settings.examples.pairing, settings.examples.mask_share,
+        settings.max_grad_norm, settings.examples.pairing, settings.examples.mlm_probability,
     ) == CHOICES[name]  # fmt: skip
     wanted = {"unconfirmed"} if name == "lans-54-minutes" else {"published"}
     if name != "academic-budget":
@@ -90,7 +90,7 @@ def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
 
 
 def test_berts_rate_goes_on_over_both_lengths() -> None:
-    first, second = parts_of(settings_of("bert-2018"))
+    first, second = phases_of(settings_of("bert-2018"))
     assert first.learning_rate(900_000) == pytest.approx(1e-4 * 0.1, rel=1e-4)
     assert second.learning_rate(900_001) == pytest.approx(1e-4 * 0.1, rel=1e-9)
     assert second.learning_rate(1_000_000) == pytest.approx(1e-10)
@@ -120,7 +120,7 @@ def test_a_recipe_written_to_a_file_is_the_same_recipe(name: str, tmp_path: Path
 def test_the_recipe_that_a_run_wrote_makes_the_same_run(name: str, tmp_path: Path) -> None:
     settings = settings_of(name)
     write_recipe(tmp_path, settings)
-    again = resolve_settings(Request(recipe=str(tmp_path)), None)
+    again = resolve_config(TrainingArguments(recipe=str(tmp_path)), None)
     assert [numbers_of(phase) for phase in again.phases] == [numbers_of(phase) for phase in settings.phases]
     assert replace(again, phases=(), micro_batch_sizes=()) == replace(settings, phases=(), micro_batch_sizes=())
 
@@ -129,19 +129,19 @@ def test_a_persons_own_recipe_leaves_the_rest_to_the_rule(tmp_path: Path) -> Non
     file = tmp_path / "mine.toml"
     file.write_text(
         "optimizer = 'adamw'\n"
-        "[[phases]]\nsequence_length = 64\nbatch_size = 32\nshare = 0.5\nwarmup_share = 0.1\n"
+        "[[phases]]\nsequence_length = 64\nbatch_size = 32\nshare = 0.5\nwarmup_ratio = 0.1\n"
         "[[phases]]\nsequence_length = 64\nbatch_size = 64\nshare = 0.4\ncontinues = true\n"
         "[[phases]]\nsequence_length = 256\nbatch_size = 16\nshare = 0.1\npeak_learning_rate = 1e-4\n"
     )
-    settings = resolve_settings(Request(recipe=str(file), samples=64_000, model="tiny"), None)
+    settings = resolve_config(TrainingArguments(recipe=str(file), samples=64_000, model="tiny"), None)
     assert [phase.step_count for phase in settings.phases] == [1_000, 400, 400]
     assert settings.optimizer == "adamw"
-    first, second, third = parts_of(settings)
-    assert first.phase.warmup_steps.value == 140  # a tenth of the 1,400 steps of its schedule
-    assert first.phase.peak_learning_rate.value == 2e-3  # the rule's most for AdamW
+    first, second, third = phases_of(settings)
+    assert first.config.warmup_steps.value == 140  # a tenth of the 1,400 steps of its schedule
+    assert first.config.peak_learning_rate.value == 2e-3  # the rule's most for AdamW
     assert first.learning_rate(1_000) > second.learning_rate(1_001) > second.learning_rate(1_400) > 0
     assert third.learning_rate(1_401) == pytest.approx(1e-4 / 80)
-    asked = resolve_settings(Request(recipe=str(file), samples=64_000, model="tiny", optimizer="lamb"), None)
+    asked = resolve_config(TrainingArguments(recipe=str(file), samples=64_000, model="tiny", optimizer="lamb"), None)
     assert asked.optimizer == "lamb"
 
 
@@ -162,7 +162,7 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         (GOOD + "steps = true\n", "Give a whole number"),
         (GOOD + "steps = 10\nwarmup_steps = 11\n", "11 steps of warm-up in a phase of 10"),
         (GOOD + "share = 1.0\nwarmup_steps = 11\n", "11 steps of warm-up"),
-        (GOOD + "steps = 10\nwarmup_share = 0.7\nconstant_share = 0.7\n", "more than a phase"),
+        (GOOD + "steps = 10\nwarmup_ratio = 0.7\nstable_ratio = 0.7\n", "more than a phase"),
         (GOOD + "steps = 10\ncontinues = true\n", "first phase continues none"),
         (GOOD + "steps = 10\ndecay_power = 0\n", "decay power 0"),
         (GOOD + "steps = 10\n" + GOOD + "share = 1.0\n", "1 of 2 phases have share"),
@@ -170,7 +170,7 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         ("betas = [0.9]\n" + GOOD + "steps = 1\n", "betas"),
         ("betas = [0.9, 1.5]\n" + GOOD + "steps = 1\n", "betas"),
         ("epsilon = 0\n" + GOOD + "steps = 1\n", "epsilon"),
-        ("clip_norm = -1\n" + GOOD + "steps = 1\n", "clip_norm"),
+        ("max_grad_norm = -1\n" + GOOD + "steps = 1\n", "max_grad_norm"),
         ("dropout = 1\n" + GOOD + "steps = 1\n", "dropout"),
         ("optimiser = 'lamb'\n" + GOOD + "steps = 1\n", "Did you mean 'optimizer'"),
         ("optimizer = 3\n" + GOOD + "steps = 1\n", "Give text in quotes"),
@@ -203,32 +203,32 @@ def test_wrong_names_and_requests() -> None:
     with pytest.raises(UserError, match="Did you mean 'nvidia'"):
         load_recipe("nvida")
     with pytest.raises(UserError, match="Did you mean 'paper'"):
-        with_recipe(Request(recipe="papper"))
+        with_recipe(TrainingArguments(recipe="papper"))
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe("nowhere/at-all.toml")
     with pytest.raises(UserError, match="--batch-size beside the recipe nvidia"):
-        with_recipe(Request(recipe="nvidia", batch_sizes=(3,)))
+        with_recipe(TrainingArguments(recipe="nvidia", batch_sizes=(3,)))
     with pytest.raises(UserError, match="no batch size"):
-        with_recipe(Request())
+        with_recipe(TrainingArguments())
     with pytest.raises(UserError, match="length of the run"):
-        resolve_settings(Request(recipe="academic-budget"), None)
+        resolve_config(TrainingArguments(recipe="academic-budget"), None)
     with pytest.raises(UserError, match="0 phases"):
         Recipe("mine", ())
 
 
 def test_the_papers_recipe_knows_its_samples() -> None:
-    settings = resolve_settings(Request(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    settings = resolve_config(TrainingArguments(recipe="paper", batch_sizes=(65_536, 32_768)), None)
     assert settings.total_steps == 8_599
 
 
 def test_runs_unlike_the_published_ones_are_told() -> None:
     def told(batch: int, samples: int, hidden_size: int) -> str:
-        settings = resolve_settings(Request(batch_sizes=(batch,), samples=samples), None)
+        settings = resolve_config(TrainingArguments(batch_sizes=(batch,), samples=samples), None)
         return " ".join(beyond_the_published(settings.phases, hidden_size))
 
     assert told(32_768, 512_000_000, 1_024) == ""
     assert "beyond 65,536" in told(131_072, 10**10, 1_024)
     assert "rates for 1,000 steps are fitted to trials" in told(512, 512_000, 1_024)
-    mixed = resolve_settings(Request(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    mixed = resolve_config(TrainingArguments(recipe="paper", batch_sizes=(65_536, 32_768)), None)
     assert beyond_the_published(mixed.phases, 1_024) == []
     assert "published for BERT-Large" in told(32_768, 512_000_000, 128)

@@ -13,15 +13,15 @@ from lambert.corpus.store import Corpus
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.training.config.resolve import parameter_count, starting_model
-from lambert.training.config.training_config import RunSettings
+from lambert.training.config.training_config import TrainingConfig
 
 
-def test_a_model_starts_by_guessing_from_word_frequencies(small_corpus: Corpus, settings: RunSettings) -> None:
+def test_a_model_starts_by_guessing_from_word_frequencies(small_corpus: Corpus, settings: TrainingConfig) -> None:
     split = small_corpus.split("train")
     counts = Counter(split.tokens(0, split.token_count).tolist())
     total = sum(counts.values()) + small_corpus.vocabulary_size
     expected = [math.log((counts[word] + 1) / total) for word in range(small_corpus.vocabulary_size)]
-    bias = starting_model(settings, None, small_corpus).masked_word_head.bias
+    bias = starting_model(settings, None, small_corpus).mlm_head.bias
     torch.testing.assert_close(bias.detach(), torch.tensor(expected))
     assert bias.requires_grad
 

@@ -9,12 +9,12 @@ import torch
 
 from lambert.errors import PeerLost, UserError
 from lambert.training.distributed.fsdp import ShardedGradients
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 
 
 def failing(error: Exception) -> ShardedGradients:
     peers = Mock(loss=lambda error: PeerLost(f"lost ({error})", remedy="Again"))
-    return ShardedGradients(Mock(), Processes(1, 2, peers=peers))
+    return ShardedGradients(Mock(), ProcessGroup(1, 2, peers=peers))
 
 
 def test_too_little_memory_is_no_lost_peer() -> None:
@@ -33,5 +33,5 @@ def test_a_failed_collective_is_a_lost_peer() -> None:
 
 def test_gradients_are_summed_in_the_last_backward_pass_only() -> None:
     model = Mock()
-    ShardedGradients(model, Processes(0, 2)).accumulate(3, lambda number: None)
+    ShardedGradients(model, ProcessGroup(0, 2)).accumulate(3, lambda number: None)
     assert [call.args for call in model.set_requires_gradient_sync.call_args_list] == [(False,), (False,), (True,)]

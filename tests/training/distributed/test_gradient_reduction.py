@@ -19,18 +19,18 @@ from lambert.training.distributed.gradient_reduction import (
     TreeGradients,
     tree_sum,
 )
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Counted(Processes):
+class Counted(ProcessGroup):
     """Two processes that think alike: a sum over them is twice one's own. What is sent is written down."""
 
-    count: int = 2
+    world_size: int = 2
     sent: list[Tensor] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
 
-    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+    def all_reduce_async(self, tensor: Tensor) -> Callable[[], None]:
         self.sent.append(tensor.clone())
         self.log.append("sent")
 
@@ -39,7 +39,7 @@ class Counted(Processes):
 
         return wait
 
-    def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             tensor.mul_(2)
 
@@ -64,7 +64,7 @@ def test_a_process_of_a_power_of_two_owns_a_subtree(count: int) -> None:
     """Summing each process's part, then the parts, is the tree over all micro-batches: the same bits."""
     generator = torch.Generator().manual_seed(count)
     leaves = [torch.randn(50, generator=generator) * 10.0 ** (number % 7) for number in range(64)]
-    parts = [by_hand([leaves[place] for place in Processes(rank, count).share(64)]) for rank in range(count)]
+    parts = [by_hand([leaves[place] for place in ProcessGroup(rank, count).rank_range(64)]) for rank in range(count)]
     assert torch.equal(by_hand(parts), by_hand(leaves))
     assert not torch.equal(torch.stack(leaves).sum(0), by_hand(leaves))  # else the order would say nothing
 
@@ -90,7 +90,7 @@ def test_the_tree_of_micro_batches_is_bit_for_bit_the_one_by_hand(count: int) ->
     model, pairs = two_layers()
     batches = inputs(count)
     expected = [by_hand(list(leaves)) for leaves in zip(*own_gradients(model, batches), strict=True)]
-    gradients = TreeGradients(pairs, Processes())
+    gradients = TreeGradients(pairs, ProcessGroup())
     for _ in range(2):  # buffers are used again
         gradients.accumulate(count, lambda number: model(batches[number]).square().sum().backward())
         gradients.reduce()
@@ -138,7 +138,7 @@ def test_the_first_micro_batchs_gradient_is_taken_alone(kind: str, count: int, m
     gradients = {
         "plain": lambda: Gradients([own for own, _ in pairs]),
         "buffered": lambda: BufferedGradients(pairs, Counted()),
-        "tree": lambda: TreeGradients(pairs, Processes()),
+        "tree": lambda: TreeGradients(pairs, ProcessGroup()),
     }[kind]()
     for uses in (True, False):
         for own, _ in pairs:
@@ -176,7 +176,7 @@ def test_who_gets_no_gradient_has_none(kind: str) -> None:
     other = nn.Parameter(torch.ones(5))
     pairs = [*pairs, (other, other)]
     make = {"buffered": BufferedGradients, "tree": TreeGradients}[kind]
-    gradients = make(pairs, Processes() if kind == "tree" else Counted())
+    gradients = make(pairs, ProcessGroup() if kind == "tree" else Counted())
     batch = inputs(1)[0]
     for uses in (False, True, False):
 
@@ -194,7 +194,7 @@ def test_who_gets_no_gradient_has_none(kind: str) -> None:
 
 def test_a_sparse_gradient_becomes_dense() -> None:
     words = nn.Embedding(9, 4, sparse=True)
-    gradients = BufferedGradients([(words.weight, words.weight)], Processes())
+    gradients = BufferedGradients([(words.weight, words.weight)], ProcessGroup())
     gradients.accumulate(2, lambda number: words(torch.tensor([number, 3, 3])).sum().backward())
     gradients.reduce()
     expected = torch.zeros(9, 4)
@@ -207,7 +207,7 @@ def test_a_bfloat16_models_gradients_are_added_up_in_float32() -> None:
     """256 times 1 and one thousandth: in bfloat16 the sum would stay at 256."""
     own = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
     target = torch.zeros(1)
-    gradients = BufferedGradients([(own, target)], Processes())
+    gradients = BufferedGradients([(own, target)], ProcessGroup())
     gradients.accumulate(300, lambda number: (own * 1.0078125).sum().backward())
     gradients.reduce()
     assert target.grad is not None and float(target.grad) == 300 * 1.0078125 and own.grad is None
@@ -219,11 +219,11 @@ LENGTHS = (1, 3, 4, 7, 1_000)
 def _sum_in_processes(rank: int, count: int, rendezvous: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
-    processes = Processes(rank, count)
+    processes = ProcessGroup(rank, count)
     sums = []
     for length in LENGTHS:
         own = vector(rank, length)
-        processes.sum_in_tree(own)
+        processes.tree_all_reduce(own)
         sums.append(own)
     torch.cat(sums).numpy().tofile(f"{out}-{rank}")
     torch.distributed.destroy_process_group()

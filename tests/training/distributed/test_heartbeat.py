@@ -11,7 +11,7 @@ import pytest
 
 from lambert.errors import PeerLost
 from lambert.training.distributed import heartbeat as module
-from lambert.training.distributed.heartbeat import Peers
+from lambert.training.distributed.heartbeat import HeartbeatMonitor
 
 ERROR = RuntimeError("Timed out waiting 18000ms for recv operation\nand more lines")
 
@@ -53,8 +53,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     made.over.set()
 
 
-def join(store: Store, rank: int) -> Peers:
-    return Peers(lambda: store, rank, 3, "run/0", where="10.0.0.1:29400")
+def join(store: Store, rank: int) -> HeartbeatMonitor:
+    return HeartbeatMonitor(lambda: store, rank, 3, "run/0", where="10.0.0.1:29400")
 
 
 def test_who_stands_still_is_named_with_its_host(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +99,10 @@ def test_a_store_out_of_reach_is_not_waited_for(store: Store, fault: str) -> Non
 
 
 def test_after_a_restart_old_words_count_no_more(store: Store) -> None:
-    old = Peers(lambda: store, 1, 2, "run/0", where="")
+    old = HeartbeatMonitor(lambda: store, 1, 2, "run/0", where="")
     old.report("killed")
     old.end()
-    first, second = (Peers(lambda: store, rank, 2, "run/1", where="") for rank in range(2))
+    first, second = (HeartbeatMonitor(lambda: store, rank, 2, "run/1", where="") for rank in range(2))
     assert "though all give signs of life" in first.loss(ERROR).what
     first.end()
     second.end()

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from lambert.training.checkpoint.format import load_checkpoint
-from lambert.training.config.lr_schedule import Schedule
-from lambert.training.config.phase import Part
-from lambert.training.config.phase_config import Number, Phase
+from lambert.training.config.lr_schedule import LRSchedule
+from lambert.training.config.phase import Phase
+from lambert.training.config.phase_config import DerivedValue, PhaseConfig
 from lambert.training.config.precision import Precision
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.metrics.gradient_noise import NoiseScale
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.metrics.gradient_noise import GradientNoiseTracker
 from lambert.training.step.train_step import StepResult, TaskOutput, train_step
 
 SMALL, LARGE, POPULATION = 4, 16, 200
 
 
-def part(*, batch: int = LARGE, micro: int = SMALL, number: int = 1, steps: int = 1_000) -> Part:
-    nothing = Number(0, "", "given")
-    phase = Phase(8, batch, Number(steps, "", "given"), nothing, nothing)
-    return Part(number, phase, 1, micro, Schedule(1.0, 0, steps), 1)
+def make_phase(*, batch: int = LARGE, micro: int = SMALL, number: int = 1, steps: int = 1_000) -> Phase:
+    nothing = DerivedValue(0, "", "given")
+    phase = PhaseConfig(8, batch, DerivedValue(steps, "", "given"), nothing, nothing)
+    return Phase(number, phase, 1, micro, LRSchedule(1.0, 0, steps), 1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def test_a_linear_model_whose_noise_is_known_in_closed_form() -> None:
     square = float(gradients.mean(0).square().sum())
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    noise, phase, events = NoiseScale(1_000), part(batch=64, micro=4), []
+    noise, phase, events = GradientNoiseTracker(1_000), make_phase(batch=64, micro=4), []
     for step in range(1, 601):
         chosen = torch.randint(POPULATION, (64,), generator=generator).split([4, 60])
         result = train_step(
@@ -71,11 +71,11 @@ def test_a_linear_model_whose_noise_is_known_in_closed_form() -> None:
             [Examples(inputs[rows], targets[rows]) for rows in chosen],
             task=least_squares,
             learning_rate=0.0,
-            clip_norm=0.01,
+            max_grad_norm=0.01,
             dropout_seeds=range(len(chosen)),
             measures_first=noise.is_due(phase, step),
         )
-        events.append(noise.look(phase, step, result))
+        events.append(noise.update(phase, step, result))
     for name, truth in (("noise", variance), ("signal", square)):
         values = [event[name] for event in events if event is not None]
         assert len(values) == 600
@@ -87,12 +87,12 @@ def test_a_linear_model_whose_noise_is_known_in_closed_form() -> None:
 
 
 def result(norm: float, first: float | None) -> StepResult:
-    return StepResult(1.0, {"masked_word": 1.0}, {"masked_word": 0.1}, norm, (), first)
+    return StepResult(1.0, {"mlm": 1.0}, {"mlm": 0.1}, norm, (), first)
 
 
 def test_a_step_by_hand() -> None:
     """What 4 of 16 sequences add is a quarter of their mean gradient: .75 for a norm of 3, beside 2 for the whole."""
-    fields = NoiseScale(10).look(part(), 7, result(2.0, 0.75))
+    fields = GradientNoiseTracker(10).update(make_phase(), 7, result(2.0, 0.75))
     assert fields is not None
     assert fields["noise"] == pytest.approx((9 - 4) / (1 / 4 - 1 / 16))
     assert fields["signal"] == pytest.approx((16 * 4 - 4 * 9) / (16 - 4))
@@ -101,28 +101,28 @@ def test_a_step_by_hand() -> None:
 
 def test_an_estimate_rests_on_the_later_half_of_a_phase() -> None:
     """The first steps, whose gradient is large, count no more once there are as many others; a phase starts anew."""
-    noise = NoiseScale(1_000)
+    noise = GradientNoiseTracker(1_000)
     for step in range(1, 101):
-        fields = noise.look(part(), step, result(*((20.0, 5.1) if step <= 50 else (2.0, 0.75))))
+        fields = noise.update(make_phase(), step, result(*((20.0, 5.1) if step <= 50 else (2.0, 0.75))))
     assert fields is not None and fields["steps"] == 50
     assert fields["noise_scale"] == pytest.approx((5 / (3 / 16)) / (28 / 12))
-    fields = noise.look(part(number=2), 101, result(20.0, 5.1))
+    fields = noise.update(make_phase(number=2), 101, result(20.0, 5.1))
     assert fields is not None and fields["steps"] == 1
 
 
 @pytest.mark.parametrize("not_measured", [result(2.0, None), result(math.nan, 1.0), result(math.inf, math.inf)])
 def test_a_step_that_was_not_measured_or_not_taken_says_nothing(not_measured: StepResult) -> None:
-    noise = NoiseScale(10)
-    assert noise.look(part(), 1, not_measured) is None
-    assert noise.facts()["count"] == 0
+    noise = GradientNoiseTracker(10)
+    assert noise.update(make_phase(), 1, not_measured) is None
+    assert noise.state_dict()["count"] == 0
 
 
 def test_only_some_steps_are_measured_and_no_single_micro_batch() -> None:
-    noise = NoiseScale(10)
-    due = [step for step in range(1, 101) if noise.is_due(part(steps=100), step)]
+    noise = GradientNoiseTracker(10)
+    due = [step for step in range(1, 101) if noise.is_due(make_phase(steps=100), step)]
     assert due == list(range(10, 101, 10))
-    assert not any(noise.is_due(part(micro=LARGE, steps=100), step) for step in range(1, 101))
-    assert not any(NoiseScale(0).is_due(part(steps=100), step) for step in range(1, 101))
+    assert not any(noise.is_due(make_phase(micro=LARGE, steps=100), step) for step in range(1, 101))
+    assert not any(GradientNoiseTracker(0).is_due(make_phase(steps=100), step) for step in range(1, 101))
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -137,8 +137,8 @@ def events(run: Path) -> list[dict[str, Any]]:
 )
 def test_measuring_changes_no_bit(tmp_path: Path, make_run: Any, changed: dict[str, Any]) -> None:
     for times in (0, 1_000):
-        quiet = Housekeeping(evaluation_samples=0, noise_measurements_per_phase=times)
-        make_run(tmp_path / str(times), housekeeping=quiet, **changed).train()
+        quiet = TrainerOptions(evaluation_samples=0, noise_measurements_per_phase=times)
+        make_run(tmp_path / str(times), trainer_options=quiet, **changed).train()
     assert [event["step"] for event in events(tmp_path / "1000")] == list(range(1, 11)) and not events(tmp_path / "0")
     without, measured = (load_checkpoint(tmp_path / name, 10).tensors for name in ("0", "1000"))
     for kind, tensors in without.items():

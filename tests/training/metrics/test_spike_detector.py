@@ -13,12 +13,12 @@ import torch
 from lambert.errors import UserError
 from lambert.training import trainer as trainer_module
 from lambert.training.checkpoint.format import newest_checkpoint
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings
-from lambert.training.metrics.spike_detector import Health, moved_layers
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.metrics.spike_detector import SpikeDetector, moved_layers
 from lambert.training.step.pretraining_loss import pretraining_task
 
-SAVING = Housekeeping(evaluation_samples=0, checkpoint_steps=1, keep_last=20)
+SAVING = TrainerOptions(evaluation_samples=0, checkpoint_steps=1, keep_last=20)
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, micro_batches: range, *, value: floa
         nonlocal met
         output = pretraining_task(model, batch)
         if met in micro_batches:
-            output.loss_sums["masked_word"].mul_(value)
+            output.loss_sums["mlm"].mul_(value)
         met += 1
         return output
 
@@ -48,7 +48,7 @@ def test_a_step_without_a_number_changes_nothing(
 ) -> None:
     """One micro-batch of step 4 is broken: weights, moments and their counts stay, data and schedule go on."""
     poison(monkeypatch, range(7, 8), value=value)
-    run = make_run(tmp_path / "run", housekeeping=SAVING, optimizer=optimizer)
+    run = make_run(tmp_path / "run", trainer_options=SAVING, optimizer=optimizer)
     assert run.train().finished
     three, four, five = (trainer_module_load(tmp_path / "run", step) for step in (3, 4, 5))
     for part in ("model", "optimizer"):
@@ -69,15 +69,15 @@ def trainer_module_load(run: Path, step: int) -> Any:
 
 
 def test_two_in_a_row_are_skipped_and_ten_stop_the_run(
-    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, settings: RunSettings
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, settings: TrainingConfig
 ) -> None:
     poison(monkeypatch, range(4, 8))
-    make_run(tmp_path / "two", housekeeping=SAVING).train()
+    make_run(tmp_path / "two", trainer_options=SAVING).train()
     assert [event["in_a_row"] for event in events(tmp_path / "two", "skipped")] == [1, 2]
     monkeypatch.undo()
     poison(monkeypatch, range(1_000))
     with pytest.raises(UserError, match=r"10 steps in a row, up to step 10 .*samples of phase 2 .* 0 to 1, .*rate"):
-        make_run(tmp_path / "ten", housekeeping=SAVING).train()
+        make_run(tmp_path / "ten", trainer_options=SAVING).train()
     assert len(events(tmp_path / "ten", "skipped")) == 10
 
 
@@ -85,7 +85,7 @@ def test_the_count_in_a_row_goes_on_after_a_resume(
     tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, range(1_000))
-    first = make_run(tmp_path / "run", housekeeping=SAVING)
+    first = make_run(tmp_path / "run", trainer_options=SAVING)
     step = first._step
 
     def stop_after_six(*arguments: Any) -> Any:
@@ -98,7 +98,7 @@ def test_the_count_in_a_row_goes_on_after_a_resume(
     saved, _ = newest_checkpoint(tmp_path / "run")
     assert saved is not None and saved.facts["health"]["skipped_in_a_row"] == 6
     with pytest.raises(UserError, match="10 steps in a row, up to step 10"):
-        make_run(tmp_path / "run", housekeeping=SAVING).train()
+        make_run(tmp_path / "run", trainer_options=SAVING).train()
 
 
 def clean_steps(count: int, seed: int = 0) -> list[tuple[float, float]]:
@@ -115,36 +115,36 @@ def clean_steps(count: int, seed: int = 0) -> list[tuple[float, float]]:
 
 def test_a_clean_log_of_5000_steps_gives_no_alarm() -> None:
     for seed in range(3):
-        health = Health()
-        assert not [found for loss, norm in clean_steps(5_000, seed) if (found := health.look(loss, norm))]
+        health = SpikeDetector()
+        assert not [found for loss, norm in clean_steps(5_000, seed) if (found := health.update(loss, norm))]
 
 
 @pytest.mark.parametrize(("figure", "factor"), [("loss", 1.2), ("gradient_norm", 1_000.0), ("gradient_norm", 5.0)])
 def test_a_spike_is_seen_at_its_step(figure: str, factor: float) -> None:
-    health = Health()
+    health = SpikeDetector()
     for loss, norm in clean_steps(1_000):
-        health.look(loss, norm)
+        health.update(loss, norm)
     loss, norm = clean_steps(1_001)[-1]
-    spikes = health.look(loss * factor, norm) if figure == "loss" else health.look(loss, norm * factor)
+    spikes = health.update(loss * factor, norm) if figure == "loss" else health.update(loss, norm * factor)
     assert [spike.figure for spike in spikes] == [figure]
     assert spikes[0].deviations > 6 and spikes[0].value > 1.15 * spikes[0].usual
 
 
 def test_few_steps_and_a_new_phase_give_no_alarm() -> None:
-    health = Health()
+    health = SpikeDetector()
     for loss, norm in clean_steps(31):
-        assert not health.look(loss, norm)
-    assert not health.look(100.0, 1e6)
+        assert not health.update(loss, norm)
+    assert not health.update(100.0, 1e6)
     health.begin_phase()
-    assert not health.look(1e3, 1e9)
+    assert not health.update(1e3, 1e9)
 
 
 def test_what_was_usual_survives_a_checkpoint() -> None:
-    one, other = Health(), Health()
+    one, other = SpikeDetector(), SpikeDetector()
     for loss, norm in clean_steps(200):
-        one.look(loss, norm)
-    other.restore(json.loads(json.dumps(one.facts())))
-    assert one.look(9.0, 50.0) == other.look(9.0, 50.0) != []
+        one.update(loss, norm)
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert one.update(9.0, 50.0) == other.update(9.0, 50.0) != []
 
 
 def test_the_layers_that_moved_most_come_first() -> None:
@@ -162,8 +162,8 @@ def spiking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_spike_warns_with_the_layers_that_moved(tmp_path: Path, make_run: Any, spiking: None) -> None:
-    housekeeping = Housekeeping(evaluation_samples=0, checkpoint_steps=2)
-    assert make_run(tmp_path / "run", housekeeping=housekeeping).train().finished
+    trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=2)
+    assert make_run(tmp_path / "run", trainer_options=trainer_options).train().finished
     (spike,) = events(tmp_path / "run", "spike")
     assert spike["step"] == 7 and {one["figure"] for one in spike["spikes"]} == {"loss", "gradient_norm"}
     assert len(spike["moved_layers"]) == 5 and spike["samples"] == {"first": 48, "count": 8}
@@ -174,15 +174,15 @@ def test_a_rollback_leaves_the_step_out(
     tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, spiking: None
 ) -> None:
     """The run ends as one does whose step 7 never was, also when it is gone on with in another process."""
-    housekeeping = Housekeeping(evaluation_samples=0, checkpoint_steps=2, keep_last=9, on_spike="rollback")
-    run = make_run(tmp_path / "run", housekeeping=housekeeping)
+    trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=2, keep_last=9, on_spike="rollback")
+    run = make_run(tmp_path / "run", trainer_options=trainer_options)
     assert run.train().finished
     (rollback,) = events(tmp_path / "run", "rollback")
     assert (rollback["step"], rollback["to_step"]) == (7, 6)
     assert [(event["step"], event["reason"]) for event in events(tmp_path / "run", "skipped")] == [(7, "rolled back")]
     assert json.loads((tmp_path / "run" / "skipped_steps.json").read_text()) == {"steps": [7]}
     monkeypatch.undo()
-    plain = make_run(tmp_path / "plain", housekeeping=housekeeping)
+    plain = make_run(tmp_path / "plain", trainer_options=trainer_options)
     plain._step, taken = plain._step, plain._step
     plain._skips = {7}
     monkeypatch.setattr(trainer_module, "skipped_steps", lambda folder: {7})
@@ -194,15 +194,15 @@ def test_a_rollback_leaves_the_step_out(
 def test_a_rollback_before_the_first_checkpoint_returns_to_the_start(
     tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, spiking: None
 ) -> None:
-    housekeeping = Housekeeping(evaluation_samples=0, checkpoint_steps=100, on_spike="rollback")
-    assert make_run(tmp_path / "run", housekeeping=housekeeping).train().finished
+    trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=100, on_spike="rollback")
+    assert make_run(tmp_path / "run", trainer_options=trainer_options).train().finished
     assert [(event["step"], event["to_step"]) for event in events(tmp_path / "run", "rollback")] == [(7, 0)]
 
 
 def test_too_many_rollbacks_end_the_run(tmp_path: Path, make_run: Any, spiking: None) -> None:
-    housekeeping = Housekeeping(evaluation_samples=0, checkpoint_steps=2, on_spike="rollback")
+    trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=2, on_spike="rollback")
     (tmp_path / "run").mkdir()
-    make = make_run(tmp_path / "run", housekeeping=housekeeping)
+    make = make_run(tmp_path / "run", trainer_options=trainer_options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lambert.training.metrics.spike_detector.MOST_ROLLBACKS", 0)
         with pytest.raises(UserError, match=r"rolled back over 0 steps, and step 7 is a spike again.*--on-spike warn"):
@@ -211,6 +211,6 @@ def test_too_many_rollbacks_end_the_run(tmp_path: Path, make_run: Any, spiking: 
 
 def test_wrong_choices_are_refused() -> None:
     with pytest.raises(UserError, match=r"answer to a spike 'rolback'.*rollback"):
-        Housekeeping(on_spike="rolback")
+        TrainerOptions(on_spike="rolback")
     with pytest.raises(UserError, match="keep last 0"):
-        Housekeeping(keep_last=0)
+        TrainerOptions(keep_last=0)

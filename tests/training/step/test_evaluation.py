@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
-from lambert.data.objective import BERT_EXAMPLES
+from lambert.data.objective import BERT_OBJECTIVE
 from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
-from lambert.training.step.evaluation import HeldOut
+from lambert.training.step.evaluation import Validator
 
 
 class Copier(nn.Module):
@@ -39,12 +39,12 @@ class Copier(nn.Module):
 def test_a_copier_scores_nothing(small_corpus: Corpus) -> None:
     special = special_tokens(small_corpus.tokenizer())
     copier = Copier(small_corpus.vocabulary_size, special.mask)
-    held_out = HeldOut(small_corpus, BERT_EXAMPLES, samples=64)
+    held_out = Validator(small_corpus, BERT_OBJECTIVE, samples=64)
     model = cast(BertForPreTraining, copier)
     for length in (32, 64):
         figures = held_out.measure(model, length, Precision.FLOAT32)
-        assert figures is not None and figures.masked_words > 50
-        assert figures.masked_word_accuracy == 0.0 < figures.unigram_accuracy
+        assert figures is not None and figures.masked_tokens > 50
+        assert figures.mlm_accuracy == 0.0 < figures.unigram_accuracy
     assert copier.given_away == 0
 
 
@@ -52,7 +52,7 @@ def test_the_yardstick_is_the_same_every_time_and_can_be_left_out(small_corpus: 
     special = special_tokens(small_corpus.tokenizer())
     model = cast(BertForPreTraining, Copier(small_corpus.vocabulary_size, special.mask))
     measured = [
-        HeldOut(small_corpus, BERT_EXAMPLES, samples=16).measure(model, 32, Precision.FLOAT32) for _ in range(2)
+        Validator(small_corpus, BERT_OBJECTIVE, samples=16).measure(model, 32, Precision.FLOAT32) for _ in range(2)
     ]
     assert measured[0] == measured[1]
-    assert HeldOut(small_corpus, BERT_EXAMPLES, samples=0).measure(model, 32, Precision.FLOAT32) is None
+    assert Validator(small_corpus, BERT_OBJECTIVE, samples=0).measure(model, 32, Precision.FLOAT32) is None

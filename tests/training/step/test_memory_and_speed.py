@@ -1,4 +1,4 @@
-"""A step that does not fit is halved and changes nothing; what is recomputed changes nothing; the meter adds up."""
+"""A step that does not fit is halved and changes nothing; what is recomputed changes nothing; the timer adds up."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.training import trainer as trainer_module
 from lambert.training.config.precision import Precision
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import Recorded, RunSettings, recorded_choices
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import Recorded, TrainingConfig, recorded_choices
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
-from lambert.training.metrics.execution_info import describe_path
+from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.timer import PARTS, Meter, product_peak
+from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
 
 CPU = torch.device("cpu")
 FULL = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
@@ -88,13 +88,13 @@ def test_other_errors_are_not_taken_for_want_of_memory(
 @pytest.mark.parametrize("hidden_size", [32, 128])  # by PyTorch's operations, and by the compiled loops
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16_MASTER])
 def test_activation_checkpointing_changes_no_bit(
-    tmp_path: Path, make_run: Any, settings: RunSettings, precision: Precision, hidden_size: int
+    tmp_path: Path, make_run: Any, settings: TrainingConfig, precision: Precision, hidden_size: int
 ) -> None:
     ends = []
     for kind in ACTIVATION_CHECKPOINTING:
-        housekeeping = Housekeeping(evaluation_samples=0, activation_checkpointing=kind)
+        trainer_options = TrainerOptions(evaluation_samples=0, activation_checkpointing=kind)
         size = replace(settings.model, hidden_size=hidden_size)
-        run = make_run(tmp_path / kind, precision=precision, housekeeping=housekeeping, model=size)
+        run = make_run(tmp_path / kind, precision=precision, trainer_options=trainer_options, model=size)
         run.train()
         ends.append(weights(run))
         assert events(tmp_path / kind, "run")[0]["path"]["activation_checkpointing"] == kind
@@ -128,7 +128,7 @@ def test_activation_checkpointing_keeps_less(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("hidden_size", [32, 128])
 def test_master_weights_add_up_micro_batches(
-    tmp_path: Path, make_run: Any, settings: RunSettings, hidden_size: int
+    tmp_path: Path, make_run: Any, settings: TrainingConfig, hidden_size: int
 ) -> None:
     size = replace(settings.model, hidden_size=hidden_size, dropout=0.0)
     ends, norms = [], []
@@ -144,16 +144,16 @@ def test_master_weights_add_up_micro_batches(
 
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(UserError, match=r"activation checkpointing.*selectiv"):
-        Housekeeping(activation_checkpointing="selectiv")
+        TrainerOptions(activation_checkpointing="selectiv")
 
 
 def test_the_meter_adds_up_parts_and_begins_anew() -> None:
-    meter = Meter(CPU)
-    with meter.part("forward"):
+    timer = StepTimer(CPU)
+    with timer.section("forward"):
         pass
-    with meter.part("forward"):
-        product_peak(CPU, Precision.FLOAT32)
-    first, second = meter.read(), meter.read()
+    with timer.section("forward"):
+        peak_matmul_flops(CPU, Precision.FLOAT32)
+    first, second = timer.read(), timer.read()
     assert tuple(first) == PARTS and first["forward"] > 0 == first["backward"]
     assert second == dict.fromkeys(PARTS, 0.0)
 
@@ -161,11 +161,11 @@ def test_the_meter_adds_up_parts_and_begins_anew() -> None:
 def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> None:
     make_run(tmp_path / "run").train()
     for step in events(tmp_path / "run", "step"):
-        parts = step["seconds_of"]
+        parts = step["step_time_breakdown"]
         assert tuple(parts) == PARTS
         assert parts["forward"] > 0 and parts["backward"] > 0 and parts["optimizer"] > 0
         assert sum(parts.values()) <= step["seconds"]
-        assert 0 < step["utilisation"] < 1
+        assert 0 < step["mfu"] < 1
     facts = events(tmp_path / "run", "run")[0]
     assert facts["product_flops_per_second"] > 1e9
     assert facts["path"]["precision"].startswith("float32")
@@ -181,10 +181,12 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
     ],
 )
 def test_the_run_says_which_kernels_it_uses(
-    settings: RunSettings, hidden_size: int, precision: Precision, loops: bool
+    settings: TrainingConfig, hidden_size: int, precision: Precision, loops: bool
 ) -> None:
     model = replace(settings.model, hidden_size=hidden_size)
-    said = describe_path(replace(settings, model=model, precision=precision), Processes(), Housekeeping())["kernels"]
+    said = describe_execution(replace(settings, model=model, precision=precision), ProcessGroup(), TrainerOptions())[
+        "kernels"
+    ]
     assert said.startswith("compiled loops") == loops
     weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
     with precision.autocast(CPU):
@@ -194,11 +196,11 @@ def test_the_run_says_which_kernels_it_uses(
 def test_flops_by_hand() -> None:
     # Published: BERT-Large, 1.016 TFLOP for a sequence of 512 with 76 masked words, .237 for one of 128 with 20.
     large = BertConfig(30_522, 24, 1_024, 16, 4_096)
-    assert training_flops(large, tokens=512, sequences=1, masked_words=76) == pytest.approx(1.016e12, rel=0.02)
-    assert training_flops(large, tokens=128, sequences=1, masked_words=19) == pytest.approx(0.237e12, rel=0.02)
+    assert training_flops(large, tokens=512, sequences=1, masked_tokens=76) == pytest.approx(1.016e12, rel=0.02)
+    assert training_flops(large, tokens=128, sequences=1, masked_tokens=19) == pytest.approx(0.237e12, rel=0.02)
     tiny = BertConfig(10, 1, 2, 1, 3)
     products = 4 * (2 * 2 * 2) * 5 + 2 * (2 * 2 * 3) * 5 + 2 * (2 * 5 * 5 * 2) + 3 * 2 * (2 * 2 + 2 * 10) + 2 * 2 * 2
-    assert training_flops(tiny, tokens=5, sequences=1, masked_words=3) == 3 * products
+    assert training_flops(tiny, tokens=5, sequences=1, masked_tokens=3) == 3 * products
 
 
 def test_the_allocator_keeps_memory_where_it_can() -> None:

@@ -19,9 +19,9 @@ from lambert.model.heads import BertForPreTraining
 from lambert.optim import LAMB, parameter_groups
 from lambert.training.config.precision import Precision
 from lambert.training.distributed.gradient_reduction import BufferedGradients
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.pretraining_loss import pretraining_task
-from lambert.training.step.train_state import working_model
+from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import TaskOutput, train_step
 
 
@@ -47,7 +47,7 @@ def toy_task(model: nn.Module, batch: Toy) -> TaskOutput:
     )
 
 
-def toy_step(sizes: list[int], *, clip_norm: float | None = None) -> tuple[nn.Linear, object]:
+def toy_step(sizes: list[int], *, max_grad_norm: float | None = None) -> tuple[nn.Linear, object]:
     torch.manual_seed(0)
     model = nn.Linear(6, 3, dtype=torch.float64)
     inputs = torch.randn(sum(sizes), 6, dtype=torch.float64)
@@ -55,7 +55,13 @@ def toy_step(sizes: list[int], *, clip_norm: float | None = None) -> tuple[nn.Li
     parts = [Toy(i, t) for i, t in zip(inputs.split(sizes), labels.split(sizes), strict=True)]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     result = train_step(
-        model, optimizer, parts, task=toy_task, learning_rate=0.5, clip_norm=clip_norm, dropout_seeds=range(len(parts))
+        model,
+        optimizer,
+        parts,
+        task=toy_task,
+        learning_rate=0.5,
+        max_grad_norm=max_grad_norm,
+        dropout_seeds=range(len(parts)),
     )
     return model, result
 
@@ -83,7 +89,7 @@ def test_the_step_is_gradient_descent_by_hand() -> None:
 
 def test_clipping_bounds_the_whole_gradient() -> None:
     free, before = toy_step([12])
-    clipped, _ = toy_step([12], clip_norm=before.gradient_norm / 4)
+    clipped, _ = toy_step([12], max_grad_norm=before.gradient_norm / 4)
     torch.manual_seed(0)
     start = nn.Linear(6, 3, dtype=torch.float64)
     torch.testing.assert_close(
@@ -121,7 +127,7 @@ def train(corpus: Corpus, *, micro: int, steps: int = 20, dropout: float = 0.0) 
             batches,
             task=pretraining_task,
             learning_rate=0.01,
-            clip_norm=1.0,
+            max_grad_norm=1.0,
             dropout_seeds=[1000 * step + place for place in range(len(batches))],
         )
     return {name: p.detach() for name, p in model.named_parameters()}
@@ -153,7 +159,7 @@ def test_dropout_depends_on_its_seed_alone(small_corpus: Corpus) -> None:
 def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
-    processes = Processes(rank, count)
+    processes = ProcessGroup(rank, count)
     corpus = Corpus.open(Path(corpus_path))
     model = bert(corpus, dropout=0.1)
     optimizer = LAMB(parameter_groups(model, weight_decay=0.01))
@@ -161,14 +167,14 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
     first_norms = []
     for step in range(4):
         batches = pretraining_batches(corpus, step, batch=24, micro=8)
-        places = processes.share(len(batches))
+        places = processes.rank_range(len(batches))
         result = train_step(
             model,
             optimizer,
             [batches[place] for place in places],
             task=pretraining_task,
             learning_rate=0.01,
-            clip_norm=1.0,
+            max_grad_norm=1.0,
             dropout_seeds=[1000 * step + place for place in places],
             processes=processes,
             gradients=gradients,
@@ -176,7 +182,7 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
         )
         first_norms.append(result.first_norm)
     Path(f"{out}.norms-{rank}").write_text(json.dumps(first_norms))
-    if processes.is_first:
+    if processes.is_main_process:
         torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().tofile(out)
     torch.distributed.destroy_process_group()
 
@@ -207,7 +213,7 @@ def test_bfloat16_stays_near_float32(small_corpus: Corpus, precision: Precision)
     losses = {}
     for chosen in (Precision.FLOAT32, precision):
         model = bert(small_corpus, dropout=0.0)
-        working = working_model(model, chosen, weight_decay=0.01)
+        working = prepare_model(model, chosen, weight_decay=0.01)
         optimizer, master = LAMB(working.groups), working.master
         for step in range(4):
             batches = pretraining_batches(small_corpus, step, batch=16, micro=8)
@@ -217,7 +223,7 @@ def test_bfloat16_stays_near_float32(small_corpus: Corpus, precision: Precision)
                 batches,
                 task=pretraining_task,
                 learning_rate=0.02,
-                clip_norm=1.0,
+                max_grad_norm=1.0,
                 dropout_seeds=[0, 1],
                 precision=chosen,
                 master=master,

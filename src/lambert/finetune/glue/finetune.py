@@ -24,7 +24,7 @@ from lambert.finetune.glue.tasks import Example
 from lambert.finetune.loop import train_epochs
 from lambert.finetune.squad.settings import Progress
 from lambert.model.heads import BertForClassification
-from lambert.training.config.lr_schedule import Schedule
+from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.optimizer import check_optimizer, make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
@@ -171,7 +171,7 @@ def fine_tune(
     check_fit(model, tokenizer, settings)
     sequences = make_sequences(examples, tokenizer, settings.sequence_length)
     total_steps = settings.epochs * math.ceil(len(sequences) / settings.batch_size)
-    schedule = Schedule(settings.learning_rate, round(_WARMUP_SHARE * total_steps), total_steps)
+    schedule = LRSchedule(settings.learning_rate, round(_WARMUP_SHARE * total_steps), total_steps)
     groups, names = named_groups(model, weight_decay=_WEIGHT_DECAY)
     optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
     pad_id = special_tokens(tokenizer).pad
@@ -183,7 +183,7 @@ def fine_tune(
         make_batch=partial(make_batch, pad_id=pad_id),
         task=label_task,
         schedule=schedule,
-        clip_norm=_CLIP_NORM,
+        max_grad_norm=_CLIP_NORM,
         seed=seed,
         progress=progress,
     )

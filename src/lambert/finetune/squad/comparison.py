@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.errors import UserError
-from lambert.finetune.cache import KeptOutcomes, Outcome, kept_settings, made_from_digests
+from lambert.finetune.cache import FineTuneResult, ResultCache, cached_settings, made_from_digests
 from lambert.finetune.loop import Diverged
 from lambert.finetune.squad.data import Question, Version
 from lambert.finetune.squad.finetune import fine_tune, predict
@@ -81,7 +81,7 @@ def fine_tune_and_evaluate(
     """
     _check(train, dev, version, seeds, settings, learning_rates)
     folder = model_folder(path)
-    kept = None if keep is None else KeptOutcomes(keep)
+    kept = None if keep is None else ResultCache(keep)
     tuner, tuning = _FineTuner(folder, version, cased, random_weights, kept, device, progress), None
     if learning_rates:
         tuning = tuner.tune(train, settings, learning_rates, seed=seeds[0])
@@ -120,7 +120,7 @@ class _Job:
     def with_rate(self, learning_rate: float) -> _Job:
         """The same at another peak."""
         settings = replace(self.settings, learning_rate=learning_rate)
-        return replace(self, settings=settings, made_from=self.made_from | {"settings": kept_settings(settings)})
+        return replace(self, settings=settings, made_from=self.made_from | {"settings": cached_settings(settings)})
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _FineTuner:
     version: Version
     cased: bool
     random_weights: bool
-    keep: KeptOutcomes | None
+    keep: ResultCache | None
     device: torch.device | None
     progress: Progress | None
 
@@ -169,9 +169,9 @@ class _FineTuner:
         """A fine-tuning on `train` that answers `dev`."""
         digests = {} if self.keep is None else made_from_digests(self.folder, train=train, dev=dev)
         how = {"version": self.version, "cased": self.cased, "random_weights": self.random_weights}
-        return _Job(train, dev, settings, digests | how | {"settings": kept_settings(settings)})
+        return _Job(train, dev, settings, digests | how | {"settings": cached_settings(settings)})
 
-    def outcomes(self, job: _Job, seeds: Sequence[int]) -> Iterator[tuple[Outcome, bool]]:
+    def outcomes(self, job: _Job, seeds: Sequence[int]) -> Iterator[tuple[FineTuneResult, bool]]:
         """What every seed left, and whether it is from an earlier command."""
         # Before hours of work: what is kept for any of the seeds must be of this work.
         kept = {seed: self.kept(f"seed-{seed}", job, seed) for seed in seeds}
@@ -182,11 +182,11 @@ class _FineTuner:
             else:
                 yield self.outcome(f"seed-{seed}", job, seed, part=f"seed {seed} ({place} of {len(seeds)})"), False
 
-    def kept(self, name: str, job: _Job, seed: int) -> Outcome | None:
+    def kept(self, name: str, job: _Job, seed: int) -> FineTuneResult | None:
         """What an earlier command left under this name. Raises UserError when it was made from something else."""
         return None if self.keep is None else self.keep.get(name, job.made_from | {"seed": seed})
 
-    def outcome(self, name: str, job: _Job, seed: int, *, part: str, may_diverge: bool = False) -> Outcome:
+    def outcome(self, name: str, job: _Job, seed: int, *, part: str, may_diverge: bool = False) -> FineTuneResult:
         """Fine-tune and answer, and keep what came of it."""
         model, tokenizer, _ = load_for_questions(
             self.folder, seed=seed, cased=self.cased, random_weights=self.random_weights
@@ -198,10 +198,10 @@ class _FineTuner:
         except Diverged as error:
             if not may_diverge:
                 raise
-            outcome = Outcome(seed, job.settings.learning_rate, None, 0, 0, 0, 0.0, {}, None, error.what)
+            outcome = FineTuneResult(seed, job.settings.learning_rate, None, 0, 0, 0, 0.0, {}, None, error.what)
         else:
             answered = predict(model, tokenizer, job.dev, job.settings, seed=seed, progress=progress)
-            outcome = Outcome(
+            outcome = FineTuneResult(
                 seed=seed,
                 learning_rate=summary.learning_rate,
                 train_loss=summary.train_loss,

@@ -27,7 +27,7 @@ from lambert.finetune.squad.data import Question
 from lambert.finetune.squad.features import WindowBatch, make_batch, make_windows
 from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.training.config.lr_schedule import Schedule
+from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
 
@@ -87,7 +87,7 @@ def fine_tune(
     windows = make_windows(questions, tokenizer, settings.shape)
     peak = settings.learning_rate or default_learning_rate(settings.optimizer, model.config.hidden_size)
     total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
-    schedule = Schedule(peak, round(settings.warmup_share * total_steps), total_steps)
+    schedule = LRSchedule(peak, round(settings.warmup_ratio * total_steps), total_steps)
     if optimizer is None:
         groups, names = named_groups(model, weight_decay=settings.weight_decay)
         optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
@@ -101,7 +101,7 @@ def fine_tune(
         make_batch=partial(make_batch, pad_id=pad_id),
         task=span_task,
         schedule=schedule,
-        clip_norm=settings.clip_norm,
+        max_grad_norm=settings.max_grad_norm,
         seed=seed,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.finetune.cache import Outcome, write_json
+from lambert.finetune.cache import FineTuneResult, write_json
 from lambert.finetune.seeds import CONFIDENCE, mean_interval
 from lambert.finetune.squad.data import Question, Version
 from lambert.finetune.squad.metric import BestThreshold, Part, score
@@ -82,7 +82,7 @@ class SquadResult:
 
 
 def seed_result(
-    outcome: Outcome, dev: Sequence[Question], version: Version, *, null_threshold: float, reused: bool
+    outcome: FineTuneResult, dev: Sequence[Question], version: Version, *, null_threshold: float, reused: bool
 ) -> SeedResult:
     """A fine-tuning's figures by the definition of the questions' version."""
     predictions, best = outcome.spans, None

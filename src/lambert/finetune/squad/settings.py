@@ -27,11 +27,11 @@ class FineTuneSettings:
     """Windows of an optimizer step."""
     micro_batch_size: int = 8
     """Windows that go through the model at once: speed and memory, and the result by rounding and dropout."""
-    warmup_share: float = 0.1
+    warmup_ratio: float = 0.1
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = 0.01
     """λ of the decoupled weight decay."""
-    clip_norm: float | None = 1.0
+    max_grad_norm: float | None = 1.0
     """Largest L2 norm of the whole gradient; None leaves it alone."""
     precision: Precision = Precision.FLOAT32
     """float32 or bfloat16-autocast."""
@@ -61,15 +61,15 @@ class FineTuneSettings:
         for name in whole_numbers:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}", remedy="Give a whole number from 1")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} = {value}", remedy="Give a number above 0")
         if not math.isfinite(self.null_threshold):
             raise UserError(f"null_threshold = {self.null_threshold}", remedy="Give a number")
-        if not 0 <= self.warmup_share <= 1 or self.weight_decay < 0:
+        if not 0 <= self.warmup_ratio <= 1 or self.weight_decay < 0:
             raise UserError(
-                f"warmup_share = {self.warmup_share}, weight_decay = {self.weight_decay}",
+                f"warmup_ratio = {self.warmup_ratio}, weight_decay = {self.weight_decay}",
                 remedy="Give a share from 0 to 1 and a decay from 0",
             )
 

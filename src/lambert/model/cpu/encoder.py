@@ -51,15 +51,15 @@ def word_losses(hidden: Tensor, embedding: Tensor, bias: Tensor, labels: Tensor)
     return functions.word_losses(hidden, embedding, bias, labels)
 
 
-def run_block(block: Block, hidden: Tensor, visible: Tensor | None) -> Tensor:
+def run_block(block: Block, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
     """One layer: [B, S, H] → [B, S, H]; `visible` as `SelfAttention.forward` takes it."""
     from lambert.model.cpu import functions
 
     attention, feed_forward = block.attention, block.feed_forward
     batch, length, _ = hidden.shape
     seen = torch.zeros(batch, 1, length)
-    if visible is not None:
-        seen = torch.zeros(visible.squeeze(1).shape).masked_fill_(~visible.squeeze(1), -math.inf)
+    if attn_mask is not None:
+        seen = torch.zeros(attn_mask.squeeze(1).shape).masked_fill_(~attn_mask.squeeze(1), -math.inf)
     dropout = attention.attention_dropout if block.training else 0.0
     rows = hidden.flatten(0, 1)
     projection, output = attention.query_key_value, attention.output

@@ -56,14 +56,14 @@ def feed_forward(
     return _FeedForward.apply(hidden, *expand, *contract, recomputes)
 
 
-def attention(stacked: Tensor, visible: Tensor, dropout: float, *, recomputes: bool = False) -> Tensor:
+def attention(stacked: Tensor, attn_mask: Tensor, dropout: float, *, recomputes: bool = False) -> Tensor:
     """Queries, keys and values [B, S, 3, A, D] → contexts [B, S, A · D].
 
     Args:
         visible: float32 [B, 1 or S, S], 0 where a token may be looked at and −inf elsewhere.
         recomputes: compute the weights again in the backward pass rather than keep them.
     """
-    return _Attention.apply(stacked, visible, new_dropout(dropout), recomputes)
+    return _Attention.apply(stacked, attn_mask, new_dropout(dropout), recomputes)
 
 
 def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon: float, dropout: float) -> Tensor:
@@ -168,20 +168,20 @@ def _gelu(before: Tensor) -> Tensor:
 
 class _Attention(Function):
     @staticmethod
-    def forward(ctx: Any, stacked: Tensor, visible: Tensor, dropout: Dropout, recomputes: bool) -> Tensor:
+    def forward(ctx: Any, stacked: Tensor, attn_mask: Tensor, dropout: Dropout, recomputes: bool) -> Tensor:
         batch, length, kinds, heads, width = stacked.shape
         parted = torch.empty(kinds, batch, heads, length, width, dtype=stacked.dtype)
         source, target = as_array(stacked.contiguous()), as_array(parted)
         shared(batch, lambda begin, end: loops.part_heads(source, target, begin, end))
-        weights, dropped = _attention_weights(parted, visible, dropout)
+        weights, dropped = _attention_weights(parted, attn_mask, dropout)
         context = torch.bmm(dropped.flatten(0, 1), parted[2].flatten(0, 1))
-        ctx.save_for_backward(parted, visible, None if recomputes else weights)
+        ctx.save_for_backward(parted, attn_mask, None if recomputes else weights)
         ctx.dropout = dropout
         return _joined(context.view(1, batch, heads, length, width)).view(batch, length, heads * width)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        parted, visible, weights = ctx.saved_tensors
+        parted, attn_mask, weights = ctx.saved_tensors
         _, batch, heads, length, width = parted.shape
         d_context = torch.empty(1, batch, heads, length, width, dtype=grad.dtype)
         source, target = as_array(grad.contiguous()).reshape(batch, length, 1, heads, width), as_array(d_context)
@@ -189,7 +189,7 @@ class _Attention(Function):
         d_context = d_context[0].flatten(0, 1)
         query, key, value = (part.flatten(0, 1) for part in parted)
         if weights is None:
-            dropped, _ = _attention_weights(parted, visible, ctx.dropout)
+            dropped, _ = _attention_weights(parted, attn_mask, ctx.dropout)
         else:
             dropped = _taken(ctx, weights)
         d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(dropped)
@@ -204,13 +204,13 @@ class _Attention(Function):
         return _joined(gradients), None, None, None
 
 
-def _attention_weights(parted: Tensor, visible: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
+def _attention_weights(parted: Tensor, attn_mask: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
     """[3, B, A, S, D] → weights [B, A, S, S], and the same with dropout."""
     _, batch, heads, length, width = parted.shape
     query, key = (part.flatten(0, 1) for part in parted[:2])
     scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
     dropped = torch.empty_like(scores)
-    seen, scale = as_floats(visible), np.float32(width**-0.5)
+    seen, scale = as_floats(attn_mask), np.float32(width**-0.5)
     weights, out = as_array(scores), as_array(dropped)
     shared(batch, lambda begin, end: loops.softmax(weights, seen, scale, dropout, out, begin, end))
     return scores, dropped

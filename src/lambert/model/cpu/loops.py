@@ -162,7 +162,7 @@ def join_heads(parted, stacked, begin, end):
 
 
 @_LOOP
-def softmax(scores, visible, scale, dropout, dropped, begin, end):
+def softmax(scores, attn_mask, scale, dropout, dropped, begin, end):
     """Attention weights of the visible tokens: scores [B, A, S, S] ← softmax, dropped ← dropout of them.
 
     Args:
@@ -173,7 +173,7 @@ def softmax(scores, visible, scale, dropout, dropped, begin, end):
     for sequence in range(begin, end):
         for head in range(heads):
             for place in range(length):
-                seen = visible[sequence, min(place, visible.shape[1] - 1)]
+                seen = attn_mask[sequence, min(place, attn_mask.shape[1] - 1)]
                 largest = np.int32(-(2**31))
                 for i in range(width):
                     value = wide(scores[sequence, head, place, i]) * scale + seen[i]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lambert.optim.equations import Numbers, trust_ratio
+from lambert.optim.equations import LayerHyperparameters, trust_ratio
 from lambert.optim.kernels import plain
 from lambert.optim.layers import Layer, flat
 
@@ -236,7 +236,7 @@ def _array(view: Tensor) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _constants(numbers: Numbers) -> tuple[np.float32, ...]:
+def _constants(numbers: LayerHyperparameters) -> tuple[np.float32, ...]:
     constants = (
         numbers.beta1,
         numbers.beta2,

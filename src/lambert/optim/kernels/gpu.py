@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lambert.optim.equations import Numbers
+from lambert.optim.equations import LayerHyperparameters
 from lambert.optim.layers import Layer
 
 _ADDING = 1_024
@@ -114,7 +114,7 @@ def _tables(layers: Sequence[Layer], rows: Sequence[Tensor]) -> list[_Table]:
     return [_Table([layers[i] for i in chosen], [rows[i] for i in chosen]) for chosen in places.values()]
 
 
-def _numbers(numbers: Numbers) -> list[float]:
+def _numbers(numbers: LayerHyperparameters) -> list[float]:
     least, most = numbers.norm_bounds or (0.0, float("inf"))
     return [
         numbers.learning_rate,

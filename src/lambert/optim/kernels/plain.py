@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lambert.optim.equations import Numbers, Rule, trust_ratio
+from lambert.optim.equations import LayerHyperparameters, UpdateRule, trust_ratio
 from lambert.optim.layers import Layer
 from lambert.optim.norms import accumulator
 
@@ -29,7 +29,7 @@ Kept = list[tuple[Tensor, ...]]
 """The directions of each block."""
 
 
-def first(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> None:
+def first(layer: Layer, sums: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
     """Moments of the layer; ‖x‖² and every ‖u‖² of this process's part are added to `sums` [1 + directions].
 
     Args:
@@ -51,7 +51,7 @@ def first(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> N
             kept.append(directions)
 
 
-def second(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> None:
+def second(layer: Layer, sums: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
     """x ← x − η · Σ share · ratio · u."""
     rate = layer.numbers.learning_rate
     steps: list[Tensor | float] = [share * rate for share in rule.shares(layer.numbers)]
@@ -69,7 +69,7 @@ def second(layer: Layer, sums: Tensor, rule: Rule, kept: Kept | None = None) -> 
             x.copy_(new)
 
 
-def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: Rule) -> None:
+def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule) -> None:
     """Whole layers, one after another; directions are kept where that takes at most a byte a parameter."""
     budget = sum(layer.x.numel() for layer in layers) // (4 * rule.direction_count)
     for layer, row in zip(layers, rows, strict=True):
@@ -78,7 +78,7 @@ def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: Rule) -> None:
         second(layer, row, rule, kept)
 
 
-def _by_adamw(layer: Layer, rule: Rule) -> bool:
+def _by_adamw(layer: Layer, rule: UpdateRule) -> bool:
     """Whether PyTorch's own fused AdamW can compute the layer's moments and direction."""
     return (
         rule.has_kernel
@@ -87,7 +87,7 @@ def _by_adamw(layer: Layer, rule: Rule) -> bool:
     )
 
 
-def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: Numbers) -> tuple[Tensor]:
+def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
     """What the rule's two functions compute, by a loop that PyTorch has compiled: AdamW with a learning rate of −1 and
     no decay adds its direction to a tensor that holds λx.
     """
@@ -110,7 +110,7 @@ def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: N
     return (u,)
 
 
-def _scaled(g: Tensor, numbers: Numbers) -> Tensor:
+def _scaled(g: Tensor, numbers: LayerHyperparameters) -> Tensor:
     wide = _working(g)
     return wide if numbers.gradient_factor == 1 else wide * numbers.gradient_factor
 

@@ -16,13 +16,13 @@ from lambert.training.checkpoint.format import (
     delete_old_checkpoints,
     write_checkpoint,
 )
-from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.trainer_options import TrainerOptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
-class Saved:
+class CheckpointInfo:
     """A checkpoint that is on disk and was read back."""
 
     step: int
@@ -32,20 +32,20 @@ class Saved:
     """From the first byte to the last, in the background."""
 
 
-class Saver:
+class AsyncCheckpointWriter:
     """Writes the checkpoints of one run, one at a time.
 
     Args:
-        housekeeping: which are kept, and how long a full disk is waited for.
+        trainer_options: which are kept, and how long a full disk is waited for.
         retry_seconds: time between two tries.
     """
 
-    def __init__(self, run: Path, housekeeping: Housekeeping, *, retry_seconds: float = 5.0) -> None:
+    def __init__(self, run: Path, trainer_options: TrainerOptions, *, retry_seconds: float = 5.0) -> None:
         self._run = run
-        self._housekeeping = housekeeping
+        self._housekeeping = trainer_options
         self._retry_seconds = retry_seconds
         self._thread: threading.Thread | None = None
-        self._saved: Saved | None = None
+        self._saved: CheckpointInfo | None = None
         self.problem: Interrupted | None = None
         """Why the last checkpoint could not be written."""
         self._gives_up = threading.Event()
@@ -64,7 +64,7 @@ class Saver:
         """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
-    def finished(self) -> Saved | None:
+    def finished(self) -> CheckpointInfo | None:
         """The checkpoint that has been written since the last call, if one has."""
         if self._thread is None or self._thread.is_alive():
             return None
@@ -99,7 +99,7 @@ class Saver:
             keep = self._housekeeping
             delete_old_checkpoints(self._run, keep_last=keep.keep_last, keep_every=keep.keep_every)
             size = sum(file.stat().st_size for file in path.iterdir())
-            self._saved = Saved(checkpoint.step, path, size, time.monotonic() - began)
+            self._saved = CheckpointInfo(checkpoint.step, path, size, time.monotonic() - began)
         except (OSError, Damaged) as error:
             self.waits_for_space = ""
             self.problem = Interrupted(

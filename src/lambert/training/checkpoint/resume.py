@@ -6,11 +6,13 @@ from pathlib import Path
 
 from lambert.errors import UserError
 from lambert.training.checkpoint.format import Checkpoint, Damaged, load_checkpoint, newest_checkpoint
-from lambert.training.config.training_config import RunSettings, refuse_differences
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.training_config import TrainingConfig, refuse_differences
+from lambert.training.distributed.process_group import ProcessGroup
 
 
-def agreed_checkpoint(run: Path, settings: RunSettings, processes: Processes) -> tuple[Checkpoint | None, list[str]]:
+def agreed_checkpoint(
+    run: Path, settings: TrainingConfig, processes: ProcessGroup
+) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint, None where there is none, and what is wrong with newer ones (known to the first process).
 
     The first process looks for it; the others load the same one.
@@ -21,7 +23,7 @@ def agreed_checkpoint(run: Path, settings: RunSettings, processes: Processes) ->
     saved: Checkpoint | None = None
     problems: list[str] = []
     problem: UserError | None = None
-    if processes.is_first:
+    if processes.is_main_process:
         try:
             saved, problems = newest_checkpoint(run)
             if saved is not None:
@@ -29,8 +31,8 @@ def agreed_checkpoint(run: Path, settings: RunSettings, processes: Processes) ->
                 refuse_differences(saved.facts["recipe"], settings, whose)
         except UserError as error:
             problem = error
-    place, failures = processes.sum_integers([0 if saved is None else 1 + saved.step, int(problem is not None)])
-    if not processes.is_first and place and not failures:
+    place, failures = processes.all_reduce_ints([0 if saved is None else 1 + saved.step, int(problem is not None)])
+    if not processes.is_main_process and place and not failures:
         try:
             saved = load_checkpoint(run, place - 1)
         except Damaged as damage:
@@ -38,7 +40,7 @@ def agreed_checkpoint(run: Path, settings: RunSettings, processes: Processes) ->
                 f"process {processes.rank} cannot load what the first one found: {damage.what}",
                 remedy="Put --out on a folder that every machine shares",
             )
-    failures += processes.sum_integers([int(problem is not None)])[0]
+    failures += processes.all_reduce_ints([int(problem is not None)])[0]
     if failures:
         raise problem or UserError("another process could not load the checkpoint", remedy="See its message")
     return saved, problems

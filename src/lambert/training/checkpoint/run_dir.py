@@ -14,8 +14,8 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
 from lambert.training.checkpoint.format import FOLDER, LATEST
-from lambert.training.config.training_config import RECIPE_FILE, RunSettings, refuse_other_settings, write_recipe
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.training_config import RECIPE_FILE, TrainingConfig, refuse_other_config, write_recipe
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.utils.io import SETTINGS_BYTES, read_json
 
 JOURNAL_FILE = "journal.jsonl"
@@ -29,7 +29,7 @@ _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE
 
 
 def open_run_folder(
-    run: Path, settings: RunSettings, corpus: Corpus, processes: Processes, *, command: str, fresh: bool
+    run: Path, settings: TrainingConfig, corpus: Corpus, processes: ProcessGroup, *, command: str, fresh: bool
 ) -> FileLock | None:
     """`prepare_run_folder` by the first process, which also puts the tokenizer there; when it cannot, all of them end.
 
@@ -38,13 +38,13 @@ def open_run_folder(
     """
     problem: UserError | None = None
     lock = None
-    if processes.is_first:
+    if processes.is_main_process:
         try:
             lock = prepare_run_folder(run, settings, command=command, fresh=fresh)
             save_tokenizer(corpus.tokenizer(), run / TOKENIZER_FOLDER)
         except UserError as error:
             problem = error
-    problems = processes.sum_integers([int(problem is not None)])[0]
+    problems = processes.all_reduce_ints([int(problem is not None)])[0]
     if problem is not None:
         raise problem
     if problems:
@@ -79,7 +79,7 @@ def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
     aside.replace(run / SKIPPED_FILE)
 
 
-def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh: bool) -> FileLock:
+def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fresh: bool) -> FileLock:
     """Make `run`, or check that the run in it has these very settings; `fresh` deletes that run first.
 
     Returns:
@@ -101,7 +101,7 @@ def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh:
             if is_run and fresh:
                 _delete_run(run)
             if is_run and not fresh:
-                refuse_other_settings(run, settings)
+                refuse_other_config(run, settings)
             write_recipe(run, settings, command=command)
         except BaseException:
             lock.release()

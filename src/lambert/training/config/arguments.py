@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lambert.data.objective import BERT_EXAMPLES, ExampleKind
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 from lambert.training.config.recipe import Recipe, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
@@ -14,12 +14,12 @@ from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
 DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
 DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mask_share")
+_CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
 """What both a person and a recipe may say."""
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingArguments:
     """What a person asks of `plan` and `pretrain`; None and () are left to the recipe."""
 
     model: str | None = None
@@ -32,7 +32,7 @@ class Request:
     """Sequences in all."""
     sequence_lengths: tuple[int, ...] = ()
     """One for each phase."""
-    phase_shares: tuple[float, ...] = ()
+    phase_fractions: tuple[float, ...] = ()
     """Of the samples."""
     optimizer: str | None = None
     recipe: str = "sqrt"
@@ -40,11 +40,11 @@ class Request:
     learning_rate: float | None = None
     learning_rate_multiplier: float = 1.0
     """Times the recipe's peak of every phase."""
-    warmup_share: float | None = None
+    warmup_ratio: float | None = None
     dropout: float | None = None
     pairs: str | None = None
     masking: str | None = None
-    mask_share: float | None = None
+    mlm_probability: float | None = None
     packs: bool = False
     seed: int = 0
     micro_batch_size: int | None = None
@@ -58,13 +58,13 @@ class Request:
         return replace(recipe, **given)
 
     @property
-    def examples(self) -> ExampleKind:
+    def examples(self) -> ObjectiveConfig:
         """What is hidden and asked."""
-        given = {"pairing": self.pairs, "masking": self.masking, "mask_share": self.mask_share}
-        return replace(BERT_EXAMPLES, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        given = {"pairing": self.pairs, "masking": self.masking, "mlm_probability": self.mlm_probability}
+        return replace(BERT_OBJECTIVE, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
-def with_recipe(request: Request) -> tuple[Request, Recipe]:
+def with_recipe(request: TrainingArguments) -> tuple[TrainingArguments, Recipe]:
     """The request with what its recipe says filled in, and the recipe.
 
     Raises:
@@ -73,13 +73,13 @@ def with_recipe(request: Request) -> tuple[Request, Recipe]:
     shape = {
         "--batch-size": request.batch_sizes,
         "--sequence-lengths": request.sequence_lengths,
-        "--phase-shares": request.phase_shares,
+        "--phase-fractions": request.phase_fractions,
     }
     if request.recipe in BY_RULE:
         if not request.batch_sizes:
             raise UserError("no batch size", remedy="Give --batch-size, or a --recipe that has its own")
         lengths = request.sequence_lengths or DEFAULT_LENGTHS
-        recipe = recipe_by_rule(request.batch_sizes, lengths, request.phase_shares, name=request.recipe)
+        recipe = recipe_by_rule(request.batch_sizes, lengths, request.phase_fractions, name=request.recipe)
         if request.recipe == "paper":
             recipe = replace(recipe, samples=PAPER_SAMPLES)
     else:

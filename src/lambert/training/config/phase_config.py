@@ -11,7 +11,7 @@ person, on the command line or in a file."""
 
 
 @dataclass(frozen=True)
-class Number:
+class DerivedValue:
     """A number of the recipe and where it came from."""
 
     value: int | float
@@ -20,23 +20,23 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseConfig:
     """One phase of a run: a sequence length, a batch size, and a learning rate that rises and falls."""
 
     sequence_length: int
     """Tokens in a full sequence."""
     batch_size: int
     """Sequences in a step, over all micro-batches and processes."""
-    steps: Number
-    peak_learning_rate: Number
-    warmup_steps: Number
+    steps: DerivedValue
+    peak_learning_rate: DerivedValue
+    warmup_steps: DerivedValue
     """From zero; in all phases but the first this is the re-warm-up."""
-    constant_steps: int = 0
+    stable_steps: int = 0
     """Steps at the peak after the warm-up."""
     decay_power: float = 1.0
-    """See `Schedule`, as for the next two."""
+    """See `LRSchedule`, as for the next two."""
     decays_from_start: bool = False
-    final_share: float = 0.0
+    min_lr_ratio: float = 0.0
     continues: bool = False
     """Goes on along the schedule of the phase before, which then spans both: no warm-up, no peak of its own."""
 

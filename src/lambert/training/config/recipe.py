@@ -13,7 +13,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.training.config import scaling_rules
-from lambert.training.config.phase_config import Number, Phase, Provenance
+from lambert.training.config.phase_config import DerivedValue, PhaseConfig, Provenance
 from lambert.training.optimizer import check_optimizer
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
@@ -31,13 +31,13 @@ class PhaseRecipe:
     """Of the samples of the run; this or `steps` in all phases alike."""
     steps: int | None = None
     peak_learning_rate: float | None = None
-    warmup_share: float | None = None
+    warmup_ratio: float | None = None
     """Of the phase's steps, and of those of the phases that continue it; or `warmup_steps`, where it has `steps`."""
     warmup_steps: int | None = None
-    constant_share: float = 0.0
+    stable_ratio: float = 0.0
     decay_power: float = 1.0
     decays_from_start: bool = False
-    final_share: float = 0.0
+    min_lr_ratio: float = 0.0
     continues: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class PhaseRecipe:
         rate = self.peak_learning_rate
         if rate is not None and not (rate > 0 and math.isfinite(rate)):
             raise UserError(f"learning rate {rate}", remedy="Give a number above 0")
-        for name in ("share", "warmup_share", "constant_share", "final_share"):
+        for name in ("share", "warmup_ratio", "stable_ratio", "min_lr_ratio"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
@@ -60,18 +60,18 @@ class PhaseRecipe:
             raise UserError(f"a phase with {told}", remedy="Leave the phase out, or give it something to do")
         if self.steps is not None and self.steps > MOST_SAMPLES:
             raise UserError(f"a phase with {self.steps:.3g} steps", remedy=f"Give at most {MOST_SAMPLES:,}")
-        if (self.warmup_share or 0) + self.constant_share > 1:
+        if (self.warmup_ratio or 0) + self.stable_ratio > 1:
             raise UserError(
-                f"warm-up share {self.warmup_share} and constant share {self.constant_share} are more than a phase",
+                f"warm-up ratio {self.warmup_ratio} and stable ratio {self.stable_ratio} are more than a phase",
                 remedy="Give shares whose sum is at most 1",
             )
         if self.warmup_steps is not None and (
-            self.warmup_share is not None or self.steps is None or self.warmup_steps < 0
+            self.warmup_ratio is not None or self.steps is None or self.warmup_steps < 0
         ):
             raise UserError(
                 f"{self.warmup_steps} steps of warm-up in a phase with {self.steps} steps and a share "
-                f"{self.warmup_share}",
-                remedy="Give warmup_steps from 0 beside steps, or warmup_share",
+                f"{self.warmup_ratio}",
+                remedy="Give warmup_steps from 0 beside steps, or warmup_ratio",
             )
         if not 0 < self.decay_power <= 100:
             raise UserError(f"decay power {self.decay_power}", remedy="Give a number above 0, at most 100; 1 is a line")
@@ -96,11 +96,11 @@ class Recipe:
     betas: tuple[float, float] | None = None
     epsilon: float | None = None
     weight_decay: float | None = None
-    clip_norm: float | None = None
+    max_grad_norm: float | None = None
     dropout: float | None = None
     pairs: str | None = None
     masking: str | None = None
-    mask_share: float | None = None
+    mlm_probability: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.phases) <= MOST_PHASES:
@@ -108,7 +108,7 @@ class Recipe:
         if self.phases[0].continues:
             raise UserError("the first phase continues none", remedy="Leave `continues` out there")
         for number, phase in enumerate(self.phases, start=1):
-            own = (phase.peak_learning_rate, phase.warmup_share, phase.warmup_steps, phase.constant_share or None)
+            own = (phase.peak_learning_rate, phase.warmup_ratio, phase.warmup_steps, phase.stable_ratio or None)
             if phase.continues and any(value is not None for value in own):
                 raise UserError(
                     f"phase {number} continues the one before and has a rate or a warm-up of its own",
@@ -167,12 +167,12 @@ def recipe_by_rule(
     if not shares:
         if count > 2:
             raise UserError(
-                f"{count} phases without shares", remedy="Say with --phase-shares how the samples are divided"
+                f"{count} phases without shares", remedy="Say with --phase-fractions how the samples are divided"
             )
         shares = (0.9, 0.1)[:count] if count == 2 else (1.0,)
     if len(shares) != count:
         raise UserError(
-            f"{len(shares)} phase shares for {count} sequence lengths", remedy="Give one for each phase, with sum 1"
+            f"{len(shares)} phase fractions for {count} sequence lengths", remedy="Give one for each phase, with sum 1"
         )
     sizes = tuple(batch_sizes) * count if len(batch_sizes) == 1 else tuple(batch_sizes)
     parts = zip(sequence_lengths, sizes, shares, strict=True)
@@ -186,8 +186,8 @@ def make_phases(
     optimizer: str = "lamb",
     learning_rate: float | None = None,
     learning_rate_multiplier: float = 1.0,
-    warmup_share: float | None = None,
-) -> tuple[Phase, ...]:
+    warmup_ratio: float | None = None,
+) -> tuple[PhaseConfig, ...]:
     """The phases of a run: what the recipe says, and the rule's numbers where it says nothing.
 
     Args:
@@ -195,15 +195,15 @@ def make_phases(
             given too, every phase keeps its share of them, its rate and its share of warm-up.
         learning_rate: peak of all phases in place of the recipe's.
         learning_rate_multiplier: times every peak.
-        warmup_share: share of each phase's steps in place of the recipe's.
+        warmup_ratio: share of each phase's steps in place of the recipe's.
 
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
     """
     check_optimizer(optimizer)
-    given = {"peak_learning_rate": learning_rate, "warmup_share": warmup_share}
+    given = {"peak_learning_rate": learning_rate, "warmup_ratio": warmup_ratio}
     override: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if warmup_share is not None:
+    if warmup_ratio is not None:
         override["warmup_steps"] = None
     stated = tuple(phase if phase.continues else replace(phase, **override) for phase in recipe.phases)
     is_own = samples is None and stated[0].steps is not None
@@ -215,7 +215,7 @@ def make_phases(
         raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give --samples or --epochs")
     _check_numbers(samples, learning_rate_multiplier)
     counts = _steps(recipe, samples, optimizer, is_own=is_own)
-    phases: list[Phase] = []
+    phases: list[PhaseConfig] = []
     for place, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
         if phase.continues:
             phases.append(_continued(phases[-1], phase, steps))
@@ -226,16 +226,16 @@ def make_phases(
         open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override))
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
         phases.append(
-            Phase(
+            PhaseConfig(
                 phase.sequence_length,
                 phase.batch_size,
                 steps,
                 open_numbers.peak(learning_rate_multiplier),
                 warmup,
-                constant_steps=min(round(phase.constant_share * total), total - int(warmup.value)),
+                stable_steps=min(round(phase.stable_ratio * total), total - int(warmup.value)),
                 decay_power=phase.decay_power,
                 decays_from_start=phase.decays_from_start,
-                final_share=phase.final_share,
+                min_lr_ratio=phase.min_lr_ratio,
             )
         )
     return tuple(phases)
@@ -248,23 +248,23 @@ def _check_numbers(samples: int, multiplier: float) -> None:
         raise UserError(f"{multiplier} times the learning rate", remedy="Give a number above 0")
 
 
-def _continued(before: Phase, phase: PhaseRecipe, steps: Number) -> Phase:
+def _continued(before: PhaseConfig, phase: PhaseRecipe, steps: DerivedValue) -> PhaseConfig:
     """A phase that goes on along the schedule of the one before."""
     return replace(
         before,
         sequence_length=phase.sequence_length,
         batch_size=phase.batch_size,
         steps=steps,
-        warmup_steps=Number(0, "goes on along the schedule of the phase before", steps.provenance),
-        constant_steps=0,
+        warmup_steps=DerivedValue(0, "goes on along the schedule of the phase before", steps.provenance),
+        stable_steps=0,
         continues=True,
     )
 
 
-def _steps(recipe: Recipe, samples: int, optimizer: str, *, is_own: bool) -> list[Number]:
+def _steps(recipe: Recipe, samples: int, optimizer: str, *, is_own: bool) -> list[DerivedValue]:
     sizes, shares = recipe.batch_sizes, recipe.shares
     if is_own:
-        return [Number(phase.steps or 0, f"recipe {recipe.name}", recipe.provenance) for phase in recipe.phases]
+        return [DerivedValue(phase.steps or 0, f"recipe {recipe.name}", recipe.provenance) for phase in recipe.phases]
     if recipe.name == "paper":
         scaling_rules.refuse_other_runs(samples, sizes, shares, optimizer)
         if sizes == scaling_rules.PAPER_MIXED_BATCH:
@@ -288,24 +288,24 @@ class _Numbers:
     def _by_rule(self) -> Provenance:
         return scaling_rules.rule_provenance(self.samples, self.recipe.batch_sizes, self.recipe.shares, self.optimizer)
 
-    def peak(self, multiplier: float) -> Number:
+    def peak(self, multiplier: float) -> DerivedValue:
         """The rate, times a person's own number."""
         own = self._peak()
         if multiplier == 1:
             return own
-        return Number(multiplier * own.value, f"{multiplier:g} · ({own.formula})", "given")
+        return DerivedValue(multiplier * own.value, f"{multiplier:g} · ({own.formula})", "given")
 
-    def _peak(self) -> Number:
+    def _peak(self) -> DerivedValue:
         rate = self.phase.peak_learning_rate
         if rate is None:
             return scaling_rules.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)
         if "peak_learning_rate" in self.overridden:
-            return Number(rate, "--learning-rate", "given")
-        return Number(rate, f"recipe {self.recipe.name}", self.recipe.provenance)
+            return DerivedValue(rate, "--learning-rate", "given")
+        return DerivedValue(rate, f"recipe {self.recipe.name}", self.recipe.provenance)
 
-    def warmup(self, steps: int, stated_steps: int | None) -> Number:
+    def warmup(self, steps: int, stated_steps: int | None) -> DerivedValue:
         """Of a schedule of `steps`; `stated_steps` are the recipe's own where those are others, None where not."""
-        share, told = self.phase.warmup_share, f"recipe {self.recipe.name}"
+        share, told = self.phase.warmup_ratio, f"recipe {self.recipe.name}"
         if self.phase.warmup_steps is not None:
             own = self.phase.warmup_steps
             if stated_steps:
@@ -313,11 +313,11 @@ class _Numbers:
             if own > steps:
                 raise UserError(
                     f"recipe {self.recipe.name}: {own:,} steps of warm-up in a phase of {steps:,}",
-                    remedy="Give fewer warmup_steps, or warmup_share",
+                    remedy="Give fewer warmup_steps, or warmup_ratio",
                 )
-            return Number(own, told, self.recipe.provenance)
+            return DerivedValue(own, told, self.recipe.provenance)
         if share is None:
             return scaling_rules.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)
-        if "warmup_share" in self.overridden:
-            return Number(round(share * steps), "--warmup-share · steps", "given")
-        return Number(round(share * steps), f"{share:g} · steps, {told}", self.recipe.provenance)
+        if "warmup_ratio" in self.overridden:
+            return DerivedValue(round(share * steps), "--warmup-ratio · steps", "given")
+        return DerivedValue(round(share * steps), f"{share:g} · steps, {told}", self.recipe.provenance)

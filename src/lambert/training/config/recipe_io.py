@@ -109,13 +109,17 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
             if phase["continues"]:
                 phases.append({**own, "continues": True})
                 continue
-            shape = {name: phase[name] for name in ("decay_power", "decays_from_start", "final_share")}
+            shape = {name: phase[name] for name in ("decay_power", "decays_from_start", "min_lr_ratio")}
             phases.append({
                 **own, **shape, "peak_learning_rate": phase["peak_learning_rate"]["value"],
-                "warmup_steps": phase["warmup_steps"]["value"], "constant_share": phase["constant_steps"] / span,
+                "warmup_steps": phase["warmup_steps"]["value"], "stable_ratio": phase["stable_steps"] / span,
             })  # fmt: skip
-        same = {name: tables[name] for name in ("optimizer", "betas", "epsilon", "weight_decay", "clip_norm")}
-        kind = {"pairs": examples["pairing"], "masking": examples["masking"], "mask_share": examples["mask_share"]}
+        same = {name: tables[name] for name in ("optimizer", "betas", "epsilon", "weight_decay", "max_grad_norm")}
+        kind = {
+            "pairs": examples["pairing"],
+            "masking": examples["masking"],
+            "mlm_probability": examples["mlm_probability"],
+        }
         model = {"model": tables["model_name"], "dropout": tables["model"]["dropout"]}
         return {**same, **kind, **model, "phases": phases}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -164,7 +168,7 @@ def _pair(values: list[Any]) -> tuple[float, float]:
 
 
 def _check_ranges(values: Mapping[str, Any]) -> None:
-    least = {"epsilon": "above 0", "weight_decay": "from 0", "clip_norm": "from 0; 0 clips nothing"}
+    least = {"epsilon": "above 0", "weight_decay": "from 0", "max_grad_norm": "from 0; 0 clips nothing"}
     for name, wanted in least.items():
         value = values.get(name, 1)
         if not (0 <= value < float("inf")) or (name == "epsilon" and value == 0):

@@ -14,19 +14,25 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary, special_tokens
 from lambert.data.dataloader import example_source
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, read_config
 from lambert.model.presets import model_config
-from lambert.training.config.arguments import DEFAULT_DROPOUT, DEFAULT_MODEL, DEFAULT_OPTIMIZER, Request, with_recipe
-from lambert.training.config.phase import parts_of
-from lambert.training.config.phase_config import Phase
+from lambert.training.config.arguments import (
+    DEFAULT_DROPOUT,
+    DEFAULT_MODEL,
+    DEFAULT_OPTIMIZER,
+    TrainingArguments,
+    with_recipe,
+)
+from lambert.training.config.phase import phases_of
+from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.recipe import Recipe, make_phases
-from lambert.training.config.training_config import RunSettings
-from lambert.training.step.pretraining_loss import Unigram
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.step.pretraining_loss import UnigramBaseline
 
 MICRO_BATCH_TOKENS = 4_096
 """Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
@@ -34,9 +40,9 @@ DEFAULT_VOCABULARY_SIZE = 30_522
 """BERT's, for a plan without a corpus."""
 
 
-def resolve_settings(
-    request: Request, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
-) -> RunSettings:
+def resolve_config(
+    request: TrainingArguments, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
+) -> TrainingConfig:
     """Every number of the run that `request` asks for.
 
     Without a corpus (a plan from `samples`) the vocabulary is taken to be BERT's.
@@ -53,12 +59,12 @@ def resolve_settings(
         optimizer=optimizer,
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
-        warmup_share=request.warmup_share,
+        warmup_ratio=request.warmup_ratio,
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
-    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "clip_norm")}
-    return RunSettings(
+    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "max_grad_norm")}
+    return TrainingConfig(
         model_name=_folder_name(request.init_from) if request.init_from else request.model or DEFAULT_MODEL,
         model=config,
         optimizer=optimizer,
@@ -75,7 +81,7 @@ def resolve_settings(
     )
 
 
-def _model_config(request: Request, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
+def _model_config(request: TrainingArguments, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
     """Size and dropout; without a corpus the vocabulary is taken to be BERT's."""
     dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
     if request.init_from is not None:
@@ -90,7 +96,7 @@ def _model_config(request: Request, recipe: Recipe, corpus: Corpus | None) -> Be
     return config
 
 
-def _micro_batch_sizes(phases: Sequence[Phase], asked: int | None) -> tuple[int, ...]:
+def _micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
     """Sequences at once in each phase: what is asked for in the first, and as many tokens in the others."""
     if asked is not None and asked < 1:
         raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
@@ -99,8 +105,8 @@ def _micro_batch_sizes(phases: Sequence[Phase], asked: int | None) -> tuple[int,
 
 
 @functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
-def examples_per_pass(
-    corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ExampleKind
+def examples_per_epoch(
+    corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ObjectiveConfig
 ) -> tuple[int, ...]:
     """How many training examples one pass over the corpus makes at the length of each phase."""
     return tuple(
@@ -109,7 +115,7 @@ def examples_per_pass(
     )
 
 
-def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
+def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
     """The random start from the run's seed (docs/recipes.md, "How models start"), or the weights of a Hugging Face
     folder.
 
@@ -130,13 +136,13 @@ def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus
 
 def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
     model = BertForPreTraining(config)
-    frequencies = Unigram(corpus.split("train").token_counts()).log_probabilities
+    frequencies = UnigramBaseline(corpus.split("train").token_counts()).log_probabilities
     with torch.no_grad():
-        model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
+        model.mlm_head.bias.copy_(torch.from_numpy(frequencies))
     return model
 
 
-def check_processes(settings: RunSettings, count: int, *, shards: bool = False) -> None:
+def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = False) -> None:
     """Check that `count` processes can share every global batch.
 
     Args:
@@ -152,8 +158,8 @@ def check_processes(settings: RunSettings, count: int, *, shards: bool = False) 
             "a sharded run adds gradients up in an order that the number of processes decides",
             remedy="Leave out --shard or --deterministic",
         )
-    for number, part in enumerate(parts_of(settings), start=1):
-        micro_batches = part.micro_batch_count
+    for number, phase in enumerate(phases_of(settings), start=1):
+        micro_batches = phase.micro_batch_count
         if micro_batches < count:
             raise UserError(
                 f"{count} processes share {micro_batches} micro-batches of phase {number}",
@@ -186,7 +192,7 @@ def parameter_count(config: BertConfig) -> int:
     return embeddings + config.layers * block + heads
 
 
-def _samples(request: Request, recipe: Recipe, corpus: Corpus | None) -> int | None:
+def _samples(request: TrainingArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
     """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
     has_own_steps = recipe.phases[0].steps is not None
     if request.epochs is not None and request.samples is not None:
@@ -199,15 +205,15 @@ def _samples(request: Request, recipe: Recipe, corpus: Corpus | None) -> int | N
         raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
     if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
-    counts = examples_per_pass(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
+    counts = examples_per_epoch(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
     passes_per_sample = sum(share / count for share, count in zip(recipe.shares, counts, strict=True))
     return round(request.epochs / passes_per_sample)
 
 
-def _refuse_small_corpus(phases: Sequence[Phase], corpus: Corpus, request: Request) -> None:
+def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request: TrainingArguments) -> None:
     """A batch that shows an example twice is no larger batch."""
     lengths = tuple(phase.sequence_length for phase in phases)
-    counts = examples_per_pass(corpus, lengths, seed=request.seed, kind=request.examples)
+    counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
             raise UserError(

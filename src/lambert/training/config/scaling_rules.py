@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from lambert.errors import UserError
-from lambert.training.config.phase_config import Number, Phase, Provenance
+from lambert.training.config.phase_config import DerivedValue, PhaseConfig, Provenance
 from lambert.training.optimizer import LAYERWISE
 
 PAPER_SAMPLES = 512_000_000
@@ -73,17 +73,17 @@ def refuse_other_runs(samples: int, batch_sizes: Sequence[int], shares: Sequence
         )
 
 
-def pinned_steps() -> list[Number]:
+def pinned_steps() -> list[DerivedValue]:
     """The published steps of the mixed run, which the rule misses by six."""
     return [
-        Number(7_037, "published total 8,599 − 1,562; the rule round(0.9 · S/B) gives 7,031", "published"),
-        Number(1_562, "published total 8,599 − 7,037", "published"),
+        DerivedValue(7_037, "published total 8,599 − 1,562; the rule round(0.9 · S/B) gives 7,031", "published"),
+        DerivedValue(1_562, "published total 8,599 − 7,037", "published"),
     ]
 
 
 def step_counts(
     samples: int, batch_sizes: Sequence[int], shares: Sequence[float], provenance: Provenance
-) -> list[Number]:
+) -> list[DerivedValue]:
     """Steps of every phase: at one batch size the total is rounded and then parted, at several each phase is.
 
     Raises:
@@ -113,10 +113,10 @@ def step_counts(
             remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch; a recipe's is "
             "changed in the file that --save-recipe writes, its peak learning rate with it",
         )
-    return [Number(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
+    return [DerivedValue(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
 
 
-def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> Number:
+def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> DerivedValue:
     """c · √(B/S), which is c / √T when all phases share a batch size; less than that where runs are short."""
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
@@ -125,17 +125,17 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
         if optimizer == "muon":
             factor = MUON_RATE_TIMES_ROOT_STEPS
             cap = rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, 0.0, LARGEST_MUON_RATE)
-        return Number(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
+        return DerivedValue(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
         cap = rate_cap(batch_size, SHORT_RATE_OVER_ROOT_BATCH, largest, LARGEST_SHORT_RATE)
         short = max(largest, min(SHORT_RATE_TIMES_ROOT_STEPS * root, cap))
         formula = f"{SHORT_RATE_TIMES_ROOT_STEPS} · √(B/S), from {largest:g} to {cap:.3g}"
-        return Number(short, formula, "fitted here" if optimizer == "lamb" else "extrapolated")
+        return DerivedValue(short, formula, "fitted here" if optimizer == "lamb" else "extrapolated")
     if samples == PAPER_SAMPLES:
-        return Number(rate, "5e-3 · √(B/32,768)", provenance)
-    return Number(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
+        return DerivedValue(rate, "5e-3 · √(B/32,768)", provenance)
+    return DerivedValue(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
 
 
 def rate_cap(batch_size: int, over_root: float, least: float, largest: float) -> float:
@@ -143,18 +143,18 @@ def rate_cap(batch_size: int, over_root: float, least: float, largest: float) ->
     return max(least, min(over_root * math.sqrt(batch_size), largest))
 
 
-def warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> Number:
+def warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> DerivedValue:
     """3,125 steps in all as published, as a share of each phase; held to the largest shares of the paper's range."""
     share = PAPER_WARMUP_STEPS * batch_size / samples
     paper_share = PAPER_WARMUP_STEPS * batch_size / PAPER_SAMPLES
     limit = min(LARGEST_WARMUP_SHARE, max(LARGEST_PAPER_WARMUP_SHARE, paper_share))
     if share > limit:
-        return Number(round(limit * steps), f"{limit:g} · steps, the largest share taken", "extrapolated")
+        return DerivedValue(round(limit * steps), f"{limit:g} · steps, the largest share taken", "extrapolated")
     formula = "steps · B/163,840" if samples == PAPER_SAMPLES else f"steps · {PAPER_WARMUP_STEPS:,} · B/S"
-    return Number(round(share * steps), formula, provenance)
+    return DerivedValue(round(share * steps), formula, provenance)
 
 
-def beyond_the_published(phases: Sequence[Phase], hidden_size: int) -> list[str]:
+def beyond_the_published(phases: Sequence[PhaseConfig], hidden_size: int) -> list[str]:
     """What a person should know of a run by this rule that is unlike those it was published for, a sentence each."""
     told = []
     largest, steps = max(phase.batch_size for phase in phases), sum(phase.step_count for phase in phases)

@@ -12,7 +12,7 @@ ON_SPIKE = ("warn", "rollback")
 
 
 @dataclass(frozen=True)
-class Housekeeping:
+class TrainerOptions:
     """What a run does beside training; nothing here changes a bit of the weights, but for a spike rolled back over."""
 
     checkpoint_seconds: float = 300.0

@@ -11,19 +11,19 @@ from typing import Any
 
 import tomli_w
 
-from lambert.data.objective import BERT_EXAMPLES, ExampleKind
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
-from lambert.training.config.phase_config import Phase
+from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.utils.io import SETTINGS_BYTES, read_bytes
 
 RECIPE_FILE = "recipe.toml"
-GRADIENT_PRECISIONS = ("float32", "bfloat16")
+REDUCE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class TrainingConfig:
     """One pre-training run. With the corpus these fields decide every bit of the result on one kind of machine."""
 
     model_name: str
@@ -34,7 +34,7 @@ class RunSettings:
     """One of `optimizers.OPTIMIZERS`."""
     samples: int
     """Sequences of all whole batches, all phases together."""
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseConfig, ...]
     """Length, batch, steps and rate of every phase."""
     micro_batch_sizes: tuple[int, ...]
     """Sequences that go through the model at once, by phase."""
@@ -42,13 +42,13 @@ class RunSettings:
     """SHA-256 of the corpus contents."""
     seed: int = 0
     """Start of every random draw."""
-    examples: ExampleKind = BERT_EXAMPLES
+    examples: ObjectiveConfig = BERT_OBJECTIVE
     """Pairs or windows, and how words are hidden."""
     packs: bool = False
     """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
     precision: Precision = Precision.FLOAT32
     """Number format of the forward and backward pass."""
-    gradient_precision: str = "float32"
+    reduce_dtype: str = "float32"
     """Number format in which gradients travel between processes."""
     deterministic: bool = False
     """The same bits on any number of processes."""
@@ -62,16 +62,16 @@ class RunSettings:
     """Decay of both moments."""
     epsilon: float = 1e-6
     """ε in m̂ / (√v̂ + ε)."""
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest L2 norm of the whole gradient, as in BERT; 0 clips nothing."""
 
     def __post_init__(self) -> None:
-        if self.gradient_precision not in GRADIENT_PRECISIONS:
-            raise unknown_name("gradient precision", self.gradient_precision, GRADIENT_PRECISIONS)
-        if self.deterministic and self.gradient_precision != "float32":
+        if self.reduce_dtype not in REDUCE_DTYPES:
+            raise unknown_name("gradient precision", self.reduce_dtype, REDUCE_DTYPES)
+        if self.deterministic and self.reduce_dtype != "float32":
             raise UserError(
                 "a deterministic run adds gradients up in float32",
-                remedy="Leave out --gradient-precision or --deterministic",
+                remedy="Leave out --reduce-dtype or --deterministic",
             )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
@@ -100,7 +100,7 @@ class RunSettings:
         return tables
 
 
-def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None:
+def write_recipe(run: Path, settings: TrainingConfig, *, command: str = "") -> None:
     """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
     tables = {"command": command, **settings.as_tables()}
     aside = run / (RECIPE_FILE + ".partial")
@@ -111,7 +111,7 @@ def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None
     aside.replace(run / RECIPE_FILE)
 
 
-def refuse_other_settings(run: Path, settings: RunSettings) -> None:
+def refuse_other_config(run: Path, settings: TrainingConfig) -> None:
     """Check that `run/recipe.toml` holds the same settings; micro-batches may differ unless the run is deterministic.
 
     Raises:
@@ -120,8 +120,8 @@ def refuse_other_settings(run: Path, settings: RunSettings) -> None:
     refuse_differences(_recorded(run), settings, f"{run} holds a run")
 
 
-def refuse_differences(recorded: Mapping[str, Any], settings: RunSettings, whose: str) -> None:
-    """Check tables that `RunSettings.as_tables` made against `settings`.
+def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, whose: str) -> None:
+    """Check tables that `TrainingConfig.as_tables` made against `settings`.
 
     Args:
         whose: what they were found in, as the beginning of a sentence.

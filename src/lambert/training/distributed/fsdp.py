@@ -18,26 +18,26 @@ from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
 from lambert.training.distributed.gradient_reduction import Compute, FirstGradient, Gradients
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.train_step import is_out_of_memory
 
 
 def shard(
-    model: BertForPreTraining, processes: Processes, precision: Precision, *, rounds_gradients: bool
+    model: BertForPreTraining, processes: ProcessGroup, precision: Precision, *, reduce_in_bfloat16: bool
 ) -> ShardedGradients:
     """Cut `model` along the first dimension of its parameters, block by block, and move it to the processes' device.
 
     Args:
-        rounds_gradients: they are sent as bfloat16.
+        reduce_in_bfloat16: they are sent as bfloat16.
 
     Returns:
         How its gradients are added up.
     """
-    mesh = init_device_mesh(processes.device.type, (processes.count,))
+    mesh = init_device_mesh(processes.device.type, (processes.world_size,))
     policy = MixedPrecisionPolicy(
         # Where the model computes in bfloat16, the shards stay float32: they are what the optimizer updates.
         param_dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None,
-        reduce_dtype=torch.bfloat16 if rounds_gradients else torch.float32,
+        reduce_dtype=torch.bfloat16 if reduce_in_bfloat16 else torch.float32,
         cast_forward_inputs=False,
     )
     modules: list[nn.Module] = [*model.encoder.blocks, model]
@@ -55,7 +55,7 @@ class ShardedGradients(Gradients):
     Every process has the same number of micro-batches: each of them gathers weights from all.
     """
 
-    def __init__(self, model: FSDPModule, processes: Processes) -> None:
+    def __init__(self, model: FSDPModule, processes: ProcessGroup) -> None:
         self._model, self._processes = model, processes
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
@@ -66,7 +66,7 @@ class ShardedGradients(Gradients):
         """
         for number in range(count):
             self._model.set_requires_gradient_sync(number == count - 1)
-            with self._processes.together():
+            with self._processes.translate_peer_errors():
                 self._compute(compute, number)
 
     def _compute(self, compute: Compute, number: int) -> None:
@@ -84,16 +84,16 @@ class ShardedGradients(Gradients):
     def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
         own = super().sum_figures(figures)
-        self._processes.sum_tensors([own])
+        self._processes.all_reduce([own])
         return own
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor put together from the shards of all processes, all of which must ask; any other tensor itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """This process's part of a whole tensor, where `parameter` is cut; else the tensor on the parameter's device."""
     if not isinstance(parameter, DTensor):
         return tensor.to(parameter.device)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 
 BUCKET_BYTES = 25_000_000
 """Of gradients that are summed in one collective; DistributedDataParallel's default."""
@@ -81,7 +81,7 @@ class BufferedGradients(Gradients):
         rounds: send gradients as bfloat16; sums are taken in that format.
     """
 
-    def __init__(self, pairs: Sequence[Pair], processes: Processes, *, rounds: bool = False) -> None:
+    def __init__(self, pairs: Sequence[Pair], processes: ProcessGroup, *, rounds: bool = False) -> None:
         self._processes, self._rounds = processes, rounds
         self._buckets = [_Bucket(part) for part in _cut(reversed(pairs))]
         self._launched = 0
@@ -108,7 +108,7 @@ class BufferedGradients(Gradients):
     def reduce(self) -> None:
         """As of every kind of gradients."""
         self._is_last = False
-        while self._processes.count > 1 and self._launched < len(self._buckets):
+        while self._processes.world_size > 1 and self._launched < len(self._buckets):
             self._launch()
         for wait in self._waiting:
             wait()
@@ -119,13 +119,13 @@ class BufferedGradients(Gradients):
     def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
         own = super().sum_figures(figures)
-        self._processes.sum_tensors([own])
+        self._processes.all_reduce([own])
         return own
 
     def _collector(self, bucket: _Bucket, place: int) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
             bucket.take(place, parameter)
-            if self._is_last and self._processes.count > 1:
+            if self._is_last and self._processes.world_size > 1:
                 assert bucket not in self._buckets[: self._launched], "a gradient came after its bucket was sent"
                 bucket.missing.discard(place)
                 while self._launched < len(self._buckets) and not self._buckets[self._launched].missing:
@@ -141,10 +141,10 @@ class BufferedGradients(Gradients):
         if self._first is not None:
             self._first.take([bucket.flat])
         if not self._rounds:
-            self._waiting.append(self._processes.start_sum(bucket.flat))
+            self._waiting.append(self._processes.all_reduce_async(bucket.flat))
             return
         rounded = bucket.flat.to(torch.bfloat16)
-        wait = self._processes.start_sum(rounded)
+        wait = self._processes.all_reduce_async(rounded)
 
         def widen() -> None:
             wait()
@@ -161,7 +161,7 @@ class TreeGradients(Gradients):
     their order, so neither does the tree's.
     """
 
-    def __init__(self, pairs: Sequence[Pair], processes: Processes) -> None:
+    def __init__(self, pairs: Sequence[Pair], processes: ProcessGroup) -> None:
         self._pairs, self._processes = list(pairs), processes
         self._free: list[_Bucket] = []
         self._leaf = _Bucket(self._pairs)
@@ -187,14 +187,14 @@ class TreeGradients(Gradients):
     def reduce(self) -> None:
         """As of every kind of gradients."""
         total = self._total or self._leaf  # the latter only where this process has failed
-        self._processes.sum_in_tree(total.flat)
+        self._processes.tree_all_reduce(total.flat)
         total.hand_over()
         self._free = [*self._free, total]
 
     def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
         own = tree_sum(len(figures), lambda number: figures[number].clone(), Tensor.add_)
-        self._processes.sum_in_tree(own)
+        self._processes.tree_all_reduce(own)
         return own
 
     def _add(self, left: _Bucket, right: _Bucket) -> _Bucket:

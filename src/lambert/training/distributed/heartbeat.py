@@ -36,7 +36,7 @@ class Store(Protocol):
         """Whether all keys are there."""
 
 
-class Peers:
+class HeartbeatMonitor:
     """The processes of a run, this one among them."""
 
     def __init__(self, connect: Callable[[], Store], rank: int, count: int, run: str, *, where: str) -> None:

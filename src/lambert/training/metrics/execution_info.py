@@ -6,12 +6,14 @@ import torch
 
 from lambert.model.cpu.encoder import LEAST_HIDDEN_SIZE, has_loops
 from lambert.training.config.precision import Precision
-from lambert.training.config.trainer_options import Housekeeping
-from lambert.training.config.training_config import RunSettings
-from lambert.training.distributed.process_group import Processes
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.process_group import ProcessGroup
 
 
-def describe_path(settings: RunSettings, processes: Processes, housekeeping: Housekeeping) -> dict[str, str]:
+def describe_execution(
+    settings: TrainingConfig, processes: ProcessGroup, trainer_options: TrainerOptions
+) -> dict[str, str]:
     """Topic → what a run uses and why, for the journal and for people."""
     precision, on_cpu = settings.precision, processes.device.type == "cpu"
     is_wide = settings.model.hidden_size >= LEAST_HIDDEN_SIZE
@@ -26,22 +28,22 @@ def describe_path(settings: RunSettings, processes: Processes, housekeeping: Hou
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
         "rows": "packed where that saves rows (--pack)" if settings.packs else "one example a row, padded (no --pack)",
-        "activation_checkpointing": housekeeping.activation_checkpointing,
+        "activation_checkpointing": trainer_options.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
-        "masked_word_head": "the masked positions only",
+        "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
         "weights": "cut over the processes, as gradients and moments are (--shard)"
-        if housekeeping.shards and processes.count > 1
+        if trainer_options.shards and processes.world_size > 1
         else "whole in every process",
     }
 
 
-def _sums(settings: RunSettings, processes: Processes) -> str:
+def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:
     if settings.deterministic:
         return "in one binary tree over the micro-batches: the same bits on any number of processes (--deterministic)"
-    if processes.count == 1:
+    if processes.world_size == 1:
         return "of one process, in the order of the micro-batches"
-    way = f"over {processes.count} processes in {settings.gradient_precision}, while the last backward pass runs"
+    way = f"over {processes.world_size} processes in {settings.reduce_dtype}, while the last backward pass runs"
     return way + ("; the reduction over GPUs is untested on GPU" if processes.device.type != "cpu" else "")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lambert.optim import GradientNoise
-from lambert.training.config.phase import Part
+from lambert.training.config.phase import Phase
 from lambert.training.step.train_step import StepResult
 
 WINDOW = 256
@@ -21,7 +21,7 @@ WINDOW = 256
 scale grows during training, and a few first steps with large gradients would drown all others."""
 
 
-class NoiseScale:
+class GradientNoiseTracker:
     """Measured from the first micro-batch of a step and the whole of it.
 
     Args:
@@ -33,37 +33,37 @@ class NoiseScale:
         self._phase = self._count = 0
         self._noise = GradientNoise(WINDOW)
 
-    def is_due(self, part: Part, step: int) -> bool:
+    def is_due(self, phase: Phase, step: int) -> bool:
         """Whether to measure `step`: not where it is a single micro-batch, since nothing is smaller than the batch."""
-        return part.micro_batch_count > 1 and part.is_due(step, self._times)
+        return phase.micro_batch_count > 1 and phase.is_due(step, self._times)
 
-    def look(self, part: Part, step: int, result: StepResult) -> dict[str, Any] | None:
+    def update(self, phase: Phase, step: int, result: StepResult) -> dict[str, Any] | None:
         """Take in a step; returns the fields of its `noise` event, None where it was not measured."""
-        if result.first_norm is None or not result.was_taken:
+        if result.first_norm is None or not result.applied:
             return None
-        if part.number != self._phase:
-            self._phase, self._count, self._noise = part.number, 0, GradientNoise(WINDOW)
+        if phase.number != self._phase:
+            self._phase, self._count, self._noise = phase.number, 0, GradientNoise(WINDOW)
         self._count += 1
-        _, small_batch = part.samples_of(step, 0)
-        large_batch = part.phase.batch_size
+        _, small_batch = phase.samples_of(step, 0)
+        large_batch = phase.config.batch_size
         small_square = (result.first_norm * large_batch / small_batch) ** 2
         sizes = {"small_batch": small_batch, "large_batch": large_batch}
         noise, signal = self._noise.add([small_square], result.gradient_norm**2, **sizes)
         estimate = asdict(self._noise.estimate(min(WINDOW, (self._count + 1) // 2)))
         return {
             "step": step,
-            "phase": part.number,
+            "phase": phase.number,
             **sizes,
             "noise": noise,
             "signal": signal,
             **{name: estimate[name] for name in ("noise_scale", "standard_error", "steps")},
         }
 
-    def facts(self) -> dict[str, Any]:
-        """What `restore` needs."""
-        return {"phase": self._phase, "count": self._count, **self._noise.facts()}
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs."""
+        return {"phase": self._phase, "count": self._count, **self._noise.state_dict()}
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what `facts` returned."""
-        self._phase, self._count = facts["phase"], facts["count"]
-        self._noise.restore(facts)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self._phase, self._count = state["phase"], state["count"]
+        self._noise.load_state_dict(state)

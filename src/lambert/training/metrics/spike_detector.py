@@ -38,7 +38,7 @@ class Spike:
     """How many standard deviations of the window it is above that; of a norm, in logarithms."""
 
 
-class Health:
+class SpikeDetector:
     """What has been seen of the steps so far."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Health:
         self._losses.clear()
         self._log_norms.clear()
 
-    def look(self, loss: float, gradient_norm: float) -> list[Spike]:
+    def update(self, loss: float, gradient_norm: float) -> list[Spike]:
         """Take in a step that is finite; returns what is unusual about it."""
         self.skipped_in_a_row = 0
         log_norm = math.log(max(gradient_norm, 1e-30))
@@ -68,17 +68,17 @@ class Health:
         self._log_norms.append(log_norm)
         return spikes
 
-    def facts(self) -> dict[str, Any]:
-        """What `restore` needs."""
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs."""
         losses, log_norms = list(self._losses), list(self._log_norms)
         return {"losses": losses, "log_norms": log_norms, "skipped_in_a_row": self.skipped_in_a_row}
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what `facts` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self.begin_phase()
-        self._losses.extend(facts["losses"])
-        self._log_norms.extend(facts["log_norms"])
-        self.skipped_in_a_row = facts["skipped_in_a_row"]
+        self._losses.extend(state["losses"])
+        self._log_norms.extend(state["log_norms"])
+        self.skipped_in_a_row = state["skipped_in_a_row"]
 
 
 def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:

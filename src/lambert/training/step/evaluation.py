@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
-from lambert.data.objective import ExampleKind
+from lambert.data.objective import ObjectiveConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
-from lambert.training.step.pretraining_loss import Evaluation, Unigram, evaluate
+from lambert.training.step.pretraining_loss import Evaluation, UnigramBaseline, evaluate
 
 _SEED = 0
 _PHASE = 0
@@ -15,7 +15,7 @@ _BATCH_TOKENS = 2_048
 """Small, since the scores of all hidden words are there at once: with 8,192 a run of mini held a quarter more."""
 
 
-class HeldOut:
+class Validator:
     """Measures models on a corpus's held-out text, beside the guesser from word frequencies.
 
     Every hidden word is behind [MASK]. In training a tenth of them stay in place, and a model that only copies those
@@ -25,12 +25,12 @@ class HeldOut:
         samples: most sequences that are measured; 0 measures none.
     """
 
-    def __init__(self, corpus: Corpus, kind: ExampleKind, *, samples: int) -> None:
+    def __init__(self, corpus: Corpus, kind: ObjectiveConfig, *, samples: int) -> None:
         self._corpus = corpus
         # What is asked about the next sentence is the run's own question; what is hidden is the same for every run.
-        self._kind = ExampleKind(pairing=kind.pairing)
+        self._kind = ObjectiveConfig(pairing=kind.pairing)
         self._samples = samples
-        self._unigram: Unigram | None = None
+        self._unigram: UnigramBaseline | None = None
         self._streams: dict[int, SampleStream] = {}
 
     def measure(self, model: BertForPreTraining, sequence_length: int, precision: Precision) -> Evaluation | None:
@@ -38,7 +38,7 @@ class HeldOut:
         if not self._samples or not self._corpus.split("held_out").sentence_count:
             return None
         if self._unigram is None:
-            self._unigram = Unigram(self._corpus.split("train").token_counts())
+            self._unigram = UnigramBaseline(self._corpus.split("train").token_counts())
         stream = self._stream(sequence_length)
         count = self.sample_count(sequence_length, self._samples)
         size = max(1, _BATCH_TOKENS // sequence_length)

@@ -26,11 +26,11 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
         **batch.packing(),
         masked_labels=batch.masked_labels,
     )
-    loss_sums, correct = {"masked_word": word_loss}, {"masked_word": words_right}
+    loss_sums, correct = {"mlm": word_loss}, {"mlm": words_right}
     labels = batch.next_sentence_labels
     if len(labels):
-        loss_sums["next_sentence"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
-        correct["next_sentence"] = (pair_scores.argmax(-1) == labels).sum()
+        loss_sums["nsp"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
+        correct["nsp"] = (pair_scores.argmax(-1) == labels).sum()
     return TaskOutput(loss_sums, correct)
 
 
@@ -38,23 +38,23 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
 class Evaluation:
     """Held-out figures, beside those of a guesser that knows nothing but how often each word occurs."""
 
-    masked_word_loss: float
+    mlm_loss: float
     """Mean cross-entropy of the masked words, nats."""
-    masked_word_accuracy: float
-    next_sentence_loss: float | None
+    mlm_accuracy: float
+    nsp_loss: float | None
     """None, as the two that follow, where examples have no second segment."""
-    next_sentence_accuracy: float | None
-    next_sentence_commonest: float | None
+    nsp_accuracy: float | None
+    nsp_majority_accuracy: float | None
     """Share of the commoner answer among the pairs; short sequences often hold one sentence, with a random partner."""
     unigram_loss: float
     """Cross-entropy of the same words under the training text's word frequencies, nats."""
     unigram_accuracy: float
     """Share of the masked words that are the commonest word of the training text."""
-    masked_words: int
+    masked_tokens: int
     """How many words were guessed."""
 
 
-class Unigram:
+class UnigramBaseline:
     """The guesser from word frequencies: counts [V] of the training text, each raised by one."""
 
     def __init__(self, token_counts: NDArray[np.int64]) -> None:
@@ -74,12 +74,12 @@ class Unigram:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[PretrainingBatch], unigram: Unigram, *, precision: Precision
+    model: nn.Module, batches: Iterable[PretrainingBatch], unigram: UnigramBaseline, *, precision: Precision
 ) -> Evaluation:
     """Measure `model` without dropout on `batches` and put it back into training mode."""
     device = next(model.parameters()).device
     model.eval()
-    loss, correct = {"masked_word": 0.0, "next_sentence": 0.0}, {"masked_word": 0, "next_sentence": 0}
+    loss, correct = {"mlm": 0.0, "nsp": 0.0}, {"mlm": 0, "nsp": 0}
     words = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
@@ -98,12 +98,12 @@ def evaluate(
     if not words:
         raise ValueError("evaluation got no batches")
     return Evaluation(
-        masked_word_loss=loss["masked_word"] / words,
-        masked_word_accuracy=correct["masked_word"] / words,
-        next_sentence_loss=loss["next_sentence"] / pairs if pairs else None,
-        next_sentence_accuracy=correct["next_sentence"] / pairs if pairs else None,
-        next_sentence_commonest=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
+        mlm_loss=loss["mlm"] / words,
+        mlm_accuracy=correct["mlm"] / words,
+        nsp_loss=loss["nsp"] / pairs if pairs else None,
+        nsp_accuracy=correct["nsp"] / pairs if pairs else None,
+        nsp_majority_accuracy=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
         unigram_loss=unigram_loss / words,
         unigram_accuracy=unigram_correct / words,
-        masked_words=words,
+        masked_tokens=words,
     )

@@ -18,7 +18,7 @@ _PEAK_SIZE = {"cpu": 2_048, "cuda": 8_192}
 _PEAK_REPEATS = 3
 
 
-class Meter:
+class StepTimer:
     """Adds up the seconds of the parts of a step: by the clock on a CPU, by the device's own events on a GPU.
 
     On a GPU nothing waits for the device until `read` is called.
@@ -30,7 +30,7 @@ class Meter:
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def section(self, name: str) -> Iterator[None]:
         """Counts what happens inside as part `name`."""
         if self._on_gpu and name != "data":  # which is made on the host
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -54,7 +54,7 @@ class Meter:
         return seconds
 
 
-def product_peak(device: torch.device, precision: Precision) -> float:
+def peak_matmul_flops(device: torch.device, precision: Precision) -> float:
     """FLOP/s of large square products, the median of three, in the number format of the run, on all its threads."""
     size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
     kind = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16

@@ -14,15 +14,15 @@ from lambert.model.heads import BertForPreTraining
 from lambert.optim import LayerwiseOptimizer
 from lambert.training.checkpoint.format import Checkpoint
 from lambert.training.config.precision import MasterWeights, Precision
-from lambert.training.config.training_config import RunSettings
-from lambert.training.distributed.fsdp import cut_like, shard, whole
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.fsdp import full_tensor, shard, shard_like
 from lambert.training.distributed.gradient_reduction import BufferedGradients, Gradients, TreeGradients
-from lambert.training.distributed.process_group import Processes
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.optimizer import make_optimizer, named_groups, optimizer_tensors, restore_optimizer
 
 
 @dataclass(frozen=True)
-class WorkingModel:
+class PreparedModel:
     """What an optimizer updates of a model in one number format."""
 
     groups: list[dict[str, Any]]
@@ -35,28 +35,28 @@ class WorkingModel:
     """How the gradients of micro-batches and processes are added up."""
 
 
-def working_model(
+def prepare_model(
     model: BertForPreTraining,
     precision: Precision,
     *,
     weight_decay: float,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
     deterministic: bool = False,
-    rounds_gradients: bool = False,
+    reduce_in_bfloat16: bool = False,
     shards: bool = False,
-) -> WorkingModel:
+) -> PreparedModel:
     """Prepares `model`, which becomes bfloat16 where `precision` says so.
 
     Args:
         deterministic: gradients are added up in the same order on any number of processes.
-        rounds_gradients: they are sent between processes as bfloat16.
+        reduce_in_bfloat16: they are sent between processes as bfloat16.
         shards: cut the model over the processes.
     """
-    processes = processes or Processes()
+    processes = processes or ProcessGroup()
     if shards:
-        gradients: Gradients = shard(model, processes, precision, rounds_gradients=rounds_gradients)
+        gradients: Gradients = shard(model, processes, precision, reduce_in_bfloat16=reduce_in_bfloat16)
         groups, names = named_groups(model, weight_decay=weight_decay)
-        return WorkingModel(groups, names, None, gradients)
+        return PreparedModel(groups, names, None, gradients)
     # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
     groups, names = named_groups(model, weight_decay=weight_decay)
     master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
@@ -64,31 +64,31 @@ def working_model(
     gradients = Gradients(model.parameters())
     if deterministic:
         gradients = TreeGradients(pairs, processes)
-    elif master is not None or processes.count > 1:
-        gradients = BufferedGradients(pairs, processes, rounds=rounds_gradients)
+    elif master is not None or processes.world_size > 1:
+        gradients = BufferedGradients(pairs, processes, rounds=reduce_in_bfloat16)
     if master is None:
-        return WorkingModel(groups, names, None, gradients)
+        return PreparedModel(groups, names, None, gradients)
     names = {master.replace(parameter): name for parameter, name in names.items()}
     for group in groups:
         group["params"] = [master.replace(parameter) for parameter in group["params"]]
-    return WorkingModel(groups, names, master, gradients)
+    return PreparedModel(groups, names, master, gradients)
 
 
-class TrainingState:
+class TrainState:
     """Model, optimizer and step count of one run."""
 
     def __init__(
-        self, model: BertForPreTraining, settings: RunSettings, processes: Processes, *, shards: bool = False
+        self, model: BertForPreTraining, settings: TrainingConfig, processes: ProcessGroup, *, shards: bool = False
     ) -> None:
-        self._is_sharded, self._is_first = shards and processes.count > 1, processes.is_first
+        self._is_sharded, self._is_first = shards and processes.world_size > 1, processes.is_main_process
         self.model = model if self._is_sharded else model.to(processes.device)
-        working = working_model(
+        working = prepare_model(
             self.model,
             settings.precision,
             weight_decay=settings.weight_decay,
             processes=processes,
             deterministic=settings.deterministic,
-            rounds_gradients=settings.gradient_precision == "bfloat16",
+            reduce_in_bfloat16=settings.reduce_dtype == "bfloat16",
             shards=self._is_sharded,
         )
         self._names, self.master, self.gradients = working.names, working.master, working.gradients
@@ -103,10 +103,10 @@ class TrainingState:
             return {}
         return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
 
-    def layer_figures(self) -> dict[str, float]:
+    def layer_stats(self) -> dict[str, float]:
         """Layer name → the figure that tells whether it moved: its trust ratio, or else the norm of its weights."""
         return self.trust_ratios() or {
-            name: float(whole(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
+            name: float(full_tensor(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
         }
 
     def weights(self) -> dict[str, Tensor]:
@@ -125,9 +125,9 @@ class TrainingState:
             ("optimizer", optimizer_tensors(self.optimizer, self._names)),
         ):
             for name in sorted(named):  # a restored state has another order in each process
-                together = whole(named[name].detach())
+                gathered = full_tensor(named[name].detach())
                 if self._is_first:
-                    copies[part][name] = together.to("cpu", copy=True)
+                    copies[part][name] = gathered.to("cpu", copy=True)
         return Checkpoint(self.step, copies, facts) if self._is_first else None
 
     def restore(self, saved: Checkpoint) -> None:
@@ -144,7 +144,7 @@ class TrainingState:
             )
         with torch.no_grad():
             for parameter, name in self._names.items():
-                parameter.copy_(cut_like(parameter, weights[name]))
+                parameter.copy_(shard_like(parameter, weights[name]))
         if self.master is not None:
             self.master.publish()
         self.optimizer.state.clear()
@@ -156,5 +156,5 @@ class TrainingState:
         if self.master is None and not self._is_sharded:
             return self.model
         exported = BertForPreTraining(self.model.config)
-        exported.load_state_dict({name: whole(tensor) for name, tensor in self.weights().items()})
+        exported.load_state_dict({name: full_tensor(tensor) for name, tensor in self.weights().items()})
         return exported

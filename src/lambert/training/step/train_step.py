@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
-from lambert.training.distributed.process_group import Processes
-from lambert.training.step.timer import Meter
+from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.timer import StepTimer
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StepResult:
     """L2 norm of what the first micro-batch of the first process added to the gradient; None where not measured."""
 
     @property
-    def was_taken(self) -> bool:
+    def applied(self) -> bool:
         """Whether the weights were updated: not where the loss or the gradient of any process is no number."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
@@ -83,13 +83,13 @@ def train_step(
     *,
     task: Task[Batch],
     learning_rate: float,
-    clip_norm: float | None,
+    max_grad_norm: float | None,
     dropout_seeds: Sequence[int],
     precision: Precision = Precision.FLOAT32,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
     master: MasterWeights | None = None,
     gradients: Gradients | None = None,
-    meter: Meter | None = None,
+    timer: StepTimer | None = None,
     measures_first: bool = False,
 ) -> StepResult:
     """One update of `model` from the micro-batches of this process.
@@ -100,12 +100,12 @@ def train_step(
     Args:
         micro_batches: this process's share of the global batch.
         task: model and micro-batch → sums of losses and of right guesses.
-        clip_norm: largest L2 norm of the whole gradient; None when the optimizer clips or nobody does.
+        max_grad_norm: largest L2 norm of the whole gradient; None when the optimizer clips or nobody does.
         dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
         processes: the group that shares the global batch; None is a single process.
         master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
         gradients: how they are added up; None is a single process's plain way.
-        meter: gets the time of the step's parts.
+        timer: gets the time of the step's parts.
         measures_first: take the norm of what the first micro-batch adds; it changes no bit of the rest.
 
     Returns:
@@ -117,24 +117,25 @@ def train_step(
     assert len(dropout_seeds) == len(micro_batches) > 0
     model.train()
     device = next(model.parameters()).device
-    processes, meter, gradients = processes or Processes(), meter or Meter(device), gradients or _plain(optimizer)
-    assert processes.count == 1 or type(gradients) is not Gradients, "plain gradients are those of a single process"
+    processes, timer = processes or ProcessGroup(), timer or StepTimer(device)
+    gradients = gradients or _plain(optimizer)
+    assert processes.world_size == 1 or type(gradients) is not Gradients, "plain gradients serve a single rank"
     kinds, totals = _global_counts(micro_batches, processes)
     figures: list[Tensor] = []
 
     def compute(number: int) -> None:
         torch.manual_seed(dropout_seeds[number])
         batch = micro_batches[number].to(device)
-        figures.append(forward_and_backward(model, task, batch, totals, precision, meter))
+        figures.append(forward_and_backward(model, task, batch, totals, precision, timer))
 
-    first = FirstGradient() if measures_first and processes.is_first else None
+    first = FirstGradient() if measures_first and processes.is_main_process else None
     failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
-    with meter.part("communication"):
+    with timer.section("communication"):
         gradients.reduce()
         sums = gradients.sum_figures([_failure(kinds, device)] if failed else _with_square(figures, first)).tolist()
         _refuse_failures(failed, sums.pop(), optimizer)
-    with meter.part("optimizer"):
-        return _update(optimizer, learning_rate, clip_norm, master, partial(_result, kinds, totals, sums, figures))
+    with timer.section("optimizer"):
+        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, kinds, totals, sums, figures))
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -144,25 +145,25 @@ def _plain(optimizer: Optimizer) -> Gradients:
 def _update(
     optimizer: Optimizer,
     learning_rate: float,
-    clip_norm: float | None,
+    max_grad_norm: float | None,
     master: MasterWeights | None,
     result_of: Callable[[Tensor], StepResult],
 ) -> StepResult:
     """Clips and steps where all figures are numbers; forgets the gradients either way."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    result = result_of(_clip(parameters, clip_norm))
-    if result.was_taken:
+    result = result_of(_clip(parameters, max_grad_norm))
+    if result.applied:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    if result.was_taken and master is not None:
+    if result.applied and master is not None:
         master.publish()
     return result
 
 
 def forward_and_backward(
-    model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
+    model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, timer: StepTimer
 ) -> Tensor:
     """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, room for the square of a norm, and
     0 failures, [2 · kinds + 2].
@@ -172,11 +173,11 @@ def forward_and_backward(
         precision: number format of the forward pass.
     """
     device = next(model.parameters()).device
-    with meter.part("forward"), precision.autocast(device):
+    with timer.section("forward"), precision.autocast(device):
         output = task(model, batch)
         terms = (output.loss_sums[kind] / total for kind, total in totals.items())
         loss = sum(terms, torch.zeros((), device=device))
-    with meter.part("backward"):
+    with timer.section("backward"):
         loss.backward()
     sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
     nothing = torch.zeros_like(sums[0])
@@ -223,13 +224,13 @@ def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None
     raise OutOfMemory(failed or "another process ran out of memory")
 
 
-def _global_counts(micro_batches: Sequence[Any], processes: Processes) -> tuple[list[str], dict[str, int]]:
+def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> tuple[list[str], dict[str, int]]:
     """The kinds of loss, sorted, and how many terms each has in the global batch."""
     local: Counter[str] = Counter()
     for micro_batch in micro_batches:
         local.update(micro_batch.counts())
     kinds = sorted(local)
-    totals = processes.sum_integers([local[kind] for kind in kinds])
+    totals = processes.all_reduce_ints([local[kind] for kind in kinds])
     return kinds, dict(zip(kinds, totals, strict=True))
 
 
