@@ -45,7 +45,7 @@ def pins() -> dict[str, str]:
 
 
 def requires(name: str) -> list[str]:
-    """What a distribution asks for; nothing of one that is not installed here, as the extras docs and develop may be."""
+    """What a distribution asks for; nothing of one that is not here, as the extras docs and develop may not be."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -279,7 +279,7 @@ def test_the_files_people_look_for_are_there() -> None:
 
 
 def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
-    """Without the reference, which imports all of PyTorch: `make docs` builds that too."""
+    """All that `make docs` does but writing the files."""
     pytest.importorskip("sphinx", reason="needs the extra docs")
     pytest.importorskip("myst_parser", reason="needs the extra docs")
     command = (sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "dummy", "-d", str(tmp_path / "trees"))
