@@ -26,7 +26,7 @@ from lambert.planning.batch_size import BENCHMARK_SAMPLES, Fit, fit
 from lambert.report.palette import light
 from lambert.report.plots import STANDING, new_axes, y_label_at
 from lambert.report.svg import house_settings, standing_svg
-from lambert.training.gradients import FirstGradient, Gradients
+from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
 
 POINTS = list(BENCHMARK_SAMPLES.items())
 

@@ -31,14 +31,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 
-from lambert.batches.kinds import ExampleKind
-from lambert.batches.loader import SampleStream, example_source
 from lambert.corpus.build import build_corpus
 from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.sentences import split_sentences
 from lambert.corpus.sources import TextReader
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary
+from lambert.data.dataloader import SampleStream, example_source
+from lambert.data.objective import ExampleKind
 
 ENCODE_BATCH_BYTES = 20_000_000
 BERT_SAMPLE_CHARACTERS = 6_000_000

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lambert.batches.pairs import PairSource
 from lambert.corpus.store import Corpus, Split
+from lambert.data.sentence_pairs import PairSource
 
 ROWS_AT_ONCE = 1_024
 

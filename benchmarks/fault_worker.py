@@ -31,7 +31,8 @@ from typing import Any
 sys.modules["numba"] = None  # type: ignore[assignment]
 
 from lambert.cli import main as cli  # noqa: E402
-from lambert.training import checkpoint, trainer  # noqa: E402
+from lambert.training import trainer  # noqa: E402
+from lambert.training.checkpoint import format as checkpoint  # noqa: E402
 
 FAULT: dict[str, Any] = json.loads(os.environ.get("FAULT", "{}"))
 CHANCE = random.Random(FAULT.get("seed", 0))

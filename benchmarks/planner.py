@@ -20,8 +20,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lambert.planning.cluster import Cluster
-from lambert.planning.fit import (
+from lambert.planner.cluster import Cluster
+from lambert.planner.fit import (
     error_of,
     fit,
     forward_chain,
@@ -30,8 +30,8 @@ from lambert.planning.fit import (
     predicted_seconds,
     weak_scaling_efficiency,
 )
-from lambert.planning.presets import KNOWN, Known
-from lambert.planning.published import LAMB_ROWS, Point
+from lambert.planner.presets import KNOWN, Known
+from lambert.planner.published import LAMB_ROWS, Point
 from planner_checks import checks
 from planner_pictures import write_pictures
 

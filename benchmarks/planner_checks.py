@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lambert.planning.cluster import Cluster
-from lambert.planning.fit import known_cluster, predicted_seconds
-from lambert.planning.forecast import MEMORY_SHARE
+from lambert.planner.cluster import Cluster
+from lambert.planner.fit import known_cluster, predicted_seconds
+from lambert.planner.forecast import MEMORY_SHARE
+from lambert.planner.presets import A100_SHARES
+from lambert.planner.published import BERT_BASE, BERT_LARGE, LAMB_ROWS, Part, Payload, Point
+from lambert.planner.step_time import Gradient, step_time
 from lambert.planning.memory import estimate_memory
-from lambert.planning.presets import A100_SHARES
-from lambert.planning.published import BERT_BASE, BERT_LARGE, LAMB_ROWS, Part, Payload, Point
-from lambert.planning.step_time import Gradient, step_time
 
 TPU_V2_PEAK, TPU_V3_PEAK = 45e12, 123e12
 """Of a chip in bfloat16: v2 unconfirmed, v3 from Google Cloud's documentation."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lambert.planning.cluster import Cluster
-from lambert.planning.fit import known_cluster, predicted_seconds
-from lambert.planning.published import LAMB_ROWS, LARGE, LARGE_FLOPS, Part, Point
-from lambert.planning.step_time import step_time
+from lambert.planner.cluster import Cluster
+from lambert.planner.fit import known_cluster, predicted_seconds
+from lambert.planner.published import LAMB_ROWS, LARGE, LARGE_FLOPS, Part, Point
+from lambert.planner.step_time import step_time
 from lambert.report.forecast_plots import BatchPoint, StackedStep, batch_picture, step_picture, write_picture
 
 SHOWN = {"compute": "compute", "fixed": "fixed", "bandwidth": "bytes", "latency": "latency"}

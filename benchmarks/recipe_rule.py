@@ -20,10 +20,10 @@ import torch
 
 from lambert.corpus.store import Corpus
 from lambert.model.presets import model_config
-from lambert.training.housekeeping import Housekeeping
-from lambert.training.recipe import make_phases, recipe_by_rule
-from lambert.training.settings import RunSettings
-from lambert.training.setup import starting_model
+from lambert.training.config.recipe import make_phases, recipe_by_rule
+from lambert.training.config.resolve import starting_model
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import RunSettings
 from lambert.training.trainer import Trainer
 
 

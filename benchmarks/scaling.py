@@ -35,17 +35,17 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
-from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
+from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
-from lambert.training.allocator import apply_allocator_settings
-from lambert.training.optimizers import make_optimizer
-from lambert.training.parallel import Processes
-from lambert.training.precision import Precision
-from lambert.training.state import working_model
-from lambert.training.step import train_step
-from lambert.training.tasks import pretraining_task
+from lambert.training.config.precision import Precision
+from lambert.training.distributed.process_group import Processes
+from lambert.training.malloc import apply_allocator_settings
+from lambert.training.optimizer import make_optimizer
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.train_state import working_model
+from lambert.training.step.train_step import train_step
 
 TARGETS = {("mini", 1): 0.97, ("mini", 8): 0.995, ("base", 1): 0.90, ("base", 8): 0.985}
 LENGTH = 128

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from lambert.corpus.vocabulary import load_vocabulary
-from lambert.squad.answers import AnswerCollector
-from lambert.squad.data import read_questions
-from lambert.squad.features import WindowShape, make_windows
-from lambert.squad.metric import score
+from lambert.finetune.squad.answers import AnswerCollector
+from lambert.finetune.squad.data import read_questions
+from lambert.finetune.squad.features import WindowShape, make_windows
+from lambert.finetune.squad.metric import score
 
 
 def main() -> None:

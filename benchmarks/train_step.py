@@ -28,17 +28,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lambert.batches.loader import PretrainingBatch, SampleStream, example_source
 from lambert.corpus.store import Corpus
+from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.model.cpu import arrays, encoder
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
-from lambert.training.allocator import apply_allocator_settings
-from lambert.training.optimizers import make_optimizer
-from lambert.training.precision import Precision
-from lambert.training.state import working_model
-from lambert.training.step import train_step
-from lambert.training.tasks import pretraining_task
+from lambert.training.config.precision import Precision
+from lambert.training.malloc import apply_allocator_settings
+from lambert.training.optimizer import make_optimizer
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.train_state import working_model
+from lambert.training.step.train_step import train_step
 
 LR = 1e-4
 TARGETS = {

@@ -48,7 +48,7 @@ class Module:
     def __init__(self, root: Path, file: Path, rules: Rules) -> None:
         self.rules = rules
         self.root = root
-        self.name = file.relative_to(root).as_posix()  # training/step.py
+        self.name = file.relative_to(root).as_posix()  # training/step/train_step.py
         self.text = file.read_text(encoding="utf-8")
         self.tree = ast.parse(self.text, filename=str(file))
         first = self.name.split("/")[0]

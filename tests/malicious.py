@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lambert.cli.main import main
-from lambert.training.checkpoint import _content_sha256
+from lambert.training.checkpoint.format import _content_sha256
 
 CANARY = Path("CANARY")
 OPTIONS = [

@@ -49,6 +49,8 @@ def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Ru
 def test_a_demo_twice_as_good_as_the_guesser_succeeds(run_demo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "LEARNED_RATIO", 0.0)
     # Made-up words: what a model of a few steps guesses is word frequencies, now just above and now just below them.
-    monkeypatch.setattr("lambert.training.tasks.Unigram.loss_sum", lambda unigram, labels: 100.0 * len(labels))
+    monkeypatch.setattr(
+        "lambert.training.step.pretraining_loss.Unigram.loss_sum", lambda unigram, labels: 100.0 * len(labels)
+    )
     code, _, printed = run_demo()
     assert code == 0 and "times the guesser." in printed

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from lambert.cli.live import LiveDisplay, follow, panel, plain_line
-from lambert.report.tail import JournalTail, LiveState
+from lambert.runlog.tail import JournalTail, LiveState
 
 RUN = {"event": "run", "total_steps": 20}
 PHASE = {

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.training.checkpoint import load_checkpoint
+from lambert.training.checkpoint.format import load_checkpoint
 from process_state import has_ended
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from finetune.squad.articles import CAFE, HARBOUR, squad_document
 from lambert.cli.main import main
 from lambert.cli.squad_progress import fine_tune_progress
 from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
+from lambert.finetune.squad.settings import FineTuneProgress
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
-from lambert.squad.settings import FineTuneProgress
-from squad.articles import CAFE, HARBOUR, squad_document
 
 FAST = ["--epochs", "1", "--sequence-length", "80", "--batch-size", "4", "--precision", "float32"]
 ANSWERS = [(HARBOUR, "a", "Edna Marlowe"), (HARBOUR, "b", "1843"), (CAFE, "c", "1921")]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lambert.batches.inspection import example_facts, examples_to_read
-from lambert.batches.kinds import ExampleKind
 from lambert.corpus import inspection
 from lambert.corpus.build import build_corpus
 from lambert.corpus.inspection import Lengths, text_facts
 from lambert.corpus.store import Corpus
+from lambert.data.inspection import example_facts, examples_to_read
+from lambert.data.objective import ExampleKind
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

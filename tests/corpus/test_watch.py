@@ -12,9 +12,9 @@ from lambert.corpus import watch
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
-from lambert.training.request import Request
-from lambert.training.settings import RunSettings
-from lambert.training.setup import resolve_settings, starting_model
+from lambert.training.config.arguments import Request
+from lambert.training.config.resolve import resolve_settings, starting_model
+from lambert.training.config.training_config import RunSettings
 from lambert.training.trainer import Trainer
 
 

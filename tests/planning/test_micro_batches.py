@@ -8,9 +8,9 @@ import torch
 from lambert.planning import trials as micro_batch_trials
 from lambert.planning.memory import estimate_memory
 from lambert.planning.trials import MicroBatchTrial, fastest, try_micro_batches
-from lambert.training.request import Request
-from lambert.training.setup import resolve_settings
-from lambert.training.step import OutOfMemory
+from lambert.training.config.arguments import Request
+from lambert.training.config.resolve import resolve_settings
+from lambert.training.step.train_step import OutOfMemory
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from lambert.corpus.store import Corpus
 from lambert.planning import peak, probe
 from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
 from lambert.planning.probe import PhaseCost, measure_run
-from lambert.training.housekeeping import Housekeeping
-from lambert.training.request import Request
-from lambert.training.settings import RunSettings
-from lambert.training.setup import resolve_settings
+from lambert.training.config.arguments import Request
+from lambert.training.config.resolve import resolve_settings
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import RunSettings
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,8 @@ from lambert.report.columns import (
     steps_table,
     windows,
 )
-from lambert.report.read import read_run
-from lambert.training.schedule import Schedule
+from lambert.runlog.reader import read_run
+from lambert.training.config.lr_schedule import Schedule
 
 MakeRun = Callable[..., Path]
 

@@ -16,8 +16,8 @@ from lambert.report import write_report
 from lambert.report.comparison import diverged_at
 from lambert.report.legend import Legend
 from lambert.report.library import library
-from lambert.report.read import Run, read_run
 from lambert.report.spec import SERIES
+from lambert.runlog.reader import Run, read_run
 
 MakeRun = Callable[..., Path]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lambert.report import words
 from lambert.report.curves import pick, smooth, thin, window_steps, y_limits
+from lambert.utils import formatting
 
 
 def test_smoothing_is_the_mean_of_the_window_and_stays_in_its_phase() -> None:
@@ -69,18 +69,27 @@ def test_limits_without_any_number_are_still_limits() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (words.number(0.025516), "0.0255"), (words.number(4.4e-4), "4.4e-4"), (words.number(39_712.4),
-        "39,712"),
-        (words.number(6.9), "6.90"), (words.number(0.005), "0.005"), (words.number(None), "–"),
-        (words.number(float("nan")), "not a number"), (words.duration(0.83), "0.8 s"), (words.duration(59.7),
-        "1 min"),
-        (words.duration(192), "3 min 12 s"), (words.duration(7_500), "2 h 5 min"), (words.duration(97_200),
-        "1 d 3 h"),
-        (words.size(17_512_000), "17.5 MB"), (words.size(999), "999 bytes"), (words.size(999_990), "1.0 MB"),
-        (words.percent(0.1371), "13.7 %"), (words.large(4_386_178), "4.39 million"), (words.count(32_768),
-        "32,768"),
-        (words.tick(30_000, 36_000), "30 k"), (words.tick(0.02, 0.025), "0.02"),
+        (formatting.number(0.025516), "0.0255"),
+        (formatting.number(4.4e-4), "4.4e-4"),
+        (formatting.number(39_712.4), "39,712"),
+        (formatting.number(6.9), "6.90"),
+        (formatting.number(0.005), "0.005"),
+        (formatting.number(None), "–"),
+        (formatting.number(float("nan")), "not a number"),
+        (formatting.duration(0.83), "0.8 s"),
+        (formatting.duration(59.7), "1 min"),
+        (formatting.duration(192), "3 min 12 s"),
+        (formatting.duration(7_500), "2 h 5 min"),
+        (formatting.duration(97_200), "1 d 3 h"),
+        (formatting.size(17_512_000), "17.5 MB"),
+        (formatting.size(999), "999 bytes"),
+        (formatting.size(999_990), "1.0 MB"),
+        (formatting.percent(0.1371), "13.7 %"),
+        (formatting.large(4_386_178), "4.39 million"),
+        (formatting.count(32_768), "32,768"),
+        (formatting.tick(30_000, 36_000), "30 k"),
+        (formatting.tick(0.02, 0.025), "0.02"),
     ],
-)  # fmt: skip
+)
 def test_numbers_in_words(text: str, expected: str) -> None:
     assert text == expected

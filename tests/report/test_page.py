@@ -266,7 +266,7 @@ def test_wrong_input(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_reading_needs_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, lambert.report, lambert.report.tail, lambert.report.words, lambert.report.read;"
+        "import sys, lambert.report, lambert.runlog.tail, lambert.utils.formatting, lambert.runlog.reader;"
         "print(sorted({'torch', 'matplotlib', 'vl_convert'} & set(sys.modules)));"
         "import lambert.report.page; print('torch' in sys.modules)"
     )

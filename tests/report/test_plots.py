@@ -15,9 +15,9 @@ from lambert.report import write_loss_curve
 from lambert.report.charts import loss_chart, phase_marks
 from lambert.report.palette import PALETTE
 from lambert.report.plots import NARROW, STANDING, draw
-from lambert.report.read import TrustRatios, read_run
 from lambert.report.svg import page_svg
 from lambert.report.trust import group_names, heat_map, short_names
+from lambert.runlog.reader import TrustRatios, read_run
 
 MakeRun = Callable[..., Path]
 

@@ -18,18 +18,18 @@ import pytest
 import torch
 import transformers
 
-from lambert.batches.kinds import ExampleKind
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
+from lambert.data.objective import ExampleKind
 from lambert.errors import UserError
-from lambert.training.checkpoint import finished_steps, load_checkpoint
-from lambert.training.export import export_run
-from lambert.training.housekeeping import Housekeeping
-from lambert.training.parallel import Processes
-from lambert.training.precision import Precision
-from lambert.training.request import Request
-from lambert.training.settings import RunSettings, refuse_other_settings
-from lambert.training.setup import resolve_settings, starting_model
+from lambert.training.checkpoint.export import export_run
+from lambert.training.checkpoint.format import finished_steps, load_checkpoint
+from lambert.training.config.arguments import Request
+from lambert.training.config.precision import Precision
+from lambert.training.config.resolve import resolve_settings, starting_model
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import RunSettings, refuse_other_settings
+from lambert.training.distributed.process_group import Processes
 from lambert.training.trainer import Trainer
 
 
@@ -176,9 +176,9 @@ import os, sys, torch
 from pathlib import Path
 from lambert.corpus.store import Corpus
 from lambert.optim import LAMB
-from lambert.training.request import Request
-from lambert.training.setup import resolve_settings, starting_model
-from lambert.training.housekeeping import Housekeeping
+from lambert.training.config.arguments import Request
+from lambert.training.config.resolve import resolve_settings, starting_model
+from lambert.training.config.trainer_options import Housekeeping
 from lambert.training.trainer import Trainer
 torch.set_num_threads(1)
 
@@ -347,8 +347,8 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 
 
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
-    from lambert.training.request import Request
-    from lambert.training.setup import resolve_settings, starting_model
+    from lambert.training.config.arguments import Request
+    from lambert.training.config.resolve import resolve_settings, starting_model
     from lambert.training.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -406,7 +406,7 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
 def test_more_processes_than_micro_batches_are_refused(
     tmp_path: Path, settings: RunSettings, small_corpus: Corpus
 ) -> None:
-    from lambert.training.setup import starting_model
+    from lambert.training.config.resolve import starting_model
     from lambert.training.trainer import Trainer
 
     model = starting_model(settings, None, small_corpus)
@@ -415,9 +415,9 @@ def test_more_processes_than_micro_batches_are_refused(
 
 
 def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None:
-    from lambert.training.part import parts_of
-    from lambert.training.request import Request
-    from lambert.training.setup import resolve_settings
+    from lambert.training.config.arguments import Request
+    from lambert.training.config.phase import parts_of
+    from lambert.training.config.resolve import resolve_settings
 
     request = Request(
         model="1x32",

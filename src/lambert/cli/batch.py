@@ -8,13 +8,13 @@ from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.planning.batch_size import Row, Scale
-    from lambert.report.journal import Noise
-    from lambert.report.read import Run
+    from lambert.runlog.reader import Run
+    from lambert.runlog.records import Noise
 
 
 def measured_noise(folder: Path) -> Run:
@@ -23,7 +23,7 @@ def measured_noise(folder: Path) -> Run:
     Raises:
         UserError: it does not, or cannot be read.
     """
-    from lambert.report.read import read_run
+    from lambert.runlog.reader import read_run
 
     run = read_run(folder)
     if not run.noise:

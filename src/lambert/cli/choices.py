@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.cluster import ClusterRequest, forecast_as_json, hours_range, money, work_of
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.planning.cluster import Cluster
-    from lambert.planning.sweep import Choice, Option
-    from lambert.training.settings import RunSettings
+    from lambert.planner.cluster import Cluster
+    from lambert.planner.selection import Choice, Option
+    from lambert.training.config.training_config import RunSettings
 
 
 def show_choices(
@@ -23,8 +23,8 @@ def show_choices(
     Args:
         least_steps: plans of fewer steps are shown, and not chosen.
     """
-    from lambert.planning.forecast import forecast
-    from lambert.planning.sweep import Option, choose
+    from lambert.planner.forecast import forecast
+    from lambert.planner.selection import Option, choose
 
     options, refused = [], []
     for settings in plans:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.memory import memory_of
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.planning.cluster import Cluster
-    from lambert.planning.forecast import Forecast, PhaseWork, Work
-    from lambert.training.settings import RunSettings
+    from lambert.planner.cluster import Cluster
+    from lambert.planner.forecast import Forecast, PhaseWork, Work
+    from lambert.training.config.training_config import RunSettings
 
 ALWAYS_SHOWN = {"compute": "compute", "fixed": "fixed", "bandwidth": "bytes", "latency": "latency"}
 IF_ANY = {"micro_batches": "overhead", "optimizer": "update", "stragglers": "waiting"}
@@ -41,8 +41,8 @@ def open_cluster(request: ClusterRequest) -> Cluster:
     Raises:
         UserError: the cluster is not known, or another option is impossible.
     """
-    from lambert.planning.cluster import read_cluster
-    from lambert.planning.fit import known_cluster
+    from lambert.planner.cluster import read_cluster
+    from lambert.planner.fit import known_cluster
 
     name, price = request.name, request.price_per_chip_hour
     if not request.chips:
@@ -72,7 +72,7 @@ def show_cluster(cluster: Cluster, request: ClusterRequest, settings: RunSetting
     Raises:
         UserError: the run cannot be done on any of these numbers.
     """
-    from lambert.planning.forecast import forecast, strong_scaling, weak_scaling
+    from lambert.planner.forecast import forecast, strong_scaling, weak_scaling
 
     work, forecasts, refused = work_of(settings), [], []
     for chips in request.chips:
@@ -120,12 +120,12 @@ def samples_of_text(gigabytes: float, epochs: float, any_length: RunSettings) ->
     Raises:
         UserError: a number is impossible.
     """
-    from lambert.planning import text
+    from lambert.planner import corpus_size
 
     total = sum(phase.samples for phase in any_length.phases)
     shares = [(phase.sequence_length, phase.samples / total) for phase in any_length.phases]
-    samples = text.samples_of_text(gigabytes * 1e9, epochs, shares)
-    pieces = text.tokens_of_text(gigabytes * 1e9) / 1e9
+    samples = corpus_size.samples_of_text(gigabytes * 1e9, epochs, shares)
+    pieces = corpus_size.tokens_of_text(gigabytes * 1e9) / 1e9
     say(
         f"text      {gigabytes:g} GB are about {pieces:.3g} billion word pieces, {epochs:g} passes about {samples:,} "
         "sequences: Wikipedia's figures, other text may differ by a fifth"
@@ -138,9 +138,9 @@ def work_of(settings: RunSettings) -> Work:
     import torch
 
     from lambert.model.heads import BertForPreTraining
-    from lambert.planning.forecast import MEASURED_HIDDEN_SIZE, NARROW_MODELS_SLOWER_BY, Work
-    from lambert.planning.step_time import Gradient
-    from lambert.training.setup import parameter_count
+    from lambert.planner.forecast import MEASURED_HIDDEN_SIZE, NARROW_MODELS_SLOWER_BY, Work
+    from lambert.planner.step_time import Gradient
+    from lambert.training.config.resolve import parameter_count
 
     with torch.device("meta"):
         tensors = sum(1 for _ in BertForPreTraining(settings.model).parameters())
@@ -152,9 +152,9 @@ def work_of(settings: RunSettings) -> Work:
 
 
 def _phase_work(settings: RunSettings, index: int) -> PhaseWork:
-    from lambert.batches.masking import maximum_predictions
+    from lambert.data.masking import maximum_predictions
     from lambert.model.flops import training_flops
-    from lambert.planning.forecast import PhaseWork
+    from lambert.planner.forecast import PhaseWork
 
     phase = settings.phases[index]
     length = phase.sequence_length

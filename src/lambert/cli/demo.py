@@ -10,7 +10,7 @@ from typing import Any
 from lambert.cli.fill import open_model
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import Pretrain, pretrain
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 
 VOCABULARY_SIZE = 2_048
 SAMPLES = 130_000
@@ -65,8 +65,8 @@ class Demo(Verb):
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
         from lambert.model.fill import fill_masks
         from lambert.report import write_report
-        from lambert.training.journal import Journal
-        from lambert.training.run_folder import JOURNAL_FILE
+        from lambert.runlog.writer import Journal
+        from lambert.training.checkpoint.run_dir import JOURNAL_FILE
 
         figures = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0
@@ -103,7 +103,7 @@ class Demo(Verb):
 
 def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
     """The last held-out figures of a run that had finished before."""
-    from lambert.report.read import read_run
+    from lambert.runlog.reader import read_run
 
     final = read_run(run).final
     return None if final is None else {name: value for name, value in asdict(final).items() if name != "step"}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lambert import __version__
-from lambert.cli.verb import Verb
+from lambert.cli.subcommand import Verb
 
 if TYPE_CHECKING:
     from lambert.planning.diagnosis import Finding

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.memory import memory_parts
-from lambert.cli.verb import say, warn
+from lambert.cli.subcommand import say, warn
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.dry_run import Collective, DryRun, ShardedModel, Traffic
-    from lambert.training.settings import RunSettings
-    from lambert.training.shares import Shares
+    from lambert.planner.rank_shares import Shares
+    from lambert.planner.rank_simulation import Collective, DryRun, ShardedModel, Traffic
+    from lambert.training.config.training_config import RunSettings
 
 
 def show_dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def show_dry_run(settings: RunSettings, corpus: Corpus | None, ranks: int) -> di
     Raises:
         UserError: the run cannot be done on so many ranks.
     """
+    from lambert.planner.rank_simulation import dry_run
     from lambert.planning.hardware import inspect_hardware
-    from lambert.training.dry_run import dry_run
 
     found = dry_run(settings, corpus, ranks, memory_bytes=inspect_hardware().memory_available_bytes)
     say(f"dry run   {ranks:,} ranks in one process: no time, no values, no word of NCCL")

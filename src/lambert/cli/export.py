@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Export(Verb):
 
     def run(self) -> dict[str, Any]:
         """Results: `folder` and `step`."""
-        from lambert.training.export import export_run
+        from lambert.training.checkpoint.export import export_run
 
         step = export_run(self.run_folder, self.folder)
         say(f"Step {step} of {self.run_folder} is in {self.folder}")

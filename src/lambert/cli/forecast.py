@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.planning.probe import Forecast
-    from lambert.training.housekeeping import Housekeeping
-    from lambert.training.parallel import Processes
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.trainer_options import Housekeeping
+    from lambert.training.config.training_config import RunSettings
+    from lambert.training.distributed.process_group import Processes
 
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on a quiet machine"
 MEMORY_ERROR = "on a CPU the heap of longer runs grew to 1.3 to 1.8 times that"
@@ -46,8 +46,8 @@ def show_forecast(
 
 def note_outcome(run: Path, forecast: Forecast | None, *, seconds: float, memory_bytes: int) -> None:
     """Write what a run took into its journal, beside what was predicted, and say how far that was off."""
-    from lambert.training.journal import Journal
-    from lambert.training.run_folder import JOURNAL_FILE
+    from lambert.runlog.writer import Journal
+    from lambert.training.checkpoint.run_dir import JOURNAL_FILE
 
     predicted = None if forecast is None else forecast.facts()
     with Journal(run / JOURNAL_FILE) as journal:

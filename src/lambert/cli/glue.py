@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.squad_progress import fine_tune_progress
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.glue.comparison import GlueResult
-    from lambert.glue.finetune import GlueSettings
+    from lambert.finetune.glue.comparison import GlueResult
+    from lambert.finetune.glue.finetune import GlueSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class Glue(Verb):
 
     def run(self) -> dict[str, Any]:
         """Results: the contents of glue.json."""
-        from lambert.glue.comparison import fine_tune_and_score, result_fields, write_result
-        from lambert.glue.metric import check_installed
-        from lambert.glue.tasks import find_task, read_part
-        from lambert.training.parallel import join_processes
+        from lambert.finetune.glue.comparison import fine_tune_and_score, result_fields, write_result
+        from lambert.finetune.glue.metric import check_installed
+        from lambert.finetune.glue.tasks import find_task, read_part
+        from lambert.training.distributed.process_group import join_processes
 
         check_installed()
         task = find_task(self.task)
@@ -97,12 +97,12 @@ class Glue(Verb):
         return result_fields(result)
 
     def _settings(self) -> GlueSettings:
-        from lambert.glue.finetune import GlueSettings
+        from lambert.finetune.glue.finetune import GlueSettings
+        from lambert.finetune.squad.settings import default_learning_rate
         from lambert.model.huggingface import model_folder, read_config
         from lambert.planning.hardware import inspect_hardware
-        from lambert.squad.settings import default_learning_rate
-        from lambert.training.optimizers import check_optimizer
-        from lambert.training.precision import resolve_precision
+        from lambert.training.config.precision import resolve_precision
+        from lambert.training.optimizer import check_optimizer
 
         check_optimizer(self.optimizer)
         rate = self.learning_rate

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 from lambert.errors import UserError
 
 
@@ -33,10 +33,10 @@ class Inspect(Verb):
 
     def run(self) -> dict[str, Any]:
         """Results: `corpus`, `text`, `examples` and `to_read`."""
-        from lambert.batches.inspection import example_facts, examples_to_read
-        from lambert.batches.kinds import ExampleKind
         from lambert.corpus.inspection import text_facts
         from lambert.corpus.store import Corpus
+        from lambert.data.inspection import example_facts, examples_to_read
+        from lambert.data.objective import ExampleKind
 
         kind = ExampleKind(self.pairs, self.masking, self.mask_share)
         short = [length for length in self.lengths if length < 8]

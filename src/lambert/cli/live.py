@@ -21,10 +21,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lambert.report import words
-from lambert.report.journal import Record, number_or_none, phase_of
-from lambert.report.tail import JournalTail, LiveState
-from lambert.report.trouble import trouble_line
+from lambert.runlog.incidents import trouble_line
+from lambert.runlog.records import Record, number_or_none, phase_of
+from lambert.runlog.tail import JournalTail, LiveState
+from lambert.utils import formatting
 
 _POLL_SECONDS = 0.2
 _PLAIN_EVERY_SECONDS = 10.0
@@ -155,22 +155,24 @@ def plain_line(record: Record, state: LiveState) -> str | None:
         case "phase":
             return _phase_line(record, state)
         case "step":
-            return ", ".join(f"{name} {text}" for name, text in _step_figures(record, state) if text != words.MISSING)
+            return ", ".join(
+                f"{name} {text}" for name, text in _step_figures(record, state) if text != formatting.MISSING
+            )
         case "evaluation":
-            return f"held-out at step {words.count(value('step'))}: {_evaluation_text(record)}"
+            return f"held-out at step {formatting.count(value('step'))}: {_evaluation_text(record)}"
         case "checkpoint":
-            cost = f"{words.size(value('bytes'))} in {words.duration(value('seconds'))}"
-            return f"checkpoint at step {words.count(value('step'))}: {record.get('path')} ({cost})"
+            cost = f"{formatting.size(value('bytes'))} in {formatting.duration(value('seconds'))}"
+            return f"checkpoint at step {formatting.count(value('step'))}: {record.get('path')} ({cost})"
         case "micro_batch":
             return (
-                f"memory did not suffice after step {words.count(value('step'))}: micro-batches of phase "
-                f"{words.count(value('phase'))} are of {words.count(value('micro_batch_size'))} sequences from here "
-                "on, the batch stays what it is"
+                f"memory did not suffice after step {formatting.count(value('step'))}: micro-batches of phase "
+                f"{formatting.count(value('phase'))} are of {formatting.count(value('micro_batch_size'))} sequences "
+                "from here on, the batch stays what it is"
             )
         case "damaged" | "skipped" | "spike" | "rollback":
             return trouble_line(record)
         case "end":
-            return f"{_end_text(record)} after {words.duration(value('seconds'))}"
+            return f"{_end_text(record)} after {formatting.duration(value('seconds'))}"
     return None
 
 
@@ -187,10 +189,10 @@ def panel(state: LiveState) -> Panel:
         if name == "step" and total:
             grid.add_row("", ProgressBar(total=total, completed=min(step, total)))
     if state.evaluation is not None:
-        at = words.count(number_or_none(state.evaluation.get("step")))
+        at = formatting.count(number_or_none(state.evaluation.get("step")))
         grid.add_row("held-out", Text(f"step {at}: {_evaluation_text(state.evaluation)}"))
     if state.checkpoint is not None:
-        at = words.count(number_or_none(state.checkpoint.get("step")))
+        at = formatting.count(number_or_none(state.checkpoint.get("step")))
         grid.add_row("checkpoint", Text(f"step {at}: {state.checkpoint.get('path')}"))
     if state.end is not None:
         grid.add_row("end", Text(_end_text(state.end)))
@@ -204,23 +206,23 @@ def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
         return number_or_none(record.get(name))
 
     step, total = value("step"), state.total_steps
-    place = words.count(step)
+    place = formatting.count(step)
     if total and step is not None:
-        place = f"{place} of {words.count(total)} ({min(step / total, 1):.0%})".replace("%", " %")
-    speed = f"{words.number(value('sequences_per_second'))} sequences/s"
+        place = f"{place} of {formatting.count(total)} ({min(step / total, 1):.0%})".replace("%", " %")
+    speed = f"{formatting.number(value('sequences_per_second'))} sequences/s"
     if value("tokens_per_second") is not None:
-        speed += f", {words.count(value('tokens_per_second'))} tokens/s"
+        speed += f", {formatting.count(value('tokens_per_second'))} tokens/s"
     number = value("phase")
     phase = state.phases.get(int(number)) if number is not None else None
-    about = f" (length {phase.sequence_length}, batch {words.count(phase.batch_size)})" if phase else ""
+    about = f" (length {phase.sequence_length}, batch {formatting.count(phase.batch_size)})" if phase else ""
     return [
-        ("phase", words.count(number) + about),
+        ("phase", formatting.count(number) + about),
         ("step", place),
-        ("loss", words.loss(value("loss"))),
-        ("masked-word accuracy", words.percent(value("masked_word_accuracy"))),
-        ("learning rate", words.number(value("learning_rate"))),
+        ("loss", formatting.loss(value("loss"))),
+        ("masked-word accuracy", formatting.percent(value("masked_word_accuracy"))),
+        ("learning rate", formatting.number(value("learning_rate"))),
         ("speed", speed),
-        ("time left", words.duration(value("seconds_left"))),
+        ("time left", formatting.duration(value("seconds_left"))),
     ]
 
 
@@ -229,13 +231,13 @@ def _phase_line(record: Record, state: LiveState) -> str | None:
         phase = phase_of(record)
     except ValueError:
         return None
-    peak, warmup = words.number(phase.peak_learning_rate), words.count(phase.warmup_steps)
+    peak, warmup = formatting.number(phase.peak_learning_rate), formatting.count(phase.warmup_steps)
     rate = f"peak learning rate {peak} after {warmup} warm-up steps"
     if record.get("continues") is True:
         rate = "learning rate along the schedule of the phase before"
     return (
-        f"phase {phase.number}: steps {words.count(phase.first_step)} to {words.count(phase.last_step)},"
-        f" sequence length {phase.sequence_length}, batch {words.count(phase.batch_size)}, {rate}"
+        f"phase {phase.number}: steps {formatting.count(phase.first_step)} to {formatting.count(phase.last_step)},"
+        f" sequence length {phase.sequence_length}, batch {formatting.count(phase.batch_size)}, {rate}"
     )
 
 
@@ -244,14 +246,14 @@ def _evaluation_text(record: Record) -> str:
         return number_or_none(record.get(name))
 
     return (
-        f"masked-word loss {words.loss(value('masked_word_loss'))} (guessing from word frequencies"
-        f" {words.loss(value('unigram_loss'))}), accuracy {words.percent(value('masked_word_accuracy'))}"
-        f" (always the commonest word {words.percent(value('unigram_accuracy'))})"
+        f"masked-word loss {formatting.loss(value('masked_word_loss'))} (guessing from word frequencies"
+        f" {formatting.loss(value('unigram_loss'))}), accuracy {formatting.percent(value('masked_word_accuracy'))}"
+        f" (always the commonest word {formatting.percent(value('unigram_accuracy'))})"
     )
 
 
 def _end_text(record: Record) -> str:
-    return f"{record.get('reason') or 'ended'} at step {words.count(number_or_none(record.get('step')))}"
+    return f"{record.get('reason') or 'ended'} at step {formatting.count(number_or_none(record.get('step')))}"
 
 
 def _live(console: Console, state: LiveState) -> Live:

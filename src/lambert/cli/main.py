@@ -23,12 +23,12 @@ from lambert.cli.prepare import Prepare
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.report import Report
 from lambert.cli.squad import Squad
+from lambert.cli.subcommand import PRINTED, Verb
 from lambert.cli.sweep import SweepRuns
 from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
-from lambert.cli.verb import PRINTED, Verb
 from lambert.errors import PeerLost, UserError, unknown_name
-from lambert.training.environment import is_first_process, is_one_of_several, process_rank
+from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 
 VERBS: dict[str, Callable[..., Verb]] = {
     "demo": Demo,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lambert.planning.memory import MemoryEstimate
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.training_config import RunSettings
 
 
 def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> int:
@@ -16,10 +16,10 @@ def memory_of(settings: RunSettings, index: int, size: int, checkpointing: str =
 
 def memory_parts(settings: RunSettings, index: int, size: int, checkpointing: str = "none") -> MemoryEstimate:
     """The same, state and activations apart."""
-    from lambert.batches.masking import maximum_predictions
+    from lambert.data.masking import maximum_predictions
     from lambert.planning.memory import estimate_memory
-    from lambert.training.precision import Precision
-    from lambert.training.setup import parameter_count
+    from lambert.training.config.precision import Precision
+    from lambert.training.config.resolve import parameter_count
 
     model, length = settings.model, settings.phases[index].sequence_length
     return estimate_memory(

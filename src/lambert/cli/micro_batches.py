@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambert.cli.memory import memory_of
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 
 if TYPE_CHECKING:
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.training_config import RunSettings
 
 TRIAL_SECONDS = 6.0
 """How long micro-batch sizes of a phase are tried."""
@@ -21,8 +21,8 @@ def with_fastest_micro_batches(settings: RunSettings) -> RunSettings:
     """The same with the micro-batch sizes that are fastest on this machine, which it tells."""
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.trials import fastest, try_micro_batches
-    from lambert.training.environment import local_process_count
-    from lambert.training.parallel import join_processes
+    from lambert.training.distributed.env import local_process_count
+    from lambert.training.distributed.process_group import join_processes
 
     processes, memory = join_processes(), inspect_hardware().memory_available_bytes
     if memory is not None and processes.device.type == "cpu":

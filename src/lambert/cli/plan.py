@@ -10,13 +10,13 @@ from lambert.cli.micro_batches import with_fastest_micro_batches
 from lambert.cli.processes import process_count, start_processes
 from lambert.cli.recipe import RecipeOptions, check_probe_seconds
 from lambert.cli.show_plan import FEW_STEPS, show_plan
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 from lambert.errors import UserError
-from lambert.training.environment import is_first_process
+from lambert.training.distributed.env import is_first_process
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.training_config import RunSettings
 
 
 CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
@@ -96,9 +96,9 @@ class Plan(RecipeOptions):
 
     def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
         from lambert.cli.forecast import show_forecast
-        from lambert.training.allocator import apply_allocator_settings
-        from lambert.training.parallel import join_processes, leave_processes
-        from lambert.training.setup import check_processes
+        from lambert.training.config.resolve import check_processes
+        from lambert.training.distributed.process_group import join_processes, leave_processes
+        from lambert.training.malloc import apply_allocator_settings
 
         apply_allocator_settings()  # as a run does
         settings, processes = self.settings(corpus), join_processes()
@@ -117,8 +117,8 @@ class Plan(RecipeOptions):
         return results
 
     def _save_recipe(self, path: Path) -> None:
-        from lambert.training.recipe_file import recipe_as_toml
-        from lambert.training.request import with_recipe
+        from lambert.training.config.arguments import with_recipe
+        from lambert.training.config.recipe_io import recipe_as_toml
 
         request, recipe = with_recipe(self.request())
         try:
@@ -158,7 +158,7 @@ class Plan(RecipeOptions):
 
     def _with_samples_of_text(self, gigabytes: float) -> Plan:
         from lambert.cli.cluster import samples_of_text
-        from lambert.training.rule import PAPER_SAMPLES
+        from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
         if self.corpus is not None or self.samples is not None or self.epochs is None:
             raise UserError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 
 if TYPE_CHECKING:
     from lambert.corpus.summary import BuildSummary

@@ -14,17 +14,17 @@ from lambert.cli.micro_batches import with_fastest_micro_batches
 from lambert.cli.processes import check_count, process_count, start_processes
 from lambert.cli.recipe import RecipeOptions, check_probe_seconds
 from lambert.cli.show_plan import show_plan
-from lambert.cli.verb import say, warn
+from lambert.cli.subcommand import say, warn
 from lambert.errors import PeerLost, UserError
-from lambert.training.environment import restart_count
+from lambert.training.distributed.env import restart_count
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.housekeeping import Housekeeping
-    from lambert.training.outcome import Outcome
-    from lambert.training.parallel import Processes
-    from lambert.training.settings import RunSettings
-    from lambert.training.tasks import Evaluation
+    from lambert.training.config.trainer_options import Housekeeping
+    from lambert.training.config.training_config import RunSettings
+    from lambert.training.distributed.process_group import Processes
+    from lambert.training.step.pretraining_loss import Evaluation
+    from lambert.training.train_output import Outcome
     from lambert.training.trainer import Trainer
 
 
@@ -88,7 +88,7 @@ class Pretrain(RecipeOptions):
 
     def housekeeping(self) -> Housekeeping:
         """What is done beside training."""
-        from lambert.training.housekeeping import Housekeeping
+        from lambert.training.config.trainer_options import Housekeeping
 
         return Housekeeping(
             checkpoint_seconds=60 * self.checkpoint_minutes,
@@ -110,7 +110,7 @@ LEAST_GAIN = 0.1
 def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
     """Plan, train, export, report; what `pretrain` and `demo` share."""
     from lambert.corpus.store import Corpus
-    from lambert.training.parallel import join_processes, leave_processes
+    from lambert.training.distributed.process_group import join_processes, leave_processes
 
     corpus = Corpus.open(options.corpus)
     processes = join_processes(timeout_seconds=60 * options.timeout_minutes)
@@ -143,11 +143,11 @@ def _train(options: Pretrain, corpus: Corpus, processes: Processes, command: str
     from lambert.cli.live import LiveDisplay
     from lambert.planning.hardware import inspect_hardware
     from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
-    from lambert.training.allocator import apply_allocator_settings
-    from lambert.training.path import describe_path
-    from lambert.training.run_folder import JOURNAL_FILE
-    from lambert.training.settings import RECIPE_FILE
-    from lambert.training.setup import check_processes, starting_model
+    from lambert.training.checkpoint.run_dir import JOURNAL_FILE
+    from lambert.training.config.resolve import check_processes, starting_model
+    from lambert.training.config.training_config import RECIPE_FILE
+    from lambert.training.malloc import apply_allocator_settings
+    from lambert.training.metrics.execution_info import describe_path
     from lambert.training.trainer import Trainer
 
     apply_allocator_settings()
@@ -194,7 +194,7 @@ def _settings(options: Pretrain, corpus: Corpus, processes: Processes) -> RunSet
     """
     import torch
 
-    from lambert.training.settings import RECIPE_FILE, recorded_choices, refuse_other_settings
+    from lambert.training.config.training_config import RECIPE_FILE, recorded_choices, refuse_other_settings
 
     settings = options.settings(corpus)
     goes_on = not options.fresh and (options.out / RECIPE_FILE).exists()
@@ -258,7 +258,7 @@ def _say_verdict(evaluation: Evaluation | None) -> None:
 
 def _finish(run: Path) -> None:
     from lambert.report import write_report
-    from lambert.training.run_folder import REPORT_FILE
+    from lambert.training.checkpoint.run_dir import REPORT_FILE
 
     report = write_report([run], run / REPORT_FILE)
     say(f"Report: {report}")

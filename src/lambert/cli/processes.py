@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from lambert.cli.verb import PRINTED, warn
+from lambert.cli.subcommand import PRINTED, warn
 from lambert.errors import PeerLost, UserError
-from lambert.training.environment import is_one_of_several
+from lambert.training.distributed.env import is_one_of_several
 
 
 def process_count(asked: int) -> int:
@@ -16,7 +16,7 @@ def process_count(asked: int) -> int:
     Raises:
         UserError: the number is out of range, or far more than this machine has cores or GPUs for.
     """
-    from lambert.training.launch import default_process_count, most_processes
+    from lambert.training.distributed.launcher import default_process_count, most_processes
 
     check_count("processes", asked)
     if is_one_of_several():
@@ -48,7 +48,7 @@ def start_processes(
         command: what asks for the same, as `Verb.as_command` makes it.
         fresh: the first start, and only that, begins over.
     """
-    from lambert.training.launch import run_processes
+    from lambert.training.distributed.launcher import run_processes
 
     words = shlex.split(command)[1:] + ["--json"] * json
     first = ["--fresh"] * fresh

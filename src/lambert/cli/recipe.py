@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.request import Request
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.arguments import Request
+    from lambert.training.config.training_config import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class RecipeOptions(Verb):
 
     def request(self) -> Request:
         """What is asked for, before anything is resolved."""
-        from lambert.training.request import Request
+        from lambert.training.config.arguments import Request
 
         return Request(
             model=self.model,
@@ -100,7 +100,7 @@ class RecipeOptions(Verb):
 
     def say_recipe(self) -> None:
         """Where the numbers of a recipe that is not the rule come from, and what to know before relying on them."""
-        from lambert.training.request import with_recipe
+        from lambert.training.config.arguments import with_recipe
 
         _, recipe = with_recipe(self.request())
         if recipe.source:
@@ -110,8 +110,8 @@ class RecipeOptions(Verb):
 
     def say_limits(self, settings: RunSettings) -> None:
         """How far a run by the rule is from those that the rule was published for."""
-        from lambert.training.recipe_file import BY_RULE
-        from lambert.training.rule import beyond_the_published
+        from lambert.training.config.recipe_io import BY_RULE
+        from lambert.training.config.scaling_rules import beyond_the_published
 
         if self.recipe in BY_RULE and self.init_from is None:
             for note in beyond_the_published(settings.phases, settings.model.hidden_size):
@@ -120,8 +120,8 @@ class RecipeOptions(Verb):
     def settings(self, corpus: Corpus | None) -> RunSettings:
         """Everything resolved."""
         from lambert.planning.hardware import inspect_hardware
-        from lambert.training.precision import resolve_precision
-        from lambert.training.setup import resolve_settings
+        from lambert.training.config.precision import resolve_precision
+        from lambert.training.config.resolve import resolve_settings
 
         hardware = inspect_hardware()
         precision = resolve_precision(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lambert.cli.memory import memory_of
-from lambert.cli.verb import say
+from lambert.cli.subcommand import say
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
-    from lambert.training.phases import Number, Phase
-    from lambert.training.settings import RunSettings
+    from lambert.training.config.phase_config import Number, Phase
+    from lambert.training.config.training_config import RunSettings
 
 FEW_STEPS = 400
 """About where tiny and mini had left the plateau of word frequencies in our trials (docs/recipes.md)."""
@@ -20,7 +20,7 @@ FEW_STEPS = 400
 def show_plan(settings: RunSettings, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
     """Print the plan and return it as JSON; what belongs to a machine is left unsaid where it is not this one."""
     from lambert.model.bert import ACTIVATION_CHECKPOINTING
-    from lambert.training.setup import examples_per_pass, parameter_count
+    from lambert.training.config.resolve import examples_per_pass, parameter_count
 
     lengths = tuple(phase.sequence_length for phase in settings.phases)
     seed, kind = settings.seed, settings.examples

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from lambert.cli.squad_progress import fine_tune_progress
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from lambert.squad.data import QuestionFile
-    from lambert.squad.metric import Part, Score
-    from lambert.squad.results import SquadResult
-    from lambert.squad.settings import FineTuneSettings
-    from lambert.squad.tuning import Tuning
+    from lambert.finetune.squad.data import QuestionFile
+    from lambert.finetune.squad.metric import Part, Score
+    from lambert.finetune.squad.results import SquadResult
+    from lambert.finetune.squad.settings import FineTuneSettings
+    from lambert.finetune.squad.tuning import Tuning
 
 OFFICIAL = "official"
 OFFICIAL_V2 = "official-v2.0"
@@ -77,8 +77,8 @@ class Squad(Verb):
         return self._score() if self.score is not None else self._fine_tune()
 
     def _score(self) -> dict[str, Any]:
-        from lambert.squad.metric_v2 import SCRIPT_THRESHOLD
-        from lambert.squad.prediction_files import score_file
+        from lambert.finetune.squad.metric_v2 import SCRIPT_THRESHOLD
+        from lambert.finetune.squad.prediction_files import score_file
 
         assert self.score is not None
         if self.model_folder is not None:
@@ -94,13 +94,13 @@ class Squad(Verb):
         }  # fmt: skip
 
     def _fine_tune(self) -> dict[str, Any]:
+        from lambert.finetune.cache import KeptOutcomes
+        from lambert.finetune.squad.comparison import fine_tune_and_evaluate
+        from lambert.finetune.squad.data import select_questions
+        from lambert.finetune.squad.results import result_fields, write_result
         from lambert.model.huggingface import model_folder, read_config
-        from lambert.squad.comparison import fine_tune_and_evaluate
-        from lambert.squad.data import select_questions
-        from lambert.squad.kept import KeptOutcomes
-        from lambert.squad.results import result_fields, write_result
-        from lambert.training.allocator import apply_allocator_settings
-        from lambert.training.parallel import join_processes
+        from lambert.training.distributed.process_group import join_processes
+        from lambert.training.malloc import apply_allocator_settings
 
         if self.model_folder is None or self.out is None:
             raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
@@ -150,10 +150,10 @@ class Squad(Verb):
         return result_fields(result)
 
     def _settings(self) -> FineTuneSettings:
+        from lambert.finetune.squad.features import WindowShape
+        from lambert.finetune.squad.settings import FineTuneSettings
         from lambert.planning.hardware import inspect_hardware
-        from lambert.squad.features import WindowShape
-        from lambert.squad.settings import FineTuneSettings
-        from lambert.training.precision import resolve_precision
+        from lambert.training.config.precision import resolve_precision
 
         return FineTuneSettings(
             optimizer=self.optimizer,
@@ -169,8 +169,8 @@ class Squad(Verb):
 
 def _read(named: str, part: Literal["train", "dev"], version: str) -> QuestionFile:
     """The questions of a file, or of the official one: that of `version`, unless its name says which."""
-    from lambert.squad.data import read_questions
-    from lambert.squad.official import official_file
+    from lambert.finetune.squad.data import read_questions
+    from lambert.finetune.squad.official import official_file
 
     path = Path(named)
     if named == OFFICIAL_V2 or (named == OFFICIAL and version == "2.0"):

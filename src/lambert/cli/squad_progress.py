@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lambert.report import words
+from lambert.utils import formatting
 
 if TYPE_CHECKING:
-    from lambert.squad.settings import FineTuneProgress
+    from lambert.finetune.squad.settings import FineTuneProgress
 
 _SECONDS_BETWEEN_LINES = 20.0
 
@@ -65,5 +65,5 @@ def _facts(progress: FineTuneProgress) -> list[str]:
         facts.append(f"loss {progress.loss:.3f}")
     if 0 < progress.done < progress.total:
         left = progress.seconds / progress.done * (progress.total - progress.done)
-        facts.append(f"{words.duration(left)} left")
+        facts.append(f"{formatting.duration(left)} left")
     return facts

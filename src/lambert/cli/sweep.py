@@ -18,7 +18,7 @@ from lambert.cli.forecast import duration
 from lambert.cli.plan import Plan
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.squad import Squad
-from lambert.cli.verb import Verb, say
+from lambert.cli.subcommand import Verb, say
 from lambert.errors import UserError
 
 if TYPE_CHECKING:

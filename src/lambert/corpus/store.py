@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from lambert.bounded import CORPUS_MANIFEST_BYTES, read_json
 from lambert.errors import UserError
+from lambert.utils.io import CORPUS_MANIFEST_BYTES, read_json
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"

@@ -18,8 +18,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
-from lambert.bounded import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json
 from lambert.errors import UserError
+from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.bounded import read_toml
 from lambert.errors import UserError, unknown_name
-from lambert.training.optimizers import check_optimizer
+from lambert.training.optimizer import check_optimizer
+from lambert.utils.io import read_toml
 
 AXES: dict[str, tuple[type, ...]] = {
     "optimizers": (str,),

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, option_words
-from lambert.report.read import read_run
+from lambert.runlog.reader import read_run
 
 CELLS, LOCK = "cells", "lock"
 _LOOK_SECONDS = 0.2
@@ -210,7 +210,7 @@ def has_diverged(run: Path) -> bool:
 
 
 _MOST = 10
-"""Steps in a row without a number after which a run ends (`training/health.py`)."""
+"""Steps in a row without a number after which a run ends (`training/metrics/spike_detector.py`)."""
 
 
 def last_line(log: Path) -> str:

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.bounded import SETTINGS_BYTES, read_json
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell
-from lambert.report.read import Run, read_run
-from lambert.squad.spread import mean_interval
+from lambert.finetune.seeds import mean_interval
+from lambert.runlog.reader import Run, read_run
+from lambert.utils.io import SETTINGS_BYTES, read_json
 
 
 @dataclass(frozen=True)

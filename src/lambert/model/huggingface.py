@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lambert.bounded import SETTINGS_BYTES, read_json
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
+from lambert.utils.io import SETTINGS_BYTES, read_json
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from lambert.batches.loader import PretrainingBatch
-from lambert.batches.masking import prediction_counts
 from lambert.corpus.store import Corpus
+from lambert.data.dataloader import PretrainingBatch
+from lambert.data.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
-from lambert.training.held_out import HeldOut
-from lambert.training.housekeeping import Housekeeping
-from lambert.training.parallel import Processes
-from lambert.training.part import Part, dropout_seed, parts_of, training_stream
-from lambert.training.settings import RunSettings
-from lambert.training.state import TrainingState
-from lambert.training.step import train_step
-from lambert.training.tasks import pretraining_task
+from lambert.training.config.phase import Part, dropout_seed, parts_of, training_stream
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import RunSettings
+from lambert.training.distributed.process_group import Processes
+from lambert.training.step.evaluation import HeldOut
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.train_state import TrainingState
+from lambert.training.step.train_step import train_step
 
 _WARMUP_ROUNDS = 1
 _LEAST_ROUNDS = 3

@@ -10,12 +10,12 @@ import torch
 
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.probe import random_batch
-from lambert.training.meter import Meter
-from lambert.training.parallel import Processes
-from lambert.training.settings import RunSettings
-from lambert.training.state import TrainingState
-from lambert.training.step import OutOfMemory, train_step
-from lambert.training.tasks import pretraining_task
+from lambert.training.config.training_config import RunSettings
+from lambert.training.distributed.process_group import Processes
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.timer import Meter
+from lambert.training.step.train_state import TrainingState
+from lambert.training.step.train_step import OutOfMemory, train_step
 
 _LEAST_TOKENS = 1_024
 """Token slots of the smallest micro-batch that is tried."""

@@ -1,7 +1,7 @@
 """Run folders -> one HTML page. Reads files only; knows nothing of training.
 
-The functions import their module when called, because `lambert.report.read` and
-`lambert.report.words` are also used while training and must not pay for matplotlib.
+The functions import their module when called, because `lambert.runlog.reader` and
+`lambert.utils.formatting` are also used while training and must not pay for matplotlib.
 """
 
 from __future__ import annotations

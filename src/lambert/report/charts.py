@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from lambert.report import words
 from lambert.report.curves import Floats, pick, smooth, thin, window_steps
-from lambert.report.read import Run
+from lambert.runlog.reader import Run
+from lambert.utils import formatting
 
 Kind = Literal["raw", "line", "points", "reference"]
 _MOST_POINTS = 1_500
@@ -85,8 +85,8 @@ def phase_marks(run: Run) -> tuple[PhaseMark, ...]:
         PhaseMark(
             start=phase.first_step,
             stop=min(phase.last_step, reached),
-            long=f"length {words.count(phase.sequence_length)} × batch {words.count(phase.batch_size)}",
-            short=f"{words.count(phase.sequence_length)} × {words.count(phase.batch_size)}",
+            long=f"length {formatting.count(phase.sequence_length)} × batch {formatting.count(phase.batch_size)}",
+            short=f"{formatting.count(phase.sequence_length)} × {formatting.count(phase.batch_size)}",
         )
         for phase in run.phases
         if phase.first_step <= reached

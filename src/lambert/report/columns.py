@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.report.curves import Floats, smooth, window_steps
-from lambert.report.journal import STEP_PARTS, Phase
-from lambert.report.read import Run
+from lambert.runlog.reader import Run
+from lambert.runlog.records import STEP_PARTS, Phase
 
 Table = dict[str, list[float | None]]
 AXES = ("step", "samples", "tokens", "hours")

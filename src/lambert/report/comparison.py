@@ -7,11 +7,11 @@ from html import escape
 
 import numpy as np
 
-from lambert.report import words
 from lambert.report.facts import flat, mean_speed, model_words
 from lambert.report.legend import Legend
-from lambert.report.read import Run
 from lambert.report.tables import grid
+from lambert.runlog.reader import Run
+from lambert.utils import formatting
 
 _MOST_RUNS_SIDE_BY_SIDE, _MOST_SETTINGS = 6, 10
 
@@ -40,23 +40,23 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
     accuracies = [final.masked_word_accuracy if final else np.nan for final in finals]
     columns = {
         "Run": list(legend.names),
-        "Held-out loss": [words.loss(loss) for loss in losses],
-        "Accuracy": [words.percent(accuracy) for accuracy in accuracies],
-        "Steps": [words.count(run.steps[-1]) for run in runs],
-        "Training time": [words.duration(run.training_seconds) for run in runs],
-        "Tokens / s": [words.count(mean_speed(run, "tokens_per_second")) for run in runs],
+        "Held-out loss": [formatting.loss(loss) for loss in losses],
+        "Accuracy": [formatting.percent(accuracy) for accuracy in accuracies],
+        "Steps": [formatting.count(run.steps[-1]) for run in runs],
+        "Training time": [formatting.duration(run.training_seconds) for run in runs],
+        "Tokens / s": [formatting.count(mean_speed(run, "tokens_per_second")) for run in runs],
     }
     shared = []
     for name, values in (
         ("Batch", legend.batches),
         ("Optimizer", legend.optimizers),
         ("Model", tuple(map(model_words, runs))),
-        ("Word frequencies", tuple(words.loss(final.unigram_loss if final else None) for final in finals)),
+        ("Word frequencies", tuple(formatting.loss(final.unigram_loss if final else None) for final in finals)),
         ("Ended", tuple(map(_ended, runs))),
     ):
         if len(set(values)) > 1:
             columns[name] = list(values)
-        elif values[0] != words.MISSING:
+        elif values[0] != formatting.MISSING:
             shared.append(f"{name.lower()} {values[0]}")
     best = set()
     if np.isfinite(losses).any():
@@ -82,8 +82,8 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
 def _ended(run: Run) -> str:
     lost = diverged_at(run)
     if lost is not None:
-        return f"diverged at step {words.count(lost)}"
-    return str(run.end.get("reason") or words.MISSING) if run.end is not None else "no end recorded"
+        return f"diverged at step {formatting.count(lost)}"
+    return str(run.end.get("reason") or formatting.MISSING) if run.end is not None else "no end recorded"
 
 
 def differences(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -92,7 +92,7 @@ def differences(runs: Sequence[Run], names: Sequence[str]) -> str:
     known = dict.fromkeys(name for table in settings for name in table if name != "command")
     rows = []
     for name in known:
-        values = [table.get(name, words.MISSING) for table in settings]
+        values = [table.get(name, formatting.MISSING) for table in settings]
         if len(set(values)) > 1:
             rows.append([name, *values])
     if not rows:

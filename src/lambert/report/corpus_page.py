@@ -9,12 +9,12 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from lambert.report import words
 from lambert.report.palette import light
 from lambert.report.plots import NARROW, new_axes, y_label_at
 from lambert.report.shell import document, writable, write
 from lambert.report.svg import house_settings, page_svg
 from lambert.report.tables import grid
+from lambert.utils import formatting
 
 Facts = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ def render(facts: Facts) -> str:
         f"<h2>Examples</h2>{_rates(facts['examples'])}"
     )
     if text["repeated_sentences"]:
-        rows = [[words.count(entry["count"]), entry["sentence"]] for entry in text["repeated_sentences"]]
+        rows = [[formatting.count(entry["count"]), entry["sentence"]] for entry in text["repeated_sentences"]]
         body += f"<h2>Most repeated sentences</h2>{grid(['Times', 'Sentence'], rows, texts={1})}"
     body += f"<h2>Examples to read</h2>{''.join(map(_example, facts['to_read']))}"
     fingerprint = f"<footer><p>Fingerprint {escape(str(facts['corpus']['fingerprint']))}</p></footer>"
@@ -56,15 +56,23 @@ def _tiles(facts: Facts) -> str:
     known = overlap["held_out_sentences_in_training"] / max(1, overlap["held_out_sentences_counted"])
     unknown = train["unknown_tokens"] / max(1, train["tokens"])
     entries = (
-        ("Training text", words.large(train["tokens"]), f"tokens in {words.count(train['documents'])} documents"),
-        ("Unknown", f"{100 * unknown:.3f} %", f"of the tokens; {words.count(train['vocabulary_used'])} entries used"),
+        (
+            "Training text",
+            formatting.large(train["tokens"]),
+            f"tokens in {formatting.count(train['documents'])} documents",
+        ),
+        (
+            "Unknown",
+            f"{100 * unknown:.3f} %",
+            f"of the tokens; {formatting.count(train['vocabulary_used'])} entries used",
+        ),
         (
             "Repeated",
-            words.percent(repeated),
-            f"of the sentences; {words.count(duplicates['documents'])} documents, "
-            f"{words.count(duplicates['near_documents'])} with near-duplicates",
+            formatting.percent(repeated),
+            f"of the sentences; {formatting.count(duplicates['documents'])} documents, "
+            f"{formatting.count(duplicates['near_documents'])} with near-duplicates",
         ),
-        ("Held-out sentences", words.percent(known), "stand in the training text too"),
+        ("Held-out sentences", formatting.percent(known), "stand in the training text too"),
     )
     cells = (
         f'<div class="tile"><dt>{escape(name)}</dt><dd><div class="value">{escape(value)}</div>'
@@ -94,9 +102,9 @@ def _bars(title: str, what: str, histogram: Sequence[Sequence[int]], *, doubling
         axes.bar(range(len(counts)), counts, width=0.86, color=light("series-1"))
         axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(least), 1 + len(least) // 9))))
         axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda place, _: words.count(least[int(place)]) if 0 <= int(place) < len(least) else "")
+            FuncFormatter(lambda place, _: formatting.count(least[int(place)]) if 0 <= int(place) < len(least) else "")
         )
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
         axes.set_xlabel("tokens, from", color=light("muted"), fontsize=NARROW.font, labelpad=6)
         y_label_at(axes, what, NARROW, above=10)
     caption = "Each bar is twice as wide a range as the one before it." if doubling else "Special tokens counted."
@@ -107,7 +115,7 @@ def _bars(title: str, what: str, histogram: Sequence[Sequence[int]], *, doubling
 def _splits(splits: Mapping[str, Facts]) -> str:
     head = ["", *(name.replace("_", "-") for name in splits)]
     rows = [
-        [label, *(words.count(split[key]) for split in splits.values())]
+        [label, *(formatting.count(split[key]) for split in splits.values())]
         for label, key in (
             ("Documents", "documents"),
             ("Sentences", "sentences"),
@@ -116,7 +124,7 @@ def _splits(splits: Mapping[str, Facts]) -> str:
         )
     ]
     rows += [
-        [f"{label}, mean", *(words.number(split[key]["mean"]) for split in splits.values())]
+        [f"{label}, mean", *(formatting.number(split[key]["mean"]) for split in splits.values())]
         for label, key in (
             ("Tokens in a sentence", "tokens_in_a_sentence"),
             ("Sentences in a document", "sentences_in_a_document"),
@@ -128,9 +136,9 @@ def _splits(splits: Mapping[str, Facts]) -> str:
 def _rates(examples: Sequence[Facts]) -> str:
     head = ["", *(f"length {at['sequence_length']}" for at in examples), "target"]
     rows = [
-        ["Examples a pass", *(words.count(at["examples_a_pass"]) for at in examples), ""],
-        ["Rows filled", *(words.percent(at["fill"]) for at in examples), ""],
-        ["Masked words an example", *(words.number(at["masked_words_an_example"]) for at in examples), ""],
+        ["Examples a pass", *(formatting.count(at["examples_a_pass"]) for at in examples), ""],
+        ["Rows filled", *(formatting.percent(at["fill"]) for at in examples), ""],
+        ["Masked words an example", *(formatting.number(at["masked_words_an_example"]) for at in examples), ""],
     ]
     for label, key in (
         ("Tokens hidden", "mask_share"),
@@ -140,8 +148,8 @@ def _rates(examples: Sequence[Facts]) -> str:
         ("B does not follow A", "does_not_follow"),
     ):
         if key in examples[0]:
-            target = words.percent(examples[0][key]["target"])
-            rows.append([label, *(words.percent(at[key]["realised"]) for at in examples), target])
+            target = formatting.percent(examples[0][key]["target"])
+            rows.append([label, *(formatting.percent(at[key]["realised"]) for at in examples), target])
     note = (
         "A lone sentence has no next one, so a little more than half of BERT's pairs do not follow; the cap on hidden "
         "words an example (20 at length 128) lies a little above the share."

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lambert.report import words
-from lambert.report.read import Run
+from lambert.runlog.reader import Run
+from lambert.utils import formatting
 
 
 def machine_rows(run: Run) -> list[tuple[str, str]]:
@@ -17,11 +17,11 @@ def machine_rows(run: Run) -> list[tuple[str, str]]:
     header, host = run.header, run.header.get("host")
     rows = []
     for name, value in host.items() if isinstance(host, dict) else ():
-        shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else inline(value)
+        shown = formatting.size(value) if name.endswith("_bytes") and isinstance(value, int) else inline(value)
         rows.append((name.removesuffix("_bytes").replace("_", " "), shown))
     speed = header.get("product_flops_per_second")
     if isinstance(speed, int | float) and not isinstance(speed, bool):
-        rows.append(("large products", f"{words.number(speed / 1e9)} GFLOP/s in each process"))
+        rows.append(("large products", f"{formatting.number(speed / 1e9)} GFLOP/s in each process"))
     for name in ("precision", "processes", "deterministic", "micro_batch_size", "seed", "lambert", "torch", "python"):
         if name in header:
             rows.append((name.replace("_", " "), inline(header[name])))
@@ -43,9 +43,9 @@ def model_words(run: Run) -> str:
         name = model.get("name") or model.get("preset")
         layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
         sizes = f"{layers} × {width}" if layers and width else ""
-        text = " ".join(str(part) for part in (name, sizes) if part) or words.MISSING
+        text = " ".join(str(part) for part in (name, sizes) if part) or formatting.MISSING
     else:
-        text = str(model) if model else words.MISSING
+        text = str(model) if model else formatting.MISSING
     return text
 
 
@@ -89,11 +89,11 @@ def ranges(numbers: Sequence[int], most: int = 8) -> str:
 def inline(value: object) -> str:
     """A value of a setting as text on one line."""
     if value is None:
-        return words.MISSING
+        return formatting.MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return words.count(value) if abs(value) >= 10_000 else str(value)
+        return formatting.count(value) if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
         text = f"{value:.6g}".replace("e-0", "e-")
         return text if set(text) & set(".en") else f"{text}.0"  # 1.0, as recipe.toml has it
@@ -101,7 +101,7 @@ def inline(value: object) -> str:
         return ", ".join(f"{name} {inline(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(inline(item) for item in value)
-    return str(value) or words.MISSING
+    return str(value) or formatting.MISSING
 
 
 def mean_speed(run: Run, column: str) -> float:

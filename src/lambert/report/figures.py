@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from lambert.report import columns, spec, trust, words
+from lambert.report import columns, spec, trust
 from lambert.report.catalogue import CURVES, Curve
 from lambert.report.curves import Floats, y_limits
-from lambert.report.journal import STEP_PARTS
 from lambert.report.legend import Legend
-from lambert.report.read import Run
+from lambert.runlog.reader import Run
+from lambert.runlog.records import STEP_PARTS
+from lambert.utils import formatting
 
 _TALL, _SMALL = 380, 260
 _AXES = {
@@ -131,8 +132,8 @@ class Board:
     def _noise_words(self, run: Run) -> str:
         lasts = [last for phase in run.phases if (last := run.last_noise(phase.number)) is not None]
         told = [
-            f"phase {last.phase}: {words.count(last.noise_scale)} ± {words.count(2 * last.standard_error)} sequences"
-            f" at a batch of {words.count(last.large_batch)}"
+            f"phase {last.phase}: {formatting.count(last.noise_scale)} ± {formatting.count(2 * last.standard_error)}"
+            f" sequences at a batch of {formatting.count(last.large_batch)}"
             for last in lasts
             if np.isfinite(last.noise_scale)
         ]
@@ -166,9 +167,9 @@ class Board:
             return ""
         caption = "How far each layer's step is scaled: the norm of its weights over the norm of its update."
         if shown.grouped:
-            caption += f" Each row is the geometric mean over its share of {words.count(shown.layers)} layers."
+            caption += f" Each row is the geometric mean over its share of {formatting.count(shown.layers)} layers."
         if shown.left_out:
-            caption += f" Left out: {words.count(shown.left_out)} with ratio 1 throughout (not adapted)."
+            caption += f" Left out: {formatting.count(shown.left_out)} with ratio 1 throughout (not adapted)."
         self.tables[name] = {"columns": trust.cells(shown)}
         self.tables[f"{name}-rows"] = {"rows": [{"row": row, "name": text} for row, text in enumerate(shown.rows)]}
         height = 90 + (19 if len(shown.rows) <= 32 else 15) * len(shown.rows)

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lambert.errors import UserError
-from lambert.report import words
 from lambert.report.charts import SERIES_COLOURS, colour_of
 from lambert.report.palette import light
 from lambert.report.plots import STANDING, Size, new_axes, quiet_axes, y_label_at
 from lambert.report.svg import house_settings, png, standing_svg
+from lambert.utils import formatting
 
 SUFFIXES = (".svg", ".png")
 _CAPTION_LETTERS = 140
@@ -169,7 +169,7 @@ def _powers(axes: Axes, sizes: Sequence[int], values: Mapping[str, Sequence[floa
     axes.set_yscale("log")
     shown = sorted(set(sizes))
     axes.set_xticks(shown[:: 2 if len(shown) > 5 else 1])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     everything = [value for line in values.values() for value in line]
     low, high = min(everything) / 1.3, max(everything) * 1.3

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lambert.report import words
 from lambert.report.facts import inline
-from lambert.report.read import Run
 from lambert.report.spec import SERIES
+from lambert.runlog.reader import Run
+from lambert.utils import formatting
 
 _DASHES = ([1, 0], [6, 3], [2, 2])  # solid first; then the colours come round again
 
@@ -78,4 +78,4 @@ def optimizer_words(run: Run) -> str:
 
 def batch_words(run: Run) -> str:
     """The batch sizes of the phases, one where they are the same."""
-    return ", ".join(dict.fromkeys(words.count(phase.batch_size) for phase in run.phases)) or words.MISSING
+    return ", ".join(dict.fromkeys(formatting.count(phase.batch_size) for phase in run.phases)) or formatting.MISSING

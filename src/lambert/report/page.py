@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from lambert.errors import UserError
-from lambert.report import comparison, facts, tables, words
+from lambert.report import comparison, facts, tables
 from lambert.report.figures import Board
 from lambert.report.legend import Legend
-from lambert.report.read import JOURNAL, RECIPE, Run, read_run
 from lambert.report.shell import document, writable, write
+from lambert.runlog.reader import JOURNAL, RECIPE, Run, read_run
+from lambert.utils import formatting
 
 CELLS = "cells"
 """Where an experiment's folder has its runs."""
@@ -113,9 +114,9 @@ def _summary(run: Run) -> str:
     """One or two sentences: what was trained, how, and how it ended."""
     parameters = run.header.get("parameters")
     model = facts.model_words(run)
-    what = "A BERT" if model == words.MISSING else f"BERT {model}"
+    what = "A BERT" if model == formatting.MISSING else f"BERT {model}"
     if isinstance(parameters, int):
-        what += f" with {words.large(parameters)} parameters"
+        what += f" with {formatting.large(parameters)} parameters"
     optimizer = run.header.get("optimizer")
     name = optimizer.get("name") if isinstance(optimizer, dict) else optimizer
     how = f", pre-trained with {str(name).upper() if str(name).islower() else name}" if name else ", pre-trained"
@@ -125,7 +126,7 @@ def _summary(run: Run) -> str:
 
 
 def _ending(run: Run) -> str:
-    step, starts = words.count(run.steps[-1]), run.starts
+    step, starts = formatting.count(run.steps[-1]), run.starts
     resumed = f", started {starts} times" if starts > 1 else ""
     if run.end is None:
         return f"The journal stops at step {step}: the run is still going on, or was killed{resumed}."
@@ -142,9 +143,9 @@ def _notices(run: Run) -> str:
         texts.append(f"{len(run.bad_lines)} damaged {lines} skipped in {JOURNAL} (line {where}).")
     lost = ~np.isfinite(run.series["masked_word_loss"])
     if lost.any():
-        first = words.count(run.steps[lost][0])
+        first = formatting.count(run.steps[lost][0])
         steps = "step has" if lost.sum() == 1 else "steps have"
-        texts.append(f"{words.count(lost.sum())} {steps} a loss that is not a number, first at step {first}.")
+        texts.append(f"{formatting.count(lost.sum())} {steps} a loss that is not a number, first at step {first}.")
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
 
 
@@ -193,12 +194,12 @@ def _footer(runs: Sequence[Run]) -> str:
     for run in runs[:_MOST_STARTS_IN_FOOTER]:
         version = run.header.get("lambert")
         made = f" with lambert {version}" if version else ""
-        steps = f"{words.count(len(run.steps))} steps recorded"
+        steps = f"{formatting.count(len(run.steps))} steps recorded"
         if run.checkpoints:
-            steps += f", last checkpoint at step {words.count(run.checkpoints[-1]['step'])}"
+            steps += f", last checkpoint at step {formatting.count(run.checkpoints[-1]['step'])}"
         parts.append(f"{run.name}: started {_moment(run.started)}{made}, {steps}.")
     if len(runs) > len(parts):
-        parts.append(f"And {words.count(len(runs) - len(parts))} others.")
+        parts.append(f"And {formatting.count(len(runs) - len(parts))} others.")
     parts.append(
         "Charts: Vega, Vega-Lite and Vega-Embed, © University of Washington Interactive Data Lab, BSD-3-Clause."
     )

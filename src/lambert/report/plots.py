@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lambert.report import words
 from lambert.report.charts import Chart, PhaseMark, Trace, loss_chart
 from lambert.report.curves import y_limits
 from lambert.report.palette import light
-from lambert.report.read import Run
 from lambert.report.svg import house_settings
+from lambert.runlog.reader import Run
+from lambert.utils import formatting
 
 _FEW_POINTS = 30  # up to here every point gets a dot: a line of one point cannot be seen
 _ROUND_STEPS = [1, 2, 2.5, 5, 10]
@@ -102,7 +102,7 @@ def quiet_axes(figure: Figure, size: Size) -> Axes:
     axes.xaxis.set_major_locator(
         MaxNLocator(8 if size.width > 600 else 5, integer=True, min_n_ticks=1, steps=_ROUND_STEPS)
     )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
     return axes
 
 
@@ -145,7 +145,7 @@ def _scale(axes: Axes, chart: Chart) -> None:
     low, high, cut = y_limits(measured, references, from_zero=False)
     axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND_STEPS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.tick(value, high)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.tick(value, high)))
     if cut:
         axes.annotate(
             "higher points are cut off", (1, 1), xytext=(-4, -12), xycoords="axes fraction",

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lambert.report import words
 from lambert.report.charts import SERIES_COLOURS, colour_of
 from lambert.report.palette import light
 from lambert.report.plots import STANDING, Size, new_axes, y_label_at
 from lambert.report.svg import house_settings, standing_svg
+from lambert.utils import formatting
 
 _DASHES: tuple[Any, ...] = ("-", (0, (8, 2, 2, 2)), (0, (1.5, 2)), (0, (3, 1)))
 """One colour an optimizer, one kind of line a recipe."""
@@ -107,7 +107,7 @@ def _axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sorted({size for size in batch_sizes if size})))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(round(value))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(round(value))))
     axes.set_xlabel("batch size of the first phase, sequences", color=light("muted"), fontsize=STANDING.font)
 
 

@@ -7,11 +7,11 @@ from html import escape
 
 import numpy as np
 
-from lambert.report import words
 from lambert.report.columns import sequences_seen
 from lambert.report.facts import flat, mean_speed
-from lambert.report.journal import Evaluation, Fill, Noise, number_or_none
-from lambert.report.read import Run
+from lambert.runlog.reader import Run
+from lambert.runlog.records import Evaluation, Fill, Noise, number_or_none
+from lambert.utils import formatting
 
 Rows = Iterable[tuple[str, str]]
 _MOST_EVALUATIONS, _MOST_MARKS, _MOST_FILLS = 40, 60, 6
@@ -25,16 +25,18 @@ def tiles(run: Run) -> str:
         entries += [_loss_tile(final), _accuracy_tile(final)]
     else:
         last = float(run.series["masked_word_loss"][-1])
-        entries.append(("Last training loss", words.loss(last), "masked words; no held-out evaluation"))
+        entries.append(("Last training loss", formatting.loss(last), "masked words; no held-out evaluation"))
     seconds = run.training_seconds
     sequences = float(sequences_seen(run)[-1])
-    beside = f"{words.count(run.steps[-1])} steps" + (f", {words.large(sequences)} sequences" if sequences else "")
-    entries.append(("Training time", words.duration(seconds), beside))
+    beside = f"{formatting.count(run.steps[-1])} steps" + (
+        f", {formatting.large(sequences)} sequences" if sequences else ""
+    )
+    entries.append(("Training time", formatting.duration(seconds), beside))
     speed = mean_speed(run, "tokens_per_second")
     if np.isfinite(speed):
         sequences_speed = mean_speed(run, "sequences_per_second")
-        beside = f"tokens a second; {words.number(sequences_speed)} sequences a second"
-        entries.append(("Mean throughput", words.count(speed), beside))
+        beside = f"tokens a second; {formatting.number(sequences_speed)} sequences a second"
+        entries.append(("Mean throughput", formatting.count(speed), beside))
     cells = (
         f'<div class="tile"><dt>{escape(name)}</dt><dd><div class="value">{escape(value)}</div>'
         f'<div class="beside">{escape(beside)}</div></dd></div>'
@@ -44,24 +46,24 @@ def tiles(run: Run) -> str:
 
 
 def _loss_tile(final: Evaluation) -> tuple[str, str, str]:
-    reference = f"guessing from word frequencies: {words.loss(final.unigram_loss)}"
+    reference = f"guessing from word frequencies: {formatting.loss(final.unigram_loss)}"
     known = np.isfinite(final.unigram_loss)
     return (
         "Held-out masked-word loss",
-        words.loss(final.masked_word_loss),
+        formatting.loss(final.masked_word_loss),
         reference if known else "nats a word",
     )
 
 
 def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
-    times = words.times(final.masked_word_accuracy, final.unigram_accuracy)
-    beside = f"always the commonest word: {words.percent(final.unigram_accuracy)}"
+    times = formatting.times(final.masked_word_accuracy, final.unigram_accuracy)
+    beside = f"always the commonest word: {formatting.percent(final.unigram_accuracy)}"
     if times:
-        beside = f"{times} that of always guessing the commonest word ({words.percent(final.unigram_accuracy)})"
+        beside = f"{times} that of always guessing the commonest word ({formatting.percent(final.unigram_accuracy)})"
     known = np.isfinite(final.unigram_accuracy)
     return (
         "Held-out accuracy",
-        words.percent(final.masked_word_accuracy),
+        formatting.percent(final.masked_word_accuracy),
         beside if known else "of masked words",
     )
 
@@ -74,7 +76,7 @@ def fills(run: Run) -> str:
         bars = "".join(
             f'<dt>{escape(word)}</dt><dd><span class="track"><span class="bar"'
             f' style="width:{100 * min(max(np.nan_to_num(share), 0.0), 1.0):.1f}%"></span></span>'
-            f'<span class="share">{words.percent(share)}</span></dd>'
+            f'<span class="share">{formatting.percent(share)}</span></dd>'
             for word, share in example.candidates
         )
         before = [fill for fill in run.fills if fill.text == example.text]
@@ -89,8 +91,8 @@ def _over_time(examples: Sequence[Fill]) -> str:
     places = np.unique(np.linspace(0, len(examples) - 1, _MOST_FILLS).round().astype(int))
     rows = [
         [
-            words.count(examples[place].step),
-            ", ".join(f"{word} {words.percent(share)}" for word, share in examples[place].candidates[:3]),
+            formatting.count(examples[place].step),
+            ", ".join(f"{word} {formatting.percent(share)}" for word, share in examples[place].candidates[:3]),
         ]
         for place in places
     ]
@@ -106,18 +108,21 @@ def evaluations(run: Run) -> str:
     head = ["Step", "Masked-word loss", "Accuracy", "Next-sentence loss", "Accuracy", "Masked words"]
     rows = [
         [
-            words.count(e.step), words.loss(e.masked_word_loss), words.percent(e.masked_word_accuracy),
-            words.loss(e.next_sentence_loss), words.percent(e.next_sentence_accuracy),
-            words.count(e.masked_words),
+            formatting.count(e.step),
+            formatting.loss(e.masked_word_loss),
+            formatting.percent(e.masked_word_accuracy),
+            formatting.loss(e.next_sentence_loss),
+            formatting.percent(e.next_sentence_accuracy),
+            formatting.count(e.masked_words),
         ]
         for e in chosen
-    ]  # fmt: skip
+    ]
     final = run.evaluations[-1]
     beside = (
-        f"Beside it: guessing from word frequencies, loss {words.loss(final.unigram_loss)}; always the"
-        f" commonest word, {words.percent(final.unigram_accuracy)}."
+        f"Beside it: guessing from word frequencies, loss {formatting.loss(final.unigram_loss)}; always the"
+        f" commonest word, {formatting.percent(final.unigram_accuracy)}."
         + (
-            f" Always the commoner answer about the next sentence: {words.percent(final.next_sentence_commonest)}."
+            f" Always the commoner answer about the next sentence: {formatting.percent(final.next_sentence_commonest)}."
             if np.isfinite(final.next_sentence_commonest)
             else ""
         )
@@ -140,20 +145,25 @@ def phases(run: Run) -> str:
     ]
     rows = [
         [
-            str(p.number), words.count(p.sequence_length), words.count(p.batch_size), words.count(p.steps),
-            words.count(p.first_step), words.number(p.peak_learning_rate), words.count(p.warmup_steps),
+            str(p.number),
+            formatting.count(p.sequence_length),
+            formatting.count(p.batch_size),
+            formatting.count(p.steps),
+            formatting.count(p.first_step),
+            formatting.number(p.peak_learning_rate),
+            formatting.count(p.warmup_steps),
             *[_noise(run.last_noise(p.number))] * bool(run.noise),
         ]
         for p in run.phases
-    ]  # fmt: skip
+    ]
     return grid(head, rows)
 
 
 def _noise(noise: Noise | None) -> str:
     """The noise scale with its standard error, in sequences."""
     if noise is None or not np.isfinite(noise.noise_scale):
-        return words.MISSING
-    return f"{words.count(noise.noise_scale)} ± {words.count(noise.standard_error)}"
+        return formatting.MISSING
+    return f"{formatting.count(noise.noise_scale)} ± {formatting.count(noise.standard_error)}"
 
 
 def outcome(run: Run) -> str:
@@ -163,25 +173,27 @@ def outcome(run: Run) -> str:
     predicted = predicted if isinstance(predicted, dict) else {}
     seconds, memory = (number_or_none(taken.get(name)) for name in ("seconds", "memory_bytes"))
     before, room = (number_or_none(predicted.get(name)) for name in ("seconds", "memory_bytes"))
-    rows = [["Time", words.duration(before), words.duration(seconds), _off(before, seconds)]]
+    rows = [["Time", formatting.duration(before), formatting.duration(seconds), _off(before, seconds)]]
     by_phase = predicted.get("phase_seconds")
     for phase, guess in zip(run.phases, by_phase if isinstance(by_phase, list) else (), strict=False):
         recorded = float(np.nansum(run.series["seconds"][run.series["phase"] == phase.number]))
         rows.append(
             [
-                f"Steps of phase {phase.number}", words.duration(number_or_none(guess)), words.duration(recorded),
+                f"Steps of phase {phase.number}",
+                formatting.duration(number_or_none(guess)),
+                formatting.duration(recorded),
                 _off(number_or_none(guess), recorded),
             ]
-        )  # fmt: skip
+        )
     if memory:
-        rows.append(["Peak memory", words.size(room), words.size(memory), _off(room, memory)])
+        rows.append(["Peak memory", formatting.size(room), formatting.size(memory), _off(room, memory)])
     return grid(["", "Predicted", "Actual", "Off by"], rows, texts={0})
 
 
 def _off(predicted: float | None, actual: float | None) -> str:
     """How far a prediction was from what came, in percent of the latter."""
     if not predicted or not actual:
-        return words.MISSING
+        return formatting.MISSING
     return f"{100 * (predicted / actual - 1):+.1f} %"
 
 
@@ -189,9 +201,9 @@ def marks(run: Run) -> str:
     """What befell the run, in order; of very many the first and the last."""
     half = _MOST_MARKS // 2
     shown = list(run.marks) if len(run.marks) <= _MOST_MARKS else [*run.marks[:half], *run.marks[-half:]]
-    rows = [[words.count(mark.step), mark.kind.replace("_", "-"), mark.text] for mark in shown]
+    rows = [[formatting.count(mark.step), mark.kind.replace("_", "-"), mark.text] for mark in shown]
     left_out = len(run.marks) - len(shown)
-    note = f'<p class="note">{words.count(left_out)} in between are left out.</p>' if left_out else ""
+    note = f'<p class="note">{formatting.count(left_out)} in between are left out.</p>' if left_out else ""
     return grid(["Step", "What", ""], rows, texts={1, 2}) + note
 
 

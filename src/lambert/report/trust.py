@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lambert.report.columns import Table, packed
 from lambert.report.curves import Floats
-from lambert.report.read import TrustRatios
+from lambert.runlog.reader import TrustRatios
 
 _MOST_ROWS = 48
 _MOST_COLUMNS = 120

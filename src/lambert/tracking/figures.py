@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lambert.report.journal import Record, number_or_none
+from lambert.runlog.records import Record, number_or_none
 
 _STEP_GROUPS = {
     "train": (

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lambert.errors import UserError
-from lambert.report.journal import Record, number_or_none
-from lambert.report.read import JOURNAL, RECIPE
-from lambert.report.tail import JournalTail
+from lambert.runlog.reader import JOURNAL, RECIPE
+from lambert.runlog.records import Record, number_or_none
+from lambert.runlog.tail import JournalTail
 from lambert.tracking.figures import Figures, figures_of, returns_to
 
 _POLL_SECONDS = 2.0

@@ -8,35 +8,35 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lambert.batches.loader import PretrainingBatch, SampleStream
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import Watch, watched
+from lambert.data.dataloader import PretrainingBatch, SampleStream
 from lambert.errors import Interrupted, UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.training import events
-from lambert.training.export import export_finished
-from lambert.training.health import refuse_more_rollbacks
-from lambert.training.held_out import HeldOut
-from lambert.training.housekeeping import Housekeeping
-from lambert.training.journal import Journal
-from lambert.training.notes import Notes
-from lambert.training.outcome import Outcome
-from lambert.training.pace import Pace
-from lambert.training.parallel import Processes
-from lambert.training.part import Part, dropout_seed, parts_of, training_stream
-from lambert.training.resume import agreed_checkpoint
-from lambert.training.run_folder import (
+from lambert.runlog.writer import Journal
+from lambert.training.checkpoint.async_writer import Saver
+from lambert.training.checkpoint.export import export_finished
+from lambert.training.checkpoint.resume import agreed_checkpoint
+from lambert.training.checkpoint.run_dir import (
     JOURNAL_FILE,
     open_run_folder,
     skipped_steps,
     write_skipped_steps,
 )
-from lambert.training.saver import Saver
-from lambert.training.settings import RunSettings, write_recipe
-from lambert.training.setup import check_processes
-from lambert.training.state import TrainingState
-from lambert.training.step import OutOfMemory, StepResult, train_step
-from lambert.training.tasks import Evaluation, pretraining_task
+from lambert.training.config.phase import Part, dropout_seed, parts_of, training_stream
+from lambert.training.config.resolve import check_processes
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import RunSettings, write_recipe
+from lambert.training.distributed.process_group import Processes
+from lambert.training.metrics import events
+from lambert.training.metrics.spike_detector import refuse_more_rollbacks
+from lambert.training.metrics.step_logger import Notes
+from lambert.training.metrics.throughput import Pace
+from lambert.training.step.evaluation import HeldOut
+from lambert.training.step.pretraining_loss import Evaluation, pretraining_task
+from lambert.training.step.train_state import TrainingState
+from lambert.training.step.train_step import OutOfMemory, StepResult, train_step
+from lambert.training.train_output import Outcome
 
 _PAUSE_SECONDS = 1.0
 """Between two looks at a disk that is full."""

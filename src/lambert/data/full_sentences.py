@@ -1,0 +1,36 @@
+"""One segment without a question about the next: whole documents as windows of tokens, by index.
+
+Nothing is drawn but the masks, and nothing is stored but the number of windows before each document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambert.corpus.store import Corpus
+from lambert.data.counter_rng import Draws
+from lambert.data.dataset import ExampleSource, Spans
+
+
+class WindowSource(ExampleSource):
+    """[CLS] A [SEP]: each document in windows of equal length, the last one shorter."""
+
+    special_per_example = 2
+
+    def __init__(self, corpus: Corpus, split_name: str, **options: Any) -> None:
+        super().__init__(corpus, split_name, **options)
+        self._bounds = self.split.sentence_offsets[self.split.document_offsets]
+        windows = -(-np.diff(self._bounds) // self.room)
+        self._windows_before = np.concatenate([[0], np.cumsum(windows)])
+
+    def __len__(self) -> int:
+        return int(self._windows_before[-1])
+
+    def spans(self, indices: NDArray[np.int64], draws: Draws) -> Spans:
+        document = np.searchsorted(self._windows_before, indices, side="right") - 1
+        start = self._bounds[document] + (indices - self._windows_before[document]) * self.room
+        stop = np.minimum(start + self.room, self._bounds[document + 1])
+        return Spans(start, stop, stop, stop, None)

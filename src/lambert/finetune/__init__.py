@@ -1,0 +1,1 @@
+"""What all fine-tuning shares: the training loop, seeds with their confidence interval, cached results."""

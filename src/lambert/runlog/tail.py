@@ -1,0 +1,87 @@
+"""Following a journal while a run goes on: new lines as they come, and what they add up to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lambert.runlog.records import Phase, Record, number_or_none, parse_line, phase_of, total_steps
+
+_HEAD_BYTES = 256
+
+
+class JournalTail:
+    """Hands out the complete lines that were added to a journal since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._head = b""  # how the file began when its lines were read: tells a new file from a grown one
+
+    def read(self) -> Iterator[Record]:
+        """New records; damaged lines are skipped, half a line waits for its rest, a missing file has none.
+
+        A file that was replaced or has shrunk (a run started afresh) is read from its beginning.
+        """
+        try:
+            with self.path.open("rb") as journal:
+                if journal.read(len(self._head)) != self._head or journal.seek(0, os.SEEK_END) < self._offset:
+                    self._offset = 0
+                journal.seek(0)
+                self._head = journal.read(min(_HEAD_BYTES, self._offset))
+                journal.seek(self._offset)
+                added = journal.read()
+        except OSError:
+            return
+        complete = added[: added.rfind(b"\n") + 1]
+        if self._offset < _HEAD_BYTES:
+            self._head = (self._head + complete)[:_HEAD_BYTES]
+        self._offset += len(complete)
+        for line in complete.splitlines():
+            record = parse_line(line)
+            if record is not None:
+                yield record
+
+
+@dataclass
+class LiveState:
+    """What is known of the run so far."""
+
+    header: Record = field(default_factory=dict)
+    phases: dict[int, Phase] = field(default_factory=dict)
+    step: Record | None = None
+    evaluation: Record | None = None
+    checkpoint: Record | None = None
+    end: Record | None = None
+
+    def update(self, record: Record) -> None:
+        """Takes one record in; one that lacks what it needs changes nothing."""
+        match record["event"]:
+            case "run":
+                if record.get("resumed_from_step") == 0:  # from the beginning: what was known is of another run
+                    self.phases, self.step, self.evaluation, self.checkpoint = {}, None, None, None
+                self.header, self.end = record, None
+            case "phase":
+                try:
+                    phase = phase_of(record)
+                except ValueError:
+                    return
+                self.phases[phase.number] = phase
+            case "step":
+                self.step = record
+            case "evaluation":
+                self.evaluation = record
+            case "checkpoint":
+                self.checkpoint = record
+            case "end":
+                self.end = record
+
+    def number(self, name: str) -> float | None:
+        """A figure of the last step."""
+        return number_or_none(self.step.get(name)) if self.step else None
+
+    @property
+    def total_steps(self) -> int | None:
+        return total_steps(self.header, self.phases)

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: format, asynchronous writer, resume, the run's directory, export."""

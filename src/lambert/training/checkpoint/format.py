@@ -1,0 +1,257 @@
+"""Checkpoints: a folder of safetensors files and one JSON manifest with a SHA-256 for each, written atomically.
+
+Nothing that is loaded can run code, and nothing damaged is loaded: every file is hashed before it is used, and the
+manifest holds a hash of itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lambert.errors import UserError
+from lambert.utils.io import SETTINGS_BYTES, read_bytes, read_json
+
+FORMAT_VERSION = 2
+FOLDER = "checkpoints"
+LATEST = "latest"
+PARTS = ("model", "optimizer")
+_MANIFEST = "manifest.json"
+_MARGIN_BYTES = 1_000_000
+"""Free space that a checkpoint wants beyond its tensors."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on from the end of a step."""
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """Part (`model`, `optimizer`) → name → tensor; each part is one file."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON can hold: which run this belongs to, and what it had counted."""
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.nbytes for named in self.tensors.values() for tensor in named.values())
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was saved."""
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write `run/checkpoints/step-N`, read it back, and point `run/latest` at it.
+
+    Files are written beside, synced, compared with their hashes and renamed, so that a crash at any moment leaves the
+    checkpoints before it whole, and this one either whole or without a name.
+
+    Raises:
+        OSError: the folder cannot be written; ENOSPC also where the free space is seen not to suffice.
+        Damaged: the disk gave back something else than what was written.
+    """
+    folder = run / FOLDER
+    target = folder / f"step-{checkpoint.step}"
+    aside = target.with_name(target.name + ".partial")
+    try:
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+        _refuse_full_disk(aside, checkpoint.tensor_bytes)
+        _write_files(aside, checkpoint)
+        _sync(aside)
+        _forget_cached(aside)
+        _hashed_files(aside, checkpoint.step)
+        if target.exists():
+            _remove(target)
+        aside.rename(target)
+        _sync(folder)
+        _write_synced(run / f"{LATEST}.partial", f"{target.name}\n")
+        (run / f"{LATEST}.partial").replace(run / LATEST)
+        _sync(run)
+    except SafetensorError as error:  # which hides the number of what went wrong in its text
+        shutil.rmtree(aside, ignore_errors=True)
+        found = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from None
+    except (OSError, Damaged):
+        shutil.rmtree(aside, ignore_errors=True)  # on a full disk it would only hold the space
+        raise
+    return target
+
+
+def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:
+    """Delete all but the newest `keep_last`, those of a step that `keep_every` divides, and what others left half done.
+
+    Other things in the folder are not touched.
+    """
+    folder = run / FOLDER
+    steps = finished_steps(run)
+    kept = {*steps[:keep_last], *(step for step in steps if keep_every and step % keep_every == 0)}
+    for path in folder.iterdir():
+        if re.fullmatch(r"step-\d+\.(partial|deleted)", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif re.fullmatch(r"step-\d+", path.name) and int(path.name.removeprefix("step-")) not in kept:
+            _remove(path)
+
+
+def finished_steps(run: Path) -> list[int]:
+    """The steps that have a checkpoint under its final name, newest first."""
+    folder = run / FOLDER
+    names = [path.parent.name for path in folder.glob(f"step-*/{_MANIFEST}")] if folder.is_dir() else []
+    return sorted((int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
+
+
+def load_checkpoint(run: Path, step: int) -> Checkpoint:
+    """Read `run/checkpoints/step-N` (on the CPU), comparing every file with its recorded size and SHA-256.
+
+    Raises:
+        Damaged: a file is missing, shortened or altered.
+    """
+    folder = run / FOLDER / f"step-{step}"
+    try:
+        content = _manifest(folder, step)
+        tensors = {}
+        for name, recorded in content["files"].items():
+            # One read: the bytes that are hashed are the bytes that are used.
+            data = _read(folder / name, recorded["bytes"])
+            if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+                raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
+            tensors[Path(name).stem] = load_tensors(data)
+        return Checkpoint(step, tensors, content["facts"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from None
+
+
+def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and what is wrong with those that are newer; None where there is none.
+
+    Which step `latest` names does not matter: it is for people, and a crash can leave it one checkpoint behind.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    problems: list[str] = []
+    for step in finished_steps(run):
+        try:
+            return load_checkpoint(run, step), problems
+        except Damaged as damage:
+            problems.append(damage.what)
+    if problems:
+        raise UserError(
+            f"no checkpoint of {run} is whole: {'; '.join(problems)}",
+            remedy="Put back a copy of one of them, or add --fresh to start over",
+        )
+    return None, problems
+
+
+def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
+    files = {}
+    for part, named in checkpoint.tensors.items():
+        path = aside / f"{part}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
+        _sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+    content = {
+        "format_version": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "files": files,
+        "facts": dict(checkpoint.facts),
+    }
+    manifest = {"sha256": _content_sha256(content), "content": content}
+    _write_synced(aside / _MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
+
+
+def _hashed_files(folder: Path, step: int) -> None:
+    """Compare what the disk holds with the manifest.
+
+    Raises:
+        Damaged: they differ.
+    """
+    for name, recorded in _manifest(folder, step)["files"].items():
+        if _file_sha256(folder / name) != recorded["sha256"]:
+            raise _damaged(folder, f"{name} reads back otherwise than it was written")
+
+
+def _manifest(folder: Path, step: int) -> dict[str, Any]:
+    manifest = read_json(folder / _MANIFEST, SETTINGS_BYTES)
+    content: dict[str, Any] = manifest["content"]
+    if manifest["sha256"] != _content_sha256(content) or set(manifest) != {"sha256", "content"}:
+        raise _damaged(folder, f"{_MANIFEST} is not what was saved (its SHA-256 differs)")
+    if content["format_version"] != FORMAT_VERSION:
+        raise _damaged(folder, f"format version {content['format_version']} is not {FORMAT_VERSION}")
+    if content["step"] != step or set(content["files"]) != {f"{part}.safetensors" for part in PARTS}:
+        raise _damaged(folder, f"its manifest is of step {content['step']} and names {sorted(content['files'])}")
+    return content
+
+
+def _read(path: Path, size: int) -> bytes:
+    """A file's content, where it has the size that it should have."""
+    if path.stat().st_size != size:
+        raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
+    return read_bytes(path, size)
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed", str(folder))
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint: its name goes first, so that a half-deleted one is not taken for a whole one."""
+    doomed = folder.with_name(folder.name + ".deleted")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _damaged(folder: Path, what: str) -> Damaged:
+    return Damaged(f"the checkpoint {folder} is damaged: {what}", remedy=f"Delete {folder}, or add --fresh")
+
+
+def _content_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _forget_cached(folder: Path) -> None:
+    """Ask the system to drop what it holds of these files in memory, so that reading them reads the disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)

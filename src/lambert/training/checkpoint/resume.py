@@ -1,0 +1,44 @@
+"""Which checkpoint a run goes on from: all processes the same, the newest that is whole and of this run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lambert.errors import UserError
+from lambert.training.checkpoint.format import Checkpoint, Damaged, load_checkpoint, newest_checkpoint
+from lambert.training.config.training_config import RunSettings, refuse_differences
+from lambert.training.distributed.process_group import Processes
+
+
+def agreed_checkpoint(run: Path, settings: RunSettings, processes: Processes) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint, None where there is none, and what is wrong with newer ones (known to the first process).
+
+    The first process looks for it; the others load the same one.
+
+    Raises:
+        UserError: all that there are, are damaged, it is of a run with other settings, or some process cannot load it.
+    """
+    saved: Checkpoint | None = None
+    problems: list[str] = []
+    problem: UserError | None = None
+    if processes.is_first:
+        try:
+            saved, problems = newest_checkpoint(run)
+            if saved is not None:
+                whose = f"the checkpoint of step {saved.step} in {run} is of a run"
+                refuse_differences(saved.facts["recipe"], settings, whose)
+        except UserError as error:
+            problem = error
+    place, failures = processes.sum_integers([0 if saved is None else 1 + saved.step, int(problem is not None)])
+    if not processes.is_first and place and not failures:
+        try:
+            saved = load_checkpoint(run, place - 1)
+        except Damaged as damage:
+            problem = UserError(
+                f"process {processes.rank} cannot load what the first one found: {damage.what}",
+                remedy="Put --out on a folder that every machine shares",
+            )
+    failures += processes.sum_integers([int(problem is not None)])[0]
+    if failures:
+        raise problem or UserError("another process could not load the checkpoint", remedy="See its message")
+    return saved, problems

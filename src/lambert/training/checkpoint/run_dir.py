@@ -1,0 +1,141 @@
+"""The folder of a run: what lies in it, and whether a new command may go on there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import save_tokenizer
+from lambert.errors import UserError
+from lambert.training.checkpoint.format import FOLDER, LATEST
+from lambert.training.config.training_config import RECIPE_FILE, RunSettings, refuse_other_settings, write_recipe
+from lambert.training.distributed.process_group import Processes
+from lambert.utils.io import SETTINGS_BYTES, read_json
+
+JOURNAL_FILE = "journal.jsonl"
+MODEL_FOLDER = "huggingface"
+TOKENIZER_FOLDER = "tokenizer"
+REPORT_FILE = "report.html"
+LOCK_FILE = "lock"
+SKIPPED_FILE = "skipped_steps.json"
+_PARTIAL = (f"{RECIPE_FILE}.partial", f"{LATEST}.partial", f"{SKIPPED_FILE}.partial")
+_OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE, FOLDER, LATEST)
+
+
+def open_run_folder(
+    run: Path, settings: RunSettings, corpus: Corpus, processes: Processes, *, command: str, fresh: bool
+) -> FileLock | None:
+    """`prepare_run_folder` by the first process, which also puts the tokenizer there; when it cannot, all of them end.
+
+    Raises:
+        UserError: what the first process could not do; the others say that it could not.
+    """
+    problem: UserError | None = None
+    lock = None
+    if processes.is_first:
+        try:
+            lock = prepare_run_folder(run, settings, command=command, fresh=fresh)
+            save_tokenizer(corpus.tokenizer(), run / TOKENIZER_FOLDER)
+        except UserError as error:
+            problem = error
+    problems = processes.sum_integers([int(problem is not None)])[0]
+    if problem is not None:
+        raise problem
+    if problems:
+        raise UserError("the first process could not prepare the run folder", remedy="See its message")
+    return lock
+
+
+def skipped_steps(run: Path) -> set[int]:
+    """The steps that a run rolled back over and does not take again.
+
+    Raises:
+        UserError: the file that names them is damaged.
+    """
+    path = run / SKIPPED_FILE
+    try:
+        return {int(step) for step in read_json(path, SETTINGS_BYTES)["steps"]}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="Put back a copy, or add --fresh to start over"
+        ) from None
+
+
+def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
+    """Write down what `skipped_steps` reads, atomically."""
+    aside = run / f"{SKIPPED_FILE}.partial"
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump({"steps": sorted(steps)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(run / SKIPPED_FILE)
+
+
+def prepare_run_folder(run: Path, settings: RunSettings, *, command: str, fresh: bool) -> FileLock:
+    """Make `run`, or check that the run in it has these very settings; `fresh` deletes that run first.
+
+    Returns:
+        The lock that keeps other processes out until it is released or this process ends.
+
+    Raises:
+        UserError: another process trains there, the folder holds a run with other settings or files that are not a
+            run's, or it cannot be written.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        is_run = (run / RECIPE_FILE).exists()
+        if not is_run and set(run.iterdir()) - set(_unfinished(run)):
+            raise UserError(
+                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
+            )
+        lock = _lock(run)
+        try:
+            if is_run and fresh:
+                _delete_run(run)
+            if is_run and not fresh:
+                refuse_other_settings(run, settings)
+            write_recipe(run, settings, command=command)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+    except OSError as error:
+        raise UserError(
+            f"the run folder {run} cannot be written: {error.strerror or error}",
+            remedy="Choose another --out or mend its permissions",
+        ) from None
+
+
+def _lock(run: Path) -> FileLock:
+    lock = FileLock(run / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is training in {run}", remedy="Wait for it, stop it, or choose another --out"
+        ) from None
+    return lock
+
+
+def _delete_run(run: Path) -> None:
+    """Delete what a run writes, and nothing else."""
+    # The recipe goes last: as long as it is there, the folder is known to be a run's.
+    for name in (*_OURS, *_PARTIAL, RECIPE_FILE):
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _unfinished(run: Path) -> list[Path]:
+    """Files that a killed process left before its first recipe, or was about to rename."""
+    return [run / name for name in (*_PARTIAL, LOCK_FILE) if (run / name).exists()]

@@ -1,0 +1,128 @@
+"""A phase with its place in the run: which steps it has, and which sample and rate belong to each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lambert.corpus.store import Corpus
+from lambert.data.dataloader import SampleStream, example_source
+from lambert.training.config.lr_schedule import Schedule
+from lambert.training.config.phase_config import Phase
+from lambert.training.config.training_config import RunSettings
+
+_DROPOUT = 2
+"""Sets these draws apart from those of the sample order."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One phase of a run; steps are counted from 1 through the whole run."""
+
+    number: int
+    """1 for the first phase."""
+    phase: Phase
+    first_step: int
+    micro_batch_size: int
+    """Sequences that go through the model at once."""
+    schedule: Schedule
+    schedule_first_step: int
+    """Where the schedule began, which may span phases before."""
+
+    @property
+    def last_step(self) -> int:
+        """The phase's last step."""
+        return self.first_step + self.phase.step_count - 1
+
+    @property
+    def micro_batch_count(self) -> int:
+        """Micro-batches in a global batch; the last one may be smaller than the others."""
+        return math.ceil(self.phase.batch_size / self.micro_batch_size)
+
+    def samples_of(self, step: int, place: int) -> tuple[int, int]:
+        """First sample and number of samples of micro-batch `place` (from 0) of `step`."""
+        batch, size = self.phase.batch_size, self.micro_batch_size
+        return (step - self.first_step) * batch + place * size, min(size, batch - place * size)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of `step`."""
+        return self.schedule.rate(step - self.schedule_first_step + 1)
+
+    def is_due(self, step: int, times: int) -> bool:
+        """True at `times` evenly spread steps of the phase, the last one among them."""
+        done, count = step - self.first_step + 1, self.phase.step_count
+        return done * times // count > (done - 1) * times // count
+
+    def token_slots_left(self, step: int) -> int:
+        """Sequences times length still to come when `step` is done."""
+        steps = min(self.phase.step_count, max(0, self.last_step - step))
+        return steps * self.phase.batch_size * self.phase.sequence_length
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of the journal's `phase` event."""
+        return {
+            "phase": self.number,
+            "sequence_length": self.phase.sequence_length,
+            "batch_size": self.phase.batch_size,
+            "first_step": self.first_step,
+            "steps": self.phase.step_count,
+            "peak_learning_rate": self.phase.peak_learning_rate.value,
+            "warmup_steps": self.phase.warmup_steps.value,
+            "continues": self.phase.continues,
+        }
+
+
+def parts_of(settings: RunSettings) -> list[Part]:
+    """The phases of a run in order."""
+    parts: list[Part] = []
+    first_step = 1
+    for place, (phase, size) in enumerate(zip(settings.phases, settings.micro_batch_sizes, strict=True)):
+        if phase.continues:
+            schedule, began = parts[-1].schedule, parts[-1].schedule_first_step
+        else:
+            schedule, began = _schedule(settings.phases[place:]), first_step
+        parts.append(Part(place + 1, phase, first_step, min(size, phase.batch_size), schedule, began))
+        first_step += phase.step_count
+    return parts
+
+
+def _schedule(phases: Sequence[Phase]) -> Schedule:
+    """That of the first of these phases, over those that continue it as well."""
+    first = phases[0]
+    continued = itertools.takewhile(lambda phase: phase.continues, phases[1:])
+    return Schedule(
+        first.peak_learning_rate.value,
+        int(first.warmup_steps.value),
+        first.step_count + sum(phase.step_count for phase in continued),
+        constant_steps=first.constant_steps,
+        decay_power=first.decay_power,
+        decays_from_start=first.decays_from_start,
+        final_share=first.final_share,
+    )
+
+
+def training_stream(corpus: Corpus, settings: RunSettings, part: Part) -> SampleStream:
+    """The samples of a phase."""
+    source = example_source(
+        corpus,
+        "train",
+        sequence_length=part.phase.sequence_length,
+        seed=settings.seed,
+        phase=part.number,
+        kind=settings.examples,
+    )
+    return SampleStream(source, packs=settings.packs)
+
+
+def dropout_seed(seed: int, step: int, place: int) -> int:
+    """A seed that names (run, step, place of the micro-batch in the global batch), from 0 to 2^63 − 1.
+
+    Dropout then does not depend on which process computes the micro-batch.
+    """
+    name = (_DROPOUT, seed, step, place)
+    return int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> np.uint64(1))

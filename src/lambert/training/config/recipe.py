@@ -1,0 +1,323 @@
+"""A recipe: what a run does in each phase, stated or left to the square-root rule; and the phases that come out.
+
+`scaling_rules.py` fills what a recipe leaves open; `recipe_io.py` reads the named ones and people's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lambert.errors import UserError
+from lambert.training.config import scaling_rules
+from lambert.training.config.phase_config import Number, Phase, Provenance
+from lambert.training.optimizer import check_optimizer
+
+SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
+MOST_SAMPLES = 10**15
+MOST_PHASES = 32
+
+
+@dataclass(frozen=True)
+class PhaseRecipe:
+    """What a recipe says of one phase; None is left to the rule."""
+
+    sequence_length: int
+    batch_size: int
+    share: float | None = None
+    """Of the samples of the run; this or `steps` in all phases alike."""
+    steps: int | None = None
+    peak_learning_rate: float | None = None
+    warmup_share: float | None = None
+    """Of the phase's steps, and of those of the phases that continue it; or `warmup_steps`, where it has `steps`."""
+    warmup_steps: int | None = None
+    constant_share: float = 0.0
+    decay_power: float = 1.0
+    decays_from_start: bool = False
+    final_share: float = 0.0
+    continues: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch size {self.batch_size}", remedy="Give a whole number of sequences from 1")
+        if not SHORTEST_SEQUENCE <= self.sequence_length <= LONGEST_SEQUENCE:
+            raise UserError(
+                f"sequence length {self.sequence_length}",
+                remedy=f"Give a whole number of tokens from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}",
+            )
+        rate = self.peak_learning_rate
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise UserError(f"learning rate {rate}", remedy="Give a number above 0")
+        for name in ("share", "warmup_share", "constant_share", "final_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
+        if self.share == 0 or (self.steps is not None and self.steps < 1):
+            told = "share 0" if self.share == 0 else f"{self.steps} steps"
+            raise UserError(f"a phase with {told}", remedy="Leave the phase out, or give it something to do")
+        if self.steps is not None and self.steps > MOST_SAMPLES:
+            raise UserError(f"a phase with {self.steps:.3g} steps", remedy=f"Give at most {MOST_SAMPLES:,}")
+        if (self.warmup_share or 0) + self.constant_share > 1:
+            raise UserError(
+                f"warm-up share {self.warmup_share} and constant share {self.constant_share} are more than a phase",
+                remedy="Give shares whose sum is at most 1",
+            )
+        if self.warmup_steps is not None and (
+            self.warmup_share is not None or self.steps is None or self.warmup_steps < 0
+        ):
+            raise UserError(
+                f"{self.warmup_steps} steps of warm-up in a phase with {self.steps} steps and a share "
+                f"{self.warmup_share}",
+                remedy="Give warmup_steps from 0 beside steps, or warmup_share",
+            )
+        if not 0 < self.decay_power <= 100:
+            raise UserError(f"decay power {self.decay_power}", remedy="Give a number above 0, at most 100; 1 is a line")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The phases of a run, and the choices that hold for all of it; None is left to the defaults."""
+
+    name: str
+    phases: tuple[PhaseRecipe, ...]
+    source: str = ""
+    """Where its numbers come from."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before relying on it, a sentence each."""
+    provenance: Provenance = "given"
+    """Of what it states."""
+    samples: int | None = None
+    """Sequences in all, where neither the phases nor the person say it."""
+    model: str | None = None
+    optimizer: str | None = None
+    betas: tuple[float, float] | None = None
+    epsilon: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    dropout: float | None = None
+    pairs: str | None = None
+    masking: str | None = None
+    mask_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.phases) <= MOST_PHASES:
+            raise UserError(f"{len(self.phases)} phases", remedy=f"Give from 1 to {MOST_PHASES}")
+        if self.phases[0].continues:
+            raise UserError("the first phase continues none", remedy="Leave `continues` out there")
+        for number, phase in enumerate(self.phases, start=1):
+            own = (phase.peak_learning_rate, phase.warmup_share, phase.warmup_steps, phase.constant_share or None)
+            if phase.continues and any(value is not None for value in own):
+                raise UserError(
+                    f"phase {number} continues the one before and has a rate or a warm-up of its own",
+                    remedy="Leave out `continues`, or the phase's own numbers",
+                )
+        for name in ("share", "steps"):
+            count = sum(getattr(phase, name) is not None for phase in self.phases)
+            if count not in (0, len(self.phases)):
+                raise UserError(f"{count} of {len(self.phases)} phases have {name}", remedy="Give all of them or none")
+        if (self.phases[0].share is None) == (self.phases[0].steps is None):
+            raise UserError("how long each phase is, is not clear", remedy="Give each phase a share, or each its steps")
+        total = sum(phase.share or 0 for phase in self.phases)
+        if self.phases[0].steps is None and abs(total - 1) > 1e-6:
+            raise UserError(f"the shares of the phases sum to {total:g}", remedy="Give shares whose sum is 1")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the samples, by phase."""
+        own = [phase.share or (phase.steps or 0) * phase.batch_size for phase in self.phases]
+        return tuple(own) if self.phases[0].steps is None else tuple(part / sum(own) for part in own)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sequences in a step, by phase."""
+        return tuple(phase.batch_size for phase in self.phases)
+
+    @property
+    def sequence_lengths(self) -> tuple[int, ...]:
+        """Tokens in a sequence, by phase."""
+        return tuple(phase.sequence_length for phase in self.phases)
+
+
+def recipe_by_rule(
+    batch_sizes: Sequence[int],
+    sequence_lengths: Sequence[int] = (128, 512),
+    shares: Sequence[float] = (),
+    *,
+    name: str = "sqrt",
+) -> Recipe:
+    """A recipe that leaves everything but batches, lengths and shares to the rule.
+
+    Args:
+        batch_sizes: one for all phases, or one for each.
+        sequence_lengths: one for each phase.
+        shares: of the samples; without, two phases have BERT's 9/10 and 1/10, one has all.
+
+    Raises:
+        UserError: they do not fit together, or one is out of its range.
+    """
+    count = len(sequence_lengths)
+    if len(batch_sizes) not in (1, count):
+        raise UserError(
+            f"{len(batch_sizes)} batch sizes for {count} sequence length{'s' * (count != 1)}",
+            remedy="Give one for all phases or one for each; --sequence-lengths says how many phases there are",
+        )
+    if not shares:
+        if count > 2:
+            raise UserError(
+                f"{count} phases without shares", remedy="Say with --phase-shares how the samples are divided"
+            )
+        shares = (0.9, 0.1)[:count] if count == 2 else (1.0,)
+    if len(shares) != count:
+        raise UserError(
+            f"{len(shares)} phase shares for {count} sequence lengths", remedy="Give one for each phase, with sum 1"
+        )
+    sizes = tuple(batch_sizes) * count if len(batch_sizes) == 1 else tuple(batch_sizes)
+    parts = zip(sequence_lengths, sizes, shares, strict=True)
+    return Recipe(name, tuple(PhaseRecipe(length, size, share) for length, size, share in parts))
+
+
+def make_phases(
+    recipe: Recipe,
+    *,
+    samples: int | None,
+    optimizer: str = "lamb",
+    learning_rate: float | None = None,
+    learning_rate_multiplier: float = 1.0,
+    warmup_share: float | None = None,
+) -> tuple[Phase, ...]:
+    """The phases of a run: what the recipe says, and the rule's numbers where it says nothing.
+
+    Args:
+        samples: sequences to see in all; None takes the recipe's own steps. Where it has steps and `samples` are
+            given too, every phase keeps its share of them, its rate and its share of warm-up.
+        learning_rate: peak of all phases in place of the recipe's.
+        learning_rate_multiplier: times every peak.
+        warmup_share: share of each phase's steps in place of the recipe's.
+
+    Raises:
+        UserError: a number is out of range, or there are too few samples for a step in each phase.
+    """
+    check_optimizer(optimizer)
+    given = {"peak_learning_rate": learning_rate, "warmup_share": warmup_share}
+    override: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if warmup_share is not None:
+        override["warmup_steps"] = None
+    stated = tuple(phase if phase.continues else replace(phase, **override) for phase in recipe.phases)
+    is_own = samples is None and stated[0].steps is not None
+    if is_own:
+        samples = sum((phase.steps or 0) * phase.batch_size for phase in stated)
+    elif stated[0].steps is not None:
+        recipe = replace(recipe, provenance="given" if recipe.provenance == "given" else "extrapolated")
+    if samples is None:
+        raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give --samples or --epochs")
+    _check_numbers(samples, learning_rate_multiplier)
+    counts = _steps(recipe, samples, optimizer, is_own=is_own)
+    phases: list[Phase] = []
+    for place, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
+        if phase.continues:
+            phases.append(_continued(phases[-1], phase, steps))
+            continue
+        continuing = itertools.takewhile(lambda at: stated[at].continues, range(place + 1, len(stated)))
+        span = [place, *continuing]
+        total = sum(int(counts[at].value) for at in span)
+        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override))
+        warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
+        phases.append(
+            Phase(
+                phase.sequence_length,
+                phase.batch_size,
+                steps,
+                open_numbers.peak(learning_rate_multiplier),
+                warmup,
+                constant_steps=min(round(phase.constant_share * total), total - int(warmup.value)),
+                decay_power=phase.decay_power,
+                decays_from_start=phase.decays_from_start,
+                final_share=phase.final_share,
+            )
+        )
+    return tuple(phases)
+
+
+def _check_numbers(samples: int, multiplier: float) -> None:
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UserError(f"{samples} samples", remedy=f"Give a whole number of sequences from 1 to {MOST_SAMPLES:,}")
+    if not 0 < multiplier < math.inf:
+        raise UserError(f"{multiplier} times the learning rate", remedy="Give a number above 0")
+
+
+def _continued(before: Phase, phase: PhaseRecipe, steps: Number) -> Phase:
+    """A phase that goes on along the schedule of the one before."""
+    return replace(
+        before,
+        sequence_length=phase.sequence_length,
+        batch_size=phase.batch_size,
+        steps=steps,
+        warmup_steps=Number(0, "goes on along the schedule of the phase before", steps.provenance),
+        constant_steps=0,
+        continues=True,
+    )
+
+
+def _steps(recipe: Recipe, samples: int, optimizer: str, *, is_own: bool) -> list[Number]:
+    sizes, shares = recipe.batch_sizes, recipe.shares
+    if is_own:
+        return [Number(phase.steps or 0, f"recipe {recipe.name}", recipe.provenance) for phase in recipe.phases]
+    if recipe.name == "paper":
+        scaling_rules.refuse_other_runs(samples, sizes, shares, optimizer)
+        if sizes == scaling_rules.PAPER_MIXED_BATCH:
+            return scaling_rules.pinned_steps()
+    return scaling_rules.step_counts(
+        samples, sizes, shares, scaling_rules.rule_provenance(samples, sizes, shares, optimizer)
+    )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Peak and warm-up of one phase: the person's, the recipe's, or the rule's."""
+
+    recipe: Recipe
+    phase: PhaseRecipe
+    samples: int
+    optimizer: str
+    overridden: frozenset[str]
+
+    @property
+    def _by_rule(self) -> Provenance:
+        return scaling_rules.rule_provenance(self.samples, self.recipe.batch_sizes, self.recipe.shares, self.optimizer)
+
+    def peak(self, multiplier: float) -> Number:
+        """The rate, times a person's own number."""
+        own = self._peak()
+        if multiplier == 1:
+            return own
+        return Number(multiplier * own.value, f"{multiplier:g} · ({own.formula})", "given")
+
+    def _peak(self) -> Number:
+        rate = self.phase.peak_learning_rate
+        if rate is None:
+            return scaling_rules.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)
+        if "peak_learning_rate" in self.overridden:
+            return Number(rate, "--learning-rate", "given")
+        return Number(rate, f"recipe {self.recipe.name}", self.recipe.provenance)
+
+    def warmup(self, steps: int, stated_steps: int | None) -> Number:
+        """Of a schedule of `steps`; `stated_steps` are the recipe's own where those are others, None where not."""
+        share, told = self.phase.warmup_share, f"recipe {self.recipe.name}"
+        if self.phase.warmup_steps is not None:
+            own = self.phase.warmup_steps
+            if stated_steps:
+                own, told = round(own / stated_steps * steps), f"{own:,}/{stated_steps:,} · steps, {told}"
+            if own > steps:
+                raise UserError(
+                    f"recipe {self.recipe.name}: {own:,} steps of warm-up in a phase of {steps:,}",
+                    remedy="Give fewer warmup_steps, or warmup_share",
+                )
+            return Number(own, told, self.recipe.provenance)
+        if share is None:
+            return scaling_rules.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)
+        if "warmup_share" in self.overridden:
+            return Number(round(share * steps), "--warmup-share · steps", "given")
+        return Number(round(share * steps), f"{share:g} · steps, {told}", self.recipe.provenance)

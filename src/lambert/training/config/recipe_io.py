@@ -1,0 +1,173 @@
+"""Recipes in files: the named ones that come with the package, a person's own, and those that runs have written."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from lambert.errors import UserError, unknown_name
+from lambert.training.config.phase_config import Provenance
+from lambert.training.config.recipe import PhaseRecipe, Recipe
+from lambert.utils.io import read_toml
+
+BY_RULE = ("sqrt", "paper")
+"""Recipes that are no files: everything from the batch size, and the LAMB paper's own runs."""
+_FOLDER = resources.files("lambert.training.config") / "recipes"
+NAMED = tuple(sorted(file.name.removesuffix(".toml") for file in _FOLDER.iterdir() if file.name.endswith(".toml")))
+"""Recipes of others that come with the package."""
+
+_OF_A_FILE = ("name", "source", "notes", "confirmed", "phases")
+_RUN_WIDE = tuple(field.name for field in fields(Recipe) if field.name not in (*_OF_A_FILE, "provenance"))
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int, "float": (int, float), "str": str, "bool": bool, "int | None": int, "float | None": (int, float),
+    "str | None": str, "tuple[float, float] | None": list,
+}  # fmt: skip
+_WORDS = {int: "a whole number", str: "text in quotes", bool: "true or false", list: "a list of two numbers"}
+
+Thing = TypeVar("Thing")
+
+
+def load_recipe(name: str) -> Recipe:
+    """A named recipe, or one from a TOML file: a person's own, or the `recipe.toml` of a run, whose steps, rates and
+    warm-ups are then taken over.
+
+    Raises:
+        UserError: nobody knows it, the file cannot be read, or a field is unknown, of the wrong kind or out of range.
+    """
+    if name in NAMED:
+        return recipe_from_tables(tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8")), name, is_ours=True)
+    path = Path(name) / "recipe.toml" if Path(name).is_dir() else Path(name)
+    if not (name.endswith(".toml") or path.is_file()):
+        raise unknown_name("recipe", name, [*BY_RULE, *NAMED])
+    try:
+        tables = read_toml(path)
+    except ValueError as error:
+        raise UserError(f"recipe {path} cannot be read: {error}", remedy="Give a TOML file or a known name") from None
+    try:
+        return recipe_from_tables(_of_a_run(tables) if "corpus_fingerprint" in tables else tables, str(path))
+    except UserError as error:
+        raise UserError(f"recipe {path}: {error.what}", remedy=error.remedy) from None
+
+
+def recipe_from_tables(tables: Mapping[str, Any], name: str, *, is_ours: bool = False) -> Recipe:
+    """A recipe from what a TOML file holds.
+
+    Args:
+        is_ours: one that comes with the package; what it states is then published, or `confirmed = false`.
+
+    Raises:
+        UserError: a field is unknown, missing, of the wrong kind or out of range.
+    """
+    for key in tables:
+        if key not in (*_OF_A_FILE, *_RUN_WIDE):
+            raise unknown_name("field", key, [*_OF_A_FILE, *_RUN_WIDE])
+    phases = tables.get("phases")
+    if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
+        raise UserError("it has no [[phases]]", remedy="Give at least one, with sequence_length and batch_size")
+    known = [_checked(PhaseRecipe, phase, f"phase {number}") for number, phase in enumerate(phases, start=1)]
+    own = {key: value for key, value in tables.items() if key in (*_RUN_WIDE, "source")}
+    _check_kinds(Recipe, own, "")
+    if "betas" in own:
+        own["betas"] = _pair(own["betas"])
+    _check_ranges(own)
+    notes = tables.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise UserError("notes are no list of texts", remedy='Write notes = ["…"]')
+    provenance: Provenance = "given"
+    if is_ours:
+        provenance = "published" if tables.get("confirmed", True) else "unconfirmed"
+    return Recipe(
+        name, tuple(PhaseRecipe(**phase) for phase in known), notes=tuple(notes), provenance=provenance, **own
+    )
+
+
+def recipe_as_toml(recipe: Recipe) -> str:
+    """The file that `load_recipe` makes the same recipe of, for people who want to change it."""
+    skipped = ("name", "provenance", "notes", "phases")
+    tables = {name: value for name, value in asdict(recipe).items() if name not in skipped and value not in (None, "")}
+    empty = {field.name: field.default for field in fields(PhaseRecipe) if field.default is not MISSING}
+    phases = [
+        {name: value for name, value in asdict(phase).items() if value != empty.get(name)} for phase in recipe.phases
+    ]
+    return tomli_w.dumps({**tables, "notes": list(recipe.notes), "phases": phases})
+
+
+def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's `recipe.toml` says, as a recipe."""
+    try:
+        examples, phases = tables["examples"], []
+        spans = _spans(tables["phases"])
+        for phase, span in zip(tables["phases"], spans, strict=True):
+            steps = int(phase["steps"]["value"])
+            own = {"sequence_length": phase["sequence_length"], "batch_size": phase["batch_size"], "steps": steps}
+            if phase["continues"]:
+                phases.append({**own, "continues": True})
+                continue
+            shape = {name: phase[name] for name in ("decay_power", "decays_from_start", "final_share")}
+            phases.append({
+                **own, **shape, "peak_learning_rate": phase["peak_learning_rate"]["value"],
+                "warmup_steps": phase["warmup_steps"]["value"], "constant_share": phase["constant_steps"] / span,
+            })  # fmt: skip
+        same = {name: tables[name] for name in ("optimizer", "betas", "epsilon", "weight_decay", "clip_norm")}
+        kind = {"pairs": examples["pairing"], "masking": examples["masking"], "mask_share": examples["mask_share"]}
+        model = {"model": tables["model_name"], "dropout": tables["model"]["dropout"]}
+        return {**same, **kind, **model, "phases": phases}
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"the recipe of a run that lacks or spoils {error}", remedy="Give one that `pretrain` has written"
+        ) from None
+
+
+def _spans(phases: list[dict[str, Any]]) -> list[int]:
+    """Steps of each phase and of those that continue it."""
+    spans: list[int] = []
+    for phase in reversed(phases):
+        own = int(phase["steps"]["value"])
+        follows = len(spans) > 0 and phases[len(phases) - len(spans)]["continues"]
+        spans.append(own + (spans[-1] if follows else 0))
+    return spans[::-1]
+
+
+def _checked(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a phase, if they are all known, there, and of the right kind."""
+    known = {field.name: field for field in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise unknown_name(f"field of {where}", key, known)
+    missing = [name for name, field in known.items() if name not in values and field.default is MISSING]
+    if missing:
+        raise UserError(f"{where} lacks {' and '.join(missing)}", remedy="Add what is missing")
+    _check_kinds(kind, values, f"{where}: ")
+    return dict(values)
+
+
+def _check_kinds(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
+    for field in fields(kind):
+        if field.name not in values:
+            continue
+        value, wanted = values[field.name], _KINDS[str(field.type)]
+        if isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted):
+            told = _WORDS.get(wanted, "a number") if isinstance(wanted, type) else "a number"
+            raise UserError(f"{where}{field.name} = {value!r}", remedy=f"Give {told}")
+
+
+def _pair(values: list[Any]) -> tuple[float, float]:
+    if len(values) != 2 or not all(isinstance(value, (int, float)) and 0 <= value < 1 for value in values):
+        raise UserError(f"betas = {values}", remedy="Give two numbers from 0 to below 1, such as [0.9, 0.999]")
+    return float(values[0]), float(values[1])
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    least = {"epsilon": "above 0", "weight_decay": "from 0", "clip_norm": "from 0; 0 clips nothing"}
+    for name, wanted in least.items():
+        value = values.get(name, 1)
+        if not (0 <= value < float("inf")) or (name == "epsilon" and value == 0):
+            raise UserError(f"{name} = {value}", remedy=f"Give a number {wanted}")
+    if not 0 <= values.get("dropout", 0) < 1:
+        raise UserError(f"dropout = {values['dropout']}", remedy="Give a number from 0 to below 1")

@@ -1,0 +1,244 @@
+"""From what was asked for to what will be run: a request and a corpus → settings and starting weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import load_vocabulary, special_tokens
+from lambert.data.dataloader import example_source
+from lambert.data.objective import ExampleKind
+from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import load_model, read_config
+from lambert.model.presets import model_config
+from lambert.training.config.arguments import DEFAULT_DROPOUT, DEFAULT_MODEL, DEFAULT_OPTIMIZER, Request, with_recipe
+from lambert.training.config.phase import parts_of
+from lambert.training.config.phase_config import Phase
+from lambert.training.config.precision import Precision
+from lambert.training.config.recipe import Recipe, make_phases
+from lambert.training.config.training_config import RunSettings
+from lambert.training.step.pretraining_loss import Unigram
+
+MICRO_BATCH_TOKENS = 4_096
+"""Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
+DEFAULT_VOCABULARY_SIZE = 30_522
+"""BERT's, for a plan without a corpus."""
+
+
+def resolve_settings(
+    request: Request, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
+) -> RunSettings:
+    """Every number of the run that `request` asks for.
+
+    Without a corpus (a plan from `samples`) the vocabulary is taken to be BERT's.
+
+    Raises:
+        UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
+    """
+    request, recipe = with_recipe(request)
+    optimizer = request.optimizer or DEFAULT_OPTIMIZER
+    config = _model_config(request, recipe, corpus)
+    phases = make_phases(
+        recipe,
+        samples=_samples(request, recipe, corpus),
+        optimizer=optimizer,
+        learning_rate=request.learning_rate,
+        learning_rate_multiplier=request.learning_rate_multiplier,
+        warmup_share=request.warmup_share,
+    )
+    if corpus is not None:
+        _refuse_small_corpus(phases, corpus, request)
+    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "clip_norm")}
+    return RunSettings(
+        model_name=_folder_name(request.init_from) if request.init_from else request.model or DEFAULT_MODEL,
+        model=config,
+        optimizer=optimizer,
+        samples=sum(phase.samples for phase in phases),
+        phases=phases,
+        micro_batch_sizes=_micro_batch_sizes(phases, request.micro_batch_size),
+        corpus_fingerprint="" if corpus is None else corpus.fingerprint,
+        seed=request.seed,
+        examples=request.examples,
+        packs=request.packs,
+        precision=precision,
+        initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
+        **{name: value for name, value in defaults.items() if value is not None},
+    )
+
+
+def _model_config(request: Request, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
+    """Size and dropout; without a corpus the vocabulary is taken to be BERT's."""
+    dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
+    if request.init_from is not None:
+        config = replace(read_config(request.init_from), dropout=dropout)
+        _check_vocabulary(request.init_from, config, corpus)
+    else:
+        vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
+        config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
+        config = replace(config, maximum_positions=max(config.maximum_positions, *recipe.sequence_lengths))
+    if corpus is not None:
+        config = replace(config, pad_token_id=special_tokens(corpus.tokenizer()).pad)
+    return config
+
+
+def _micro_batch_sizes(phases: Sequence[Phase], asked: int | None) -> tuple[int, ...]:
+    """Sequences at once in each phase: what is asked for in the first, and as many tokens in the others."""
+    if asked is not None and asked < 1:
+        raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
+    tokens = MICRO_BATCH_TOKENS if asked is None else asked * phases[0].sequence_length
+    return tuple(min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases)
+
+
+@functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
+def examples_per_pass(
+    corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ExampleKind
+) -> tuple[int, ...]:
+    """How many training examples one pass over the corpus makes at the length of each phase."""
+    return tuple(
+        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, kind=kind))
+        for number, length in enumerate(sequence_lengths, start=1)
+    )
+
+
+def starting_model(settings: RunSettings, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
+    """The random start from the run's seed (docs/recipes.md, "How models start"), or the weights of a Hugging Face
+    folder.
+
+    Raises:
+        UserError: the folder cannot be read, or its vocabulary is not the corpus's.
+    """
+    torch.manual_seed(settings.seed)
+    if init_from is None:
+        return _random_start(settings.model, corpus)
+    theirs = load_vocabulary(init_from, cased=False)
+    if theirs.get_vocab() != corpus.tokenizer().get_vocab():
+        raise UserError(
+            f"the vocabulary of {init_from} is not the corpus's",
+            remedy=f"Prepare the corpus again with --vocab {init_from}",
+        )
+    return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
+
+
+def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
+    model = BertForPreTraining(config)
+    frequencies = Unigram(corpus.split("train").token_counts()).log_probabilities
+    with torch.no_grad():
+        model.masked_word_head.bias.copy_(torch.from_numpy(frequencies))
+    return model
+
+
+def check_processes(settings: RunSettings, count: int, *, shards: bool = False) -> None:
+    """Check that `count` processes can share every global batch.
+
+    Args:
+        shards: the model is cut over them.
+
+    Raises:
+        UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
+    """
+    if shards and settings.optimizer == "muon":
+        raise UserError("Muon needs whole matrices", remedy="Leave out --shard, or choose another --optimizer")
+    if shards and settings.deterministic:
+        raise UserError(
+            "a sharded run adds gradients up in an order that the number of processes decides",
+            remedy="Leave out --shard or --deterministic",
+        )
+    for number, part in enumerate(parts_of(settings), start=1):
+        micro_batches = part.micro_batch_count
+        if micro_batches < count:
+            raise UserError(
+                f"{count} processes share {micro_batches} micro-batches of phase {number}",
+                remedy=f"Choose a --micro-batch-size that makes at least {count}, or fewer processes",
+            )
+        if shards and micro_batches % count:
+            raise UserError(
+                f"{count} processes that share a model cannot have the same number of {micro_batches} micro-batches of "
+                f"phase {number}",
+                remedy="With --shard choose a --micro-batch-size or number of processes that divides them evenly",
+            )
+        if settings.deterministic and (count & (count - 1) or micro_batches % count):
+            fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]
+            raise UserError(
+                f"{count} processes cannot add up {micro_batches} micro-batches of phase {number} in one binary tree",
+                remedy=f"With --deterministic start {' or '.join(fit)}, or choose another --micro-batch-size",
+            )
+
+
+def parameter_count(config: BertConfig) -> int:
+    """Parameters of the pre-training model, tied ones counted once.
+
+    By arithmetic: a model without contents would bring PyTorch's compiler into every start, two seconds.
+    """
+    hidden, wide, words = config.hidden_size, config.feed_forward_size, config.vocabulary_size
+    norm, square = 2 * hidden, hidden * hidden + hidden
+    embeddings = (words + config.maximum_positions + config.segment_types) * hidden + norm
+    block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
+    heads = square + (square + norm + words) + (2 * hidden + 2)  # pooler, masked words, next sentence
+    return embeddings + config.layers * block + heads
+
+
+def _samples(request: Request, recipe: Recipe, corpus: Corpus | None) -> int | None:
+    """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
+    has_own_steps = recipe.phases[0].steps is not None
+    if request.epochs is not None and request.samples is not None:
+        raise UserError("both --epochs and --samples", remedy="Give one of them")
+    if request.epochs is None:
+        if request.samples is None and not has_own_steps:
+            raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
+        return request.samples
+    if corpus is None:
+        raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
+    if not 0 < request.epochs < math.inf:
+        raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
+    counts = examples_per_pass(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
+    passes_per_sample = sum(share / count for share, count in zip(recipe.shares, counts, strict=True))
+    return round(request.epochs / passes_per_sample)
+
+
+def _refuse_small_corpus(phases: Sequence[Phase], corpus: Corpus, request: Request) -> None:
+    """A batch that shows an example twice is no larger batch."""
+    lengths = tuple(phase.sequence_length for phase in phases)
+    counts = examples_per_pass(corpus, lengths, seed=request.seed, kind=request.examples)
+    for phase, count in zip(phases, counts, strict=True):
+        if phase.batch_size > count:
+            raise UserError(
+                f"a batch of {phase.batch_size:,} is more than the {count:,} examples of length "
+                f"{phase.sequence_length} in {corpus.path}",
+                remedy=f"Choose a batch of at most {count:,} or prepare more text",
+            )
+
+
+def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -> None:
+    if corpus is not None and config.vocabulary_size != corpus.vocabulary_size:
+        raise UserError(
+            f"{folder} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
+            f"{corpus.vocabulary_size:,}",
+            remedy=f"Prepare the corpus again with --vocab {folder}",
+        )
+
+
+def _folder_name(folder: Path) -> str:
+    """What a person would call the model in `folder`; a run's is called like the run."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "huggingface" else folder.name
+
+
+def _weights_sha256(folder: Path) -> str:
+    path = folder / "model.safetensors"
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Give a Hugging Face folder with safetensors weights",
+        ) from None

@@ -1,0 +1,183 @@
+"""Everything a run is decided by, resolved: what is written to `recipe.toml` and compared before a resume."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lambert.data.objective import BERT_EXAMPLES, ExampleKind
+from lambert.errors import UserError, unknown_name
+from lambert.model.bert import BertConfig
+from lambert.training.config.phase_config import Phase
+from lambert.training.config.precision import Precision
+from lambert.utils.io import SETTINGS_BYTES, read_bytes
+
+RECIPE_FILE = "recipe.toml"
+GRADIENT_PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One pre-training run. With the corpus these fields decide every bit of the result on one kind of machine."""
+
+    model_name: str
+    """Preset, `LAYERSxHIDDEN`, or the folder's model when continuing one."""
+    model: BertConfig
+    """Size and dropout."""
+    optimizer: str
+    """One of `optimizers.OPTIMIZERS`."""
+    samples: int
+    """Sequences of all whole batches, all phases together."""
+    phases: tuple[Phase, ...]
+    """Length, batch, steps and rate of every phase."""
+    micro_batch_sizes: tuple[int, ...]
+    """Sequences that go through the model at once, by phase."""
+    corpus_fingerprint: str
+    """SHA-256 of the corpus contents."""
+    seed: int = 0
+    """Start of every random draw."""
+    examples: ExampleKind = BERT_EXAMPLES
+    """Pairs or windows, and how words are hidden."""
+    packs: bool = False
+    """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
+    precision: Precision = Precision.FLOAT32
+    """Number format of the forward and backward pass."""
+    gradient_precision: str = "float32"
+    """Number format in which gradients travel between processes."""
+    deterministic: bool = False
+    """The same bits on any number of processes."""
+    threads: int = 0
+    """Threads of each process that bit-equality holds fixed in a deterministic run; 0 leaves them open."""
+    initial_weights: str = ""
+    """SHA-256 of the weights that are continued; empty for BERT's random start."""
+    weight_decay: float = 0.01
+    """λ, on matrices and embeddings only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of both moments."""
+    epsilon: float = 1e-6
+    """ε in m̂ / (√v̂ + ε)."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the whole gradient, as in BERT; 0 clips nothing."""
+
+    def __post_init__(self) -> None:
+        if self.gradient_precision not in GRADIENT_PRECISIONS:
+            raise unknown_name("gradient precision", self.gradient_precision, GRADIENT_PRECISIONS)
+        if self.deterministic and self.gradient_precision != "float32":
+            raise UserError(
+                "a deterministic run adds gradients up in float32",
+                remedy="Leave out --gradient-precision or --deterministic",
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
+        for phase, micro_batch in zip(self.phases, self.micro_batch_sizes, strict=True):
+            if micro_batch < 1:
+                raise UserError(f"micro-batch size {micro_batch}", remedy="Give a whole number of sequences from 1")
+            if phase.sequence_length > self.model.maximum_positions:
+                raise UserError(
+                    f"sequence length {phase.sequence_length} is longer than the model's "
+                    f"{self.model.maximum_positions} positions",
+                    remedy="Choose shorter sequences",
+                )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.step_count for phase in self.phases)
+
+    def as_tables(self) -> dict[str, Any]:
+        """Plain tables for TOML; formulas and their provenance stand beside the numbers."""
+        tables = asdict(self)
+        tables["precision"] = self.precision.value
+        tables["phases"] = [
+            {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
+        ]
+        return tables
+
+
+def write_recipe(run: Path, settings: RunSettings, *, command: str = "") -> None:
+    """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
+    tables = {"command": command, **settings.as_tables()}
+    aside = run / (RECIPE_FILE + ".partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(tomli_w.dumps(tables))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(run / RECIPE_FILE)
+
+
+def refuse_other_settings(run: Path, settings: RunSettings) -> None:
+    """Check that `run/recipe.toml` holds the same settings; micro-batches may differ unless the run is deterministic.
+
+    Raises:
+        UserError: it does not (each difference is shown), or it cannot be read.
+    """
+    refuse_differences(_recorded(run), settings, f"{run} holds a run")
+
+
+def refuse_differences(recorded: Mapping[str, Any], settings: RunSettings, whose: str) -> None:
+    """Check tables that `RunSettings.as_tables` made against `settings`.
+
+    Args:
+        whose: what they were found in, as the beginning of a sentence.
+
+    Raises:
+        UserError: they differ; each difference is shown.
+    """
+    there, now = _flat(dict(recorded)), _flat(tomllib.loads(tomli_w.dumps(settings.as_tables())))
+    free = ("command",) if settings.deterministic else ("command", "micro_batch_sizes")
+    differences = [
+        f"{key}: {there.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key) != now.get(key) and key not in free and not key.endswith((".formula", ".provenance"))
+    ]
+    if differences:
+        raise UserError(
+            f"{whose} with other settings ({'; '.join(differences)})",
+            remedy="Give the settings it was started with to go on, another --out, or --fresh to start over",
+        )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run that is gone on with decided for itself."""
+
+    micro_batch_sizes: tuple[int, ...]
+    threads: int
+
+
+def recorded_choices(run: Path) -> Recorded | None:
+    """What the run in this folder has chosen; None where there is no run, or no readable recipe."""
+    try:
+        recipe = _recorded(run)
+        return Recorded(tuple(int(size) for size in recipe["micro_batch_sizes"]), int(recipe["threads"]))
+    except (UserError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _recorded(run: Path) -> dict[str, Any]:
+    path = run / RECIPE_FILE
+    try:
+        return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
+        ) from None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = ((str(number + 1), item) for number, item in enumerate(value))  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat.update(_flat(item, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

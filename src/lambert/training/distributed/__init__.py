@@ -1,0 +1,1 @@
+"""Ranks: process group, gradient all-reduce, sharding, heartbeats, launcher."""

@@ -1,0 +1,101 @@
+"""Weights, gradients and moments cut over the processes (PyTorch's FSDP2), for models beyond one device's memory.
+
+The optimizers take norms of whole layers over their shards (`optim/norms.py`), so a step is the same within rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lambert.errors import UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.training.config.precision import Precision
+from lambert.training.distributed.gradient_reduction import Compute, FirstGradient, Gradients
+from lambert.training.distributed.process_group import Processes
+from lambert.training.step.train_step import is_out_of_memory
+
+
+def shard(
+    model: BertForPreTraining, processes: Processes, precision: Precision, *, rounds_gradients: bool
+) -> ShardedGradients:
+    """Cut `model` along the first dimension of its parameters, block by block, and move it to the processes' device.
+
+    Args:
+        rounds_gradients: they are sent as bfloat16.
+
+    Returns:
+        How its gradients are added up.
+    """
+    mesh = init_device_mesh(processes.device.type, (processes.count,))
+    policy = MixedPrecisionPolicy(
+        # Where the model computes in bfloat16, the shards stay float32: they are what the optimizer updates.
+        param_dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None,
+        reduce_dtype=torch.bfloat16 if rounds_gradients else torch.float32,
+        cast_forward_inputs=False,
+    )
+    modules: list[nn.Module] = [*model.encoder.blocks, model]
+    for module in modules:
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+        # Sums are wanted, no means: the loss has been divided by the terms of the global batch.
+        cast(FSDPModule, module).set_gradient_divide_factor(1.0)
+        cast(FSDPModule, module).set_force_sum_reduction_for_comms(True)  # Gloo knows no sum that multiplies
+    return ShardedGradients(cast(FSDPModule, model), processes)
+
+
+class ShardedGradients(Gradients):
+    """Gradients that FSDP2 sums and cuts while the last backward pass runs.
+
+    Every process has the same number of micro-batches: each of them gathers weights from all.
+    """
+
+    def __init__(self, model: FSDPModule, processes: Processes) -> None:
+        self._model, self._processes = model, processes
+
+    def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
+        """As of every kind of gradients; `first` gets nothing: FSDP2 keeps to itself what it has not cut yet.
+
+        Raises:
+            UserError: memory did not suffice; the other processes wait for this one, so they cannot try again.
+        """
+        for number in range(count):
+            self._model.set_requires_gradient_sync(number == count - 1)
+            with self._processes.together():
+                self._compute(compute, number)
+
+    def _compute(self, compute: Compute, number: int) -> None:
+        """A micro-batch; memory that does not suffice is told before anybody takes it for a lost process."""
+        try:
+            compute(number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"a micro-batch does not fit into the memory of process {self._processes.rank} ({error})",
+                remedy="Give the same command with a smaller --micro-batch-size; sharded runs do not halve it",
+            ) from None
+
+    def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
+        """As of every kind of gradients."""
+        own = super().sum_figures(figures)
+        self._processes.sum_tensors([own])
+        return own
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor put together from the shards of all processes, all of which must ask; any other tensor itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """This process's part of a whole tensor, where `parameter` is cut; else the tensor on the parameter's device."""
+    if not isinstance(parameter, DTensor):
+        return tensor.to(parameter.device)
+    on_device = tensor.to(parameter.device)
+    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)

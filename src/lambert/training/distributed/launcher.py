@@ -1,0 +1,84 @@
+"""Several processes on this machine, by the agent that is inside `torchrun`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from lambert.training.distributed.env import is_one_of_several
+
+_ASKS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes ended."""
+
+    exit_code: int
+    """0, or that of the first that failed; 128 + signal where this process was told to stop."""
+    lost: str = ""
+    """Which process was killed, and by what; empty where none was."""
+
+
+def default_process_count() -> int:
+    """One for each GPU, one where there is none, and one where `torchrun` or the like has started this one."""
+    return 1 if is_one_of_several() or not torch.cuda.is_available() else torch.cuda.device_count()
+
+
+def most_processes() -> int:
+    """How many one machine is given at most: four for each core or as many as there are GPUs, and 16 for trials."""
+    return max(16, 4 * _cores(), torch.cuda.device_count())
+
+
+def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ended:
+    """Run `python -m lambert WORDS` in `count` processes that know of each other, and wait for them.
+
+    SIGTERM, SIGINT and SIGUSR1 are passed on; who has not ended 30 seconds later is killed.
+
+    Args:
+        threads: of each process; 0 shares the processor's cores out.
+    """
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is told by us
+    os.environ["OMP_NUM_THREADS"] = str(threads or max(1, _cores() // count))
+    optional: dict[str, Any] = {"signals_to_handle": _SIGNALS}
+    known = {field.name for field in dataclasses.fields(LaunchConfig)}
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=f"lambert-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+        **{name: value for name, value in optional.items() if name in known},
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "lambert", *words)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode >= 0:
+            return Ended(failure.exitcode)
+        number = signal.Signals(-failure.exitcode)
+        lost = "" if number in _ASKS else f"process {rank} was ended by {number.name}"
+        return Ended(128 + number, lost)
+    except SignalException as told:
+        return Ended(128 + told.sigval)
+    return Ended(0)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What is measured beside training: journal events, throughput, spikes, gradient noise."""

@@ -1,0 +1,90 @@
+"""The optimizers a run can be told to use, by name, over BERT's groups of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from lambert.errors import unknown_name
+from lambert.optim import LAMB, LANS, LARS, parameter_groups
+from lambert.optim.muon import MuonAdamW, hidden_matrices_apart
+from lambert.training.distributed.fsdp import cut_like
+
+LAYERWISE = ("lamb", "lars", "lans")
+"""Those whose rate is the share of its own norm that a layer moves by."""
+OPTIMIZERS = ("lamb", "adamw", "lars", "lans", "muon")
+_HIDDEN = (".blocks.", "pooler.", "masked_word_head.transform.")
+"""In names of matrices that are neither embeddings nor give scores."""
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse a name that is not in `OPTIMIZERS`.
+
+    Raises:
+        UserError: offers the nearest one.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+
+
+def named_groups(model: nn.Module, *, weight_decay: float) -> tuple[list[dict[str, Any]], dict[Tensor, str]]:
+    """BERT's parameter groups, and the name of every parameter in them."""
+    groups = parameter_groups(model, weight_decay=weight_decay)
+    names = {parameter: name for group in groups for name, parameter in group["params"]}
+    for group in groups:
+        group["params"] = [parameter for _, parameter in group["params"]]
+    return groups, names
+
+
+def make_optimizer(
+    name: str,
+    groups: list[dict[str, Any]],
+    names: Mapping[Tensor, str],
+    *,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> Optimizer:
+    """The optimizer called `name`; the step sets its learning rate.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        groups, names: from `named_groups`.
+        betas, epsilon: decay of both moments, and ε.
+    """
+    check_optimizer(name)
+    if name == "lars":
+        return LARS(groups, momentum=betas[0])
+    if name in LAYERWISE:
+        return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
+    plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
+    if name == "muon":
+        apart = hidden_matrices_apart(plain, lambda tensor: any(part in names[tensor] for part in _HIDDEN))
+        return MuonAdamW(apart, betas=betas, eps=epsilon)
+    return AdamW(plain, betas=betas, eps=epsilon, fused=True)
+
+
+def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The optimizer's state as `parameter name + "/" + key` → tensor."""
+    return {
+        f"{names[parameter]}/{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` back in place."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
+    for full_name, value in saved.items():
+        name, _, key = full_name.rpartition("/")
+        parameter = by_name[name]
+        if value.dim() > 0:
+            value = cut_like(parameter, value)
+        elif parameter in on_device:  # step counts live on the CPU, but fused optimizers keep them beside the parameter
+            value = value.to(parameter.device)
+        optimizer.state[parameter][key] = value

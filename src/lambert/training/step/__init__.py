@@ -1,0 +1,1 @@
+"""One optimizer step: state, losses, micro-batches, evaluation, timing."""

@@ -1,0 +1,109 @@
+"""Pre-training as a task for `train_step`, and its measure on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from lambert.data.dataloader import PretrainingBatch
+from lambert.training.config.precision import Precision
+from lambert.training.step.train_step import TaskOutput
+
+
+def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
+    """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
+    (word_loss, words_right), pair_scores = model(
+        batch.token_ids,
+        batch.segment_ids,
+        batch.attention_mask,
+        batch.masked_positions,
+        **batch.packing(),
+        masked_labels=batch.masked_labels,
+    )
+    loss_sums, correct = {"masked_word": word_loss}, {"masked_word": words_right}
+    labels = batch.next_sentence_labels
+    if len(labels):
+        loss_sums["next_sentence"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
+        correct["next_sentence"] = (pair_scores.argmax(-1) == labels).sum()
+    return TaskOutput(loss_sums, correct)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out figures, beside those of a guesser that knows nothing but how often each word occurs."""
+
+    masked_word_loss: float
+    """Mean cross-entropy of the masked words, nats."""
+    masked_word_accuracy: float
+    next_sentence_loss: float | None
+    """None, as the two that follow, where examples have no second segment."""
+    next_sentence_accuracy: float | None
+    next_sentence_commonest: float | None
+    """Share of the commoner answer among the pairs; short sequences often hold one sentence, with a random partner."""
+    unigram_loss: float
+    """Cross-entropy of the same words under the training text's word frequencies, nats."""
+    unigram_accuracy: float
+    """Share of the masked words that are the commonest word of the training text."""
+    masked_words: int
+    """How many words were guessed."""
+
+
+class Unigram:
+    """The guesser from word frequencies: counts [V] of the training text, each raised by one."""
+
+    def __init__(self, token_counts: NDArray[np.int64]) -> None:
+        smoothed = token_counts.astype(np.float64) + 1
+        self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
+        """[V] natural logarithms."""
+        self._commonest = int(token_counts.argmax())
+
+    def loss_sum(self, labels: NDArray[np.int64]) -> float:
+        """Sum of −log p over `labels`, nats."""
+        return float(-self.log_probabilities[labels].sum())
+
+    def correct(self, labels: NDArray[np.int64]) -> int:
+        """How many labels are the commonest word."""
+        return int((labels == self._commonest).sum())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[PretrainingBatch], unigram: Unigram, *, precision: Precision
+) -> Evaluation:
+    """Measure `model` without dropout on `batches` and put it back into training mode."""
+    device = next(model.parameters()).device
+    model.eval()
+    loss, correct = {"masked_word": 0.0, "next_sentence": 0.0}, {"masked_word": 0, "next_sentence": 0}
+    words = pairs = wrong_pairs = unigram_correct = 0
+    unigram_loss = 0.0
+    for batch in batches:
+        with precision.autocast(device):
+            output = pretraining_task(model, batch.to(device))
+        for kind, value in output.loss_sums.items():
+            loss[kind] += float(value)
+            correct[kind] += int(output.correct[kind])
+        labels = batch.masked_labels.numpy()
+        unigram_loss += unigram.loss_sum(labels)
+        unigram_correct += unigram.correct(labels)
+        words += len(labels)
+        pairs += len(batch.next_sentence_labels)
+        wrong_pairs += int(batch.next_sentence_labels.sum())
+    model.train()
+    if not words:
+        raise ValueError("evaluation got no batches")
+    return Evaluation(
+        masked_word_loss=loss["masked_word"] / words,
+        masked_word_accuracy=correct["masked_word"] / words,
+        next_sentence_loss=loss["next_sentence"] / pairs if pairs else None,
+        next_sentence_accuracy=correct["next_sentence"] / pairs if pairs else None,
+        next_sentence_commonest=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
+        unigram_loss=unigram_loss / words,
+        unigram_accuracy=unigram_correct / words,
+        masked_words=words,
+    )

@@ -1,0 +1,71 @@
+"""Where the time of a step goes, and how fast products run on this device at best."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lambert.training.config.precision import Precision
+
+PARTS = ("data", "forward", "backward", "communication", "optimizer")
+"""Parts of a step, in its order; what is left of the step goes to none of them."""
+
+_PEAK_SIZE = {"cpu": 2_048, "cuda": 8_192}
+_PEAK_REPEATS = 3
+
+
+class Meter:
+    """Adds up the seconds of the parts of a step: by the clock on a CPU, by the device's own events on a GPU.
+
+    On a GPU nothing waits for the device until `read` is called.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts what happens inside as part `name`."""
+        if self._on_gpu and name != "data":  # which is made on the host
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._events.append((name, begin, end))
+            return
+        began = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - began
+
+    def read(self) -> dict[str, float]:
+        """Seconds of every part since the last reading."""
+        if self._events:
+            torch.cuda.synchronize()
+        for name, begin, end in self._events:
+            self._seconds[name] += begin.elapsed_time(end) / 1_000
+        self._events = []
+        seconds, self._seconds = self._seconds, dict.fromkeys(PARTS, 0.0)
+        return seconds
+
+
+def product_peak(device: torch.device, precision: Precision) -> float:
+    """FLOP/s of large square products, the median of three, in the number format of the run, on all its threads."""
+    size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
+    kind = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
+    factor = torch.ones(size, size, device=device, dtype=kind)
+    seconds = []
+    for _ in range(1 + _PEAK_REPEATS):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        factor @ factor
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / statistics.median(seconds[1:])

@@ -1,0 +1,160 @@
+"""What a step changes: weights, moments and the number of steps done; and their way to disk and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lambert.errors import UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.optim import LayerwiseOptimizer
+from lambert.training.checkpoint.format import Checkpoint
+from lambert.training.config.precision import MasterWeights, Precision
+from lambert.training.config.training_config import RunSettings
+from lambert.training.distributed.fsdp import cut_like, shard, whole
+from lambert.training.distributed.gradient_reduction import BufferedGradients, Gradients, TreeGradients
+from lambert.training.distributed.process_group import Processes
+from lambert.training.optimizer import make_optimizer, named_groups, optimizer_tensors, restore_optimizer
+
+
+@dataclass(frozen=True)
+class WorkingModel:
+    """What an optimizer updates of a model in one number format."""
+
+    groups: list[dict[str, Any]]
+    """Parameter groups, of the float32 weights."""
+    names: dict[Tensor, str]
+    """The name of every parameter in the groups."""
+    master: MasterWeights | None
+    """Stands between the two where the model itself is bfloat16."""
+    gradients: Gradients
+    """How the gradients of micro-batches and processes are added up."""
+
+
+def working_model(
+    model: BertForPreTraining,
+    precision: Precision,
+    *,
+    weight_decay: float,
+    processes: Processes | None = None,
+    deterministic: bool = False,
+    rounds_gradients: bool = False,
+    shards: bool = False,
+) -> WorkingModel:
+    """Prepares `model`, which becomes bfloat16 where `precision` says so.
+
+    Args:
+        deterministic: gradients are added up in the same order on any number of processes.
+        rounds_gradients: they are sent between processes as bfloat16.
+        shards: cut the model over the processes.
+    """
+    processes = processes or Processes()
+    if shards:
+        gradients: Gradients = shard(model, processes, precision, rounds_gradients=rounds_gradients)
+        groups, names = named_groups(model, weight_decay=weight_decay)
+        return WorkingModel(groups, names, None, gradients)
+    # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
+    groups, names = named_groups(model, weight_decay=weight_decay)
+    master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
+    pairs = [(parameter, parameter) for parameter in model.parameters()] if master is None else master.pairs()
+    gradients = Gradients(model.parameters())
+    if deterministic:
+        gradients = TreeGradients(pairs, processes)
+    elif master is not None or processes.count > 1:
+        gradients = BufferedGradients(pairs, processes, rounds=rounds_gradients)
+    if master is None:
+        return WorkingModel(groups, names, None, gradients)
+    names = {master.replace(parameter): name for parameter, name in names.items()}
+    for group in groups:
+        group["params"] = [master.replace(parameter) for parameter in group["params"]]
+    return WorkingModel(groups, names, master, gradients)
+
+
+class TrainingState:
+    """Model, optimizer and step count of one run."""
+
+    def __init__(
+        self, model: BertForPreTraining, settings: RunSettings, processes: Processes, *, shards: bool = False
+    ) -> None:
+        self._is_sharded, self._is_first = shards and processes.count > 1, processes.is_first
+        self.model = model if self._is_sharded else model.to(processes.device)
+        working = working_model(
+            self.model,
+            settings.precision,
+            weight_decay=settings.weight_decay,
+            processes=processes,
+            deterministic=settings.deterministic,
+            rounds_gradients=settings.gradient_precision == "bfloat16",
+            shards=self._is_sharded,
+        )
+        self._names, self.master, self.gradients = working.names, working.master, working.gradients
+        self.optimizer = make_optimizer(
+            settings.optimizer, working.groups, working.names, betas=settings.betas, epsilon=settings.epsilon
+        )
+        self.step = 0
+
+    def trust_ratios(self) -> dict[str, float]:
+        """Layer name → trust ratio of the last step; empty for an optimizer without."""
+        if not isinstance(self.optimizer, LayerwiseOptimizer):
+            return {}
+        return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
+
+    def layer_figures(self) -> dict[str, float]:
+        """Layer name → the figure that tells whether it moved: its trust ratio, or else the norm of its weights."""
+        return self.trust_ratios() or {
+            name: float(whole(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
+        }
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameter name → weights as the optimizer holds them."""
+        return {name: parameter.detach() for parameter, name in self._names.items()}
+
+    def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint | None:
+        """The steps done so far, copied: training can go on while it is written. Only the first process gets it, but
+        where the model is cut over the processes, all must ask.
+        """
+        copies: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+        if not (self._is_first or self._is_sharded):
+            return None
+        for part, named in (
+            ("model", self.weights()),
+            ("optimizer", optimizer_tensors(self.optimizer, self._names)),
+        ):
+            for name in sorted(named):  # a restored state has another order in each process
+                together = whole(named[name].detach())
+                if self._is_first:
+                    copies[part][name] = together.to("cpu", copy=True)
+        return Checkpoint(self.step, copies, facts) if self._is_first else None
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from `saved`.
+
+        Raises:
+            UserError: it is of another model.
+        """
+        weights = saved.tensors["model"]
+        if weights.keys() != set(self._names.values()):
+            raise UserError(
+                f"the checkpoint of step {saved.step} holds another model",
+                remedy="Choose another --out, or --fresh to start over",
+            )
+        with torch.no_grad():
+            for parameter, name in self._names.items():
+                parameter.copy_(cut_like(parameter, weights[name]))
+        if self.master is not None:
+            self.master.publish()
+        self.optimizer.state.clear()
+        restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"])
+        self.step = saved.step
+
+    def exportable_model(self) -> BertForPreTraining:
+        """The model with float32 weights; where it is cut over the processes, all must ask."""
+        if self.master is None and not self._is_sharded:
+            return self.model
+        exported = BertForPreTraining(self.model.config)
+        exported.load_state_dict({name: whole(tensor) for name, tensor in self.weights().items()})
+        return exported

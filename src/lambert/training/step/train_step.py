@@ -1,0 +1,255 @@
+"""The only optimizer step in the house: accumulate, reduce, clip, update. It touches no files.
+
+The loss is that of the whole global batch: every kind of loss is summed over all its terms, in all micro-batches
+of all processes, and divided once by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lambert.training.config.precision import MasterWeights, Precision
+from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
+from lambert.training.distributed.process_group import Processes
+from lambert.training.step.timer import Meter
+
+
+@dataclass(frozen=True)
+class TaskOutput:
+    """What a task makes of one micro-batch; the keys are those of the micro-batch's `counts()`."""
+
+    loss_sums: Mapping[str, Tensor]
+    """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor with a gradient."""
+    correct: Mapping[str, Tensor]
+    """Kind of loss → how many of its terms were guessed right."""
+
+
+class OutOfMemory(Exception):
+    """A micro-batch was too large for the memory of some process."""
+
+
+class MicroBatch(Protocol):
+    """A part of the global batch that fits through the model at once."""
+
+    def counts(self) -> dict[str, int]:
+        """Kind of loss → number of terms it sums over in this micro-batch."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same micro-batch on `device`."""
+        ...
+
+
+Batch = TypeVar("Batch", bound=MicroBatch)
+Task = Callable[[nn.Module, Batch], TaskOutput]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures of one step over the whole global batch."""
+
+    loss: float
+    """Sum of `losses`."""
+    losses: dict[str, float]
+    """Kind of loss → its mean over the global batch."""
+    accuracies: dict[str, float]
+    """Kind of loss → share of its terms guessed right."""
+    gradient_norm: float
+    """L2 norm of the whole gradient before clipping."""
+    not_finite: tuple[int, ...] = ()
+    """Which of this process's micro-batches had a loss that is no number."""
+    first_norm: float | None = None
+    """L2 norm of what the first micro-batch of the first process added to the gradient; None where not measured."""
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether the weights were updated: not where the loss or the gradient of any process is no number."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    micro_batches: Sequence[Batch],
+    *,
+    task: Task[Batch],
+    learning_rate: float,
+    clip_norm: float | None,
+    dropout_seeds: Sequence[int],
+    precision: Precision = Precision.FLOAT32,
+    processes: Processes | None = None,
+    master: MasterWeights | None = None,
+    gradients: Gradients | None = None,
+    meter: Meter | None = None,
+    measures_first: bool = False,
+) -> StepResult:
+    """One update of `model` from the micro-batches of this process.
+
+    Where the loss or the gradient is no number in any process, nothing changes in all of them, counters included; the
+    result says so.
+
+    Args:
+        micro_batches: this process's share of the global batch.
+        task: model and micro-batch → sums of losses and of right guesses.
+        clip_norm: largest L2 norm of the whole gradient; None when the optimizer clips or nobody does.
+        dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
+        processes: the group that shares the global batch; None is a single process.
+        master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
+        gradients: how they are added up; None is a single process's plain way.
+        meter: gets the time of the step's parts.
+        measures_first: take the norm of what the first micro-batch adds; it changes no bit of the rest.
+
+    Returns:
+        Loss and accuracy of the global batch before the update.
+
+    Raises:
+        OutOfMemory: a micro-batch did not fit, here or in another process; nowhere has a weight changed.
+    """
+    assert len(dropout_seeds) == len(micro_batches) > 0
+    model.train()
+    device = next(model.parameters()).device
+    processes, meter, gradients = processes or Processes(), meter or Meter(device), gradients or _plain(optimizer)
+    assert processes.count == 1 or type(gradients) is not Gradients, "plain gradients are those of a single process"
+    kinds, totals = _global_counts(micro_batches, processes)
+    figures: list[Tensor] = []
+
+    def compute(number: int) -> None:
+        torch.manual_seed(dropout_seeds[number])
+        batch = micro_batches[number].to(device)
+        figures.append(forward_and_backward(model, task, batch, totals, precision, meter))
+
+    first = FirstGradient() if measures_first and processes.is_first else None
+    failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
+    with meter.part("communication"):
+        gradients.reduce()
+        sums = gradients.sum_figures([_failure(kinds, device)] if failed else _with_square(figures, first)).tolist()
+        _refuse_failures(failed, sums.pop(), optimizer)
+    with meter.part("optimizer"):
+        return _update(optimizer, learning_rate, clip_norm, master, partial(_result, kinds, totals, sums, figures))
+
+
+def _plain(optimizer: Optimizer) -> Gradients:
+    return Gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _update(
+    optimizer: Optimizer,
+    learning_rate: float,
+    clip_norm: float | None,
+    master: MasterWeights | None,
+    result_of: Callable[[Tensor], StepResult],
+) -> StepResult:
+    """Clips and steps where all figures are numbers; forgets the gradients either way."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    result = result_of(_clip(parameters, clip_norm))
+    if result.was_taken:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if result.was_taken and master is not None:
+        master.publish()
+    return result
+
+
+def forward_and_backward(
+    model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, meter: Meter
+) -> Tensor:
+    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, room for the square of a norm, and
+    0 failures, [2 · kinds + 2].
+
+    Args:
+        totals: kind of loss → terms it sums over in the global batch, by which it is divided.
+        precision: number format of the forward pass.
+    """
+    device = next(model.parameters()).device
+    with meter.part("forward"), precision.autocast(device):
+        output = task(model, batch)
+        terms = (output.loss_sums[kind] / total for kind, total in totals.items())
+        loss = sum(terms, torch.zeros((), device=device))
+    with meter.part("backward"):
+        loss.backward()
+    sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
+    nothing = torch.zeros_like(sums[0])
+    return torch.stack([*sums, nothing, nothing])
+
+
+def _with_square(figures: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
+    """The first micro-batch's figures get the squared norm of its gradient, where that was measured."""
+    square = None if first is None else first.square()
+    if square is not None:
+        figures[0][-2] = square
+    return figures
+
+
+def _failure(kinds: list[str], device: torch.device) -> Tensor:
+    """What a process adds to the figures that did not compute any: nothing, and 1 failure."""
+    return torch.tensor([0.0] * (2 * len(kinds) + 1) + [1.0], dtype=torch.float64, device=device)
+
+
+def _out_of_memory(work: Callable[[], None]) -> str:
+    """Does the work; returns why it did not fit into memory, or nothing."""
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error) or type(error).__name__
+    return ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, whose error has no type of its own."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None:
+    """Where any process failed, all forget the gradients they have and raise."""
+    if not failures:
+        return
+    optimizer.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise OutOfMemory(failed or "another process ran out of memory")
+
+
+def _global_counts(micro_batches: Sequence[Any], processes: Processes) -> tuple[list[str], dict[str, int]]:
+    """The kinds of loss, sorted, and how many terms each has in the global batch."""
+    local: Counter[str] = Counter()
+    for micro_batch in micro_batches:
+        local.update(micro_batch.counts())
+    kinds = sorted(local)
+    totals = processes.sum_integers([local[kind] for kind in kinds])
+    return kinds, dict(zip(kinds, totals, strict=True))
+
+
+def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
+    """L2 norm of the gradients, which are scaled down to `most` where they exceed it."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients cut over the processes
+    # Reading the norm is free on a CPU, and saves a pass over all gradients when there is nothing to scale.
+    if most is not None and (norm.device.type != "cpu" or not norm <= most):
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
+
+
+def _result(
+    kinds: list[str], totals: dict[str, int], sums: list[float], figures: Sequence[Tensor], norm: Tensor
+) -> StepResult:
+    loss_sums, correct, first_square = sums[: len(kinds)], sums[len(kinds) : -1], sums[-1]
+    losses = {kind: loss_sums[i] / totals[kind] for i, kind in enumerate(kinds)}
+    accuracies = {kind: correct[i] / totals[kind] for i, kind in enumerate(kinds)}
+    loss = sum(losses.values())
+    broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(figures) if not own.isfinite().all())
+    first_norm = math.sqrt(first_square) if first_square > 0 else None
+    return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)

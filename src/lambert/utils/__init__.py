@@ -1,0 +1,1 @@
+"""Small things that several packages share: files, formatting."""

@@ -1,0 +1,76 @@
+"""From sample numbers to padded tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.data.dataloader import SampleStream, as_batch, example_source
+from lambert.data.dataset import Rows
+
+
+def stream(corpus: Corpus) -> SampleStream:
+    return SampleStream(example_source(corpus, "train", sequence_length=64, seed=0, phase=1))
+
+
+def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
+    pairs = stream(small_corpus).examples
+    by_length = np.argsort(pairs.rows(0, np.arange(len(pairs))).lengths)
+    chosen = by_length[[0, -1, *range(10, 14)]]  # rows of unequal length
+    examples = [pairs.example(0, int(index)) for index in chosen]
+    batch = as_batch([pairs.rows(0, chosen[:1]), pairs.rows(0, chosen[1:])], pad_id=pairs.special.pad)
+    rows, width = batch.token_ids.shape
+    assert rows == 6 and width % 8 == 0
+    assert batch.attention_mask is not None
+    assert batch.real_tokens == sum(len(e.token_ids) for e in examples) == int(batch.attention_mask.sum())
+    flat = batch.token_ids.flatten()
+    offset = 0
+    for row, example in enumerate(examples):
+        length = len(example.token_ids)
+        assert batch.token_ids[row, :length].tolist() == example.token_ids.tolist()
+        assert batch.token_ids[row, length:].eq(pairs.special.pad).all()
+        assert batch.segment_ids[row, : example.second_segment_start].eq(0).all()
+        assert batch.segment_ids[row, example.second_segment_start : length].eq(1).all()
+        count = len(example.masked_positions)
+        here = batch.masked_positions[offset : offset + count]
+        assert flat[here].tolist() == example.token_ids[example.masked_positions].tolist()
+        assert batch.masked_labels[offset : offset + count].tolist() == example.masked_labels.tolist()
+        assert batch.next_sentence_labels[row].item() == int(example.is_wrong_next)
+        offset += count
+    assert batch.counts() == {"masked_word": offset, "next_sentence": 6}
+
+
+def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
+    pairs = stream(small_corpus).examples
+    full = np.flatnonzero(pairs.rows(0, np.arange(len(pairs))).lengths == 64)[:3]
+    assert as_batch([pairs.rows(0, full)], pad_id=pairs.special.pad).attention_mask is None
+
+
+def test_portions_do_not_matter(small_corpus: Corpus) -> None:
+    whole = stream(small_corpus).batch(0, 24)
+    other = stream(small_corpus)
+    rows = [other.batch(start, 6).token_ids for start in (18, 0, 12, 6)]  # in another order, too
+    for place, part in zip((18, 0, 12, 6), rows, strict=True):
+        width = part.shape[1]
+        assert torch.equal(whole.token_ids[place : place + 6, :width], part)
+
+
+def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus: Corpus) -> None:
+    samples = stream(small_corpus)
+    count = len(samples.examples)
+    spy: list[tuple[int, int]] = []
+    rows, example = samples.examples.rows, samples.examples.example
+
+    def record(pass_number: int, indices: np.ndarray) -> Rows:
+        spy.extend((pass_number, int(index)) for index in indices)
+        return rows(pass_number, indices)
+
+    samples.examples.rows = record  # type: ignore[method-assign]
+    samples.batch(0, count)
+    samples.batch(count - 3, 10)  # over the border of two passes
+    assert sorted(index for _, index in spy[:count]) == list(range(count))
+    assert [pass_number for pass_number, _ in spy[count:]] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert spy[count : count + 3] == spy[count - 3 : count]
+    first, second = example(0, 5), example(1, 5)
+    assert not np.array_equal(first.masked_positions, second.masked_positions)

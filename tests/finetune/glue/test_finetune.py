@@ -1,0 +1,143 @@
+"""Sequences as BERT makes them, learning, repeating, and the files of a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from finetune.squad.articles import CAFE, HARBOUR
+from lambert.cli.main import main
+from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
+from lambert.errors import UserError
+from lambert.finetune.glue.comparison import fine_tune_and_score, load_for_task
+from lambert.finetune.glue.finetune import (
+    GlueSettings,
+    fine_tune,
+    label_task,
+    make_batch,
+    make_sequences,
+    predict,
+    shares,
+)
+from lambert.finetune.glue.tasks import Example, find_task
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
+
+WORDS = HARBOUR.split()
+GOOD, BAD = "harbour pier boats", "storm broke the lamp"
+EXAMPLES = [Example(f"{GOOD if n % 2 else BAD} {WORDS[n]}", None, n % 2) for n in range(12)]
+SETTINGS = GlueSettings(learning_rate=5e-3, epochs=40, batch_size=6, micro_batch_size=4, sequence_length=24)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_vocabulary([HARBOUR, CAFE] * 3, 400, cased=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("glue") / "model"
+    config = BertConfig(
+        vocabulary_size=tokenizer.get_vocab_size(), layers=1, hidden_size=32, attention_heads=2, feed_forward_size=64,
+        maximum_positions=32, dropout=0.0,
+    )  # fmt: skip
+    save_model(BertForPreTraining(config), path)
+    save_tokenizer(tokenizer, path)
+    return path
+
+
+def test_sequences_equal_those_of_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    save_tokenizer(tokenizer, tmp_path)
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    examples = [Example(HARBOUR, None, 0), Example("Edna", CAFE, 0), Example(HARBOUR, "1843", 0)]
+    for example, ours in zip(examples, make_sequences(examples, tokenizer, 20), strict=True):
+        theirs = oracle(example.first, example.second, max_length=20, truncation="longest_first")
+        assert ours.token_ids.tolist() == theirs["input_ids"]
+        assert (np.arange(len(ours.token_ids)) >= ours.second_starts).tolist() == theirs["token_type_ids"]
+
+
+def test_the_longer_text_gives_way() -> None:
+    assert [shares(10, 3, 8), shares(3, 10, 8), shares(10, 10, 7), shares(2, 3, 8)] == [(5, 3), (3, 5), (4, 3), (2, 3)]
+
+
+def test_the_loss_whatever_the_padding(folder: Path, tokenizer: Tokenizer) -> None:
+    for name, label in (("sst-2", 1.0), ("sts-b", 3.5)):
+        model, _ = load_for_task(folder, find_task(name), seed=1)
+        model.eval()
+        sequences = make_sequences([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, 24)
+        batch = make_batch(sequences, pad_id=0)
+        scores = [
+            model(one.token_ids, one.segment_ids, None)[0]
+            for one in (make_batch([sequence], pad_id=0) for sequence in sequences[1:])
+        ]
+        together = label_task(model, batch).loss_sums["label"].item()
+        first = label_task(model, make_batch(sequences[:1], pad_id=0)).loss_sums["label"].item()
+        by_hand = (scores[0][0] - label) ** 2 if name == "sts-b" else -scores[0].log_softmax(0)[int(label)]
+        assert together - first == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_learns_and_repeats_itself(folder: Path, tokenizer: Tokenizer) -> None:
+    task = find_task("sst-2")
+    ends = []
+    for seed in (1, 1, 2):
+        torch.rand(seed)
+        model, _ = load_for_task(folder, task, seed=seed)
+        loss = fine_tune(model, tokenizer, EXAMPLES, SETTINGS, seed=seed)
+        ends.append(loss)
+        assert predict(model, tokenizer, EXAMPLES, SETTINGS) == [example.label for example in EXAMPLES]
+    assert ends[0] == ends[1] != ends[2] and max(ends) < 0.4
+    one_by_one = dataclasses.replace(SETTINGS, batch_size=1)
+    assert predict(model, tokenizer, EXAMPLES, one_by_one) == predict(model, tokenizer, EXAMPLES, SETTINGS)
+
+
+def test_the_pretrained_pooler_is_taken(folder: Path) -> None:
+    task = find_task("mrpc")
+    one, other = (load_for_task(folder, task, seed=seed)[0] for seed in (1, 2))
+    fresh, _ = load_for_task(folder, task, seed=1, random_weights=True)
+    assert torch.equal(one.pooler.dense.weight, other.pooler.dense.weight)
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+    assert not torch.equal(one.pooler.dense.weight, fresh.pooler.dense.weight)
+
+
+def test_numbers_are_learned_over_seeds(folder: Path) -> None:
+    examples = [Example(GOOD if n % 2 else BAD, WORDS[n], 5.0 * (n % 2)) for n in range(8)]
+    result = fine_tune_and_score(folder, find_task("sts-b"), examples, examples, SETTINGS, seeds=(0, 1))
+    assert result.figures["pearson"] > 90 and set(result.figures) == {"pearson", "spearman"}
+    assert result.score == pytest.approx(np.mean([seed.score for seed in result.seeds]))
+    assert result.score_interval is not None and result.commonest == {"pearson": 0.0, "spearman": 0.0}
+
+
+def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["sentence\tlabel", *(f"{example.first}\t{example.label:.0f}" for example in EXAMPLES)]
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out"
+    command = ["glue", str(folder), "sst-2", "--data", str(tmp_path), "--out", str(out), "--sequence-length", "24"]
+    assert main([*command, "--seeds", "2", "--epochs", "1", "--precision", "float32", "--json"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    results = json.loads(told[-1])
+    assert results == json.loads((out / "glue.json").read_text())
+    assert results["commonest"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(told)
+    assert set(json.loads((out / "predictions-seed-1.json").read_text())) <= {"0", "1"}
+    assert main([*command[:2], "sst2", *command[3:]]) == 2
+    assert "Did you mean 'sst-2'" in capsys.readouterr().err
+    assert main([*command, "--sequence-length", "64"]) == 2
+    assert "do not fit a model of 32 positions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"epochs": 0}, "epochs = 0"), ({"learning_rate": 0.0}, "learning_rate"), ({"optimizer": "adam"}, "'adamw'")],
+)
+def test_impossible_settings(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]

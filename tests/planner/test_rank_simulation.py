@@ -1,0 +1,238 @@
+"""A run on ranks that are not there: cut and counted as a real one, and without a trace afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.data.dataloader import SampleStream
+from lambert.errors import UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.planner import rank_simulation as module
+from lambert.planner.rank_shares import shares_of
+from lambert.planner.rank_simulation import (
+    Collective,
+    Collectives,
+    cut_parameters,
+    dry_run,
+    replicated_traffic,
+    sharded_model,
+)
+from lambert.training.config.arguments import Request
+from lambert.training.config.phase import Part, parts_of, training_stream
+from lambert.training.config.precision import Precision
+from lambert.training.config.resolve import resolve_settings
+from lambert.training.config.training_config import RunSettings
+from lambert.training.distributed import gradient_reduction
+from lambert.training.distributed.fsdp import shard
+from lambert.training.distributed.process_group import Processes
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.timer import Meter
+from lambert.training.step.train_state import working_model
+from lambert.training.step.train_step import forward_and_backward
+
+SMALL_BUCKET_BYTES = 20_000
+
+
+def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> RunSettings:
+    request = Request(model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing)
+    return resolve_settings(request, None)
+
+
+def on_meta(settings: RunSettings) -> BertForPreTraining:
+    with torch.device("meta"):
+        return BertForPreTraining(settings.model)
+
+
+def whole_bytes(collectives: tuple[Collective, ...], kind: str) -> list[int]:
+    return [one.whole_bytes for one in collectives if one.kind == kind]
+
+
+def test_bert_large_is_cut_over_1024_ranks_as_by_hand() -> None:
+    """First and last rank; 30,522 rows of words are 30 for each of 1,017 ranks, and 12."""
+    cut = cut_parameters(on_meta(resolved("large")), 1_024)
+    block = 3 * 1_024 + 3 + 1_024 + 1 + 2 + 4 * 1_024 + 4 + 4_096 + 1 + 2
+    dense_and_norm = 1_024 + 1 + 2
+    everywhere = 24 * block + 2 + (1_024 + 1) + dense_and_norm
+    assert cut[0] == everywhere + 30 * 1_024 + 2 * 1_024 + 30 + 1_024 + 1
+    assert cut[1_017] == everywhere + 12 * 1_024 + 12
+    assert cut[1_023] == everywhere == min(cut)
+    assert sum(cut) == 336_226_108
+
+
+def test_fsdp_cuts_like_that_in_every_rank() -> None:
+    settings = resolved()
+    cut = cut_parameters(on_meta(settings), 7)
+    for rank in range(7):
+        model = on_meta(settings)
+        with module._fake_group(7, rank, torch.device("cpu")) as processes:
+            shard(model, processes, Precision.FLOAT32, rounds_gradients=False)
+            assert sum(parameter.to_local().numel() for parameter in model.parameters()) == cut[rank]  # type: ignore[operator]
+
+
+def test_bert_larges_gradients_travel_once_in_buckets() -> None:
+    """Three buckets of at most 25 MB a layer, the words in one of their own, and what is left.
+
+    In the order of the backward pass: the last matrix; the one before it and the first bytes of attention; what is left
+    of attention, and the norm and bias of the layer below.
+    """
+    traffic = replicated_traffic(resolved("large", batch=2_048, micro=2), 1_024)
+    sizes = whole_bytes(traffic.last, "all-reduce")
+    assert traffic.early == () and len(sizes) == len(traffic.last) == 3 * 24 + 2
+    matrix = 1_024**2
+    last, middle, first = (
+        4 * (4 * matrix + 4_096),
+        4 * (4 * matrix + 3 * 1_024 + matrix + 3_072),
+        4 * (3 * matrix + 3_072),
+    )
+    assert sizes[1:7] == [last, middle, first, last, middle, first]
+    assert sum(sizes) == 4 * 336_226_108 and sorted(sizes)[-1] == 4 * 30_522 * 1_024 and sorted(sizes)[-2] <= 25_000_000
+    assert Collective("all-reduce", 1_024).ring_bytes(4) == 2 * Collective("all-gather", 1_024).ring_bytes(4) == 1_536
+
+
+def test_shards_are_gathered_for_each_micro_batch_and_their_gradients_cut_once() -> None:
+    settings = resolved("3x64")
+    model = sharded_model(settings, 2)
+    total = sum(model.parameters)
+    block = 12 * 64**2 + 13 * 64  # Vaswani et al.: 4 h² and 8 h² weights, and the biases and norms of both halves
+    outside = total - 3 * block
+    for collectives in (model.traffic.early, model.traffic.last):
+        assert whole_bytes(collectives, "all-gather") == [4 * outside] + 6 * [4 * block]
+    assert whole_bytes(model.traffic.early, "reduce-scatter") == []
+    assert whole_bytes(model.traffic.last, "reduce-scatter") == 3 * [4 * block] + [4 * outside]
+    step = model.traffic.of_step(5)
+    assert len(whole_bytes(step, "all-gather")) == 5 * 7 and len(whole_bytes(step, "reduce-scatter")) == 4
+    assert model.gathered_bytes == 4 * (outside + 2 * block)
+    assert model.state_bytes(1) == 16 * max(model.parameters)
+    assert model.state_bytes(2) == 12 * max(model.parameters) + 4 * total
+
+
+def _count_in_processes(rank: int, count: int, rendezvous: str, out: str) -> None:
+    torch.set_num_threads(1)
+    gradient_reduction.BUCKET_BYTES = SMALL_BUCKET_BYTES
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
+    found = {}
+    for pairing in ("nsp", "none"):
+        for shards in (False, True):
+            settings = resolved(pairing=pairing)
+            processes = Processes(rank, count)
+            model = BertForPreTraining(settings.model)
+            working = working_model(model, settings.precision, weight_decay=0.01, processes=processes, shards=shards)
+            batch = module._small_batch(processes.device, has_pairs=pairing != "none")
+            with Collectives() as collectives:
+                working.gradients.accumulate(
+                    3,
+                    lambda _, model=model, batch=batch: forward_and_backward(  # type: ignore[misc]
+                        model, pretraining_task, batch, batch.counts(), Precision.FLOAT32, Meter(batch.token_ids.device)
+                    ),
+                )
+                working.gradients.reduce()
+            found[f"{pairing} {shards}"] = [(one.kind, one.whole_bytes) for one in collectives.seen]
+    Path(f"{out}-{rank}").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_real_processes_ask_for_the_same_collectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.multiprocessing.start_processes(
+        _count_in_processes, args=(2, str(tmp_path / "meet"), str(tmp_path / "found")), nprocs=2, start_method="spawn"
+    )
+    monkeypatch.setattr(gradient_reduction, "BUCKET_BYTES", SMALL_BUCKET_BYTES)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"found-{rank}").read_text())
+        for pairing in ("nsp", "none"):
+            settings = resolved(pairing=pairing)
+            whole, sharded = replicated_traffic(settings, 2), sharded_model(settings, 2).traffic
+            for shards, traffic in ((False, whole), (True, sharded)):
+                expected = [[one.kind, one.whole_bytes] for one in traffic.of_step(3)]
+                assert found[f"{pairing} {shards}"] == expected and len(expected) > 4
+
+
+def part_of(batch: int, micro: int) -> Part:
+    return parts_of(resolved(batch=batch, micro=micro))[1]
+
+
+def test_the_ranks_with_one_micro_batch_more() -> None:
+    """Ten micro-batches (39 sequences) over four ranks: 2, 3, 2, 3."""
+    part = replace(part_of(39, 4), micro_batch_size=4)
+    shares = shares_of(part, 4)
+    assert (shares.micro_batches, shares.least, shares.most, shares.ranks_with_most) == (10, 2, 3, 2)
+    assert shares.idle_share == pytest.approx(1 - 10 / 12) and shares.problems == ()
+    assert shares.cut_steps[0] == part.first_step and shares.cut_steps[-1] == part.last_step
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "told"),
+    [
+        (Processes, "share", lambda own, count: range(count * own.rank // own.count, count), "each once"),
+        (Processes, "share", lambda own, count: range(own.rank, count - 1, own.count), "each once"),
+        (Part, "samples_of", lambda part, step, place: (16 * (step - part.first_step), 4), "each once"),
+        (Part, "samples_of", lambda part, step, place: (15 * (step - part.first_step) + 4 * place, 4), "begins with"),
+    ],
+)
+def test_a_wrong_cut_is_found(
+    owner: type, name: str, broken: object, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = replace(part_of(16, 4), micro_batch_size=4)
+    assert shares_of(part, 3).problems == ()
+    monkeypatch.setattr(owner, name, broken)
+    assert any(told in problem for problem in shares_of(part, 3).problems)
+
+
+def test_the_examples_of_a_corpus_go_to_one_rank_each(
+    small_corpus: Corpus, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = replace(parts_of(settings)[0], micro_batch_size=1)
+    stream = training_stream(small_corpus, settings, part)
+    assert shares_of(part, 5, stream).problems == ()
+    order = SampleStream.order
+
+    def twice(own: SampleStream, first: int, count: int) -> list[tuple[int, np.ndarray]]:
+        return order(own, first - first % 2, count)
+
+    monkeypatch.setattr(SampleStream, "order", twice)
+    assert "more than once" in shares_of(part, 5, stream).problems[0]
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    before, state = dict(os.environ), torch.random.get_rng_state()
+    for ranks in (3, 6):  # one group after another
+        assert dry_run(resolved(), None, ranks).sharded is not None
+    assert os.environ == before and torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.distributed.is_initialized()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    one = torch.ones(1)
+    torch.distributed.all_reduce(one)
+    with pytest.raises(UserError, match="without torchrun"):
+        dry_run(resolved(), None, 3)
+    torch.distributed.destroy_process_group()
+    assert float(one) == 1
+
+
+@pytest.mark.parametrize(
+    ("ranks", "told"),
+    [
+        (0, "a dry run of 0 ranks. Give a whole number from 2 to 1,024"),
+        (1, "a dry run of 1 ranks"),
+        (-2, "a dry run of -2 ranks"),
+        (1_025, "a dry run of 1,025 ranks"),
+        (7, "7 processes share 6 micro-batches of phase 1. Choose a --micro-batch-size"),
+    ],
+)
+def test_what_cannot_be_is_refused(ranks: int, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        dry_run(resolved(), None, ranks)
+
+
+def test_what_cannot_be_sharded_is_told_beside_the_rest() -> None:
+    uneven = dry_run(resolved(), None, 4)
+    assert uneven.sharded is None and "4 processes that share a model" in uneven.sharded_problem
+    assert uneven.shares[0].most == 2 and len(uneven.replicated.last) == 1
+    tight = dry_run(resolved(), None, 3, memory_bytes=1_000)
+    assert tight.sharded is None and "of this machine" in tight.sharded_problem

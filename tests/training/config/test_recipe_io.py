@@ -1,0 +1,234 @@
+"""Every number of every named recipe against its source, and files that people write."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lambert.errors import UserError
+from lambert.training.config.arguments import Request, with_recipe
+from lambert.training.config.phase import parts_of
+from lambert.training.config.phase_config import Phase
+from lambert.training.config.recipe import Recipe, make_phases
+from lambert.training.config.recipe_io import NAMED, load_recipe, recipe_as_toml
+from lambert.training.config.resolve import resolve_settings
+from lambert.training.config.scaling_rules import beyond_the_published
+from lambert.training.config.training_config import RunSettings, write_recipe
+
+# Written from the sources, not from the files: (length, batch, steps, peak, warm-up steps, steps at the peak,
+# power of the decay, from the first step on, final share, along the schedule of the phase before).
+PHASES = {
+    # NVIDIA DeepLearningExamples 729963dd: 6e-3 and 4e-3, .2843 and .128 of 7,038 and 1,563 steps, degree .5.
+    "nvidia": [
+        (128, 65_536, 7_038, 6e-3, math.floor(0.2843 * 7_038), 0, 0.5, True, 0.0, False),
+        (512, 32_768, 1_563, 4e-3, math.floor(0.128 * 1_563), 0, 0.5, True, 0.0, False),
+    ],
+    # arXiv 2006.13484 as reported: 96K and 33K on 1,536 GPUs, 3,519 + 782 = 4,301 steps, .00675 and .005.
+    "lans-54-minutes": [
+        (128, 96 * 1024, 3_519, 0.00675, round(0.4265 * 3_519), round(0.2735 * 3_519), 1.0, False, 0.0, False),
+        (512, 33 * 1024, 782, 0.005, round(0.192 * 782), round(0.108 * 782), 1.0, False, 0.0, False),
+    ],
+    # arXiv 1810.04805: a million steps of 256, nine tenths of them at 128; 1e-4, 10,000 steps of warm-up.
+    "bert-2018": [
+        (128, 256, 900_000, 1e-4, 10_000, 0, 1.0, True, 0.0, False),
+        (512, 256, 100_000, 1e-4, 0, 0, 1.0, True, 0.0, True),
+    ],
+    # fairseq base.yaml: 16 sequences · 16 updates · 8 GPUs, tokens_per_sample 512.
+    "roberta": [(512, 16 * 16 * 8, 125_000, 5e-4, 10_000, 0, 1.0, False, 0.0, False)],
+    # mosaicml/examples: 286,720,000 samples of 4,096; warm-up .06 of them, down to .02.
+    "mosaic": [(128, 4_096, 286_720_000 // 4_096, 5e-4, 4_200, 0, 1.0, False, 0.02, False)],
+    # README of academic-budget-bert, here with a run of 24,000 steps.
+    "academic-budget": [(128, 4_096, 24_000, 1e-3, 1_440, 0, 1.0, False, 0.0, False)],
+}
+# Model, optimizer, β, ε, λ, clipping, pairs, share of hidden words. Mosaic's λ of 1e-5 is not multiplied by the rate:
+# over the peak of 5e-4 it is .02.
+CHOICES = {
+    "nvidia": ("large", "lamb", (0.9, 0.999), 1e-6, 0.01, 1.0, "nsp", 0.15),
+    "lans-54-minutes": ("large", "lans", (0.9, 0.999), 1e-6, 0.01, 0.0, "nsp", 0.15),
+    "bert-2018": ("base", "adamw", (0.9, 0.999), 1e-6, 0.01, 1.0, "nsp", 0.15),
+    "roberta": ("base", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
+    "mosaic": ("base", "adamw", (0.9, 0.98), 1e-6, 0.02, 0.0, "none", 0.3),
+    "academic-budget": ("large", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
+}
+
+
+def settings_of(name: str, **asked: object) -> RunSettings:
+    if name == "academic-budget":
+        asked = {"samples": 24_000 * 4_096, **asked}
+    return resolve_settings(Request(recipe=name, **asked), None)  # type: ignore[arg-type]
+
+
+def numbers_of(phase: Phase) -> tuple[object, ...]:
+    return (
+        phase.sequence_length, phase.batch_size, phase.steps.value, phase.peak_learning_rate.value,
+        phase.warmup_steps.value, phase.constant_steps, phase.decay_power, phase.decays_from_start, phase.final_share,
+        phase.continues,
+    )  # fmt: skip
+
+
+def test_every_named_recipe_is_held_to_its_source() -> None:
+    assert set(PHASES) == set(CHOICES) == set(NAMED)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
+    settings = settings_of(name)
+    assert [numbers_of(phase) for phase in settings.phases] == PHASES[name]
+    assert (
+        settings.model_name, settings.optimizer, settings.betas, settings.epsilon, settings.weight_decay,
+        settings.clip_norm, settings.examples.pairing, settings.examples.mask_share,
+    ) == CHOICES[name]  # fmt: skip
+    wanted = {"unconfirmed"} if name == "lans-54-minutes" else {"published"}
+    if name != "academic-budget":
+        assert {
+            number.provenance for phase in settings.phases for number in (phase.steps, phase.peak_learning_rate)
+        } == wanted
+    assert load_recipe(name).source
+
+
+def test_berts_rate_goes_on_over_both_lengths() -> None:
+    first, second = parts_of(settings_of("bert-2018"))
+    assert first.learning_rate(900_000) == pytest.approx(1e-4 * 0.1, rel=1e-4)
+    assert second.learning_rate(900_001) == pytest.approx(1e-4 * 0.1, rel=1e-9)
+    assert second.learning_rate(1_000_000) == pytest.approx(1e-10)
+
+
+def test_a_recipe_stretched_over_other_samples_keeps_shares_rates_and_warm_up() -> None:
+    """A hundredth of NVIDIA's samples: a hundredth of its steps, 2,000/7,038 of them warm up."""
+    whole = 7_038 * 65_536 + 1_563 * 32_768
+    first, second = settings_of("nvidia", samples=whole // 100).phases
+    assert (first.step_count, second.step_count) == (70, 16)
+    assert (first.warmup_steps.value, second.warmup_steps.value) == (20, 2)
+    assert first.peak_learning_rate.value == 6e-3
+    numbers = (first.steps, first.peak_learning_rate, second.warmup_steps)
+    assert {number.provenance for number in numbers} == {"extrapolated"}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_recipe_written_to_a_file_is_the_same_recipe(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    (tmp_path / "mine.toml").write_text(recipe_as_toml(recipe))
+    again = load_recipe(str(tmp_path / "mine.toml"))
+    assert again.provenance == "given"
+    assert replace(again, name=recipe.name, provenance=recipe.provenance) == recipe
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_recipe_that_a_run_wrote_makes_the_same_run(name: str, tmp_path: Path) -> None:
+    settings = settings_of(name)
+    write_recipe(tmp_path, settings)
+    again = resolve_settings(Request(recipe=str(tmp_path)), None)
+    assert [numbers_of(phase) for phase in again.phases] == [numbers_of(phase) for phase in settings.phases]
+    assert replace(again, phases=(), micro_batch_sizes=()) == replace(settings, phases=(), micro_batch_sizes=())
+
+
+def test_a_persons_own_recipe_leaves_the_rest_to_the_rule(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "optimizer = 'adamw'\n"
+        "[[phases]]\nsequence_length = 64\nbatch_size = 32\nshare = 0.5\nwarmup_share = 0.1\n"
+        "[[phases]]\nsequence_length = 64\nbatch_size = 64\nshare = 0.4\ncontinues = true\n"
+        "[[phases]]\nsequence_length = 256\nbatch_size = 16\nshare = 0.1\npeak_learning_rate = 1e-4\n"
+    )
+    settings = resolve_settings(Request(recipe=str(file), samples=64_000, model="tiny"), None)
+    assert [phase.step_count for phase in settings.phases] == [1_000, 400, 400]
+    assert settings.optimizer == "adamw"
+    first, second, third = parts_of(settings)
+    assert first.phase.warmup_steps.value == 140  # a tenth of the 1,400 steps of its schedule
+    assert first.phase.peak_learning_rate.value == 2e-3  # the rule's most for AdamW
+    assert first.learning_rate(1_000) > second.learning_rate(1_001) > second.learning_rate(1_400) > 0
+    assert third.learning_rate(1_401) == pytest.approx(1e-4 / 80)
+    asked = resolve_settings(Request(recipe=str(file), samples=64_000, model="tiny", optimizer="lamb"), None)
+    assert asked.optimizer == "lamb"
+
+
+GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no \\[\\[phases\\]\\]"),
+        ("phases = 3\n", "no \\[\\[phases\\]\\]"),
+        (GOOD, "not clear"),
+        (GOOD + "share = 1.0\nsteps = 3\n", "not clear"),
+        (GOOD + "share = 0.5\n", "sum to 0.5"),
+        (GOOD + "shar = 1.0\n", "Did you mean 'share'"),
+        (GOOD + "steps = 2.5\n", "phase 1: steps = 2.5"),
+        (GOOD + "steps = 0\n", "0 steps"),
+        (GOOD + "steps = true\n", "Give a whole number"),
+        (GOOD + "steps = 10\nwarmup_steps = 11\n", "11 steps of warm-up in a phase of 10"),
+        (GOOD + "share = 1.0\nwarmup_steps = 11\n", "11 steps of warm-up"),
+        (GOOD + "steps = 10\nwarmup_share = 0.7\nconstant_share = 0.7\n", "more than a phase"),
+        (GOOD + "steps = 10\ncontinues = true\n", "first phase continues none"),
+        (GOOD + "steps = 10\ndecay_power = 0\n", "decay power 0"),
+        (GOOD + "steps = 10\n" + GOOD + "share = 1.0\n", "1 of 2 phases have share"),
+        (GOOD + "steps = 10\n" + GOOD + "steps = 1\ncontinues = true\npeak_learning_rate = 1\n", "phase 2 continues"),
+        ("betas = [0.9]\n" + GOOD + "steps = 1\n", "betas"),
+        ("betas = [0.9, 1.5]\n" + GOOD + "steps = 1\n", "betas"),
+        ("epsilon = 0\n" + GOOD + "steps = 1\n", "epsilon"),
+        ("clip_norm = -1\n" + GOOD + "steps = 1\n", "clip_norm"),
+        ("dropout = 1\n" + GOOD + "steps = 1\n", "dropout"),
+        ("optimiser = 'lamb'\n" + GOOD + "steps = 1\n", "Did you mean 'optimizer'"),
+        ("optimizer = 3\n" + GOOD + "steps = 1\n", "Give text in quotes"),
+        ("notes = [1]\n" + GOOD + "steps = 1\n", "notes"),
+        ("corpus_fingerprint = ''\n" + GOOD, "recipe of a run"),
+        ("[[phases]]\nbatch_size = 1\nsteps = 1\n", "phase 1 lacks sequence_length"),
+        (GOOD + "steps = 10000000000000000\n", "1e\\+16 steps. Give at most 1,000,000,000,000,000"),
+        ("a = [", "cannot be read"),
+        ("a = " + 20_000 * "[", "nested too deeply"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name_and_the_field(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=told) as refused:
+        make_phases(load_recipe(str(file)), samples=None)
+    assert "wrong.toml" in str(refused.value)
+
+
+def test_a_file_that_a_windows_editor_wrote_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + (GOOD + "steps = 3\n").encode())
+    assert load_recipe(str(file)).phases[0].steps == 3
+    file.write_bytes("source = 'größe'\n".encode("latin-1"))
+    with pytest.raises(UserError, match="mine.toml cannot be read: it is not text in UTF-8"):
+        load_recipe(str(file))
+
+
+def test_wrong_names_and_requests() -> None:
+    with pytest.raises(UserError, match="Did you mean 'nvidia'"):
+        load_recipe("nvida")
+    with pytest.raises(UserError, match="Did you mean 'paper'"):
+        with_recipe(Request(recipe="papper"))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe("nowhere/at-all.toml")
+    with pytest.raises(UserError, match="--batch-size beside the recipe nvidia"):
+        with_recipe(Request(recipe="nvidia", batch_sizes=(3,)))
+    with pytest.raises(UserError, match="no batch size"):
+        with_recipe(Request())
+    with pytest.raises(UserError, match="length of the run"):
+        resolve_settings(Request(recipe="academic-budget"), None)
+    with pytest.raises(UserError, match="0 phases"):
+        Recipe("mine", ())
+
+
+def test_the_papers_recipe_knows_its_samples() -> None:
+    settings = resolve_settings(Request(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    assert settings.total_steps == 8_599
+
+
+def test_runs_unlike_the_published_ones_are_told() -> None:
+    def told(batch: int, samples: int, hidden_size: int) -> str:
+        settings = resolve_settings(Request(batch_sizes=(batch,), samples=samples), None)
+        return " ".join(beyond_the_published(settings.phases, hidden_size))
+
+    assert told(32_768, 512_000_000, 1_024) == ""
+    assert "beyond 65,536" in told(131_072, 10**10, 1_024)
+    assert "rates for 1,000 steps are fitted to trials" in told(512, 512_000, 1_024)
+    mixed = resolve_settings(Request(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    assert beyond_the_published(mixed.phases, 1_024) == []
+    assert "published for BERT-Large" in told(32_768, 512_000_000, 128)

@@ -1,0 +1,37 @@
+"""Gradients of a model cut over processes: what a process tells when its memory does not suffice."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from lambert.errors import PeerLost, UserError
+from lambert.training.distributed.fsdp import ShardedGradients
+from lambert.training.distributed.process_group import Processes
+
+
+def failing(error: Exception) -> ShardedGradients:
+    peers = Mock(loss=lambda error: PeerLost(f"lost ({error})", remedy="Again"))
+    return ShardedGradients(Mock(), Processes(1, 2, peers=peers))
+
+
+def test_too_little_memory_is_no_lost_peer() -> None:
+    """A lost peer would be started again and run out of memory once more."""
+    error = torch.OutOfMemoryError("tried to allocate 2 GB")
+    with pytest.raises(UserError, match="memory of process 1 .*smaller --micro-batch-size") as told:
+        failing(error).accumulate(1, Mock(side_effect=error))
+    assert told.value.exit_code == 2
+
+
+def test_a_failed_collective_is_a_lost_peer() -> None:
+    error = RuntimeError("Connection reset by peer")
+    with pytest.raises(PeerLost, match="Connection reset"):
+        failing(error).accumulate(1, Mock(side_effect=error))
+
+
+def test_gradients_are_summed_in_the_last_backward_pass_only() -> None:
+    model = Mock()
+    ShardedGradients(model, Processes(0, 2)).accumulate(3, lambda number: None)
+    assert [call.args for call in model.set_requires_gradient_sync.call_args_list] == [(False,), (False,), (True,)]

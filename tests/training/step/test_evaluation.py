@@ -1,0 +1,58 @@
+"""The yardstick: a model that only copies what it sees must not look as if it had learned something."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import special_tokens
+from lambert.data.objective import BERT_EXAMPLES
+from lambert.model.heads import BertForPreTraining
+from lambert.training.config.precision import Precision
+from lambert.training.step.evaluation import HeldOut
+
+
+class Copier(nn.Module):
+    """Guesses the very word that stands at the hidden place; counts how often that is not [MASK]."""
+
+    def __init__(self, vocabulary_size: int, mask_id: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.vocabulary_size = vocabulary_size
+        self.mask_id = mask_id
+        self.given_away = 0
+
+    def forward(
+        self, ids: Tensor, segments: Tensor, mask: Tensor | None, places: Tensor, *, masked_labels: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        seen = ids.flatten()[places]
+        self.given_away += int((seen != self.mask_id).sum())
+        scores = 10 * self.scale * functional.one_hot(seen, self.vocabulary_size)
+        loss = functional.cross_entropy(scores, masked_labels, reduction="sum")
+        return (loss, (scores.argmax(-1) == masked_labels).sum()), torch.zeros(len(ids), 2)
+
+
+def test_a_copier_scores_nothing(small_corpus: Corpus) -> None:
+    special = special_tokens(small_corpus.tokenizer())
+    copier = Copier(small_corpus.vocabulary_size, special.mask)
+    held_out = HeldOut(small_corpus, BERT_EXAMPLES, samples=64)
+    model = cast(BertForPreTraining, copier)
+    for length in (32, 64):
+        figures = held_out.measure(model, length, Precision.FLOAT32)
+        assert figures is not None and figures.masked_words > 50
+        assert figures.masked_word_accuracy == 0.0 < figures.unigram_accuracy
+    assert copier.given_away == 0
+
+
+def test_the_yardstick_is_the_same_every_time_and_can_be_left_out(small_corpus: Corpus) -> None:
+    special = special_tokens(small_corpus.tokenizer())
+    model = cast(BertForPreTraining, Copier(small_corpus.vocabulary_size, special.mask))
+    measured = [
+        HeldOut(small_corpus, BERT_EXAMPLES, samples=16).measure(model, 32, Precision.FLOAT32) for _ in range(2)
+    ]
+    assert measured[0] == measured[1]
+    assert HeldOut(small_corpus, BERT_EXAMPLES, samples=0).measure(model, 32, Precision.FLOAT32) is None

@@ -1,0 +1,213 @@
+"""A step that does not fit is halved and changes nothing; what is recomputed changes nothing; the meter adds up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lambert.corpus.store import Corpus
+from lambert.errors import UserError
+from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
+from lambert.model.cpu.encoder import applies_to
+from lambert.model.flops import training_flops
+from lambert.model.heads import BertForPreTraining
+from lambert.training import trainer as trainer_module
+from lambert.training.config.precision import Precision
+from lambert.training.config.trainer_options import Housekeeping
+from lambert.training.config.training_config import Recorded, RunSettings, recorded_choices
+from lambert.training.distributed.process_group import Processes
+from lambert.training.malloc import apply_allocator_settings
+from lambert.training.metrics.execution_info import describe_path
+from lambert.training.step.pretraining_loss import pretraining_task
+from lambert.training.step.timer import PARTS, Meter, product_peak
+
+CPU = torch.device("cpu")
+FULL = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in trainer.state.weights().values()])
+
+
+@pytest.mark.parametrize("error", [RuntimeError(FULL), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_micro_batch_that_does_not_fit_is_halved(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def crowded(model: Any, batch: Any) -> Any:
+        # The second micro-batch of a step fails, with gradients of the first already there.
+        nonlocal met
+        met += 1
+        if len(batch.token_ids) > 2 and met % 2 == 0:
+            raise error
+        return pretraining_task(model, batch)
+
+    met = 0
+    plain = make_run(tmp_path / "plain", micro_batch_sizes=(2, 4))
+    plain.train()
+    monkeypatch.setattr(trainer_module, "pretraining_task", crowded)
+    run = make_run(tmp_path / "run", micro_batch_sizes=(4, 4))
+    assert run.train().finished
+    halved = events(tmp_path / "run", "micro_batch")
+    assert [(event["phase"], event["micro_batch_size"]) for event in halved] == [(1, 2), (2, 2)]
+    assert halved[0]["step"] == 0 and halved[1]["step"] == 9
+    assert recorded_choices(tmp_path / "run") == Recorded((2, 2), threads=0)
+    first = [event["loss"] for event in events(tmp_path / "run", "step")][:9]
+    assert first == [event["loss"] for event in events(tmp_path / "plain", "step")][:9]  # bit for bit
+
+
+def test_one_sequence_that_does_not_fit_is_told(tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(model: Any, batch: Any) -> Any:
+        raise RuntimeError(FULL)
+
+    monkeypatch.setattr(trainer_module, "pretraining_task", crowded)
+    with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*--activation-checkpointing full"):
+        make_run(tmp_path / "run").train()
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any, batch: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(trainer_module, "pretraining_task", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        make_run(tmp_path / "run").train()
+
+
+@pytest.mark.parametrize("hidden_size", [32, 128])  # by PyTorch's operations, and by the compiled loops
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16_MASTER])
+def test_activation_checkpointing_changes_no_bit(
+    tmp_path: Path, make_run: Any, settings: RunSettings, precision: Precision, hidden_size: int
+) -> None:
+    ends = []
+    for kind in ACTIVATION_CHECKPOINTING:
+        housekeeping = Housekeeping(evaluation_samples=0, activation_checkpointing=kind)
+        size = replace(settings.model, hidden_size=hidden_size)
+        run = make_run(tmp_path / kind, precision=precision, housekeeping=housekeeping, model=size)
+        run.train()
+        ends.append(weights(run))
+        assert events(tmp_path / kind, "run")[0]["path"]["activation_checkpointing"] == kind
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activation_checkpointing_keeps_less(dtype: torch.dtype) -> None:
+    config = BertConfig(
+        vocabulary_size=50, layers=4, hidden_size=64, attention_heads=2, feed_forward_size=256, dropout=0.1
+    )
+    model = BertForPreTraining(config).to(dtype)
+    ids = torch.randint(0, 50, (4, 64))
+    kept = []
+    for kind in ACTIVATION_CHECKPOINTING:
+        model.encoder.checkpoint_activations(kind)
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            if not isinstance(tensor, torch.nn.Parameter):
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            hidden = model.encoder(ids, torch.zeros_like(ids), None)
+        kept.append(sum(sizes.values()))
+        hidden.sum().backward()
+    assert kept[2] < kept[1] < kept[0]
+    assert kept[2] < 0.25 * kept[0]
+
+
+@pytest.mark.parametrize("hidden_size", [32, 128])
+def test_master_weights_add_up_micro_batches(
+    tmp_path: Path, make_run: Any, settings: RunSettings, hidden_size: int
+) -> None:
+    size = replace(settings.model, hidden_size=hidden_size, dropout=0.0)
+    ends, norms = [], []
+    for name, sizes in (("whole", (8, 8)), ("parts", (2, 4))):
+        run = make_run(tmp_path / name, precision=Precision.BFLOAT16_MASTER, micro_batch_sizes=sizes, model=size)
+        start = weights(run)
+        run.train()
+        ends.append(weights(run))
+        norms.append([event["gradient_norm"] for event in events(tmp_path / name, "step")])
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    assert (ends[1] - ends[0]).norm() < 0.2 * (ends[0] - start).norm()
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(UserError, match=r"activation checkpointing.*selectiv"):
+        Housekeeping(activation_checkpointing="selectiv")
+
+
+def test_the_meter_adds_up_parts_and_begins_anew() -> None:
+    meter = Meter(CPU)
+    with meter.part("forward"):
+        pass
+    with meter.part("forward"):
+        product_peak(CPU, Precision.FLOAT32)
+    first, second = meter.read(), meter.read()
+    assert tuple(first) == PARTS and first["forward"] > 0 == first["backward"]
+    assert second == dict.fromkeys(PARTS, 0.0)
+
+
+def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> None:
+    make_run(tmp_path / "run").train()
+    for step in events(tmp_path / "run", "step"):
+        parts = step["seconds_of"]
+        assert tuple(parts) == PARTS
+        assert parts["forward"] > 0 and parts["backward"] > 0 and parts["optimizer"] > 0
+        assert sum(parts.values()) <= step["seconds"]
+        assert 0 < step["utilisation"] < 1
+    facts = events(tmp_path / "run", "run")[0]
+    assert facts["product_flops_per_second"] > 1e9
+    assert facts["path"]["precision"].startswith("float32")
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "precision", "loops"),
+    [
+        (128, Precision.FLOAT32, True),
+        (128, Precision.BFLOAT16_MASTER, True),
+        (128, Precision.BFLOAT16_AUTOCAST, False),
+        (64, Precision.FLOAT32, False),
+    ],
+)
+def test_the_run_says_which_kernels_it_uses(
+    settings: RunSettings, hidden_size: int, precision: Precision, loops: bool
+) -> None:
+    model = replace(settings.model, hidden_size=hidden_size)
+    said = describe_path(replace(settings, model=model, precision=precision), Processes(), Housekeeping())["kernels"]
+    assert said.startswith("compiled loops") == loops
+    weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
+    with precision.autocast(CPU):
+        assert applies_to(weight) == loops
+
+
+def test_flops_by_hand() -> None:
+    # Published: BERT-Large, 1.016 TFLOP for a sequence of 512 with 76 masked words, .237 for one of 128 with 20.
+    large = BertConfig(30_522, 24, 1_024, 16, 4_096)
+    assert training_flops(large, tokens=512, sequences=1, masked_words=76) == pytest.approx(1.016e12, rel=0.02)
+    assert training_flops(large, tokens=128, sequences=1, masked_words=19) == pytest.approx(0.237e12, rel=0.02)
+    tiny = BertConfig(10, 1, 2, 1, 3)
+    products = 4 * (2 * 2 * 2) * 5 + 2 * (2 * 2 * 3) * 5 + 2 * (2 * 5 * 5 * 2) + 3 * 2 * (2 * 2 + 2 * 10) + 2 * 2 * 2
+    assert training_flops(tiny, tokens=5, sequences=1, masked_words=3) == 3 * products
+
+
+def test_the_allocator_keeps_memory_where_it_can() -> None:
+    import platform
+
+    assert apply_allocator_settings() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_micro_batches_are_remembered(tmp_path: Path, make_run: Any, small_corpus: Corpus) -> None:
+    assert recorded_choices(tmp_path / "run") is None
+    make_run(tmp_path / "run", micro_batch_sizes=(3, 2)).train()
+    assert recorded_choices(tmp_path / "run") == Recorded((3, 2), threads=0)

@@ -1,0 +1,73 @@
+"""Losses and held-out figures against the definitions, and the unigram guesser by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lambert.data.dataloader import PretrainingBatch
+from lambert.training.config.precision import Precision
+from lambert.training.step.pretraining_loss import Unigram, evaluate, pretraining_task
+
+
+def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a masked-word head returns with labels."""
+    return functional.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
+
+
+class Fixed(nn.Module):
+    """A model that scores word w with `words[w]` and pairs with `pairs`, whatever it reads."""
+
+    def __init__(self, words: list[float], pairs: list[float]) -> None:
+        super().__init__()
+        self.words = nn.Parameter(torch.tensor(words))
+        self.pairs = nn.Parameter(torch.tensor(pairs))
+        self.was_training: list[bool] = []
+
+    def forward(
+        self, ids: torch.Tensor, segments: object, mask: object, positions: torch.Tensor, *, masked_labels: torch.Tensor
+    ) -> tuple:  # type: ignore[type-arg]
+        self.was_training.append(self.training)
+        scores = self.words.expand(len(positions), -1)
+        return losses(scores, masked_labels), self.pairs.expand(len(ids), -1)
+
+
+def batch(labels: list[int], next_labels: list[int]) -> PretrainingBatch:
+    rows = len(next_labels)
+    ids = torch.zeros(rows, 8, dtype=torch.int64)
+    return PretrainingBatch(
+        ids, ids, None, torch.arange(len(labels)), torch.tensor(labels), torch.tensor(next_labels), rows * 8
+    )
+
+
+def test_losses_are_sums_over_their_own_terms() -> None:
+    model = Fixed([math.log(0.5), math.log(0.3), math.log(0.2)], [math.log(0.9), math.log(0.1)])
+    output = pretraining_task(model, batch([0, 1, 1, 2], [0, 1]))
+    assert output.loss_sums["masked_word"].item() == pytest.approx(-math.log(0.5 * 0.3 * 0.3 * 0.2), rel=1e-6)
+    assert output.loss_sums["next_sentence"].item() == pytest.approx(-math.log(0.9 * 0.1), rel=1e-6)
+    assert {kind: int(count) for kind, count in output.correct.items()} == {"masked_word": 1, "next_sentence": 1}
+
+
+def test_evaluation_weighs_words_not_batches() -> None:
+    model = Fixed([math.log(0.5), math.log(0.3), math.log(0.2)], [0.0, 0.0])
+    model.train()
+    counts = np.array([1, 6, 2])  # smoothed: 2, 7, 3 of 12
+    figures = evaluate(model, [batch([0, 0, 0], [0]), batch([1], [1])], Unigram(counts), precision=Precision.FLOAT32)
+    assert figures.masked_words == 4
+    assert figures.masked_word_loss == pytest.approx(-math.log(0.5**3 * 0.3) / 4, rel=1e-6)
+    assert figures.masked_word_accuracy == 0.75
+    assert figures.unigram_accuracy == 0.25
+    assert figures.unigram_loss == pytest.approx(-math.log((2 / 12) ** 3 * 7 / 12) / 4, rel=1e-6)
+    assert figures.next_sentence_loss == pytest.approx(math.log(2), rel=1e-6)
+    assert model.was_training == [False, False] and model.training
+
+
+def test_an_untrained_model_is_worse_than_the_unigram_and_never_better_than_certain() -> None:
+    uniform = Fixed([0.0, 0.0, 0.0], [0.0, 0.0])
+    figures = evaluate(uniform, [batch([1, 1, 0], [0])], Unigram(np.array([5, 50, 5])), precision=Precision.FLOAT32)
+    assert figures.unigram_loss < figures.masked_word_loss == pytest.approx(math.log(3), rel=1e-6)
