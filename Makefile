@@ -3,6 +3,10 @@
 # make lint      the first two of these
 # make picture   the README's loss curve, drawn from the last demo
 # make results   the figures of docs/ that take seconds, anew; and which commands make the others
+# make docs      the pages of docs/ and the API reference, in site/; every warning and broken link is an error
+# make dist      source distribution and wheel, in dist/, checked
+# make lock      requirements/*.txt anew: the versions of constraints.txt with their hashes (asks PyPI)
+# make hooks     the checks of .pre-commit-config.yaml before every commit
 # make clean     removes the environment and the caches; runs/ is left alone
 #
 # All set-up happens by itself, in .venv. To choose another Python:         make test PYTHON=python3.12
@@ -18,7 +22,10 @@ WORKERS ?= 2
 # One thread in each test worker: two workers with two threads each would only fight over two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint picture results clean
+# A comma in an argument of $(call) would end it.
+comma := ,
+
+.PHONY: demo test lint picture results docs dist lock hooks clean
 
 demo: $(VENV)/installed-runtime
 	$(BIN)/lambert demo
@@ -45,8 +52,38 @@ results: $(VENV)/installed-runtime
 	@echo "  hours    docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
 	@echo "  a GPU    nothing yet: every GPU path is untested on GPU"
 
+# -E: a page that has not changed is read again, since its warnings count too.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html -d build/doctrees docs site
+	@echo "Open site/index.html"
+
+dist: $(VENV)/installed-develop
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+# PyTorch and what its CUDA build brings are left out: their files differ by the build that each user chooses.
+LEFT_OUT := ^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+|httpx2-jsfetch)==
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --universal --python-version 3.11.5 \
+  --generate-hashes --no-header --no-annotate --no-config
+LOCK_HEADER := \# Made by `make lock` from pyproject.toml and constraints.txt. PyTorch is not in it: install torch first.
+
+lock: $(VENV)/installed-develop
+	mkdir -p requirements
+	$(call lock,runtime,)
+	$(call lock,development,--extra test --extra docs --extra develop)
+
+define lock
+	$(COMPILE) $(2) > requirements/$(1).new
+	{ echo '$(LOCK_HEADER)'; awk '/^[^ ]/ { keep = !/$(LEFT_OUT)/ } keep' requirements/$(1).new; } > requirements/$(1).txt
+	rm requirements/$(1).new
+endef
+
+hooks: $(VENV)/installed-develop
+	$(BIN)/pre-commit install
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
@@ -73,3 +110,11 @@ $(VENV)/installed-runtime: pyproject.toml constraints.txt $(VENV)/made
 $(VENV)/installed-test: pyproject.toml constraints.txt $(VENV)/made
 	$(call install,.[test])
 	@touch $(VENV)/installed-runtime
+
+$(VENV)/installed-docs: pyproject.toml constraints.txt $(VENV)/made
+	$(call install,.[docs])
+	@touch $(VENV)/installed-runtime
+
+$(VENV)/installed-develop: pyproject.toml constraints.txt $(VENV)/made
+	$(call install,.[test$(comma)develop])
+	@touch $(VENV)/installed-runtime $(VENV)/installed-test

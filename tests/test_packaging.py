@@ -12,8 +12,10 @@ import zipfile
 from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -25,7 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_AS = {"vl-convert-python": "vl_convert"}  # where the module is called otherwise
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = [Requirement(text) for text in PROJECT["dependencies"]]
-TEST_DEPENDENCIES = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+EXTRAS = {extra: [Requirement(text) for text in texts] for extra, texts in PROJECT["optional-dependencies"].items()}
+TEST_DEPENDENCIES = EXTRAS["test"]
+ADDRESS = "https://github.com/lambert-bert/lambert"  # where the project is meant to be
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+LOCKS = {"runtime": [], "development": ["test", "docs", "develop"]}
 
 # PyTorch's GPU wheels pin these exactly themselves, each build its own.
 PINNED_BY_TORCH = ("nvidia-", "cuda-", "triton", "pytorch-triton")
@@ -36,6 +42,14 @@ def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in requirements}
+
+
+def requires(name: str) -> list[str]:
+    """What a distribution asks for; nothing of one that is not here, as the extras docs and develop may not be."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +77,7 @@ def test_the_citation_names_the_lamb_paper() -> None:
 
 
 def test_dependencies_have_a_lower_bound_and_no_upper_one() -> None:
-    for requirement in DEPENDENCIES + TEST_DEPENDENCIES:
+    for requirement in [*DEPENDENCIES, *(requirement for extra in EXTRAS.values() for requirement in extra)]:
         operators = {clause.operator for clause in requirement.specifier}
         assert operators == {">="}, f"{requirement} should have a lower bound and nothing else"
         assert requirement.url is None
@@ -84,7 +98,7 @@ def test_the_pins_are_exact_and_of_no_one_build() -> None:
 
 def test_every_distribution_we_need_is_pinned() -> None:
     """Direct and transitive: a version that is free today breaks somebody's installation tomorrow."""
-    pinned, seen, waiting = pins(), set[str](), [*DEPENDENCIES, *TEST_DEPENDENCIES]
+    pinned, seen, waiting = pins(), set[str](), [*DEPENDENCIES, *TEST_DEPENDENCIES, *EXTRAS["docs"], *EXTRAS["develop"]]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
@@ -93,21 +107,24 @@ def test_every_distribution_we_need_is_pinned() -> None:
             continue
         seen.add(name)
         assert name in pinned, f"constraints.txt does not pin {name}"
-        waiting += [Requirement(text) for text in metadata.requires(name) or []]
+        waiting += [Requirement(text) for text in requires(name)]
     assert len(seen) > 30  # the walk walked
 
 
 def test_the_pins_satisfy_the_bounds() -> None:
-    for requirement in DEPENDENCIES + TEST_DEPENDENCIES:
+    for requirement in DEPENDENCIES + TEST_DEPENDENCIES + EXTRAS["docs"] + EXTRAS["develop"]:
         if requirement.name.startswith(PINNED_BY_TORCH):
             continue
         pinned = pins()[canonicalize_name(requirement.name)].removeprefix("==")
         assert requirement.specifier.contains(Version(pinned)), f"{requirement} against {pinned}"
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "Makefile", "constraints.txt", ".ci/run"])
+@pytest.mark.parametrize(
+    "name",
+    ["pyproject.toml", "Makefile", "constraints.txt", ".ci/run", *(f"requirements/{lock}.txt" for lock in LOCKS)],
+)
 def test_nobodys_own_package_index_is_written_down(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
+    text = (ROOT / name).read_text(encoding="utf-8").replace(ADDRESS, "")
     assert "://" not in text
     assert "--extra-index-url" not in text and "--find-links" not in text
 
@@ -130,6 +147,144 @@ def test_the_wheel_holds_the_whole_house(tmp_path: Path) -> None:
     assert header["Requires-Python"] == ">=3.11"
     assert header["Description-Content-Type"] == "text/markdown"
     assert "lambert = lambert.cli.main:end" in scripts
+
+
+# The locks
+
+
+def locked(lock: str) -> dict[str, tuple[str, list[str]]]:
+    """Distribution -> version and hashes in a file of requirements/."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8").replace("\\\n", "")
+    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return {
+        canonicalize_name(row[0].partition("==")[0]): (
+            row[0].partition("==")[2],
+            [word for word in row if word.startswith("--hash")],
+        )
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_the_versions_of_the_constraints_with_hashes(lock: str) -> None:
+    pinned = pins()
+    for name, (version, hashes) in locked(lock).items():
+        assert pinned.get(name) == f"=={version}", f"{name} {version}: run make lock"
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in hashes), name
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_all_but_pytorch(lock: str) -> None:
+    wanted = {canonicalize_name(requirement.name) for requirement in DEPENDENCIES}
+    for extra in LOCKS[lock]:
+        wanted |= {canonicalize_name(requirement.name) for requirement in EXTRAS[extra]}
+    held = set(locked(lock))
+    assert {name for name in wanted if not name.startswith(PINNED_BY_TORCH)} - held == {"torch"}, "run make lock"
+    assert not {name for name in held if name.startswith(PINNED_BY_TORCH)}
+    # What PyTorch itself asks for is there, so that pip may be told to fetch nothing else.
+    assert {"sympy", "networkx", "jinja2", "fsspec"} <= held
+
+
+# The forge
+
+
+def python_versions() -> list[str]:
+    classifiers = (re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", text) for text in PROJECT["classifiers"])
+    return [match[1] for match in classifiers if match]
+
+
+def steps_of(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_linux_tests_the_versions_of_the_classifiers() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["linux"]["strategy"]["matrix"]["python"] == python_versions()
+    assert set(jobs["macos"]["strategy"]["matrix"]["python"]) <= set(python_versions())
+    assert python_versions()[0] == PROJECT["requires-python"].removeprefix(">=")
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_what_a_developer_runs(workflow: Path) -> None:
+    """Its targets are in the Makefile, its paths in the checkout."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for job in yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values():
+        for command in steps_of(job):
+            words = command.split()
+            if words[0] == "make":
+                assert words[1] in targets, command
+    for word in re.findall(r"\b(?:tests|src)/[\w/.]*\w", workflow.read_text(encoding="utf-8")):  # in comments too
+        assert (ROOT / word).exists(), word
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_do_the_least(workflow: Path) -> None:
+    parsed = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    assert parsed["permissions"] in ({}, {"contents": "read"})
+    granted = {name: job["permissions"] for name, job in parsed["jobs"].items() if "permissions" in job}
+    publishing = {"build": {"contents": "read"}, "publish": {"id-token": "write"}}
+    assert granted == (publishing if workflow.stem == "release" else {})
+    for job in parsed["jobs"].values():
+        assert "timeout-minutes" in job
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v1)", step.get("uses", "a/b@v1")), step
+            if step.get("uses", "").startswith("actions/checkout"):
+                assert step["with"] == {"persist-credentials": False}
+            for path in step.get("with", {}).get("cache-dependency-path", "").split():
+                assert (ROOT / path).exists()
+
+
+def test_a_release_comes_from_a_tag_alone() -> None:
+    parsed = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    assert parsed[True] == {"push": {"tags": ["v[0-9]*"]}}  # YAML 1.1 reads the key `on` as true
+    assert parsed["jobs"]["publish"]["needs"] == "build"
+    assert [line.split()[:2] for line in steps_of(parsed["jobs"]["build"])[1:]] == [["make", "test"], ["make", "dist"]]
+
+
+def test_the_hooks_take_the_pinned_versions() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    needed = [
+        Requirement(text)
+        for repository in hooks["repos"]
+        for hook in repository["hooks"]
+        for text in hook.get("additional_dependencies", [])
+    ]
+    assert {requirement.name for requirement in needed} == {"ruff"}
+    for requirement in needed:
+        assert str(requirement.specifier) == pins()[requirement.name]
+
+
+def test_every_address_of_the_project_is_the_same_one() -> None:
+    assert set(PROJECT["urls"]) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(url.startswith(ADDRESS) for url in PROJECT["urls"].values())
+    for path in [*(ROOT / ".github").rglob("*.yml"), *ROOT.glob("*.md")]:
+        for owner in re.findall(r"github\.com/([\w.-]+)/lambert\b", path.read_text(encoding="utf-8")):
+            assert owner == "lambert-bert", path
+    for url in PROJECT["urls"].values():
+        if "/main/" in url:
+            assert (ROOT / url.partition("/main/")[2]).exists(), url
+
+
+def test_the_files_people_look_for_are_there() -> None:
+    for name in ("bug.yml", "feature.yml"):
+        form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE" / name).read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= set(form)
+    contact = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/config.yml").read_text(encoding="utf-8"))
+    assert contact["contact_links"][0]["url"] == f"{ADDRESS}/security/advisories/new"
+    for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", ".github/pull_request_template.md"):
+        assert (ROOT / name).stat().st_size > 200
+    security = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(tests/[\w.]+)`", security):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    """All that `make docs` does but writing the files."""
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    pytest.importorskip("myst_parser", reason="needs the extra docs")
+    command = (sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "dummy", "-d", str(tmp_path / "trees"))
+    done = run(*command, "-D", "html_theme=basic", str(ROOT / "docs"), str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
 
 
 # The package
