@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lambert.cli.micro_batches import with_fastest_micro_batches
 from lambert.cli.processes import process_count, start_processes
-from lambert.cli.recipe import RecipeOptions, check_probe_seconds
 from lambert.cli.show_plan import FEW_STEPS, show_plan
-from lambert.cli.subcommand import say
+from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
 from lambert.training.distributed.env import is_first_process
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(RecipeOptions):
+class Plan(RecipeArguments, Subcommand):
     """Print what a run would do before anything runs: steps, rates, warm-up, each with its formula and source."""
 
     corpus: Path | None = None
@@ -95,20 +95,21 @@ class Plan(RecipeOptions):
         return self._run_here(corpus)
 
     def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
+        from lambert.api.training import log_recipe, resolve
         from lambert.cli.forecast import show_forecast
         from lambert.training.config.resolve import check_world_size
         from lambert.training.distributed.process_group import destroy_process_group, init_process_group
         from lambert.training.malloc import apply_allocator_settings
 
         apply_allocator_settings()  # as a run does
-        settings, processes = self.settings(corpus), init_process_group()
+        settings, processes = resolve(self, corpus), init_process_group()
         if not self.no_probe and self.micro_batch_size is None:
             settings = with_fastest_micro_batches(settings)
         check_world_size(settings, processes.world_size)
         results: dict[str, Any] = {}
         if processes.is_main_process:
-            self.say_recipe()
-            self.say_limits(settings)
+            log_recipe(self)
+            _say_limits(self, settings)
             results = show_plan(settings, corpus)
         if not self.no_probe:
             forecast = show_forecast(settings, corpus, processes, probe_seconds=self.probe_seconds)
@@ -117,13 +118,13 @@ class Plan(RecipeOptions):
         return results
 
     def _save_recipe(self, path: Path) -> None:
-        from lambert.training.config.arguments import with_recipe
         from lambert.training.config.recipe_io import recipe_as_toml
+        from lambert.training.config.resolve import merged_recipe, with_recipe
 
-        request, recipe = with_recipe(self.request())
+        request, recipe = with_recipe(self)
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(recipe_as_toml(request.merged(recipe)))
+                file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written: {error.strerror or error}", remedy="Name a new file in a folder of yours"
@@ -131,6 +132,7 @@ class Plan(RecipeOptions):
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> dict[str, Any]:
+        from lambert.api.training import log_recipe, resolve
         from lambert.cli.choices import show_choices
         from lambert.cli.cluster import ClusterRequest, open_cluster, show_cluster
         from lambert.corpus.store import Corpus
@@ -146,9 +148,9 @@ class Plan(RecipeOptions):
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
         if self.text_gigabytes is not None:
             there = there._with_samples_of_text(self.text_gigabytes)
-        settings = there.settings(corpus)
-        self.say_recipe()
-        self.say_limits(settings)
+        settings = resolve(there, corpus)
+        log_recipe(self)
+        _say_limits(self, settings)
         results = {**show_plan(settings, corpus, is_here=False), "cluster": show_cluster(cluster, request, settings)}
         if self.try_batch_sizes or self.budget is not None or self.hours is not None:
             plans = [settings, *there._alternatives(corpus)]
@@ -157,6 +159,7 @@ class Plan(RecipeOptions):
         return results
 
     def _with_samples_of_text(self, gigabytes: float) -> Plan:
+        from lambert.api.training import resolve
         from lambert.cli.cluster import samples_of_text
         from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
@@ -165,27 +168,40 @@ class Plan(RecipeOptions):
                 "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
                 remedy="Give how often the text is to be seen, such as --epochs 3",
             )
-        any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
+        any_length = resolve(replace(self, epochs=None, samples=PAPER_SAMPLES), None)
         return replace(self, epochs=None, samples=samples_of_text(gigabytes, self.epochs, any_length))
 
     def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
-        """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
+        """The same run at the batch sizes to try; what no recipe can be made for is said and left out."""
+        from lambert.api.training import resolve
+
         plans = []
         for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
             try:
-                plans.append(replace(self, batch_size=(batch_size,)).settings(corpus))
+                plans.append(resolve(replace(self, batch_size=(batch_size,)), corpus))
             except UserError as error:
                 say(f"left out  batch {batch_size:,}: {error}")
         return plans
 
     def _run_dry(self, ranks: int) -> dict[str, Any]:
+        from lambert.api.training import log_recipe, resolve
         from lambert.cli.dry_run import show_dry_run
         from lambert.corpus.store import Corpus
 
         if self.cluster is not None or self.chips:
             raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        settings = self.settings(corpus)
-        self.say_recipe()
-        self.say_limits(settings)
+        settings = resolve(self, corpus)
+        log_recipe(self)
+        _say_limits(self, settings)
         return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
+
+
+def _say_limits(arguments: RecipeArguments, settings: TrainingConfig) -> None:
+    """How far a run by the square-root rule is from those that the rule was published for."""
+    from lambert.training.config.recipe_io import BY_RULE
+    from lambert.training.config.scaling_rules import beyond_the_published
+
+    if arguments.recipe in BY_RULE and arguments.init_from is None:
+        for note in beyond_the_published(settings.phases, settings.model.hidden_size):
+            say(f"note      {note}")

@@ -112,7 +112,7 @@ def measure_run(
     reset_peak_memory(processes.device)
     model = BertForPreTraining(settings.model)
     model.encoder.checkpoint_activations(trainer_options.activation_checkpointing)
-    state = TrainState(model, settings, processes, shards=trainer_options.shards)
+    state = TrainState(model, settings, processes, shards=trainer_options.shard)
     costs = []
     for phase in phases_of(settings):
         batch_of, opening = _opened(corpus, settings, phase)
