@@ -27,7 +27,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "model": ("utils", "errors"),
     "runlog": ("utils", "errors"),
     "training": ("optim", "data", "corpus", "model", "runlog", "utils", "errors"),
-    "finetune": ("training", "optim", "model", "corpus", "utils", "errors"),
+    "finetune": ("planning", "training", "optim", "model", "corpus", "utils", "errors"),
     "planning": ("training", "optim", "data", "corpus", "model", "utils", "errors"),
     "planner": ("training", "optim", "data", "corpus", "model", "utils", "errors"),
     "report": ("runlog", "utils", "errors"),

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.finetune.squad.answers import NO_SPAN_ODDS, AnswerCollector, best_spans, collect
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import Window, WindowShape, make_windows
+from lambert.finetune.squad.features import Window, SquadSettings, make_windows
 
-SHORT = WindowShape(sequence_length=40, document_stride=12, question_length=10)
+SHORT = SquadSettings(sequence_length=40, document_stride=12, question_length=10)
 
 
 def _peaks(size: int, peaks: dict[int, float]) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_best_spans_equal_an_exhaustive_search(seed: int, tokens: int, answer_le
         if first <= last < first + answer_length
     ]
     expected = sorted(every, key=lambda span: (-span[2], span[0], span[1]))[:best]
-    assert best_spans(start, end, may_start, best=best, answer_length=answer_length) == expected
+    assert best_spans(start, end, may_start, n_best=best, answer_length=answer_length) == expected
 
 
 def test_an_answer_has_at_most_thirty_tokens_and_does_not_run_backwards() -> None:
@@ -67,7 +67,7 @@ def test_equal_scores_go_to_the_first_place() -> None:
 def test_no_span_where_none_may_start_or_every_end_is_before_it() -> None:
     scores = np.arange(6.0)
     assert best_spans(scores, scores, np.zeros(6, dtype=bool)) == []
-    assert best_spans(scores, -scores, np.arange(6) == 5, best=2) == []
+    assert best_spans(scores, -scores, np.arange(6) == 5, n_best=2) == []
     assert best_spans(scores[:0], scores[:0], np.zeros(0, dtype=bool)) == []
 
 
@@ -126,7 +126,7 @@ def test_windows_are_joined_by_score_and_texts_named_once(tokenizer: Tokenizer) 
     context = "pier one. " * 30
     question = Question("id", "Which?", context, ())
     windows = make_windows([question], tokenizer, SHORT)
-    collector = AnswerCollector([question], best=4)
+    collector = AnswerCollector([question], n_best=4)
     for rank, window in enumerate(windows):
         place = window.context_position + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
@@ -141,7 +141,7 @@ def test_windows_are_joined_by_score_and_texts_named_once(tokenizer: Tokenizer) 
 
 def test_scores_outside_the_context_do_not_count(tokenizer: Tokenizer) -> None:
     question = Question("id", "Who built the pier?", "Edna built it", ())
-    (window,) = make_windows([question], tokenizer, WindowShape())
+    (window,) = make_windows([question], tokenizer, SquadSettings())
     size = len(window.token_ids)
     start = _peaks(size + 3, dict.fromkeys([0, 1, 2, size - 1, size, size + 2], 50.0))
     end = start.copy()

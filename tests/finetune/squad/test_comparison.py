@@ -19,10 +19,10 @@ from lambert.finetune.loop import Diverged
 from lambert.finetune.squad import comparison
 from lambert.finetune.squad.comparison import fine_tune_and_evaluate
 from lambert.finetune.squad.data import Answer, Question, QuestionFile
-from lambert.finetune.squad.features import WindowShape
+from lambert.finetune.squad.features import SquadSettings
 from lambert.finetune.squad.prediction_files import score_file
 from lambert.finetune.squad.results import result_fields, write_result
-from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings
+from lambert.finetune.squad.settings import FineTuneProgress, SquadSettings
 from lambert.finetune.squad.tuning import RateTrial, choose, divide
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
@@ -40,11 +40,11 @@ QUESTIONS = [
     for index, (asked, context, text) in enumerate(ASKED)
 ]
 UNANSWERED = [Question("n0", "Who painted the lamp?", HARBOUR, ()), Question("n1", "Who ate cake?", CAFE, (), 1)]
-SETTINGS = FineTuneSettings(
+SETTINGS = SquadSettings(
     learning_rate=3e-3,
     epochs=1,
     batch_size=8,
-    shape=WindowShape(sequence_length=64, document_stride=24, question_length=16),
+    shape=SquadSettings(sequence_length=64, document_stride=24, question_length=16),
 )
 RATED = dataclasses.replace(SETTINGS, learning_rate=None)
 
@@ -99,7 +99,7 @@ def test_finished_seeds_are_not_done_again(folder: Path, tmp_path: Path, trained
 def test_what_was_made_from_something_else_is_refused_before_any_work(
     folder: Path, tmp_path: Path, trained: Trained
 ) -> None:
-    def ask(settings: FineTuneSettings = SETTINGS, dev: list[Question] = QUESTIONS, **others: Any) -> None:
+    def ask(settings: SquadSettings = SETTINGS, dev: list[Question] = QUESTIONS, **others: Any) -> None:
         fine_tune_and_evaluate(folder, QUESTIONS, dev, settings, seeds=(4, 0), keep=tmp_path, **others)
 
     fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS, SETTINGS, seeds=(0,), keep=tmp_path)
@@ -239,6 +239,6 @@ def test_versions_are_not_mixed(folder: Path) -> None:
         (RATED, (1e-3, -1.0), "learning_rate = -1.0"),
     ],
 )
-def test_impossible_rates(folder: Path, settings: FineTuneSettings, rates: tuple[float, ...], said: str) -> None:
+def test_impossible_rates(folder: Path, settings: SquadSettings, rates: tuple[float, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
         fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS, settings, learning_rates=rates)

@@ -16,15 +16,15 @@ from lambert.corpus.vocabulary import save_tokenizer, special_tokens
 from lambert.errors import UserError
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.features import (
-    WindowShape,
+    SquadSettings,
     answer_tokens,
     make_batch,
     make_windows,
     most_context,
-    pieces,
+    chunks,
 )
 
-SHORT = WindowShape(sequence_length=40, document_stride=12, question_length=10)
+SHORT = SquadSettings(sequence_length=40, document_stride=12, question_length=10)
 LONG_ANSWER = "thirty years. Fishing boats, coal ships and one royal yacht"
 TEXTS = [
     HARBOUR,
@@ -57,7 +57,7 @@ def oracle(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> An
 def test_windows_equal_those_of_transformers(
     tokenizer: Tokenizer, oracle: Any, context: str, length: int, stride: int, asked: str
 ) -> None:
-    shape = WindowShape(sequence_length=length, document_stride=stride, question_length=29)
+    shape = SquadSettings(sequence_length=length, document_stride=stride, question_length=29)
     asked_tokens = len(oracle(asked, add_special_tokens=False)["input_ids"])
     assert asked_tokens <= 29
     room = length - asked_tokens - 3
@@ -83,7 +83,7 @@ def test_windows_equal_those_of_transformers(
 
 
 def test_a_long_question_is_cut(tokenizer: Tokenizer) -> None:
-    (whole,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, WindowShape(64, 8, 60))
+    (whole,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SquadSettings(64, 8, 60))
     (cut,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SHORT)
     assert cut.context_position == 12
     assert cut.token_ids[:11].tolist() == whole.token_ids[:11].tolist()
@@ -91,7 +91,7 @@ def test_a_long_question_is_cut(tokenizer: Tokenizer) -> None:
 
 
 def test_special_tokens_in_a_text_are_plain_text(tokenizer: Tokenizer) -> None:
-    (window,) = make_windows([_question("a [SEP] b [MASK] c", "[CLS]?")], tokenizer, WindowShape())
+    (window,) = make_windows([_question("a [SEP] b [MASK] c", "[CLS]?")], tokenizer, SquadSettings())
     specials = special_tokens(tokenizer)
     ids = window.token_ids.tolist()
     assert ids.count(specials.separate) == 2 and ids.count(specials.classify) == 1
@@ -103,7 +103,7 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
     own.enable_truncation(5)
     own.enable_padding(length=7)
     before = own.to_str()
-    (window,) = make_windows([_question(HARBOUR)], own, WindowShape())
+    (window,) = make_windows([_question(HARBOUR)], own, SquadSettings())
     assert own.to_str() == before
     assert len(window.spans) > 60
 
@@ -119,7 +119,7 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
     ],
 )
 def test_pieces(tokens: int, room: int, stride: int, cuts: list[tuple[int, int]]) -> None:
-    assert pieces(tokens, room, stride) == cuts
+    assert chunks(tokens, room, stride) == cuts
 
 
 def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
@@ -136,7 +136,7 @@ def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
 
 @given(tokens=st.integers(1, 900), room=st.integers(1, 400), stride=st.integers(1, 400))
 def test_every_token_is_scored_in_one_window_the_one_bert_chose(tokens: int, room: int, stride: int) -> None:
-    cuts = pieces(tokens, room, stride)
+    cuts = chunks(tokens, room, stride)
     owners = most_context(cuts, tokens)
     chosen = np.full(tokens, -1)
     for index, ((start, _), owner) in enumerate(zip(cuts, owners, strict=True)):
@@ -196,7 +196,7 @@ def test_windows_follow_the_questions_and_shared_contexts(tokenizer: Tokenizer) 
 
 
 def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
-    windows = make_windows([_question("word"), _question(CAFE), _question("two words")], tokenizer, WindowShape())
+    windows = make_windows([_question("word"), _question(CAFE), _question("two words")], tokenizer, SquadSettings())
     batch = make_batch(windows, pad_id=77)
     longest = max(len(window.token_ids) for window in windows)
     assert batch.token_ids.shape[1] % 8 == 0
@@ -223,4 +223,4 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
 )
 def test_impossible_shapes(settings: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        WindowShape(*settings)
+        SquadSettings(*settings)

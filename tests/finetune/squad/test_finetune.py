@@ -18,11 +18,11 @@ from lambert.errors import UserError
 from lambert.finetune.loop import epoch_batches
 from lambert.finetune.squad.comparison import fine_tune_and_evaluate, load_for_questions
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import WindowShape, make_batch, make_windows
+from lambert.finetune.squad.features import SquadSettings, make_batch, make_windows
 from lambert.finetune.squad.finetune import fine_tune, predict, span_task
 from lambert.finetune.squad.metric import score
 from lambert.finetune.squad.results import result_fields, write_result
-from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings, default_learning_rate
+from lambert.finetune.squad.settings import FineTuneProgress, SquadSettings, default_learning_rate
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 from lambert.model.huggingface import model_folder, save_model
@@ -40,11 +40,11 @@ QUESTIONS = [
     Question(f"q{index}", asked, context, (Answer(text, context.index(text)),))
     for index, (asked, context, text) in enumerate(ASKED)
 ]
-SETTINGS = FineTuneSettings(
+SETTINGS = SquadSettings(
     learning_rate=3e-3,
     epochs=120,
     batch_size=8,
-    shape=WindowShape(sequence_length=64, document_stride=24, question_length=16),
+    shape=SquadSettings(sequence_length=64, document_stride=24, question_length=16),
 )
 BRIEF = dataclasses.replace(SETTINGS, epochs=2)
 
@@ -287,7 +287,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tokenizer: Tokenizer) -> None:
 def test_windows_and_vocabulary_must_fit_the_model(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     with pytest.raises(UserError, match=r"windows of 384 tokens do not fit a model of 64 positions.*to 64 or less"):
-        predict(model, tokenizer, QUESTIONS, FineTuneSettings())
+        predict(model, tokenizer, QUESTIONS, SquadSettings())
     small = BertForQuestionAnswering(dataclasses.replace(_config(tokenizer), vocabulary_size=50))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ entries, the model 50"):
         fine_tune(small, tokenizer, QUESTIONS, BRIEF, seed=1)

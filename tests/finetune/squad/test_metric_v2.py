@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.metric import BestThreshold, Part
-from lambert.finetune.squad.metric_v2 import f1, score_v2
+from lambert.finetune.squad.metric import f1, score_v2
 
 
 def _question(identifier: str, *answers: str) -> Question:

@@ -1,17 +1,9 @@
-"""Fine-tuning a BERT for questions, and its answers to a question set.
-
-The recipe is that of BERT's run_squad.py: batches of 32, two passes, linear warm-up over a tenth of the
-steps, linear decay, gradient clipped at 1.0. What a run computes depends on the questions, the settings and
-the seed, which decides the order, the dropout and, where the head is new, its start (see `comparison.py`).
-"""
+"""Fine-tuning a BERT on questions, and predicting answers. The recipe is that of BERT's run_squad.py."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 from tokenizers import Tokenizer
@@ -19,164 +11,96 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from lambert.corpus.vocabulary import special_tokens
-from lambert.errors import UserError
-from lambert.finetune.loop import train_epochs
+from lambert.finetune.inputs import SequenceBatch
+from lambert.finetune.job import Predictions
+from lambert.finetune.loop import TrainSummary, predict_sequences, train
+from lambert.finetune.model import check_fit
+from lambert.finetune.settings import Progress
 from lambert.finetune.squad.answers import AnswerCollector
 from lambert.finetune.squad.data import Question
-from lambert.finetune.squad.features import WindowBatch, make_batch, make_windows
-from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
+from lambert.finetune.squad.features import make_windows
+from lambert.finetune.squad.settings import SquadSettings
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.training.config.lr_schedule import LRSchedule
-from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
 
-_BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
+
+def span_task(model: nn.Module, batch: SequenceBatch) -> TaskOutput:
+    """Mean of the start's and the end's cross-entropy, summed over the windows; correct when both are."""
+    starts, ends = span_logits(model, batch).unbind(1)
+    start_positions, end_positions = batch.targets.unbind(1)
+    start_loss = functional.cross_entropy(starts, start_positions, reduction="sum")
+    end_loss = functional.cross_entropy(ends, end_positions, reduction="sum")
+    correct = (starts.argmax(-1) == start_positions) & (ends.argmax(-1) == end_positions)
+    return TaskOutput({"sequence": (start_loss + end_loss) / 2}, {"sequence": correct.sum()})
 
 
-@dataclass(frozen=True)
-class FineTuneSummary:
-    """What a fine-tuning did."""
+def span_logits(model: nn.Module, batch: SequenceBatch) -> Tensor:
+    """Start and end logits, [B, 2, S] float32.
 
-    windows: int
-    """Training windows of one epoch."""
-    steps: int
-    learning_rate: float
-    """Peak."""
-    train_loss: float
-    """Mean over the windows of the last epoch, as they were met."""
-    seconds: float
-
-
-def span_task(model: nn.Module, batch: WindowBatch) -> TaskOutput:
-    """Mean of the start's and the end's cross-entropy, summed over the windows; right when both are.
-
-    Padding is kept out of the softmax, so the loss of a window does not depend on how far it was padded.
+    They are lowest at padding, which keeps it out of the softmax: the loss of a window does not depend on its padding.
     """
-    starts, ends = _span_scores(model, batch)
-    start_loss = functional.cross_entropy(starts, batch.start_positions, reduction="sum")
-    end_loss = functional.cross_entropy(ends, batch.end_positions, reduction="sum")
-    right = (starts.argmax(-1) == batch.start_positions) & (ends.argmax(-1) == batch.end_positions)
-    return TaskOutput(loss_sums={"span": (start_loss + end_loss) / 2}, correct={"span": right.sum()})
+    logits = torch.stack(model(batch.token_ids, batch.segment_ids, batch.attention_mask), 1).float()
+    return logits.masked_fill(~batch.attention_mask[:, None], torch.finfo(torch.float32).min)
 
 
 def fine_tune(
     model: BertForQuestionAnswering,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
-    settings: FineTuneSettings,
+    settings: SquadSettings,
     *,
     seed: int,
     optimizer: Optimizer | None = None,
     progress: Progress | None = None,
-) -> FineTuneSummary:
-    """Train `model` in place, on the device where it lies.
+) -> TrainSummary:
+    """Train `model` in place, on its own device.
 
     Args:
-        questions: at least one; only the first answer of each is learned, and [CLS] where there is none.
+        questions: at least one; the first answer of each is the target, and [CLS] where there is none.
         seed: decides order and dropout, a whole number from 0.
-        optimizer: one already made, instead of the one `settings` names.
+        optimizer: a ready one in place of the one that `settings` names.
         progress: called after every step.
 
     Raises:
-        UserError: the windows are longer than the model's positions or the tokenizer does not fit the model;
-            `Diverged` where the loss stopped being a number.
+        UserError: windows or vocabulary do not fit the model; `Diverged` where the loss became NaN or infinite.
     """
-    check_fit(model, tokenizer, settings)
-    assert questions
-    windows = make_windows(questions, tokenizer, settings.shape)
-    peak = settings.learning_rate or default_learning_rate(settings.optimizer, model.config.hidden_size)
-    total_steps = settings.epochs * math.ceil(len(windows) / settings.batch_size)
-    schedule = LRSchedule(peak, round(settings.warmup_ratio * total_steps), total_steps)
-    if optimizer is None:
-        groups, names = named_groups(model, weight_decay=settings.weight_decay)
-        optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
-    pad_id = special_tokens(tokenizer).pad
-    began = time.monotonic()
-    loss = train_epochs(
-        model,
-        optimizer,
-        windows,
-        settings,
-        make_batch=partial(make_batch, pad_id=pad_id),
-        task=span_task,
-        schedule=schedule,
-        max_grad_norm=settings.max_grad_norm,
-        seed=seed,
-        progress=progress,
-    )
-    return FineTuneSummary(len(windows), total_steps, peak, loss, time.monotonic() - began)
+    check_fit(model, tokenizer, settings.sequence_length)
+    windows = make_windows(questions, tokenizer, settings)
+    return train(model, tokenizer, windows, settings, task=span_task, seed=seed, optimizer=optimizer, progress=progress)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """A model's answers to a question set."""
-
-    answers: dict[str, str]
-    """Question id → best span, in question order; "" where none was offered."""
-    null_odds: dict[str, float]
-    """Question id → `AnswerCollector.null_odds`; means something for a model that learned questions without answer."""
-    windows: int
-    seconds: float
-
-
-@torch.no_grad()
 def predict(
     model: BertForQuestionAnswering,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
-    settings: FineTuneSettings,
+    settings: SquadSettings,
     *,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
-    """The model's best answer to every question.
+    """The model's best answer to every question, which does not depend on the batches.
 
-    Windows of like length are scored together, longest first, so that little is padded and memory runs out at
-    once or not at all; the answers do not depend on it. `seed` is only passed on to `progress`.
+    Returns:
+        `spans`: question id → best span, in question order; `null_odds`: question id → `AnswerCollector.null_odds`,
+        meaningful for a model that was trained on questions without an answer.
 
     Raises:
-        UserError: the windows are longer than the model's positions or the tokenizer does not fit the model.
+        UserError: windows or vocabulary do not fit the model.
     """
-    check_fit(model, tokenizer, settings)
-    windows = make_windows(questions, tokenizer, settings.shape)
-    by_length = sorted(windows, key=lambda window: -len(window.token_ids))
-    collector = AnswerCollector(questions, best=settings.best, answer_length=settings.answer_length)
-    device = next(model.parameters()).device
-    pad_id = special_tokens(tokenizer).pad
+    check_fit(model, tokenizer, settings.sequence_length)
+    windows = make_windows(questions, tokenizer, settings)
+    collector = AnswerCollector(questions, n_best=settings.n_best, answer_length=settings.answer_length)
     began = time.monotonic()
-    model.eval()
-    for first in range(0, len(by_length), settings.evaluation_batch_size):
-        part = by_length[first : first + settings.evaluation_batch_size]
-        with settings.precision.autocast(device):
-            starts, ends = _span_scores(model, make_batch(part, pad_id=pad_id).to(device))
-        for window, start, end in zip(part, starts.cpu().numpy(), ends.cpu().numpy(), strict=True):
-            collector.add(window, start, end)
-        if progress is not None:
-            done = first + len(part)
-            progress(FineTuneProgress(seed, "evaluating", done, len(windows), time.monotonic() - began))
-    return Predictions(collector.predictions(), collector.null_odds(), len(windows), time.monotonic() - began)
-
-
-def check_fit(model: BertForQuestionAnswering, tokenizer: Tokenizer, settings: FineTuneSettings) -> None:
-    """Refuse windows that the model has no positions for and a vocabulary that it has no vectors for."""
-    positions = model.config.maximum_positions
-    if settings.shape.sequence_length > positions:
-        raise UserError(
-            f"windows of {settings.shape.sequence_length} tokens do not fit a model of {positions} positions",
-            remedy=f"Set the sequence length to {positions} or less",
-        )
-    entries = tokenizer.get_vocab_size(with_added_tokens=True)
-    if entries > model.config.vocabulary_size:
-        raise UserError(
-            f"the tokenizer has {entries} entries, the model {model.config.vocabulary_size}",
-            remedy="Put the vocabulary that the model was trained with into its folder",
-        )
-
-
-def _span_scores(model: nn.Module, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-    """Start and end scores in float32, [B, S] each, lowest at padding."""
-    starts, ends = model(batch.token_ids, batch.segment_ids, batch.attention_mask)
-    padding = ~batch.attention_mask
-    lowest = torch.finfo(torch.float32).min
-    return starts.float().masked_fill(padding, lowest), ends.float().masked_fill(padding, lowest)
+    for index, (starts, ends) in predict_sequences(
+        model,
+        tokenizer,
+        windows,
+        settings,
+        forward=span_logits,
+        batch_size=settings.evaluation_batch_size,
+        seed=seed,
+        progress=progress,
+    ):
+        collector.add(windows[index], starts, ends)
+    values = {"spans": collector.predictions(), "null_odds": collector.null_odds()}
+    return Predictions(values, len(windows), time.monotonic() - began)

@@ -1,11 +1,9 @@
-"""The official SQuAD files, fetched where there is an internet and checked by their SHA-256.
-
-Nothing in the project needs this: a local file does everywhere.
-"""
+"""The official SQuAD files, downloaded and checked by their SHA-256. A local file works everywhere in their place."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -15,14 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 from lambert.errors import UserError
+from lambert.finetune.squad.data import QuestionFile, Version, read_questions
 
 OFFICIAL_ADDRESS = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
+OFFICIAL, OFFICIAL_V2 = "official", "official-v2.0"
 _CHUNK_BYTES = 1 << 20
+Split = Literal["train", "dev"]
+log = logging.getLogger("lambert")
 
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A published file, known by its contents."""
+    """A published file, identified by its contents."""
 
     name: str
     sha256: str
@@ -41,7 +43,26 @@ OFFICIAL_FILES = {
         "dev-v2.0.json", "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8", 4_370_528
     ),
 }
-"""v1.1 under its part alone. Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
+"""Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
+
+
+def read_named(name: str | Path | None, split: Split, version: Version) -> QuestionFile:
+    """The questions of a file; None and "official" stand for the official file of `version`.
+
+    Raises:
+        UserError: the file is wrong or cannot be downloaded.
+    """
+    if name == OFFICIAL_V2 or (name in (None, OFFICIAL) and version == "2.0"):
+        path = official_file("train-v2.0" if split == "train" else "dev-v2.0")
+    else:
+        path = official_file(split) if name is None or name == OFFICIAL else Path(name)
+    found = read_questions(path)
+    if found.moved_answers:
+        log.info(
+            f"{found.moved_answers:,} answers of {path} were not at their answer_start and were moved to the nearest "
+            "occurrence of their text"
+        )
+    return found
 
 
 def official_file(
@@ -51,16 +72,15 @@ def official_file(
     address: str = OFFICIAL_ADDRESS,
     timeout_seconds: float = 30.0,
 ) -> Path:
-    """The path of an official file, fetched into `folder` unless a sound copy lies there already.
+    """The path of an official file, downloaded into `folder` unless an intact copy is there.
 
     Args:
-        folder: where to keep it; None takes `$XDG_CACHE_HOME/lambert/squad` (`~/.cache` where unset).
-        address: the folder on the web, with a closing slash.
-        timeout_seconds: longest wait for any one answer of the server.
+        folder: where to store it; None takes `$XDG_CACHE_HOME/lambert/squad` (`~/.cache` where unset).
+        address: URL of the files' folder, with a closing slash.
+        timeout_seconds: longest wait for a response.
 
     Raises:
-        UserError: the server is out of reach, what came is not the published file, or the folder cannot be
-            written to.
+        UserError: the server cannot be reached, the file is not the published one, or the folder cannot be written to.
     """
     wanted = OFFICIAL_FILES[part]
     path = (_cache_folder() if folder is None else folder) / wanted.name
@@ -69,17 +89,17 @@ def official_file(
         if path.is_file() and _sha256(path) == wanted.sha256:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            digest = _download(url, aside, limit_bytes=wanted.size_bytes, timeout_seconds=timeout_seconds)
+            digest = _download(url, partial, limit_bytes=wanted.size_bytes, timeout_seconds=timeout_seconds)
             if digest != wanted.sha256:
                 raise UserError(
                     f"{url} gave a file with SHA-256 {digest[:12]}…, not the published {wanted.sha256[:12]}…",
                     remedy="Try again, or give the path of a local copy",
                 )
-            aside.replace(path)
+            partial.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(
             f"{url} cannot be fetched ({error})",
@@ -96,7 +116,7 @@ def _cache_folder() -> Path:
 
 
 def _download(url: str, target: Path, *, limit_bytes: int, timeout_seconds: float) -> str:
-    """Stream `url` into `target` and give the SHA-256; stops soon after `limit_bytes`, whatever is sent."""
+    """Stream `url` into `target` and return its SHA-256; stop soon after `limit_bytes`."""
     digest = hashlib.sha256()
     received_bytes = 0
     with urllib.request.urlopen(url, timeout=timeout_seconds) as answer, target.open("wb") as file:
