@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from lambert.errors import UserError
-from lambert.finetune.squad.data import Answer, nearest_occurrence, read_questions, select_questions, shuffled
+from lambert.finetune.seeds import shuffled
+from lambert.finetune.squad.data import Answer, nearest_occurrence, read_questions, select_questions
 
 Write = Callable[..., Path]
 Document = dict[str, Any]
@@ -212,8 +213,8 @@ def test_a_sample_is_decided_by_its_seed_and_keeps_the_order(write: Write, docum
     (one,) = read_questions(write(document)).questions[:1]
     questions = [type(one)(str(index), one.question, one.context, one.answers) for index in range(50)]
     sample = select_questions(questions, 20, sample_seed=3)
-    places = [int(question.id) for question in sample]
-    assert places == sorted(set(places)) and len(places) == 20
+    indices = [int(question.id) for question in sample]
+    assert indices == sorted(set(indices)) and len(indices) == 20
     assert sample == select_questions(questions, 20, sample_seed=3)
     assert sample != select_questions(questions, 20, sample_seed=4)
     assert sample != select_questions(questions, 20)

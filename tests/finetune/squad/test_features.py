@@ -14,15 +14,10 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.vocabulary import save_tokenizer, special_tokens
 from lambert.errors import UserError
+from lambert.finetune.inputs import make_batch
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import (
-    SquadSettings,
-    answer_tokens,
-    make_batch,
-    make_windows,
-    most_context,
-    chunks,
-)
+from lambert.finetune.squad.features import answer_tokens, chunks, make_windows, most_context
+from lambert.finetune.squad.settings import SquadSettings
 
 SHORT = SquadSettings(sequence_length=40, document_stride=12, question_length=10)
 LONG_ANSWER = "thirty years. Fishing boats, coal ships and one royal yacht"
@@ -83,7 +78,11 @@ def test_windows_equal_those_of_transformers(
 
 
 def test_a_long_question_is_cut(tokenizer: Tokenizer) -> None:
-    (whole,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SquadSettings(64, 8, 60))
+    (whole,) = make_windows(
+        [_question("word", "Who built it? " * 9)],
+        tokenizer,
+        SquadSettings(sequence_length=64, document_stride=8, question_length=60),
+    )
     (cut,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SHORT)
     assert cut.context_position == 12
     assert cut.token_ids[:11].tolist() == whole.token_ids[:11].tolist()
@@ -109,7 +108,7 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "room", "stride", "cuts"),
+    ("tokens", "room", "stride", "bounds"),
     [
         (0, 6, 3, [(0, 0)]),
         (6, 6, 3, [(0, 6)]),
@@ -118,14 +117,14 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
         (12, 4, 9, [(0, 4), (4, 8), (8, 12)]),  # a stride beyond the room leaves no gap
     ],
 )
-def test_pieces(tokens: int, room: int, stride: int, cuts: list[tuple[int, int]]) -> None:
-    assert chunks(tokens, room, stride) == cuts
+def test_chunks(tokens: int, room: int, stride: int, bounds: list[tuple[int, int]]) -> None:
+    assert chunks(tokens, room, stride) == bounds
 
 
-def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
-    """The piece that run_squad.py scores a token in, loop for loop after its description."""
+def _berts_choice(bounds: list[tuple[int, int]], token: int) -> int:
+    """The chunk that run_squad.py scores a token in, loop for loop after its description."""
     best_score, best_index = None, -1
-    for index, (start, stop) in enumerate(cuts):
+    for index, (start, stop) in enumerate(bounds):
         if not start <= token < stop:
             continue
         score = min(token - start, stop - 1 - token) + 0.01 * (stop - start)
@@ -136,21 +135,21 @@ def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
 
 @given(tokens=st.integers(1, 900), room=st.integers(1, 400), stride=st.integers(1, 400))
 def test_every_token_is_scored_in_one_window_the_one_bert_chose(tokens: int, room: int, stride: int) -> None:
-    cuts = chunks(tokens, room, stride)
-    owners = most_context(cuts, tokens)
+    bounds = chunks(tokens, room, stride)
+    owners = most_context(bounds, tokens)
     chosen = np.full(tokens, -1)
-    for index, ((start, _), owner) in enumerate(zip(cuts, owners, strict=True)):
+    for index, ((start, _), owner) in enumerate(zip(bounds, owners, strict=True)):
         assert (chosen[start:][: len(owner)][owner] == -1).all()
         chosen[start:][: len(owner)][owner] = index
-    assert chosen.tolist() == [_berts_choice(cuts, token) for token in range(tokens)]
+    assert chosen.tolist() == [_berts_choice(bounds, token) for token in range(tokens)]
 
 
 def test_most_context_by_hand() -> None:
-    # Of tokens 3 … 5, 3 has 2 to its right in the first piece and 0 to its left in the second; 4: 1 and 1.
+    # Of tokens 3 … 5, 3 has 2 to its right in the first chunk and 0 to its left in the second; 4: 1 and 1.
     first, second = most_context([(0, 6), (3, 9)], 9)
     assert first.tolist() == [True, True, True, True, True, False]
     assert second.tolist() == [False, False, True, True, True, True]
-    # 300 has 80 to its right in the first piece, 81 to its left in the second, which is 161 tokens shorter:
+    # 300 has 80 to its right in the first chunk, 81 to its left in the second, which is 161 tokens shorter:
     # 80 + 3.81 beats 81 + 2.20.
     first, second = most_context([(0, 381), (219, 439)], 439)
     assert first[300] and not second[300 - 219]
@@ -207,15 +206,15 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
         assert (batch.token_ids[row, tokens:] == 77).all()
         assert batch.attention_mask[row].tolist() == [True] * tokens + [False] * (len(batch.token_ids[row]) - tokens)
         assert (batch.segment_ids[row, tokens:] == 0).all()
-    assert batch.counts() == {"span": 3}
+    assert batch.counts() == {"sequence": 3}
     moved = batch.to(torch.device("cpu"))
-    assert torch.equal(moved.token_ids, batch.token_ids) and torch.equal(moved.end_positions, batch.end_positions)
+    assert torch.equal(moved.token_ids, batch.token_ids) and torch.equal(moved.targets, batch.targets)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((0, 128, 64), "sequence_length = 0"),
+        ((0, 128, 64), "sequence_length = 0. Give a whole number from 8"),
         ((384, 0, 64), "document_stride = 0"),
         ((384, 128, -1), "question_length = -1"),
         ((67, 128, 64), "sequence_length 67 leaves no room for a context"),
@@ -223,4 +222,4 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
 )
 def test_impossible_shapes(settings: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        SquadSettings(*settings)
+        SquadSettings(**dict(zip(("sequence_length", "document_stride", "question_length"), settings, strict=True)))
