@@ -138,9 +138,7 @@ def test_finished_seeds_are_not_repeated(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(api, "fine_tune", lambda *args, **options: pytest.fail("trained again"))
     again = run(1, epochs=1)
     assert again.seeds == (dataclasses.replace(first.seeds[0], reused=True),) and not first.seeds[0].reused
-    with pytest.raises(
-        UserError, match=r"seed-0.json was made from .*\(settings.epochs: 1 there, 40 now\)"
-    ):
+    with pytest.raises(UserError, match=r"seed-0.json was made from .*\(settings.epochs: 1 there, 40 now\)"):
         run(2)
 
 
