@@ -111,7 +111,7 @@ def test_published_runs_are_met_within_what_is_said() -> None:
     # What is beyond the runs that it was fitted to is met less well, and that is not hidden.
     assert max(abs(error) for error in forward_chain(TPU_V3, LAMB_ROWS, first=4)) > 0.1
     assert "largest 18.8 %" in known_cluster("tpu-v3").error
-    assert known_cluster("tpu-v3").error_share == pytest.approx(0.188, abs=5e-4)
+    assert known_cluster("tpu-v3").relative_error == pytest.approx(0.188, abs=5e-4)
 
 
 def test_runs_that_were_not_fitted_to_widen_the_error() -> None:
@@ -119,7 +119,7 @@ def test_runs_that_were_not_fitted_to_widen_the_error() -> None:
     for name, largest in (("dgx-a100", 0.252), ("dgx2-v100", 0.257)):
         cluster, known = known_cluster(name), KNOWN[name]
         assert max(abs(error_of(cluster, point)) for point in known.held_out) == pytest.approx(largest, abs=5e-4)
-        assert cluster.error_share == pytest.approx(largest, abs=5e-4)
+        assert cluster.relative_error == pytest.approx(largest, abs=5e-4)
 
 
 def test_clusters_by_data_sheet_have_the_a100s_shares_of_peak() -> None:
@@ -130,7 +130,7 @@ def test_clusters_by_data_sheet_have_the_a100s_shares_of_peak() -> None:
     for name, peak in (("dgx-h100", 989e12), ("dgx-h200", 989e12), ("rtx-3090", 71e12), ("rtx-4090", 165e12)):
         cluster = known_cluster(name)
         assert cluster.rate(512) == pytest.approx(A100_SHARES[1] * peak)
-        assert cluster.error_share == 0.3 and cluster.error.startswith("nothing published checks it")
+        assert cluster.relative_error == 0.3 and cluster.error.startswith("nothing published checks it")
 
 
 def test_v100_is_fitted_in_what_its_runs_tell_apart() -> None:
@@ -167,7 +167,7 @@ def test_the_published_rows_are_those_of_the_table() -> None:
         ({"flops_per_second": float("nan")}, "flops_per_second = nan"),
         ({"optimizer_state": "shared"}, "Did you mean 'sharded'"),
         ({"most_chips": 2.5}, "most_chips = 2.5. Give a whole number"),
-        ({"overlap_share": 1.5}, "overlap_share = 1.5. Give a share"),
+        ({"overlap_fraction": 1.5}, "overlap_fraction = 1.5. Give a share"),
         ({"link_bytes_per_second": 25.0}, "25 GB/s are 25e9"),
         ({"chip_memory_bytes": 80.0}, "80 GB are 80e9"),
         ({"flops_per_second": 312.0}, "312 TFLOP/s are 312e12"),

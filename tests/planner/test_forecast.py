@@ -98,7 +98,7 @@ def test_the_range_of_true_hours() -> None:
     narrow = replace(one, slower_by=2.0)
     assert narrow.hours_range == pytest.approx((one.hours / 1.25, 2 * one.hours / 0.75))
     assert forecast(PLAIN, ONE, 8).hours_range is None  # nobody knows
-    assert forecast(replace(PLAIN, error_share=0.25), replace(ONE, slower_by=2.0), 8).hours_range == pytest.approx(
+    assert forecast(replace(PLAIN, relative_error=0.25), replace(ONE, slower_by=2.0), 8).hours_range == pytest.approx(
         narrow.hours_range
     )
 

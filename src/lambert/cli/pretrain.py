@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.micro_batches import with_fastest_micro_batches
+from lambert.cli import plan_text
 from lambert.cli.processes import check_count, process_count, start_processes
 from lambert.cli.recipe import RecipeOptions, check_probe_seconds
-from lambert.cli.show_plan import show_plan
-from lambert.cli.subcommand import say, warn
+from lambert.cli.subcommand import say, say_lines, warn
 from lambert.errors import PeerLost, UserError
 from lambert.training.distributed.env import restart_count
 
@@ -139,10 +138,11 @@ def pretrain(options: Pretrain, *, command: str) -> dict[str, Any]:
 
 
 def _train(options: Pretrain, corpus: Corpus, processes: ProcessGroup, command: str) -> TrainOutput:
-    from lambert.cli.forecast import note_outcome, show_forecast
     from lambert.cli.live import LiveDisplay
     from lambert.planning.hardware import inspect_hardware
-    from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
+    from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+    from lambert.planning.plan import describe_plan
+    from lambert.planning.probe import forecast_run, record_outcome
     from lambert.training.checkpoint.run_dir import JOURNAL_FILE
     from lambert.training.config.resolve import check_world_size, starting_model
     from lambert.training.config.training_config import RECIPE_FILE
@@ -155,13 +155,21 @@ def _train(options: Pretrain, corpus: Corpus, processes: ProcessGroup, command: 
     check_world_size(settings, processes.world_size, shards=options.shard)
     if processes.is_main_process:
         options.say_recipe()
-        show_plan(settings, corpus)
+        say_lines(plan_text.plan_lines(describe_plan(settings, corpus)))
         _say_path(describe_execution(settings, processes, options.trainer_options()))
     forecast = None
     if options.probe_seconds and (options.fresh or not (options.out / RECIPE_FILE).exists()):
-        forecast = show_forecast(
-            settings, corpus, processes, probe_seconds=options.probe_seconds, trainer_options=options.trainer_options()
+        if processes.is_main_process:
+            say(plan_text.probe_line(settings, options.probe_seconds, has_corpus=True))
+        forecast = forecast_run(
+            settings,
+            corpus,
+            processes=processes,
+            trainer_options=options.trainer_options(),
+            budget_seconds=options.probe_seconds,
         )
+        if processes.is_main_process:
+            say_lines(plan_text.forecast_lines(forecast, processes.world_size))
     reset_peak_memory(processes.device)
     trainer = Trainer(
         options.out,
@@ -182,7 +190,9 @@ def _train(options: Pretrain, corpus: Corpus, processes: ProcessGroup, command: 
         warn(f"the display failed ({fault}); the run itself is not touched by that")
     if outcome.finished and not outcome.resumed_from_step and processes.is_main_process:
         memory = peak_memory_bytes(processes.device)
-        note_outcome(options.out, forecast, seconds=outcome.seconds, memory_bytes=memory)
+        record_outcome(options.out, forecast, seconds=outcome.seconds, memory_bytes=memory)
+        if forecast is not None:
+            say(plan_text.outcome_line(forecast, seconds=outcome.seconds, memory_bytes=memory))
     return outcome
 
 
@@ -194,6 +204,8 @@ def _settings(options: Pretrain, corpus: Corpus, processes: ProcessGroup) -> Tra
     """
     import torch
 
+    from lambert.planning.hardware import inspect_hardware
+    from lambert.planning.micro_batches import choose_micro_batches
     from lambert.training.config.training_config import RECIPE_FILE, recorded_choices, refuse_other_config
 
     settings = options.settings(corpus)
@@ -216,7 +228,9 @@ def _settings(options: Pretrain, corpus: Corpus, processes: ProcessGroup) -> Tra
     if goes_on:
         refuse_other_config(options.out, settings)  # before the plan of a run that cannot be
     elif options.micro_batch_size is None:
-        settings = with_fastest_micro_batches(settings)
+        settings, tried = choose_micro_batches(settings, processes, inspect_hardware().memory_available_bytes)
+        if processes.is_main_process:
+            say_lines(plan_text.micro_batch_lines(settings, tried))
     return settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,12 @@ PRINTED = "printed"
 def say(text: str = "") -> None:
     """One line for the person at the terminal."""
     print(text, flush=True)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Lines for the person at the terminal."""
+    for line in lines:
+        say(line)
 
 
 def warn(text: str) -> None:
