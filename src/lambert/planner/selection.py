@@ -155,8 +155,7 @@ def _least(options: Sequence[Option], first: str, second: str) -> Option:
     least = min(getattr(option.forecast, first) for option in options)
     alike = [option for option in options if getattr(option.forecast, first) <= ALIKE * least]
     return min(
-        alike,
-        key=lambda option: (-option.steps, getattr(option.forecast, first), getattr(option.forecast, second)),
+        alike, key=lambda option: (-option.steps, getattr(option.forecast, first), getattr(option.forecast, second))
     )
 
 
