@@ -22,7 +22,7 @@ def test_the_formula_by_hand() -> None:
 
 def test_a_phase_needs_what_its_longest_rows_need() -> None:
     """20 masked tokens at length 128; four bytes a value in float32."""
-    request = TrainingArguments(model="2x128", batch_sizes=(64,), samples=6_400, sequence_lengths=(128,))
+    request = TrainingArguments(model="2x128", batch_size=(64,), samples=6_400, sequence_lengths=(128,))
     config = resolve_config(request, None)
     by_hand = model_memory(config.model, sequences=8, sequence_length=128, masked_tokens=160)
     assert estimate_memory(config, config.phases[0], 8) == by_hand

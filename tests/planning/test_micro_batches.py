@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def request(batch: int) -> TrainingArguments:
-    return TrainingArguments(model="1x16", batch_sizes=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
+    return TrainingArguments(model="1x16", batch_size=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
 
 
 def test_the_largest_of_the_fastest_is_taken() -> None:

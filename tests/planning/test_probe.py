@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def settings(micro_batch_size: int) -> TrainingConfig:
     """90 + 10 steps of 64 sequences."""
     request = TrainingArguments(
-        model="1x16", batch_sizes=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
+        model="1x16", batch_size=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
     )
     return resolve_config(request, None)
 
@@ -56,7 +56,7 @@ def test_parts_of_a_step_follow_from_steps_of_two_lengths(
 
 def test_a_probe_takes_no_more_than_its_fraction_of_the_run(small_corpus: Corpus) -> None:
     """A fiftieth of so short a run is over at once, however long the budget: the least number of steps is taken."""
-    request = TrainingArguments(model="1x16", batch_sizes=(8,), samples=800, sequence_lengths=(16, 32))
+    request = TrainingArguments(model="1x16", batch_size=(8,), samples=800, sequence_lengths=(16, 32))
     chosen = resolve_config(request, small_corpus)
     forecast = forecast_run(chosen, small_corpus, budget_seconds=3_600.0)
     assert all(phase.step_seconds > 0 and phase.evaluation_seconds > 0 for phase in forecast.phases)

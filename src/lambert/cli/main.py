@@ -12,6 +12,7 @@ from io import StringIO
 import tyro
 
 from lambert import __version__
+from lambert.api.messages import printed_messages
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         verb = _parse(words)
-        results = verb.run()
+        with printed_messages():
+            results = verb.run()
     except UserError as error:
         if _is_news(error):
             print(f"lambert: {error}", file=sys.stderr)

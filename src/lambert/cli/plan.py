@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lambert.cli import cluster_text, plan_text
 from lambert.cli.processes import process_count, start_processes
-from lambert.cli.recipe import RecipeOptions, check_probe_seconds
-from lambert.cli.subcommand import say, say_lines, warn
+from lambert.cli.subcommand import Subcommand, say, say_lines, warn
 from lambert.errors import UserError
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
 from lambert.training.distributed.env import is_first_process
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(RecipeOptions):
+class Plan(RecipeArguments, Subcommand):
     """Print what a run would do before anything runs: steps, rates, warm-up, each with its formula and source."""
 
     corpus: Path | None = None
@@ -97,15 +97,17 @@ class Plan(RecipeOptions):
         return self._run_here(corpus) if self.dry_run is None else self._run_dry(corpus, self.dry_run)
 
     def _show(self, config: TrainingConfig, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
+        from lambert.api.training import log_recipe
         from lambert.planning.plan import describe_plan
 
-        self.say_recipe()
-        self.say_limits(config)
+        log_recipe(self)
+        _say_limits(self, config)
         plan = describe_plan(config, corpus)
         say_lines(plan_text.plan_lines(plan, is_here=is_here))
         return plan.to_dict()
 
     def _run_here(self, corpus: Corpus | None) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.training import resolve
         from lambert.planning.hardware import inspect_hardware
         from lambert.planning.micro_batches import choose_micro_batches
         from lambert.planning.probe import forecast_run
@@ -114,7 +116,7 @@ class Plan(RecipeOptions):
         from lambert.training.malloc import apply_allocator_settings
 
         apply_allocator_settings()  # as a run does
-        config, processes = self.settings(corpus), init_process_group()
+        config, processes = resolve(self, corpus), init_process_group()
         if not self.no_probe and self.micro_batch_size is None:
             config, tried = choose_micro_batches(config, processes, inspect_hardware().memory_available_bytes)
             if processes.is_main_process:
@@ -132,13 +134,13 @@ class Plan(RecipeOptions):
         return results, config
 
     def _save_recipe(self, path: Path) -> None:
-        from lambert.training.config.arguments import with_recipe
         from lambert.training.config.recipe_io import recipe_as_toml
+        from lambert.training.config.resolve import merged_recipe, with_recipe
 
-        request, recipe = with_recipe(self.request())
+        request, recipe = with_recipe(self)
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(recipe_as_toml(request.merged(recipe)))
+                file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written: {error.strerror or error}", remedy="Name a new file in a folder of yours"
@@ -146,6 +148,7 @@ class Plan(RecipeOptions):
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.training import resolve
         from lambert.corpus.store import Corpus
         from lambert.planner.forecast import forecast_on_cluster
         from lambert.planner.selection import ClusterRequest, compare_plans
@@ -164,7 +167,7 @@ class Plan(RecipeOptions):
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
         if self.text_gigabytes is not None:
             there = there._with_samples_of_text(self.text_gigabytes)
-        config = there.settings(corpus)
+        config = resolve(there, corpus)
         results = self._show(config, corpus, is_here=False)
         plan = forecast_on_cluster(cluster, config, chips)
         say_lines(cluster_text.cluster_lines(plan))
@@ -181,6 +184,7 @@ class Plan(RecipeOptions):
         return results, config
 
     def _with_samples_of_text(self, gigabytes: float) -> Plan:
+        from lambert.api.training import resolve
         from lambert.planner.corpus_size import samples_of_text
         from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
@@ -189,27 +193,30 @@ class Plan(RecipeOptions):
                 "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
                 remedy="Give how often the text is to be seen, such as --epochs 3",
             )
-        any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
+        any_length = resolve(replace(self, epochs=None, samples=PAPER_SAMPLES), None)
         phases = [(phase.sequence_length, phase.samples) for phase in any_length.phases]
         samples = samples_of_text(gigabytes * 1e9, self.epochs, phases)
         say(cluster_text.text_line(gigabytes, self.epochs, samples))
         return replace(self, epochs=None, samples=samples)
 
     def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
-        """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
+        """The same run at the batch sizes to try; what no recipe can be made for is said and left out."""
+        from lambert.api.training import resolve
+
         plans = []
         for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
             try:
-                plans.append(replace(self, batch_size=(batch_size,)).settings(corpus))
+                plans.append(resolve(replace(self, batch_size=(batch_size,)), corpus))
             except UserError as error:
                 say(f"left out  batch {batch_size:,}: {error}")
         return plans
 
     def _run_dry(self, corpus: Corpus | None, ranks: int) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.training import resolve
         from lambert.planner.rank_simulation import simulate_ranks
         from lambert.planning.hardware import inspect_hardware
 
-        config = self.settings(corpus)
+        config = resolve(self, corpus)
         results = self._show(config, corpus)
         memory = inspect_hardware().memory_available_bytes
         simulation = simulate_ranks(config, corpus, ranks, memory_bytes=memory)
@@ -218,3 +225,13 @@ class Plan(RecipeOptions):
             warn(f"{problem}; this is a fault of lambert, please report it")
         code = {"exit_code": 1} if simulation.problems else {}
         return {**results, "dry_run": simulation.to_dict(), **code}, config
+
+
+def _say_limits(arguments: RecipeArguments, config: TrainingConfig) -> None:
+    """How far a run by the square-root rule is from those that the rule was published for."""
+    from lambert.training.config.recipe_io import BY_RULE
+    from lambert.training.config.scaling_rules import beyond_the_published
+
+    if arguments.recipe in BY_RULE and arguments.init_from is None:
+        for note in beyond_the_published(config.phases, config.model.hidden_size):
+            say(f"note      {note}")

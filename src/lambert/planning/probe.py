@@ -114,7 +114,7 @@ def forecast_run(
     reset_peak_memory(processes.device)
     model = BertForPreTraining(config.model)
     model.encoder.checkpoint_activations(trainer_options.activation_checkpointing)
-    state = TrainState(model, config, processes, shards=trainer_options.shards)
+    state = TrainState(model, config, processes, shards=trainer_options.shard)
     costs = []
     for phase in phases_of(config):
         probe = _PhaseProbe(state, config, phase, processes, corpus)

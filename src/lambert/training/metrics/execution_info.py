@@ -33,7 +33,7 @@ def describe_execution(
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
         "weights": "cut over the processes, as gradients and moments are (--shard)"
-        if trainer_options.shards and processes.world_size > 1
+        if trainer_options.shard and processes.world_size > 1
         else "whole in every process",
     }
 

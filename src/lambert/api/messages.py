@@ -1,0 +1,38 @@
+"""What lambert tells its user goes through `logging.getLogger("lambert")`; here it reaches a terminal or a notebook."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("lambert")
+
+
+class _Printer(logging.Handler):
+    """Prints messages as they are; warnings go to standard error, after the program's name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        is_warning = record.levelno >= logging.WARNING
+        prefix = "lambert: " if is_warning else ""
+        print(prefix + record.getMessage(), file=sys.stderr if is_warning else sys.stdout, flush=True)
+
+
+@contextmanager
+def printed_messages(*, active: bool = True) -> Iterator[None]:
+    """Print lambert's messages within the block, unless the caller has set up logging for them already."""
+    if not active or log.handlers:
+        yield
+        return
+    handler, level, propagates = _Printer(), log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagates
