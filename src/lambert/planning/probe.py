@@ -77,6 +77,8 @@ class RunForecast:
     """Expected time and memory of a run."""
 
     phases: tuple[PhaseCost, ...]
+    world_size: int
+    """Ranks that took the steps together."""
     memory_bytes: int
     """Peak of each rank: its resident set, or what it allocates on a GPU; 0 where the system does not report it."""
 
@@ -122,7 +124,7 @@ def forecast_run(
     copy = state.checkpoint({})
     probe.timed_step(0, _FEW)  # memory while a checkpoint is written
     del copy
-    return RunForecast(tuple(costs), peak_memory_bytes(processes.device))
+    return RunForecast(tuple(costs), processes.world_size, peak_memory_bytes(processes.device))
 
 
 def record_outcome(run: Path, forecast: RunForecast | None, *, seconds: float, memory_bytes: int) -> None:

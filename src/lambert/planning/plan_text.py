@@ -100,12 +100,12 @@ def probe_line(config: TrainingConfig, probe_seconds: float, *, has_corpus: bool
     return f"time      timing steps of each phase{text}, {len(config.phases)} × up to {probe_seconds:.0f} seconds …"
 
 
-def forecast_lines(forecast: RunForecast, world_size: int) -> list[str]:
+def forecast_lines(forecast: RunForecast) -> list[str]:
     """Expected time and memory on this machine."""
     parts = " + ".join(duration(phase.seconds) for phase in forecast.phases)
     lines = [f"time      about {duration(forecast.seconds)} on this machine ({parts}; {FORECAST_ERROR})"]
     if forecast.memory_bytes:
-        each = " in each process" if world_size > 1 else ""
+        each = " in each process" if forecast.world_size > 1 else ""
         lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} on those steps; {MEMORY_ERROR}")
     return lines
 
