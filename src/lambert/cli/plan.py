@@ -54,8 +54,8 @@ class Plan(RecipeArguments, Subcommand):
     plot: Path | None = None
     """With --cluster: draw where a step's time goes into this .svg or .png file."""
     dry_run: int | None = None
-    """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
-    step; this machine is not probed."""
+    """2 to 1,024 ranks: also simulate so many in this one process: shard the model, partition the batches, and count
+    the collectives of a step; this machine is not probed."""
 
     noise_from: Path | None = None
     """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
