@@ -1,4 +1,4 @@
-"""Samples against steps: the published benchmark's runs beside the formula, and what measuring the noise costs.
+"""Samples against steps of published runs, fitted by the formula; and the cost of measuring the noise scale.
 
     python benchmarks/batch_size.py [--picture docs/batch_size.svg] [--threads 1]
 
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from critical_batch import BENCHMARK_SAMPLES, Fit, fit
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.optim import LAMB, parameter_groups
-from lambert.planning.batch_size import BENCHMARK_SAMPLES, Fit, fit
 from lambert.report.palette import light
 from lambert.report.plots import STANDING, new_axes, y_label_at
 from lambert.report.svg import house_settings, standing_svg
@@ -51,11 +51,11 @@ def show_fits() -> list[dict[str, object]]:
 
 
 def draw(found: Fit, out: Path) -> None:
-    """The curve that the points ought to lie on: samples over steps, both to the same loss."""
+    """Draw the points and the fitted curve: samples over steps, both to the same loss."""
     with house_settings():
         size = STANDING
         figure, axes = new_axes(size)
-        figure.patch.set(attn_mask=True, facecolor=light("paper"))
+        figure.patch.set(visible=True, facecolor=light("paper"))
         batches = np.geomspace(192, 40_000, 200)
         samples = found.least_samples * (1 + batches / found.critical_batch)
         axes.plot(samples / batches, samples / 1e6, color=light("series-1"), linewidth=2)
@@ -79,8 +79,8 @@ def draw(found: Fit, out: Path) -> None:
         title = "The same accuracy with fewer steps and more samples: BERT-Large, five batches"
         figure.text(left, 1 - 42 / size.height, title, fontsize=17, fontweight="bold", color=light("ink"))
         critical = f"{found.critical_batch:,.0f} ± {found.critical_batch_error:,.0f}"
-        told = f"points: published runs, with their batch; line: the formula, critical batch {critical}"
-        figure.text(left, 1 - 68 / size.height, told, fontsize=size.font, color=light("muted"))
+        caption = f"points: published runs, with their batch; line: the formula, critical batch {critical}"
+        figure.text(left, 1 - 68 / size.height, caption, fontsize=size.font, color=light("muted"))
     out.write_text(standing_svg(figure, title), encoding="utf-8")
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     rows = show_fits()
     if arguments.picture:
         draw(fit(POINTS), arguments.picture)
-    print("   model  micro-batches      step      norm   share")
+    print("   model  micro-batches      step      norm   ratio")
     for name, vocabulary, sequences, length in (("tiny", 2_048, 64, 16), ("mini", 8_192, 16, 64)):
         step, norm = cost(model_config(name, vocabulary_size=vocabulary), sequences=sequences, length=length)
         sizes = f"{name:>8}  2 of {sequences:>3} × {length:<3}"

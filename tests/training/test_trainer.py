@@ -265,7 +265,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path, make_run
     make_run(run).train()
     with pytest.raises(UserError, match="seed: 0 there, 1 now") as refused:
         make_run(run, seed=1).train()
-    assert "--fresh" in str(refused.value)
+    assert "`fresh=True`" in str(refused.value)
     assert make_run(run, seed=1, fresh=True).train().resumed_from_step == 0
 
 

@@ -15,11 +15,15 @@ from typing import Any
 import torch
 
 from lambert import __version__
-from lambert.api.messages import log, printed_messages
+from lambert.api.messages import log, log_lines, printed_messages
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
+from lambert.planning import plan_text
 from lambert.planning.hardware import inspect_hardware
-from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
+from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+from lambert.planning.micro_batches import choose_micro_batches
+from lambert.planning.plan import describe_plan
+from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import JOURNAL_FILE, MODEL_FOLDER, REPORT_FILE
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
@@ -78,7 +82,7 @@ class Trainer(TrainingLoop):
         **options: Any,
     ) -> None:
         arguments = replace(arguments, **options) if arguments is not None else TrainingArguments.of(**options)
-        corpus, out = _opened(corpus), Path(out)
+        corpus, out = opened_corpus(corpus), Path(out)
         group = init_process_group(timeout_seconds=60 * arguments.timeout_minutes)
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
@@ -120,7 +124,6 @@ class Trainer(TrainingLoop):
             )  # where something failed, others may hang: leaving would wait for them
 
     def _conclude(self) -> None:
-        from lambert.cli.forecast import note_outcome
         from lambert.report import write_report
 
         output = self.output
@@ -131,7 +134,9 @@ class Trainer(TrainingLoop):
             return
         if not output.resumed_from_step:
             memory = peak_memory_bytes(self.processes.device)
-            note_outcome(self.run, self._forecast, seconds=output.seconds, memory_bytes=memory)
+            record_outcome(self.run, self._forecast, seconds=output.seconds, memory_bytes=memory)
+            if self._forecast is not None:
+                log.info(plan_text.outcome_line(self._forecast, seconds=output.seconds, memory_bytes=memory))
         _log_verdict(output.evaluation)
         log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
         log.info(
@@ -191,7 +196,7 @@ def log_recipe(arguments: RecipeArguments) -> None:
         log.info(f"note      {note}")
 
 
-def _opened(corpus: Corpus | str | Path) -> Corpus:
+def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
     return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
 
 
@@ -201,8 +206,6 @@ def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup,
     Raises:
         UserError: the run in `out` has other settings.
     """
-    from lambert.cli.micro_batches import with_fastest_micro_batches
-
     config = resolve(arguments, corpus)
     resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
     known = recorded_choices(out) if resumes else None
@@ -223,27 +226,30 @@ def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup,
     if resumes:
         refuse_other_config(out, config)  # before the plan of a run that cannot be
     elif arguments.micro_batch_size is None:
-        config = with_fastest_micro_batches(config)
+        config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
+        if group.is_main_process:
+            log_lines(plan_text.micro_batch_lines(config, tried))
     return config
 
 
 def _forecast(
     arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup, out: Path
-) -> Any:
+) -> RunForecast | None:
     """Time real steps of a new run and predict its duration and memory; None for a resumed one."""
-    from lambert.cli.forecast import show_forecast
-
     if not arguments.probe_seconds or (not arguments.fresh and (out / RECIPE_FILE).exists()):
         return None
-    return show_forecast(config, corpus, group, probe_seconds=arguments.probe_seconds, trainer_options=arguments)
+    if group.is_main_process:
+        log.info(plan_text.probe_line(config, arguments.probe_seconds, has_corpus=True))
+    budget = arguments.probe_seconds
+    forecast = forecast_run(config, corpus, processes=group, trainer_options=arguments, budget_seconds=budget)
+    if group.is_main_process:
+        log_lines(plan_text.forecast_lines(forecast))
+    return forecast
 
 
 def _log_plan(config: TrainingConfig, corpus: Corpus, execution: dict[str, str]) -> None:
-    from lambert.cli.show_plan import show_plan
-
-    show_plan(config, corpus)
-    for topic, text in execution.items():
-        log.info(f"  {topic.replace('_', ' '):26}{text}")
+    log_lines(plan_text.plan_lines(describe_plan(config, corpus)))
+    log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
 
 
 def _log_verdict(evaluation: Evaluation | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,12 @@ PRINTED = "printed"
 def say(text: str = "") -> None:
     """One line for the person at the terminal."""
     log.info(text)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Lines for the person at the terminal."""
+    for line in lines:
+        log.info(line)
 
 
 def warn(text: str) -> None:

@@ -205,7 +205,7 @@ def test_too_many_rollbacks_end_the_run(tmp_path: Path, make_run: Any, spiking: 
     make = make_run(tmp_path / "run", trainer_options=trainer_options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lambert.training.metrics.spike_detector.MOST_ROLLBACKS", 0)
-        with pytest.raises(UserError, match=r"rolled back over 0 steps, and step 7 is a spike again.*--on-spike warn"):
+        with pytest.raises(UserError, match=r"rolled back over 0 steps, and step 7 is a spike again.*`on_spike` warn"):
             make.train()
 
 

@@ -70,7 +70,7 @@ def test_one_sequence_that_does_not_fit_is_told(tmp_path: Path, make_run: Any, m
         raise RuntimeError(FULL)
 
     monkeypatch.setattr(loop_module, "pretraining_task", crowded)
-    with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*--activation-checkpointing full"):
+    with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*`activation_checkpointing` full"):
         make_run(tmp_path / "run").train()
 
 

@@ -65,7 +65,7 @@ def skipped_steps(run: Path) -> set[int]:
         return set()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="Put back a copy, or add --fresh to start over"
+            f"{path} cannot be read: {error}", remedy="Put back a copy, or add `fresh=True` to start over"
         ) from None
 
 
@@ -94,7 +94,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
         is_run = (run / RECIPE_FILE).exists()
         if not is_run and set(run.iterdir()) - set(_unfinished(run)):
             raise UserError(
-                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
+                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for `out`"
             )
         lock = _lock(run)
         try:
@@ -110,7 +110,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
     except OSError as error:
         raise UserError(
             f"the run folder {run} cannot be written: {error.strerror or error}",
-            remedy="Choose another --out or mend its permissions",
+            remedy="Choose another `out` or mend its permissions",
         ) from None
 
 
@@ -120,7 +120,7 @@ def _lock(run: Path) -> FileLock:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"another process is training in {run}", remedy="Wait for it, stop it, or choose another --out"
+            f"another process is training in {run}", remedy="Wait for it, stop it, or choose another `out`"
         ) from None
     return lock
 

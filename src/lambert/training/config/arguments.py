@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
@@ -23,7 +23,7 @@ class RecipeArguments:
     """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or by hand
     LAYERSxHIDDEN such as 6x384; base unless the recipe has another."""
     epochs: float | None = None
-    """Epochs over the corpus, all phases together. Give this or --samples, or a recipe that has its own steps."""
+    """Epochs over the corpus, all phases together. Give this or `samples`, or a recipe that has its own steps."""
     samples: int | None = None
     """Sequences to train on, all phases together."""
     sequence_lengths: tuple[int, ...] = ()
@@ -61,7 +61,7 @@ class RecipeArguments:
     """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains, on a CPU
     bfloat16-master. bfloat16 on a GPU is untested on GPU."""
     init_from: Path | None = None
-    """Run or Hugging Face BERT folder whose weights are the start; --model is then ignored."""
+    """Run or Hugging Face BERT folder whose weights are the start; `model` is then ignored."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_lengths", "phase_fractions"):
@@ -69,6 +69,19 @@ class RecipeArguments:
             object.__setattr__(self, name, tuple(value) if isinstance(value, Iterable) else (value,))
         if self.init_from is not None:
             object.__setattr__(self, "init_from", Path(self.init_from))
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """The arguments with these options.
+
+        Raises:
+            UserError: an option is unknown (the nearest one is named) or out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise unknown_name("argument", name, known)
+        return cls(**options)
 
     @property
     def initial_model_folder(self) -> Path | None:
@@ -93,7 +106,7 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
     """Everything that can be asked of a run: what decides its weights, and how it is carried out."""
 
     fresh: bool = False
-    """Start from scratch, deleting the run that --out holds."""
+    """Start from scratch, deleting the run that `out` holds."""
     threads: int = 0
     """Threads of each process; 0 takes all cores, or what a deterministic run began with (1 at first)."""
     deterministic: bool = False
@@ -114,19 +127,6 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
         if not 0 < self.timeout_minutes <= 10_000:
             raise UserError(f"a timeout of {self.timeout_minutes} minutes", remedy="Give a number above 0")
         check_probe_seconds(self.probe_seconds)
-
-    @classmethod
-    def of(cls, **options: Any) -> TrainingArguments:
-        """The arguments with these options.
-
-        Raises:
-            UserError: an option is unknown (the nearest one is named) or out of its range.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise unknown_name("argument", name, known)
-        return cls(**options)
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:

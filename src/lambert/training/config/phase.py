@@ -72,9 +72,9 @@ class Phase:
         """
         if self.micro_batch_size > 1 and not deterministic:
             return replace(self, micro_batch_size=self.micro_batch_size // 2)
-        remedy = "Choose a smaller --model or shorter --sequence-lengths, or --activation-checkpointing full"
+        remedy = "Choose a smaller `model` or shorter `sequence_lengths`, or `activation_checkpointing` full"
         if self.micro_batch_size > 1:
-            remedy += "; a deterministic run cannot change its --micro-batch-size, start over with a smaller one"
+            remedy += "; a deterministic run cannot change its `micro_batch_size`, start over with a smaller one"
         what = f"a micro-batch of {self.micro_batch_size} sequences" if self.micro_batch_size > 1 else "one sequence"
         raise UserError(
             f"{what} of {self.config.sequence_length} tokens does not fit into memory: {problem}", remedy=remedy

@@ -96,7 +96,7 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
     }
     if request.recipe in BY_RULE:
         if not request.batch_size:
-            raise UserError("no batch size", remedy="Give --batch-size, or a --recipe that has its own")
+            raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that has its own")
         lengths = request.sequence_lengths or DEFAULT_LENGTHS
         recipe = recipe_by_rule(request.batch_size, lengths, request.phase_fractions, name=request.recipe)
         if request.recipe == "paper":
@@ -108,7 +108,7 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
             raise UserError(
                 f"{' and '.join(given)} beside the recipe {request.recipe}, which has phases of its own",
                 remedy="Leave the option out, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
-                "change that, and give it as --recipe",
+                "change that, and give it as `recipe`",
             )
     samples = request.samples
     if samples is None and request.epochs is None:
@@ -176,7 +176,7 @@ def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Cor
     if theirs.get_vocab() != corpus.tokenizer().get_vocab():
         raise UserError(
             f"the vocabulary of {init_from} is not the corpus's",
-            remedy=f"Prepare the corpus again with --vocab {init_from}",
+            remedy=f"Prepare the corpus again with `vocab` {init_from}",
         )
     return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
 
@@ -199,30 +199,30 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
         UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
     """
     if shards and settings.optimizer == "muon":
-        raise UserError("Muon needs whole matrices", remedy="Leave out --shard, or choose another --optimizer")
+        raise UserError("Muon needs whole matrices", remedy="Leave out `shard=True`, or choose another `optimizer`")
     if shards and settings.deterministic:
         raise UserError(
             "a sharded run adds gradients up in an order that the number of processes decides",
-            remedy="Leave out --shard or --deterministic",
+            remedy="Leave out `shard=True` or `deterministic=True`",
         )
     for number, phase in enumerate(phases_of(settings), start=1):
         micro_batches = phase.micro_batch_count
         if micro_batches < count:
             raise UserError(
                 f"{count} processes share {micro_batches} micro-batches of phase {number}",
-                remedy=f"Choose a --micro-batch-size that makes at least {count}, or fewer processes",
+                remedy=f"Choose a `micro_batch_size` that makes at least {count}, or fewer processes",
             )
         if shards and micro_batches % count:
             raise UserError(
                 f"{count} processes that share a model cannot have the same number of {micro_batches} micro-batches of "
                 f"phase {number}",
-                remedy="With --shard choose a --micro-batch-size or number of processes that divides them evenly",
+                remedy="With `shard=True` choose a `micro_batch_size` or number of processes that divides them evenly",
             )
         if settings.deterministic and (count & (count - 1) or micro_batches % count):
             fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]
             raise UserError(
                 f"{count} processes cannot add up {micro_batches} micro-batches of phase {number} in one binary tree",
-                remedy=f"With --deterministic start {' or '.join(fit)}, or choose another --micro-batch-size",
+                remedy=f"With `deterministic=True` start {' or '.join(fit)}, or choose another `micro_batch_size`",
             )
 
 
@@ -243,13 +243,13 @@ def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) ->
     """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
     has_own_steps = recipe.phases[0].steps is not None
     if request.epochs is not None and request.samples is not None:
-        raise UserError("both --epochs and --samples", remedy="Give one of them")
+        raise UserError("both `epochs` and `samples`", remedy="Give one of them")
     if request.epochs is None:
         if request.samples is None and not has_own_steps:
-            raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
+            raise UserError("the length of the run is not clear", remedy="Give either `epochs` or `samples`")
         return request.samples
     if corpus is None:
-        raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
+        raise UserError("`epochs` without a corpus", remedy="Give `corpus`, or `samples` instead")
     if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
     counts = examples_per_epoch(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
@@ -275,7 +275,7 @@ def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -
         raise UserError(
             f"{folder} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
             f"{corpus.vocabulary_size:,}",
-            remedy=f"Prepare the corpus again with --vocab {folder}",
+            remedy=f"Prepare the corpus again with `vocab` {folder}",
         )
 
 

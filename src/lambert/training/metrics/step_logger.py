@@ -113,5 +113,5 @@ class StepLogger:
             raise UserError(
                 f"the loss or its gradient was no number in {in_a_row} steps in a row, up to step {step} of "
                 f"{self._run} (samples of phase {phase.number} whose loss is none: {named})",
-                remedy="Start over (--fresh) with a smaller --learning-rate; the journal shows the steps before",
+                remedy="Start over (`fresh=True`) with a smaller `learning_rate`; the journal shows the steps before",
             )
