@@ -122,7 +122,7 @@ def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest
         ("squad MODEL --train V1 --dev V2 --out OUT", "same version"),
         (
             "squad MODEL --train V1 --dev V1 --out OUT --learning-rate 1e-3 --learning-rates 1e-3 1e-4",
-            "both learning_rate and learning_rates",
+            "both --learning-rate and --learning-rates",
         ),
     ],
 )

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.finetune.files import MAX_TEXT_BYTES, make_folder, write_json
+from lambert.finetune.files import MAX_TEXT_BYTES, write_json
 from lambert.utils.io import read_json
 
-_FOLDER = "cache"
+CACHE_FOLDER = "cache"
 FORMAT = 2
 """Of a cache file. A file of another format counts as missing."""
 _MODEL_FILES = ("config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
@@ -73,7 +73,7 @@ class ResultCache:
         if differences:
             raise UserError(
                 f"{path} was made from something else ({'; '.join(differences)})",
-                remedy="Give the same to resume, another --out, or --fresh to start over",
+                remedy="Give the same to resume, another `out`, or `fresh=True` to start over",
             )
         return result
 
@@ -92,17 +92,6 @@ class ResultCache:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
-
-
-def open_cache(out: Path | None, *, fresh: bool) -> ResultCache | None:
-    """The cache in a folder of results, which is made before hours of work; emptied where `fresh`."""
-    if out is None:
-        return None
-    make_folder(out)
-    cache = ResultCache(out / _FOLDER)
-    if fresh:
-        cache.clear()
-    return cache
 
 
 def model_digest(folder: Path) -> str:

@@ -2,77 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from tokenizers import Tokenizer
 
 from lambert.errors import UserError
-from lambert.finetune.cache import FineTuneResult, ResultCache, examples_digest, model_digest
-from lambert.finetune.loop import Diverged, TrainSummary
+from lambert.finetune.cache import CACHE_FOLDER, FineTuneResult, ResultCache, examples_digest, model_digest
+from lambert.finetune.files import make_folder
+from lambert.finetune.loop import Diverged, TaskPreset, fine_tune, predict
 from lambert.finetune.model import load_with_head
 from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
-from lambert.model.bert import BertConfig
 from lambert.model.huggingface import model_folder
 from lambert.training.distributed.process_group import init_process_group
 from lambert.training.malloc import apply_allocator_settings
 
-
-def single_device() -> torch.device:
-    """The device of the only process, prepared for training. Raises UserError where there are several processes."""
-    processes = init_process_group()
-    apply_allocator_settings()
-    if processes.world_size > 1:
-        raise UserError(f"fine-tuning was started in {processes.world_size} processes", remedy="Start it in one")
-    return processes.device
+Settings = TypeVar("Settings", bound=FineTuneSettings)
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a model predicts for the development examples."""
-
-    values: dict[str, Any]
-    """In the form that JSON can hold; the keys are the task's own."""
-    sequences: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TaskPreset:
-    """What makes one fine-tuning task different from another."""
-
-    name: str
-    head: Callable[[BertConfig], Any]
-    """Builds encoder and head."""
-    fine_tune: Callable[..., TrainSummary]
-    """(model, tokenizer, examples, settings, *, seed, progress): trains the model in place."""
-    predict: Callable[..., Predictions]
-    """The same arguments."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuneJob:
+class FineTuneJob(Generic[Settings]):
     """A fine-tuning in everything but its seed.
 
     Args:
         path: a run, or a Hugging Face BERT folder.
-        cache: where finished fine-tunings are stored and looked up; None stores none.
+        train, dev: examples to train on and to predict.
+        out: the folder of its results, in which finished fine-tunings are cached; None caches none.
+        random_weights: take only size and vocabulary from the model: the baseline of a pre-training.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
         device: None chooses the GPU where there is one.
+        progress: called after every training step and evaluation batch.
     """
 
     path: Path
     preset: TaskPreset
     train: Sequence[Any]
     dev: Sequence[Any]
-    settings: FineTuneSettings
-    cache: ResultCache | None = None
+    settings: Settings
+    out: Path | None = None
     random_weights: bool = False
     cased: bool = False
-    device: torch.device = field(default_factory=single_device)
+    device: torch.device | None = None
     progress: Progress | None = None
+
+    def prepare(self, *, fresh: bool = False) -> None:
+        """Check the process, and make the folder of the results before hours of work; forget the cache if `fresh`.
+
+        Raises:
+            UserError: the folder cannot be made, or this is one of several processes.
+        """
+        processes = init_process_group()
+        apply_allocator_settings()
+        if processes.world_size > 1:
+            raise UserError(f"fine-tuning was started in {processes.world_size} processes", remedy="Start it in one")
+        if self.out is not None:
+            make_folder(self.out)
+        if self._cache is not None and fresh:
+            self._cache.clear()
+
+    def load(self, seed: int) -> tuple[Any, Tokenizer, list[str]]:
+        """See `load_with_head`."""
+        how: dict[str, Any] = {"seed": seed, "cased": self.cased, "random_weights": self.random_weights}
+        return load_with_head(self.path, self.preset.head, **how)
 
     def run_seeds(self, seeds: Sequence[int]) -> Iterator[tuple[FineTuneResult, bool]]:
         """Every seed's result, and whether it comes from the cache."""
@@ -91,19 +86,20 @@ class FineTuneJob:
         cached = self._cached(name, seed)
         if cached is not None:
             return cached, True
-        model, tokenizer, _ = load_with_head(
-            self.path, self.preset.head, seed=seed, cased=self.cased, random_weights=self.random_weights
-        )
-        model.to(self.device)
-        how = {"seed": seed, "progress": None if self.progress is None else _titled(self.progress, title)}
+        model, tokenizer, _ = self.load(seed)
+        model.to(self.device or init_process_group().device)
+        how: dict[str, Any] = {
+            "seed": seed,
+            "progress": None if self.progress is None else _titled(self.progress, title),
+        }
         try:
-            summary = self.preset.fine_tune(model, tokenizer, self.train, self.settings, **how)
+            summary = fine_tune(model, tokenizer, self.preset, self.train, self.settings, **how)
         except Diverged as error:
             if not may_diverge:
                 raise
             result = FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
         else:
-            predictions = self.preset.predict(model, tokenizer, self.dev, self.settings, **how)
+            predictions = predict(model, tokenizer, self.preset, self.dev, self.settings, **how)
             result = FineTuneResult(
                 seed=seed,
                 learning_rate=summary.learning_rate,
@@ -114,12 +110,16 @@ class FineTuneJob:
                 dev_sequences=predictions.sequences,
                 seconds=summary.seconds + predictions.seconds,
             )
-        if self.cache is not None:
-            self.cache.put(name, self._made_from | {"seed": seed}, result)
+        if self._cache is not None:
+            self._cache.put(name, self._made_from | {"seed": seed}, result)
         return result, False
 
     def _cached(self, name: str, seed: int) -> FineTuneResult | None:
-        return None if self.cache is None else self.cache.get(name, self._made_from | {"seed": seed})
+        return None if self._cache is None else self._cache.get(name, self._made_from | {"seed": seed})
+
+    @property
+    def _cache(self) -> ResultCache | None:
+        return None if self.out is None else ResultCache(self.out / CACHE_FOLDER)
 
     @cached_property
     def _made_from(self) -> dict[str, Any]:

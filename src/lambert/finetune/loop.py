@@ -1,6 +1,6 @@
-"""The two loops of fine-tuning, for any task: training epochs and predictions.
+"""Fine-tuning and predicting, for any task.
 
-Order, dropout and micro-batches depend on the seed and the sequences alone.
+The trained weights depend on the model, the examples, the settings and the seed alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +21,45 @@ from torch.optim import Optimizer
 from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
 from lambert.finetune.inputs import Encoded, SequenceBatch, make_batch
+from lambert.finetune.model import check_fit
 from lambert.finetune.seeds import shuffled
-from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
+from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
+from lambert.model.bert import BertConfig
 from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.optimizer import make_optimizer, named_groups
-from lambert.training.step.train_step import StepResult, Task, train_step
+from lambert.training.step.train_step import TaskOutput, train_step
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
-Item = TypeVar("Item", bound=Encoded)
+
+
+Rows = Iterator[tuple[int, NDArray[np.float32]]]
+"""(index of a sequence, its logits), in any order."""
 
 
 class Diverged(UserError):
     """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TaskPreset:
+    """All that distinguishes one fine-tuning task from another."""
+
+    name: str
+    head: Callable[[BertConfig], Any]
+    """Builds encoder and head."""
+    encode: Callable[[Sequence[Any], Tokenizer, Any], Sequence[Encoded]]
+    """(examples, tokenizer, settings) → sequences, one or more for each example."""
+    logits: Callable[[nn.Module, SequenceBatch], Tensor]
+    """float32, a row for each sequence."""
+    loss: Callable[[Tensor, SequenceBatch], TaskOutput]
+    """Of the logits, summed over the batch."""
+    decode: Callable[[Sequence[Any], Sequence[Any], Rows, Any], dict[str, Any]]
+    """(examples, sequences, rows of logits, settings) → predictions that JSON can hold."""
+
+    def task(self, model: nn.Module, batch: SequenceBatch) -> TaskOutput:
+        """The loss of a micro-batch."""
+        return self.loss(self.logits(model, batch), batch)
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,16 @@ class TrainSummary:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for a list of examples."""
+
+    values: dict[str, Any]
+    """As `TaskPreset.decode` returns them."""
+    sequences: int
+    seconds: float
+
+
 def epoch_batches(items: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[list[int]]:
     """Each item once in an order decided by (seed, epoch); the last batch may be smaller."""
     order = shuffled(items, (seed, _ORDER, epoch)).tolist()
@@ -58,52 +93,60 @@ def epoch_batches(items: int, batch_size: int, *, seed: int, epoch: int) -> Iter
         yield order[first : first + batch_size]
 
 
-def train(
+def fine_tune(
     model: nn.Module,
     tokenizer: Tokenizer,
-    sequences: Sequence[Encoded],
+    preset: TaskPreset,
+    examples: Sequence[Any],
     settings: FineTuneSettings,
     *,
-    task: Task[SequenceBatch],
     seed: int,
     optimizer: Optimizer | None = None,
     progress: Progress | None = None,
 ) -> TrainSummary:
-    """Train `model` in place, on its own device: linear warm-up, linear decay.
+    """Train `model` in place, on its own device, with linear warm-up and linear decay.
 
     Args:
-        sequences: at least one.
-        task: the loss, summed over a micro-batch.
+        examples: at least one.
         seed: decides order and dropout, a whole number from 0.
         optimizer: a ready one in place of the one that `settings` names.
         progress: called after every step.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        UserError: sequences or vocabulary do not fit the model; `Diverged` where the loss became NaN or infinite.
     """
-    assert sequences
+    assert examples
+    check_fit(model, tokenizer, settings.sequence_length)
+    sequences = preset.encode(examples, tokenizer, settings)
     config: Any = model.config
-    peak = settings.learning_rate or default_learning_rate(settings.optimizer, config.hidden_size)
+    peak = settings.resolved(config.hidden_size).learning_rate
+    assert peak is not None
     total_steps = settings.epochs * math.ceil(len(sequences) / settings.batch_size)
     schedule = LRSchedule(peak, round(settings.warmup_ratio * total_steps), total_steps)
     if optimizer is None:
         groups, names = named_groups(model, weight_decay=settings.weight_decay)
         optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
-    step_on = partial(
-        _step, model, optimizer, settings=settings, task=task, seed=seed, pad=special_tokens(tokenizer).pad
-    )
-    began, step, loss_sum = time.monotonic(), 0, 0.0
+    began, step, loss_sum, pad_id = time.monotonic(), 0, 0.0, special_tokens(tokenizer).pad
     for epoch in range(settings.epochs):
         loss_sum = 0.0
         for batch in epoch_batches(len(sequences), settings.batch_size, seed=seed, epoch=epoch):
             step += 1
             rate = schedule.rate(step)
-            loss = step_on([sequences[index] for index in batch], step=step, learning_rate=rate).loss
+            micro_batches = _micro_batches([sequences[index] for index in batch], settings.micro_batch_size, pad_id)
+            keys = [np.random.SeedSequence((seed, _DROPOUT, step, index)) for index in range(len(micro_batches))]
+            loss = train_step(
+                model,
+                optimizer,
+                micro_batches,
+                task=preset.task,
+                learning_rate=rate,
+                max_grad_norm=settings.max_grad_norm,
+                dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
+                precision=settings.precision,
+            ).loss
             if not math.isfinite(loss):
-                raise Diverged(
-                    f"the loss became {loss} at step {step} (learning rate {rate:.3g})",
-                    remedy="Lower the learning rate",
-                )
+                what = f"the loss became {loss} at step {step} (learning rate {rate:.3g})"
+                raise Diverged(what, remedy="Lower the learning rate")
             loss_sum += loss * len(batch)
             if progress is not None:
                 elapsed = time.monotonic() - began
@@ -111,62 +154,47 @@ def train(
     return TrainSummary(len(sequences), total_steps, peak, loss_sum / len(sequences), time.monotonic() - began)
 
 
-def _step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batch: list[Encoded],
-    *,
-    settings: FineTuneSettings,
-    task: Task[SequenceBatch],
-    seed: int,
-    pad: int,
-    step: int,
-    learning_rate: float,
-) -> StepResult:
-    """One optimizer step, in micro-batches of similar length so that short sequences get little padding."""
-    by_length = sorted(batch, key=lambda sequence: len(sequence.token_ids))
-    size = settings.micro_batch_size
-    parts = [by_length[first : first + size] for first in range(0, len(by_length), size)]
-    keys = [np.random.SeedSequence((seed, _DROPOUT, step, index)) for index in range(len(parts))]
-    return train_step(
-        model,
-        optimizer,
-        [make_batch(part, pad_id=pad) for part in parts],
-        task=task,
-        learning_rate=learning_rate,
-        max_grad_norm=settings.max_grad_norm,
-        dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
-        precision=settings.precision,
-    )
-
-
-@torch.no_grad()
-def predict_sequences(
+def predict(
     model: nn.Module,
     tokenizer: Tokenizer,
-    sequences: Sequence[Encoded],
+    preset: TaskPreset,
+    examples: Sequence[Any],
     settings: FineTuneSettings,
     *,
-    forward: Callable[[nn.Module, SequenceBatch], Tensor],
-    batch_size: int,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(index of a sequence, its row of the float32 logits of `forward`), for every sequence once.
+) -> Predictions:
+    """The model's predictions for the examples. `seed` is only passed on to `progress`.
 
-    The longest come first: batches of similar length need little padding, and memory runs out at once or not at all.
-    `seed` is only passed on to `progress`.
+    Raises:
+        UserError: sequences or vocabulary do not fit the model.
     """
-    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].token_ids))
-    device, pad_id = next(model.parameters()).device, special_tokens(tokenizer).pad
+    check_fit(model, tokenizer, settings.sequence_length)
+    sequences = preset.encode(examples, tokenizer, settings)
     began = time.monotonic()
+
+    @torch.no_grad()
+    def rows() -> Rows:
+        # The longest first: batches of similar length need little padding, and memory runs out at once or not at all.
+        order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].token_ids))
+        device, pad_id = next(model.parameters()).device, special_tokens(tokenizer).pad
+        size = settings.evaluation_batch_size or settings.batch_size
+        for first in range(0, len(order), size):
+            indices = order[first : first + size]
+            batch = make_batch([sequences[index] for index in indices], pad_id=pad_id).to(device)
+            with settings.precision.autocast(device):
+                logits = preset.logits(model, batch)
+            yield from zip(indices, logits.cpu().numpy(), strict=True)
+            if progress is not None:
+                done, elapsed = first + len(indices), time.monotonic() - began
+                progress(FineTuneProgress(seed, "evaluating", done, len(order), elapsed))
+
     model.eval()
-    for first in range(0, len(order), batch_size):
-        indices = order[first : first + batch_size]
-        batch = make_batch([sequences[index] for index in indices], pad_id=pad_id).to(device)
-        with settings.precision.autocast(device):
-            logits = forward(model, batch)
-        yield from zip(indices, logits.float().cpu().numpy(), strict=True)
-        if progress is not None:
-            done, elapsed = first + len(indices), time.monotonic() - began
-            progress(FineTuneProgress(seed, "evaluating", done, len(order), elapsed))
+    values = preset.decode(examples, sequences, rows(), settings)
+    return Predictions(values, len(sequences), time.monotonic() - began)
+
+
+def _micro_batches(batch: Sequence[Encoded], size: int, pad_id: int) -> list[SequenceBatch]:
+    """A batch in parts of similar length, so that short sequences get little padding."""
+    by_length = sorted(batch, key=lambda sequence: len(sequence.token_ids))
+    return [make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)]

@@ -54,7 +54,7 @@ def check_fit(model: nn.Module, tokenizer: Tokenizer, sequence_length: int) -> N
     if sequence_length > config.maximum_positions:
         raise UserError(
             f"sequences of {sequence_length} tokens do not fit a model of {config.maximum_positions} positions",
-            remedy=f"Set the sequence length to {config.maximum_positions} or less",
+            remedy=f"Set `sequence_length` to {config.maximum_positions} or less",
         )
     entries = tokenizer.get_vocab_size(with_added_tokens=True)
     if entries > config.vocabulary_size:

@@ -20,7 +20,7 @@ def checked_seeds(seeds: int | Sequence[int]) -> Sequence[int]:
     if isinstance(seeds, int):
         seeds = range(seeds)
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds = {list(seeds)}", remedy="Give at least one whole number from 0, each once")
+        raise UserError(f"`seeds` = {list(seeds)}", remedy="Give at least one whole number from 0, each once")
     return seeds
 
 

@@ -27,6 +27,8 @@ class FineTuneSettings:
     """Sequences of an optimizer step."""
     micro_batch_size: int = 8
     """Sequences of a forward pass: speed and memory, and the result by rounding and dropout."""
+    evaluation_batch_size: int | None = None
+    """Sequences of a forward pass while evaluating; None: as in a step."""
     sequence_length: int
     """Longest sequence in tokens, special tokens included."""
     optimizer: str = "adamw"
@@ -48,16 +50,17 @@ class FineTuneSettings:
             raise UserError("fine-tuning does not run in bfloat16-master", remedy="Choose float32 or bfloat16-autocast")
         for field in fields(self):
             value, least = getattr(self, field.name), MIN_SEQUENCE_TOKENS if field.name == "sequence_length" else 1
-            if field.type == "int" and (not isinstance(value, int) or value < least):
-                raise UserError(f"{field.name} = {value}", remedy=f"Give a whole number from {least}")
+            is_whole = isinstance(value, int) and value >= least
+            if (field.type == "int" or (field.type == "int | None" and value is not None)) and not is_whole:
+                raise UserError(f"`{field.name}` = {value}", remedy=f"Give a whole number from {least}")
         for name in ("learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name} = {value}", remedy="Give a number above 0")
+                raise UserError(f"`{name}` = {value}", remedy="Give a number above 0")
         if not 0 <= self.warmup_ratio <= 1:
-            raise UserError(f"warmup_ratio = {self.warmup_ratio}", remedy="Give a fraction from 0 to 1")
+            raise UserError(f"`warmup_ratio` = {self.warmup_ratio}", remedy="Give a fraction from 0 to 1")
         if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"weight_decay = {self.weight_decay}", remedy="Give a number from 0")
+            raise UserError(f"`weight_decay` = {self.weight_decay}", remedy="Give a number from 0")
 
     @classmethod
     def of(cls, settings: Self | None = None, **options: Any) -> Self:
@@ -75,6 +78,10 @@ class FineTuneSettings:
             precision = resolve_precision(precision, bfloat16_gains=inspect_hardware().bfloat16_gains)
         options["precision"] = precision
         return cls(**options) if settings is None else replace(settings, **options)
+
+    def resolved(self, hidden_size: int) -> Self:
+        """The same with a learning rate for a model of this width, where none is set."""
+        return replace(self, learning_rate=self.learning_rate or default_learning_rate(self.optimizer, hidden_size))
 
 
 @dataclass(frozen=True)

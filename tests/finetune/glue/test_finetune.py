@@ -17,18 +17,17 @@ from finetune.squad.articles import CAFE, HARBOUR
 from lambert.cli.main import main
 from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
 from lambert.errors import UserError
-from lambert.finetune.glue import api
-from lambert.finetune.glue.api import finetune_glue
-from lambert.finetune.glue.finetune import (
+from lambert.finetune import job
+from lambert.finetune.glue.api import GlueResult, finetune_glue
+from lambert.finetune.glue.task import (
     GlueSettings,
     encode_examples,
-    fine_tune,
-    label_task,
-    predict,
+    glue_preset,
     truncated_lengths,
 )
 from lambert.finetune.glue.tasks import Example, find_task
 from lambert.finetune.inputs import make_batch
+from lambert.finetune.loop import fine_tune, predict
 from lambert.finetune.model import load_with_head
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForClassification, BertForPreTraining
@@ -67,7 +66,9 @@ def test_sequences_equal_those_of_transformers(tokenizer: Tokenizer, tmp_path: P
     save_tokenizer(tokenizer, tmp_path)
     oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
     examples = [Example(HARBOUR, None, 0), Example("Edna", CAFE, 0), Example(HARBOUR, "1843", 0)]
-    for example, ours in zip(examples, encode_examples(examples, tokenizer, 20), strict=True):
+    for example, ours in zip(
+        examples, encode_examples(examples, tokenizer, dataclasses.replace(SETTINGS, sequence_length=20)), strict=True
+    ):
         theirs = oracle(example.first, example.second, max_length=20, truncation="longest_first")
         assert ours.token_ids.tolist() == theirs["input_ids"]
         assert (np.arange(len(ours.token_ids)) >= ours.second_start).tolist() == theirs["token_type_ids"]
@@ -84,32 +85,32 @@ def test_the_longer_text_is_truncated() -> None:
 
 def test_the_loss_whatever_the_padding(folder: Path, tokenizer: Tokenizer) -> None:
     for name, label in (("sst-2", 1.0), ("sts-b", 3.5)):
-        model = _load(folder, name, seed=1)
+        model, preset = _load(folder, name, seed=1), glue_preset(find_task(name))
         model.eval()
-        sequences = encode_examples([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, 24)
+        sequences = encode_examples([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, SETTINGS)
         batch = make_batch(sequences, pad_id=0)
         scores = [
             model(one.token_ids, one.segment_ids, None)[0]
             for one in (make_batch([sequence], pad_id=0) for sequence in sequences[1:])
         ]
-        together = label_task(model, batch).loss_sums["sequence"].item()
-        first = label_task(model, make_batch(sequences[:1], pad_id=0)).loss_sums["sequence"].item()
+        together = preset.task(model, batch).loss_sums["sequence"].item()
+        first = preset.task(model, make_batch(sequences[:1], pad_id=0)).loss_sums["sequence"].item()
         by_hand = (scores[0][0] - label) ** 2 if name == "sts-b" else -scores[0].log_softmax(0)[int(label)]
         assert together - first == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 def test_learns_and_repeats_itself(folder: Path, tokenizer: Tokenizer) -> None:
-    task = "sst-2"
+    task, preset = "sst-2", glue_preset(find_task("sst-2"))
     ends = []
     for seed in (1, 1, 2):
         torch.rand(seed)
         model = _load(folder, task, seed=seed)
-        ends.append(fine_tune(model, tokenizer, EXAMPLES, SETTINGS, seed=seed).train_loss)
-        labels = predict(model, tokenizer, EXAMPLES, SETTINGS).values["labels"]
+        ends.append(fine_tune(model, tokenizer, preset, EXAMPLES, SETTINGS, seed=seed).train_loss)
+        labels = predict(model, tokenizer, preset, EXAMPLES, SETTINGS).values["labels"]
         assert labels == [example.label for example in EXAMPLES]
     assert ends[0] == ends[1] != ends[2] and max(ends) < 0.4
     one_by_one = dataclasses.replace(SETTINGS, batch_size=1)
-    assert predict(model, tokenizer, EXAMPLES, one_by_one).values["labels"] == labels
+    assert predict(model, tokenizer, preset, EXAMPLES, one_by_one).values["labels"] == labels
 
 
 def test_the_pretrained_pooler_is_taken(folder: Path) -> None:
@@ -123,19 +124,19 @@ def test_the_pretrained_pooler_is_taken(folder: Path) -> None:
 
 def test_a_regression_over_seeds(folder: Path) -> None:
     examples = [Example(GOOD if n % 2 else BAD, WORDS[n], 5.0 * (n % 2)) for n in range(8)]
-    result = finetune_glue(folder, "sts-b", train=examples, dev=examples, settings=SETTINGS, seeds=2)
+    result = finetune_glue(folder, "sts-b", data=(examples, examples), settings=SETTINGS, seeds=2)
     assert result.metrics["pearson"] > 90 and set(result.metrics) == {"pearson", "spearman"}
     assert result.score == pytest.approx(np.mean([seed.score for seed in result.seeds]))
     assert result.score_interval is not None and result.majority_baseline == {"pearson": 0.0, "spearman": 0.0}
 
 
 def test_finished_seeds_are_not_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(seeds: int, **options: Any) -> api.GlueResult:
-        data: dict[str, Any] = {"train": EXAMPLES, "dev": EXAMPLES, "out": tmp_path}
-        return finetune_glue(folder, "sst-2", settings=SETTINGS, seeds=seeds, **data, **options)
+    def run(seeds: int, **options: Any) -> GlueResult:
+        data = (EXAMPLES, EXAMPLES)
+        return finetune_glue(folder, "sst-2", data=data, settings=SETTINGS, seeds=seeds, out=tmp_path, **options)
 
     first = run(1, epochs=1)
-    monkeypatch.setattr(api, "fine_tune", lambda *args, **options: pytest.fail("trained again"))
+    monkeypatch.setattr(job, "fine_tune", lambda *args, **options: pytest.fail("trained again"))
     again = run(1, epochs=1)
     assert again.seeds == (dataclasses.replace(first.seeds[0], reused=True),) and not first.seeds[0].reused
     with pytest.raises(UserError, match=r"seed-0.json was made from .*\(settings.epochs: 1 there, 40 now\)"):
@@ -162,7 +163,7 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"epochs": 0}, "epochs = 0"), ({"learning_rate": 0.0}, "learning_rate"), ({"optimizer": "adam"}, "'adamw'")],
+    [({"epochs": 0}, "`epochs` = 0"), ({"learning_rate": 0.0}, "learning_rate"), ({"optimizer": "adam"}, "'adamw'")],
 )
 def test_impossible_settings(changes: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):

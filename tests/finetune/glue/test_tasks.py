@@ -49,7 +49,7 @@ def test_what_is_refused(tmp_path: Path, task: str, content: str, said: str) -> 
 
 
 def test_missing_files_and_tasks(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no train.tsv or sts-train.csv.*as data"):
+    with pytest.raises(UserError, match=r"has no train.tsv or sts-train.csv.*as `data`"):
         read_split(tmp_path, find_task("sts-b"), "train")
     with pytest.raises(UserError, match=r"Did you mean 'sst-2'"):
         find_task("sst2")

@@ -77,7 +77,7 @@ def _collect(questions: list[Question], logits: Iterable[tuple[Window, Logits, L
     collector = AnswerCollector(questions)
     for window, start_logits, end_logits in logits:
         collector.add(window, start_logits, end_logits)
-    return collector.predictions()
+    return collector.results()[0]
 
 
 def _perfect(window: Window) -> tuple[Window, np.ndarray, np.ndarray]:
@@ -184,4 +184,4 @@ def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
         index = window.context_position + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
         collector.add(window, _peaks(size, {0: null, index: span}), _peaks(size, {0: 0.5, index: 2.0}))
-    assert collector.null_odds() == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}
+    assert collector.results()[1] == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
+from lambert.finetune import job
 from lambert.finetune.loop import Diverged
 from lambert.finetune.settings import FineTuneProgress
-from lambert.finetune.squad import api
 from lambert.finetune.squad.api import finetune_squad
 from lambert.finetune.squad.data import Answer, Question, QuestionFile
 from lambert.finetune.squad.prediction_files import score_file
@@ -69,13 +69,15 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, int]]:
     """(seed, rate, questions) of every fine-tuning that is really done."""
     done: list[tuple[int, float, int]] = []
-    real = api.fine_tune
+    real = job.fine_tune
 
-    def counted(model: Any, tokenizer: Any, questions: Any, settings: Any, *, seed: int, progress: Any) -> Any:
+    def counted(
+        model: Any, tokenizer: Any, preset: Any, questions: Any, settings: Any, *, seed: int, progress: Any
+    ) -> Any:
         done.append((seed, settings.learning_rate, len(questions)))
-        return real(model, tokenizer, questions, settings, seed=seed, progress=progress)
+        return real(model, tokenizer, preset, questions, settings, seed=seed, progress=progress)
 
-    monkeypatch.setattr(api, "fine_tune", counted)
+    monkeypatch.setattr(job, "fine_tune", counted)
     return done
 
 
@@ -111,7 +113,7 @@ def test_what_was_made_from_something_else_is_refused_before_any_work(
         ask(RATED)
     with pytest.raises(UserError, match=r"examples.dev: \w{12}… there, \w{12}… now"):
         ask(dev=QUESTIONS[:2])
-    with pytest.raises(UserError, match=r"random_weights: False there, True now.*--fresh"):
+    with pytest.raises(UserError, match=r"random_weights: False there, True now.*`fresh=True`"):
         ask(random_weights=True)
     other = tmp_path / "other"
     other.mkdir()
@@ -154,15 +156,15 @@ def test_rates_are_tried_on_held_out_training_questions_with_the_first_seed(
 def test_a_rate_that_diverges_is_only_left_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
 ) -> None:
-    counted = api.fine_tune
+    counted = job.fine_tune
 
-    def diverging(model: Any, tokenizer: Any, questions: Any, settings: Any, **others: Any) -> Any:
-        done = counted(model, tokenizer, questions, settings, **others)
+    def diverging(model: Any, tokenizer: Any, preset: Any, questions: Any, settings: Any, **others: Any) -> Any:
+        done = counted(model, tokenizer, preset, questions, settings, **others)
         if settings.learning_rate == 1.0:
             raise Diverged("the loss became nan at step 1", remedy="Lower the learning rate")
         return done
 
-    monkeypatch.setattr(api, "fine_tune", diverging)
+    monkeypatch.setattr(job, "fine_tune", diverging)
     for _ in range(2):  # the second time from the cache
         result = finetune_squad(folder, QUESTIONS, QUESTIONS, settings=RATED, learning_rates=(1.0, 1e-3), out=tmp_path)
         assert result.tuning is not None and result.settings.learning_rate == 1e-3
@@ -230,9 +232,9 @@ def test_versions_are_not_mixed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "rates", "said"),
     [
-        (SETTINGS, (1e-3,), "both learning_rate and learning_rates"),
+        (SETTINGS, (1e-3,), "both `learning_rate` and `learning_rates`"),
         (RATED, (1e-3, 0.001), "Give each once"),
-        (RATED, (1e-3, -1.0), "learning_rate = -1.0"),
+        (RATED, (1e-3, -1.0), "`learning_rate` = -1.0"),
     ],
 )
 def test_impossible_rates(folder: Path, settings: SquadSettings, rates: tuple[float, ...], said: str) -> None:

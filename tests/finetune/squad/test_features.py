@@ -214,10 +214,10 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((0, 128, 64), "sequence_length = 0. Give a whole number from 8"),
-        ((384, 0, 64), "document_stride = 0"),
-        ((384, 128, -1), "question_length = -1"),
-        ((67, 128, 64), "sequence_length 67 leaves no room for a context"),
+        ((0, 128, 64), "`sequence_length` = 0. Give a whole number from 8"),
+        ((384, 0, 64), "`document_stride` = 0"),
+        ((384, 128, -1), "`question_length` = -1"),
+        ((67, 128, 64), "`sequence_length` 67 leaves no room for a context"),
     ],
 )
 def test_impossible_shapes(settings: tuple[int, int, int], said: str) -> None:

@@ -16,17 +16,17 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
+from lambert.finetune import job
 from lambert.finetune.inputs import make_batch
-from lambert.finetune.loop import epoch_batches
+from lambert.finetune.loop import epoch_batches, fine_tune, predict
 from lambert.finetune.model import load_with_head
 from lambert.finetune.settings import FineTuneProgress, default_learning_rate
-from lambert.finetune.squad import api
 from lambert.finetune.squad.api import finetune_squad
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.features import make_windows
-from lambert.finetune.squad.finetune import fine_tune, predict, span_task
 from lambert.finetune.squad.metric import score
 from lambert.finetune.squad.settings import SquadSettings
+from lambert.finetune.squad.task import squad_preset
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 from lambert.model.huggingface import model_folder, save_model
@@ -44,6 +44,7 @@ QUESTIONS = [
     Question(f"q{index}", asked, context, (Answer(text, context.index(text)),))
     for index, (asked, context, text) in enumerate(ASKED)
 ]
+SQUAD = squad_preset()
 SETTINGS = SquadSettings(
     learning_rate=3e-3,
     epochs=120,
@@ -85,9 +86,9 @@ def folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 def test_learns_a_handful_of_questions_by_heart(tokenizer: Tokenizer, optimizer: str, learning_rate: float) -> None:
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, learning_rate=learning_rate)
     model = _model(tokenizer, dropout=0.0)
-    before = predict(model, tokenizer, QUESTIONS, settings)
-    summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=1)
-    after = predict(model, tokenizer, QUESTIONS, settings)
+    before = predict(model, tokenizer, SQUAD, QUESTIONS, settings)
+    summary = fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=1)
+    after = predict(model, tokenizer, SQUAD, QUESTIONS, settings)
     assert score(QUESTIONS, before.values["spans"]).f1 < 50
     assert score(QUESTIONS, after.values["spans"]).f1 == 100
     assert after.values["spans"] == {question.id: question.answers[0].text for question in QUESTIONS}
@@ -101,7 +102,7 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(tokenizer: Toke
     for seed in (1, 1, 2):
         torch.rand(seed)  # what went before must not matter
         model = _model(tokenizer)
-        fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=seed)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=seed)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -114,7 +115,7 @@ def test_dropout_is_drawn_afresh_in_each_step_from_the_seed(tokenizer: Tokenizer
     for dropout, seed in ((0.0, 1), (0.1, 1), (0.1, 2)):
         seen: list[FineTuneProgress] = []
         model = _model(tokenizer, dropout=dropout)
-        fine_tune(model, tokenizer, QUESTIONS[-1:], still, seed=seed, progress=seen.append)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS[-1:], still, seed=seed, progress=seen.append)
         losses.append([progress.loss for progress in seen])
     assert len(losses[0]) == 3 and len(set(losses[0])) == 1
     assert len({*losses[0], *losses[1], *losses[2]}) == 1 + 3 + 3
@@ -125,7 +126,7 @@ def test_micro_batches_do_not_change_the_step(tokenizer: Tokenizer) -> None:
     for size in (1, 3, 8):
         model = _model(tokenizer, dropout=0.0)
         settings = dataclasses.replace(BRIEF, micro_batch_size=size)
-        fine_tune(model, tokenizer, QUESTIONS, settings, seed=1)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=1)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     for other in weights[1:]:
         assert torch.linalg.vector_norm(other - weights[0]) < 1e-4 * torch.linalg.vector_norm(weights[0])
@@ -142,15 +143,17 @@ def test_the_loss_is_the_mean_of_both_ends_whatever_the_padding(tokenizer: Token
         start_loss = -starts[0].log_softmax(0)[window.start_position]
         end_loss = -ends[0].log_softmax(0)[window.end_position]
         by_hand.append((start_loss + end_loss).item() / 2)
-    together = span_task(model, make_batch(windows, pad_id=0)).loss_sums["sequence"]
+    together = SQUAD.task(model, make_batch(windows, pad_id=0)).loss_sums["sequence"]
     assert together.item() == pytest.approx(sum(by_hand), rel=1e-5)
 
 
 def test_the_answers_do_not_depend_on_how_windows_are_scored_together(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
-    fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1)
+    fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
     answers = [
-        predict(model, tokenizer, questions, dataclasses.replace(BRIEF, evaluation_batch_size=size)).values["spans"]
+        predict(model, tokenizer, SQUAD, questions, dataclasses.replace(BRIEF, evaluation_batch_size=size)).values[
+            "spans"
+        ]
         for questions, size in ((QUESTIONS, 1), (QUESTIONS, 3), (QUESTIONS[::-1], 100))
     ]
     assert answers[0] == answers[1] == answers[2]
@@ -170,7 +173,7 @@ def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     seen: list[FineTuneProgress] = []
     settings = dataclasses.replace(BRIEF, warmup_ratio=0.5, batch_size=4, learning_rate=1e-3)
     model = _model(tokenizer)
-    summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
+    summary = fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=6, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, summary.steps + 1))
     assert {(progress.seed, progress.stage, progress.total) for progress in seen} == {(6, "training", summary.steps)}
     assert summary.sequences == 10  # the last epoch's batches have 4, 4 and 2
@@ -181,7 +184,7 @@ def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     assert rates[:warmup_steps] == pytest.approx([1e-3 * (i + 1) / warmup_steps for i in range(warmup_steps)])
     assert all(later < earlier for earlier, later in zip(rates[warmup_steps:], rates[warmup_steps + 1 :], strict=False))
     seen.clear()
-    result = predict(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
+    result = predict(model, tokenizer, SQUAD, QUESTIONS, settings, seed=6, progress=seen.append)
     assert seen[-1].stage == "evaluating" and seen[-1].done == seen[-1].total == result.sequences
 
 
@@ -189,7 +192,7 @@ def test_an_optimizer_of_ones_own(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.span_head.parameters(), lr=0.0)
-    fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1, optimizer=optimizer)
+    fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1, optimizer=optimizer)
     changed = [
         name
         for (name, parameter), old in zip(model.named_parameters(), before, strict=True)
@@ -252,7 +255,7 @@ def test_results_are_written_after_every_seed(folder: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return fine_tune(model, tokenizer, *others, seed=seed, **more)
 
-    monkeypatch.setattr(api, "fine_tune", interrupted)
+    monkeypatch.setattr(job, "fine_tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, seeds=(3, 1), out=tmp_path)
     written = json.loads((tmp_path / "squad.json").read_text())
@@ -285,27 +288,27 @@ def test_a_nan_loss_stops_the_run(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     torch.nn.init.constant_(model.span_head.weight, math.nan)
     with pytest.raises(UserError, match=r"the loss became nan at step 1 .*Lower the learning rate"):
-        fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
 
 
 def test_windows_and_vocabulary_must_fit_the_model(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     with pytest.raises(UserError, match=r"sequences of 384 tokens do not fit a model of 64 positions.*to 64 or less"):
-        predict(model, tokenizer, QUESTIONS, SquadSettings())
+        predict(model, tokenizer, SQUAD, QUESTIONS, SquadSettings())
     small = BertForQuestionAnswering(dataclasses.replace(_config(tokenizer), vocabulary_size=50))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ entries, the model 50"):
-        fine_tune(small, tokenizer, QUESTIONS, BRIEF, seed=1)
+        fine_tune(small, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"optimizer": "adam"}, "unknown optimizer 'adam'.*'adamw'"),
-        ({"epochs": 0}, "epochs = 0"),
-        ({"batch_size": -1}, "batch_size = -1"),
-        ({"learning_rate": 0.0}, "learning_rate = 0.0"),
-        ({"max_grad_norm": math.nan}, "max_grad_norm = nan"),
-        ({"warmup_ratio": 1.5}, "warmup_ratio = 1.5"),
+        ({"epochs": 0}, "`epochs` = 0"),
+        ({"batch_size": -1}, "`batch_size` = -1"),
+        ({"learning_rate": 0.0}, "`learning_rate` = 0.0"),
+        ({"max_grad_norm": math.nan}, "`max_grad_norm` = nan"),
+        ({"warmup_ratio": 1.5}, "`warmup_ratio` = 1.5"),
         ({"precision": Precision.BFLOAT16_MASTER}, "does not run in bfloat16-master"),
     ],
 )
@@ -316,7 +319,7 @@ def test_impossible_settings(changes: dict[str, object], said: str) -> None:
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,)])
 def test_impossible_seeds(folder: Path, seeds: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="seeds = "):
+    with pytest.raises(UserError, match="`seeds` = "):
         finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, seeds=seeds)
 
 

@@ -3,12 +3,19 @@ threshold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.metric import BestThreshold, SubsetScore, f1_v2, score_v2
+from lambert.finetune.squad.metric import BestThreshold, Score, SubsetScore, f1_v2, score
+
+
+def score_v2(questions: Sequence[Question], predictions: dict[str, str], **odds: Any) -> Score:
+    return score(questions, predictions, "2.0", **odds)
 
 
 def _question(identifier: str, *answers: str) -> Question:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lambert.errors import UserError
-from lambert.finetune.cache import open_cache
 from lambert.finetune.files import result_fields, write_json
-from lambert.finetune.glue.finetune import GlueSettings, fine_tune, predict
 from lambert.finetune.glue.metric import check_installed, compute_metrics
+from lambert.finetune.glue.task import GlueSettings, glue_preset
 from lambert.finetune.glue.tasks import Example, GlueTask, find_task, read_split
-from lambert.finetune.job import FineTuneJob, TaskPreset, single_device
+from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import CONFIDENCE, checked_seeds, mean_interval
-from lambert.finetune.settings import Progress, default_learning_rate
-from lambert.model.heads import BertForClassification
+from lambert.finetune.settings import Progress
 from lambert.model.huggingface import model_folder, read_config
 
 log = logging.getLogger("lambert")
@@ -85,17 +82,15 @@ def finetune_glue(
     model: str | Path,
     task: str,
     *,
-    data: str | Path | None = None,
-    train: Sequence[Example] = (),
-    dev: Sequence[Example] = (),
+    data: str | Path | tuple[Sequence[Example], Sequence[Example]],
     out: str | Path | None = None,
     seeds: int | Sequence[int] = 1,
     train_examples: int | None = None,
-    random_weights: bool = False,
     fresh: bool = False,
+    settings: GlueSettings | None = None,
+    random_weights: bool = False,
     device: torch.device | None = None,
     progress: Progress | None = None,
-    settings: GlueSettings | None = None,
     **options: Any,
 ) -> GlueResult:
     """Fine-tune a model on a task of GLUE, once for each seed, and measure it with the task's metrics.
@@ -106,50 +101,37 @@ def finetune_glue(
     Args:
         model: a run, or a Hugging Face BERT folder.
         task: sst-2, mrpc, rte, cola or sts-b.
-        data: GLUE's folder of the task; or give the examples as `train` and `dev`.
+        data: GLUE's folder of the task, or the examples to train on and those to measure.
         out: folder for `glue.json`, the predictions and the finished seeds, which the same call does not repeat. It is
             written after every seed. None writes nothing.
         seeds: how many (0, 1, …) or which. A seed decides order, dropout and the initialisation of the classifier.
         train_examples: train on the first so many.
-        random_weights: take only size and vocabulary from the model: the baseline of a pre-training.
         fresh: repeat every seed.
-        device: None chooses the GPU where there is one.
-        progress: called after every training step and evaluation batch.
-        settings: everything else as one object; or give the fields of `GlueSettings` by name: `learning_rate`,
-            `epochs`, `batch_size`, `micro_batch_size`, `sequence_length`, `optimizer`, `precision`, …
+        settings: everything else as one object; or give the fields of `GlueSettings` by name, such as `epochs`.
+        random_weights, device, progress: as in `FineTuneJob`.
 
     Raises:
         UserError: an argument, the model or a file is wrong, the loss diverged, the extra `glue` is not installed, or
             `out` holds results of other work.
     """
     check_installed()
-    about, folder, out = find_task(task), model_folder(Path(model)), None if out is None else Path(out)
-    seeds, settings = checked_seeds(seeds), GlueSettings.of(settings, **options)
-    rate = settings.learning_rate or default_learning_rate(settings.optimizer, read_config(folder).hidden_size)
-    settings = replace(settings, learning_rate=rate)
+    about, config = find_task(task), read_config(model_folder(Path(model)))
+    seeds, settings = checked_seeds(seeds), GlueSettings.of(settings, **options).resolved(config.hidden_size)
     if train_examples is not None and train_examples < 1:
-        raise UserError(f"train_examples = {train_examples}", remedy="Give a whole number from 1")
-    if data is not None:
-        train, dev = read_split(Path(data), about, "train"), read_split(Path(data), about, "dev")
+        raise UserError(f"`train_examples` = {train_examples}", remedy="Give a whole number from 1")
+    if not isinstance(data, tuple):
+        data = read_split(Path(data), about, "train"), read_split(Path(data), about, "dev")
+    train, dev = data
     if not train or not dev:
-        raise UserError(f"there are no examples of {about.name} to train on or to measure on", remedy="Give both")
-    job = FineTuneJob(
-        path=folder,
-        preset=TaskPreset(about.name, partial(BertForClassification, classes=about.classes), fine_tune, predict),
-        train=train[:train_examples],
-        dev=dev,
-        settings=settings,
-        cache=open_cache(out, fresh=fresh),
-        random_weights=random_weights,
-        device=device or single_device(),
-        progress=progress,
-    )
-    return _run(job, settings, about, seeds, out)
+        raise UserError(f"there are no examples of {about.name} to train on or to measure", remedy="Give both")
+    how: dict[str, Any] = {"random_weights": random_weights, "device": device, "progress": progress}
+    how["out"] = None if out is None else Path(out)
+    job = FineTuneJob(Path(model), glue_preset(about), train[:train_examples], dev, settings, **how)
+    job.prepare(fresh=fresh)
+    return _run(job, about, seeds)
 
 
-def _run(
-    job: FineTuneJob, settings: GlueSettings, task: GlueTask, seeds: Sequence[int], out: Path | None
-) -> GlueResult:
+def _run(job: FineTuneJob[GlueSettings], task: GlueTask, seeds: Sequence[int]) -> GlueResult:
     """All seeds; results are written after each, so that an interruption loses at most the next one."""
     labels, train_labels = ([example.label for example in examples] for examples in (job.dev, job.train))
     majority = statistics.mode(train_labels) if task.labels else statistics.fmean(train_labels)
@@ -170,11 +152,11 @@ def _run(
             train_examples=len(job.train),
             dev_examples=len(job.dev),
             random_weights=job.random_weights,
-            settings=settings,
+            settings=job.settings,
             seeds=tuple(results),
         )
-        if out is not None:
-            so_far.write(out)
+        if job.out is not None:
+            so_far.write(job.out)
         values = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
         log.info(f"seed {one.seed}: {values}  ({'cached' if reused else f'{one.seconds:.0f} s'})")
     return so_far

@@ -95,7 +95,7 @@ def read_split(folder: Path, task: GlueTask, split: Split) -> tuple[Example, ...
         if (folder / name).is_file():
             return tuple(_examples(folder / name, task))
     raise UserError(
-        f"{folder} has no {' or '.join(task.files[split])}", remedy=f"Give GLUE's folder of {task.name} as data"
+        f"{folder} has no {' or '.join(task.files[split])}", remedy=f"Give GLUE's folder of {task.name} as `data`"
     )
 
 

@@ -77,25 +77,18 @@ class AnswerCollector:
             by_text.setdefault(candidate.text, candidate)
         return list(by_text.values())[: self._n_best]
 
-    def predictions(self) -> dict[str, str]:
-        """Question id → best answer, in question order; "" where no window has a candidate."""
-        answers = {}
-        for index, question in enumerate(self._questions):
-            ranked = self.candidates(index)
-            answers[question.id] = ranked[0].text if ranked else ""
-        return answers
+    def results(self) -> tuple[dict[str, str], dict[str, float]]:
+        """(question id → best answer, question id → null odds), in question order; "" where there is no candidate.
 
-    def null_odds(self) -> dict[str, float]:
-        """Question id → score of no answer minus score of the best answer, in question order.
-
-        BERT's null score difference (run_squad.py with version_2_with_negative): the score of [CLS] as start and end,
-        minimum over the question's windows, minus that of its best span.
+        The null odds are BERT's null score difference (run_squad.py with version_2_with_negative): the score of [CLS]
+        as start and end, minimum over the question's windows, minus that of its best span.
         """
-        odds = {}
+        spans, odds = {}, {}
         for index, question in enumerate(self._questions):
-            ranked = self.candidates(index)
-            odds[question.id] = self._null_scores[index] - ranked[0].score if ranked else NO_SPAN_ODDS
-        return odds
+            best = next(iter(self.candidates(index)), None)
+            spans[question.id] = "" if best is None else best.text
+            odds[question.id] = NO_SPAN_ODDS if best is None else self._null_scores[index] - best.score
+        return spans, odds
 
 
 def best_spans(

@@ -11,18 +11,15 @@ from typing import Any
 import torch
 
 from lambert.errors import UserError
-from lambert.finetune.cache import open_cache
-from lambert.finetune.job import FineTuneJob, TaskPreset, single_device
-from lambert.finetune.model import load_with_head
+from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import checked_seeds
-from lambert.finetune.settings import Progress, default_learning_rate
+from lambert.finetune.settings import Progress
 from lambert.finetune.squad.data import Question, QuestionFile, Version, select_questions, version_of
-from lambert.finetune.squad.finetune import fine_tune, predict
 from lambert.finetune.squad.official import Split, read_named
 from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
 from lambert.finetune.squad.settings import SquadSettings
+from lambert.finetune.squad.task import squad_preset
 from lambert.finetune.squad.tuning import tune
-from lambert.model.heads import BertForQuestionAnswering
 from lambert.model.huggingface import model_folder, read_config
 
 Questions = str | Path | Sequence[Question] | None
@@ -40,12 +37,12 @@ def finetune_squad(
     train_questions: int | None = None,
     dev_questions: int | None = None,
     version_2: bool | None = None,
+    fresh: bool = False,
+    settings: SquadSettings | None = None,
     random_weights: bool = False,
     cased: bool = False,
-    fresh: bool = False,
     device: torch.device | None = None,
     progress: Progress | None = None,
-    settings: SquadSettings | None = None,
     **options: Any,
 ) -> SquadResult:
     """Fine-tune a model on SQuAD v1.1 or v2.0, once for each seed, and measure exact match and F1.
@@ -64,62 +61,35 @@ def finetune_squad(
         train_questions: train on a random sample of this size, the same for every seed and model.
         dev_questions: measure on the first so many questions.
         version_2: whether the questions are v2.0, in which some have no answer; None: as the dev file says.
-        random_weights: take only size and vocabulary from the model: the baseline of a pre-training.
-        cased: how to read a folder that has only a `vocab.txt` and does not say.
         fresh: repeat every seed.
-        device: None chooses the GPU where there is one.
-        progress: called after every training step and evaluation batch.
-        settings: everything else as one object; or give the fields of `SquadSettings` by name: `learning_rate`,
-            `epochs`, `batch_size`, `micro_batch_size`, `sequence_length`, `optimizer`, `precision`, …
+        settings: everything else as one object; or give the fields of `SquadSettings` by name, such as `epochs`.
+        random_weights, cased, device, progress: as in `FineTuneJob`.
 
     Raises:
         UserError: an argument, the model or a file is wrong, the loss diverged, or `out` holds results of other work.
     """
-    folder, out = model_folder(Path(model)), None if out is None else Path(out)
-    config = read_config(folder)  # before the questions are read and anything is written
+    config = read_config(model_folder(Path(model)))  # before the questions are read and anything is written
     seeds, settings = checked_seeds(seeds), SquadSettings.of(settings, **options)
     _check_rates(learning_rates, settings)
-    asked = _read(dev, "dev", "2.0" if version_2 else "1.1")
-    version = asked.version if version_2 is None else "2.0" if version_2 else "1.1"
-    learned = select_questions(_read(train, "train", version).questions, train_questions, sample_seed=0)
-    measured = select_questions(asked.questions, dev_questions)
-    _check_version(version, asked.version, learned)
-    job = FineTuneJob(
-        path=folder,
-        preset=TaskPreset(f"SQuAD v{version}", BertForQuestionAnswering, fine_tune, predict),
-        train=learned,
-        dev=measured,
-        settings=settings,
-        cache=open_cache(out, fresh=fresh),
-        random_weights=random_weights,
-        cased=cased,
-        device=device or single_device(),
-        progress=progress,
-    )
-    tuning = tune(job, settings, learning_rates, version=version, seed=seeds[0]) if learning_rates else None
-    if tuning is not None:
+    version, learned, measured = _read_both(train, dev, version_2, train_questions, dev_questions)
+    how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
+    how["out"] = None if out is None else Path(out)
+    job = FineTuneJob(Path(model), squad_preset(version), learned, measured, settings, **how)
+    job.prepare(fresh=fresh)
+    tuning = None
+    if learning_rates:
+        tuning = tune(job, learning_rates, version=version, seed=seeds[0])
         _log_tuning(tuning)
         settings = replace(settings, learning_rate=tuning.learning_rate)
-    rate = settings.learning_rate or default_learning_rate(settings.optimizer, config.hidden_size)
-    settings = replace(settings, learning_rate=rate)
-    return _run(replace(job, settings=settings), settings, seeds, version, tuning, out)
+    return _run(replace(job, settings=settings.resolved(config.hidden_size)), seeds, version, tuning)
 
 
-def _run(
-    job: FineTuneJob,
-    settings: SquadSettings,
-    seeds: Sequence[int],
-    version: Version,
-    tuning: Tuning | None,
-    out: Path | None,
-) -> SquadResult:
+def _run(job: FineTuneJob[SquadSettings], seeds: Sequence[int], version: Version, tuning: Tuning | None) -> SquadResult:
     """All seeds; results are written after each, so that an interruption loses at most the next one."""
-    _, _, fresh = load_with_head(
-        job.path, job.preset.head, seed=seeds[0], cased=job.cased, random_weights=job.random_weights
-    )
+    new_head = any(name.startswith("span_head.") for name in job.load(seeds[0])[2])
     results = []
     for one, reused in job.run_seeds(seeds):
-        last = seed_result(one, job.dev, version, null_threshold=settings.null_threshold, reused=reused)
+        last = seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)
         results.append(last)
         so_far = over_seeds(
             results,
@@ -127,22 +97,39 @@ def _run(
             train_questions=len(job.train),
             dev_questions=len(job.dev),
             tuning=tuning,
-            new_head=any(name.startswith("span_head.") for name in fresh),
+            new_head=new_head,
             random_weights=job.random_weights,
-            settings=settings,
+            settings=job.settings,
         )
-        if out is not None:
-            so_far.write(out)
+        if job.out is not None:
+            so_far.write(job.out)
         where = "cached" if reused else f"{last.seconds:.0f} s"
         log.info(f"seed {last.seed}: exact match {last.exact_match:.2f}  F1 {last.f1:.2f}  ({where})")
     return so_far
+
+
+def _read_both(
+    train: Questions, dev: Questions, version_2: bool | None, train_count: int | None, dev_count: int | None
+) -> tuple[Version, Sequence[Question], Sequence[Question]]:
+    """The version, and the questions to train on and to measure, of which the same version is required."""
+    asked = _read(dev, "dev", "2.0" if version_2 else "1.1")
+    if version_2 is False and asked.version == "2.0":
+        raise UserError("`version_2` is False, and the development questions are SQuAD v2.0", remedy="Leave it out")
+    version: Version = "2.0" if version_2 else asked.version
+    learned = select_questions(_read(train, "train", version).questions, train_count, sample_seed=0)
+    if version != version_of(learned):
+        have = "every training question has an answer" if version == "2.0" else "some training questions have no answer"
+        raise UserError(
+            f"the development questions are SQuAD v{version}, and {have}", remedy="Give both files of the same version"
+        )
+    return version, learned, select_questions(asked.questions, dev_count)
 
 
 def _read(questions: Questions, split: Split, version: Version) -> QuestionFile:
     if questions is None or isinstance(questions, str | Path):
         return read_named(questions, split, version)
     if not questions:
-        raise UserError(f"{split} has no questions", remedy="Give at least one")
+        raise UserError(f"`{split}` has no questions", remedy="Give at least one")
     return QuestionFile(Path(split), tuple(questions), 0, version_of(questions))
 
 
@@ -159,20 +146,10 @@ def _log_tuning(tuning: Tuning) -> None:
     log.info(f"  chosen: {tuning.learning_rate:g}" + (", at an end of the list: try rates beyond it" if at_end else ""))
 
 
-def _check_version(version: Version, found: Version, train: Sequence[Question]) -> None:
-    if version == "1.1" and found == "2.0":
-        raise UserError("version_2 is False, and the development questions are SQuAD v2.0", remedy="Leave it out")
-    if (version == "2.0") == (version_of(train) == "1.1"):
-        have = "every training question has an answer" if version == "2.0" else "some training questions have no answer"
-        raise UserError(
-            f"the development questions are SQuAD v{version}, and {have}", remedy="Give both files of the same version"
-        )
-
-
 def _check_rates(rates: Sequence[float], settings: SquadSettings) -> None:
     if rates and settings.learning_rate is not None:
-        raise UserError("both learning_rate and learning_rates are given", remedy="Give one of them")
+        raise UserError("both `learning_rate` and `learning_rates` are given", remedy="Give one of them")
     if len({f"{rate:g}" for rate in rates}) != len(rates):
-        raise UserError(f"learning_rates = {list(rates)}", remedy="Give each once")
+        raise UserError(f"`learning_rates` = {list(rates)}", remedy="Give each once")
     for rate in rates:
         replace(settings, learning_rate=rate)  # refuses what is out of range

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lambert.finetune.squad.data import Question
+from lambert.finetune.squad.data import Question, Version
 
 OFFICIAL_THRESHOLD = 1.0
 """The official v2.0 script's default: probabilities of no answer never lie above it."""
@@ -103,42 +103,33 @@ def f1_v2(prediction: str, answer: str) -> float:
     return f1(prediction, answer) if normalise(prediction) or normalise(answer) else 1.0
 
 
-def score(questions: Sequence[Question], predictions: Mapping[str, str]) -> Score:
-    """v1.1: average exact match and F1 of `predictions` ({question id: text}) over `questions`, each with an answer."""
-    exact_match_sum = f1_sum = 0.0  # summed in order, as the official script does
-    for question in questions:
-        prediction = predictions.get(question.id)
-        if prediction is not None:
-            exact_match_sum += max(exact_match(prediction, answer.text) for answer in question.answers)
-            f1_sum += max(f1(prediction, answer.text) for answer in question.answers)
-    count = max(1, len(questions))
-    return Score(
-        100 * exact_match_sum / count, 100 * f1_sum / count, len(questions), *_unmatched(questions, predictions)
-    )
-
-
-def score_v2(
+def score(
     questions: Sequence[Question],
     predictions: Mapping[str, str],
+    version: Version = "1.1",
     *,
     null_odds: Mapping[str, float] | None = None,
     threshold: float = OFFICIAL_THRESHOLD,
 ) -> Score:
-    """v2.0: average exact match and F1 of `predictions` ({question id: text}, "" for no answer) over `questions`.
+    """Average exact match and F1 of `predictions` ({question id: text}, in v2.0 "" for no answer) over `questions`.
 
     Args:
-        null_odds: {question id: odds or probability of no answer}, for every prediction. Predictions whose odds are
-            above `threshold` then count as "", and the best threshold is searched among the given predictions.
+        version: of the questions; in v1.1 each has an answer.
+        null_odds: v2.0: {question id: odds or probability of no answer}, for every prediction. Predictions whose odds
+            are above `threshold` then count as "", and the best threshold is searched among the given predictions.
     """
+    f1_of = f1 if version == "1.1" else f1_v2
     exact_matches: dict[str, float] = {}
     f1s: dict[str, float] = {}
     for question in questions:
         prediction = predictions.get(question.id)
         if prediction is None:
             continue
-        answers = [answer.text for answer in question.answers if normalise(answer.text)] or [""]
+        answers = [answer.text for answer in question.answers]
+        if version == "2.0":
+            answers = [answer for answer in answers if normalise(answer)] or [""]
         exact_matches[question.id] = max(exact_match(prediction, answer) for answer in answers)
-        f1s[question.id] = max(f1_v2(prediction, answer) for answer in answers)
+        f1s[question.id] = max(f1_of(prediction, answer) for answer in answers)
     best = None
     if null_odds is not None:
         best = BestThreshold(
@@ -148,33 +139,24 @@ def score_v2(
         for question in questions:
             if null_odds.get(question.id, threshold) > threshold and question.id in f1s:
                 exact_matches[question.id] = f1s[question.id] = float(not question.answers)
-    every = _subset(questions, exact_matches, f1s)
-    has_answer = _subset([question for question in questions if question.answers], exact_matches, f1s)
-    no_answer = _subset([question for question in questions if not question.answers], exact_matches, f1s)
+
+    def over(some: Sequence[Question]) -> SubsetScore | None:
+        if not some:
+            return None
+        exact_match_sum = sum(exact_matches.get(question.id, 0.0) for question in some)
+        f1_sum = sum(f1s.get(question.id, 0.0) for question in some)
+        return SubsetScore(100 * exact_match_sum / len(some), 100 * f1_sum / len(some), len(some))
+
+    every, known = over(questions) or SubsetScore(0.0, 0.0, 0), {question.id for question in questions}
     return Score(
-        *(every.exact_match, every.f1, every.questions),
-        *_unmatched(questions, predictions),
-        has_answer=has_answer if has_answer.questions else None,
-        no_answer=no_answer if no_answer.questions else None,
+        exact_match=every.exact_match,
+        f1=every.f1,
+        questions=every.questions,
+        missing=tuple(question.id for question in questions if question.id not in f1s),
+        unknown=tuple(identifier for identifier in predictions if identifier not in known),
+        has_answer=over([question for question in questions if question.answers]) if version == "2.0" else None,
+        no_answer=over([question for question in questions if not question.answers]) if version == "2.0" else None,
         best=best,
-    )
-
-
-def _unmatched(
-    questions: Sequence[Question], predictions: Mapping[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids of questions without a prediction, and of predictions without a question."""
-    known = {question.id: None for question in questions}
-    missing = tuple(name for name in known if name not in predictions)
-    return missing, tuple(name for name in predictions if name not in known)
-
-
-def _subset(questions: Sequence[Question], exact_matches: Mapping[str, float], f1s: Mapping[str, float]) -> SubsetScore:
-    count = max(1, len(questions))
-    return SubsetScore(
-        exact_match=100 * sum(exact_matches.get(question.id, 0.0) for question in questions) / count,
-        f1=100 * sum(f1s.get(question.id, 0.0) for question in questions) / count,
-        questions=len(questions),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.finetune.squad.data import QuestionFile, read_json
-from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD, Score, score, score_v2
+from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD, Score, score
 
 _PREDICTIONS_REMEDY = 'Give one JSON object that maps each question id to its answer, such as {"56be4db0": "Denver"}'
 _ODDS_REMEDY = 'Give one JSON object that maps each question id to a number, such as {"56be4db0": -1.5}'
@@ -57,23 +57,20 @@ def score_file(
             are not for these predictions or this version.
     """
     predictions = read_predictions(path)
-    if asked.version == "1.1":
-        if null_odds is not None:
-            raise UserError(
-                f"odds of no answer beside {asked.path}, in which every question has one",
-                remedy="Leave the odds out or give a SQuAD v2.0 file",
-            )
-        result = score(asked.questions, predictions)
-    else:
-        odds = None if null_odds is None else read_null_odds(null_odds)
-        ids = [question.id for question in asked.questions if question.id in predictions]
-        lacking = [] if odds is None else [identifier for identifier in ids if identifier not in odds]
-        if lacking:
-            raise UserError(
-                f"{null_odds} has no odds for {len(lacking):,} predictions, such as that for {lacking[0]!r}",
-                remedy="Give the odds that were written with these predictions",
-            )
-        result = score_v2(asked.questions, predictions, null_odds=odds, threshold=threshold)
+    odds = None if null_odds is None else read_null_odds(null_odds)
+    if odds is not None and asked.version == "1.1":
+        raise UserError(
+            f"odds of no answer beside {asked.path}, in which every question has one",
+            remedy="Leave the odds out or give a SQuAD v2.0 file",
+        )
+    ids = [question.id for question in asked.questions if question.id in predictions]
+    lacking = [] if odds is None else [identifier for identifier in ids if identifier not in odds]
+    if lacking:
+        raise UserError(
+            f"{null_odds} has no odds for {len(lacking):,} predictions, such as that for {lacking[0]!r}",
+            remedy="Give the odds that were written with these predictions",
+        )
+    result = score(asked.questions, predictions, asked.version, null_odds=odds, threshold=threshold)
     if predictions and len(result.missing) == len(asked.questions):
         raise UserError(
             f"{path} answers none of the {len(asked.questions)} questions (first id: {next(iter(predictions))!r})",

@@ -12,7 +12,7 @@ from lambert.finetune.cache import FineTuneResult
 from lambert.finetune.files import result_fields, write_json
 from lambert.finetune.seeds import CONFIDENCE, mean_interval
 from lambert.finetune.squad.data import Question, Version
-from lambert.finetune.squad.metric import BestThreshold, SubsetScore, score, score_v2
+from lambert.finetune.squad.metric import BestThreshold, SubsetScore, score
 from lambert.finetune.squad.settings import SquadSettings
 
 
@@ -136,10 +136,8 @@ def seed_result(
     if version == "2.0":
         null_odds = result.predictions["null_odds"]
         predictions = {name: "" if null_odds[name] > null_threshold else span for name, span in spans.items()}
-        metrics = score_v2(dev, predictions)
-        best = score_v2(dev, spans, null_odds=null_odds).best
-    else:
-        metrics = score(dev, predictions)
+        best = score(dev, spans, version, null_odds=null_odds).best
+    metrics = score(dev, predictions, version)
     return SeedResult(
         seed=result.seed,
         exact_match=metrics.exact_match,

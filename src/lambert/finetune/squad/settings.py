@@ -28,18 +28,17 @@ class SquadSettings(FineTuneSettings):
     """Starts, ends and answers kept for a question."""
     answer_length: int = 30
     """Longest answer in tokens."""
-    evaluation_batch_size: int = 32
-    """Windows of a forward pass while evaluating."""
+    evaluation_batch_size: int | None = 32
     null_threshold: float = 0.0
-    """SQuAD v2.0: the answer is "" where the null odds (`AnswerCollector.null_odds`) are above this."""
+    """SQuAD v2.0: the answer is "" where the null odds (`AnswerCollector.results`) are above this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not math.isfinite(self.null_threshold):
-            raise UserError(f"null_threshold = {self.null_threshold}", remedy="Give a finite number")
+            raise UserError(f"`null_threshold` = {self.null_threshold}", remedy="Give a finite number")
         if self.sequence_length < self.question_length + SPECIALS_IN_A_WINDOW + 1:
             raise UserError(
-                f"sequence_length {self.sequence_length} leaves no room for a context beside a question of "
+                f"`sequence_length` {self.sequence_length} leaves no room for a context beside a question of "
                 f"{self.question_length} tokens and {SPECIALS_IN_A_WINDOW} special ones",
-                remedy="Raise sequence_length or lower question_length",
+                remedy="Raise `sequence_length` or lower `question_length`",
             )

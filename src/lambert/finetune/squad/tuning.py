@@ -36,7 +36,7 @@ class Split:
         )
 
 
-def tune(job: FineTuneJob, settings: SquadSettings, rates: Sequence[float], *, version: Version, seed: int) -> Tuning:
+def tune(job: FineTuneJob[SquadSettings], rates: Sequence[float], *, version: Version, seed: int) -> Tuning:
     """Try each rate on a split of the job's training questions.
 
     Raises:
@@ -45,13 +45,15 @@ def tune(job: FineTuneJob, settings: SquadSettings, rates: Sequence[float], *, v
     split = hold_out(job.train)
     trials = []
     for number, rate in enumerate(rates, start=1):
-        trial = replace(job, train=split.train, dev=split.held_out, settings=replace(settings, learning_rate=rate))
+        trial = replace(job, train=split.train, dev=split.held_out, settings=replace(job.settings, learning_rate=rate))
         title = f"learning rate {rate:g} ({number} of {len(rates)})"
         result, _ = trial.run(f"rate-{rate:g}", seed, title, may_diverge=True)
         if result.problem is not None:
             trials.append(RateTrial(rate, None, None, None, result.problem))
         else:
-            metrics = seed_result(result, split.held_out, version, null_threshold=settings.null_threshold, reused=False)
+            metrics = seed_result(
+                result, split.held_out, version, null_threshold=job.settings.null_threshold, reused=False
+            )
             trials.append(RateTrial(rate, metrics.exact_match, metrics.f1, result.train_loss, None))
     return Tuning(seed, str(split), len(split.train), len(split.held_out), tuple(trials), best_rate(trials))
 
@@ -71,7 +73,7 @@ def hold_out(questions: Sequence[Question]) -> Split:
     if len(distinct) < 2:
         raise UserError(
             "all training questions are about one paragraph, so none can be held out to choose a learning rate",
-            remedy="Give more training questions, or one learning rate",
+            remedy="Give more training questions, or one `learning_rate`",
         )
     held, count = set(), 0
     for index in shuffled(len(distinct), _STREAM)[: len(distinct) - 1].tolist():

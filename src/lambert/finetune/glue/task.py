@@ -1,4 +1,4 @@
-"""Fine-tuning a BERT on one task, and predicting its labels.
+"""GLUE as a fine-tuning task.
 
 The recipe is that of BERT's run_classifier.py: batches of 32, three epochs, sequences of at most 128 tokens (of a pair
 the longer text is truncated first).
@@ -6,9 +6,10 @@ the longer text is truncated first).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.corpus.vocabulary import special_tokens
-from lambert.finetune.glue.tasks import Example
+from lambert.finetune.glue.tasks import Example, GlueTask
 from lambert.finetune.inputs import SequenceBatch, plain_text_tokenizer
-from lambert.finetune.job import Predictions
-from lambert.finetune.loop import TrainSummary, predict_sequences, train
-from lambert.finetune.model import check_fit
-from lambert.finetune.settings import FineTuneSettings, Progress
+from lambert.finetune.loop import Rows, TaskPreset
+from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import BertForClassification
 from lambert.training.step.train_step import TaskOutput
 
@@ -48,9 +47,9 @@ class EncodedExample:
     target: float
 
 
-def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, length: int) -> list[EncodedExample]:
+def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings: GlueSettings) -> list[EncodedExample]:
     """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit."""
-    specials, plain = special_tokens(tokenizer), plain_text_tokenizer(tokenizer)
+    specials, plain, length = special_tokens(tokenizer), plain_text_tokenizer(tokenizer), settings.sequence_length
     firsts = plain.encode_batch([example.first for example in examples], add_special_tokens=False)
     seconds = plain.encode_batch([example.second or "" for example in examples], add_special_tokens=False)
     encoded = []
@@ -83,9 +82,8 @@ def class_logits(model: nn.Module, batch: SequenceBatch) -> Tensor:
     return logits
 
 
-def label_task(model: nn.Module, batch: SequenceBatch) -> TaskOutput:
+def label_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
     """Cross-entropy of the classes, or the squared error of a regression, summed over the sequences."""
-    logits = class_logits(model, batch)
     if logits.shape[1] == 1:
         loss = functional.mse_loss(logits[:, 0], batch.targets, reduction="sum")
         return TaskOutput({"sequence": loss}, {"sequence": torch.zeros((), device=loss.device)})
@@ -94,52 +92,17 @@ def label_task(model: nn.Module, batch: SequenceBatch) -> TaskOutput:
     return TaskOutput({"sequence": functional.cross_entropy(logits, labels, reduction="sum")}, {"sequence": correct})
 
 
-def fine_tune(
-    model: BertForClassification,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    settings: GlueSettings,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-) -> TrainSummary:
-    """Train `model` in place, on its own device.
-
-    Raises:
-        UserError: sequences or vocabulary do not fit the model; `Diverged` where the loss became NaN or infinite.
-    """
-    check_fit(model, tokenizer, settings.sequence_length)
-    encoded = encode_examples(examples, tokenizer, settings.sequence_length)
-    return train(model, tokenizer, encoded, settings, task=label_task, seed=seed, progress=progress)
-
-
-def predict(
-    model: BertForClassification,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    settings: GlueSettings,
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Predictions:
-    """`labels`: the most likely class, or the number, for each example in its order.
-
-    Raises:
-        UserError: sequences or vocabulary do not fit the model.
-    """
-    check_fit(model, tokenizer, settings.sequence_length)
-    encoded = encode_examples(examples, tokenizer, settings.sequence_length)
-    began = time.monotonic()
-    labels = [0.0] * len(encoded)
-    for index, logits in predict_sequences(
-        model,
-        tokenizer,
-        encoded,
-        settings,
-        forward=class_logits,
-        batch_size=settings.batch_size,
-        seed=seed,
-        progress=progress,
-    ):
+def best_labels(
+    examples: Sequence[Example], encoded: Sequence[EncodedExample], rows: Rows, settings: GlueSettings
+) -> dict[str, Any]:
+    """`labels`: the most likely class, or the number, for each example in its order."""
+    labels = [0.0] * len(examples)
+    for index, logits in rows:
         labels[index] = float(logits[0] if len(logits) == 1 else logits.argmax())
-    return Predictions({"labels": labels}, len(encoded), time.monotonic() - began)
+    return {"labels": labels}
+
+
+def glue_preset(task: GlueTask) -> TaskPreset:
+    """The fine-tuning task of one of GLUE's tasks."""
+    head = partial(BertForClassification, classes=task.classes)
+    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels)
