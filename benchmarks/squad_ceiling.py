@@ -33,8 +33,8 @@ def main() -> None:
     collector = AnswerCollector(questions)
     for window in windows:
         starts, ends = np.zeros((2, len(window.token_ids)), np.float32)
-        if window.start_position:  # 0 is [CLS]: the answer is not in this window
-            starts[window.start_position] = ends[window.end_position] = 10.0
+        if window.target[0]:  # 0 is [CLS]: the answer is not in this window
+            starts[window.target[0]] = ends[window.target[1]] = 10.0
         collector.add(window, starts, ends)
     metrics = score(questions, collector.results()[0])
     rows = [

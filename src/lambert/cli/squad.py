@@ -70,7 +70,7 @@ class Squad(Subcommand):
 
     def _score(self) -> dict[str, Any]:
         from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD
-        from lambert.finetune.squad.official import read_named
+        from lambert.finetune.squad.official import find_questions
         from lambert.finetune.squad.prediction_files import score_file
 
         assert self.score is not None
@@ -79,7 +79,7 @@ class Squad(Subcommand):
         if self.null_threshold is not None and self.null_odds is None:
             raise UserError("--null-threshold without --null-odds", remedy="Give the odds that it is a threshold of")
         threshold = OFFICIAL_THRESHOLD if self.null_threshold is None else self.null_threshold
-        asked = read_named(self.dev, "dev", "1.1")
+        asked = find_questions(self.dev, "dev", "1.1")
         result = score_file(self.score, asked, null_odds=self.null_odds, threshold=threshold)
         say(f"exact match {result.exact_match:.2f}  F1 {result.f1:.2f}  over {result.questions:,} questions")
         _say_subsets(result.has_answer, result.no_answer)

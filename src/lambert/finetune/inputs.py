@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +15,16 @@ from torch import Tensor
 _PAD_TO_TOKENS = 8
 
 
-class Encoded(Protocol):
-    """One sequence of token ids with what the model is to learn of it."""
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One sequence, one or two texts as token ids, with its training target."""
 
-    @property
-    def token_ids(self) -> NDArray[np.integer]:
-        """[tokens], special tokens included, no padding."""
-        ...
-
-    @property
-    def second_start(self) -> int:
-        """Position from which the segment id is 1."""
-        ...
-
-    @property
-    def target(self) -> float | tuple[int, int]:
-        """A class or a number, or the first and the last position of a span."""
-        ...
+    token_ids: NDArray[np.integer]
+    """[tokens], special tokens included, no padding."""
+    second_start: int
+    """Position of the first token of the second text, from which the segment id is 1."""
+    target: float | tuple[int, int]
+    """A class or a number, or the first and the last position of a span."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _collect(questions: list[Question], logits: Iterable[tuple[Window, Logits, L
 def _perfect(window: Window) -> tuple[Window, np.ndarray, np.ndarray]:
     """The logits of a model sure of the training positions; a window without the answer says [CLS]."""
     size = len(window.token_ids) + 5  # as if padded
-    return window, _peaks(size, {window.start_position: 9.0}), _peaks(size, {window.end_position: 9.0})
+    return window, _peaks(size, {window.target[0]: 9.0}), _peaks(size, {window.target[1]: 9.0})
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_span_counts_only_where_its_first_token_has_most_context(tokenizer: To
     question = Question("id", "Which?", HARBOUR, ())
     windows = make_windows([question], tokenizer, SHORT)
     index = int(np.flatnonzero(~windows[0].most_context)[0])
-    position = windows[0].context_position + index
+    position = windows[0].second_start + index
     size = len(windows[0].token_ids)
     collector = AnswerCollector([question])
     collector.add(windows[0], _peaks(size, {position: 9.0}), _peaks(size, {position: 9.0}))
@@ -137,7 +137,7 @@ def test_windows_are_joined_by_score_and_texts_named_once(tokenizer: Tokenizer) 
     windows = make_windows([question], tokenizer, SHORT)
     collector = AnswerCollector([question], n_best=4)
     for rank, window in enumerate(windows):
-        index = window.context_position + int(np.flatnonzero(window.most_context)[0])
+        index = window.second_start + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
         collector.add(window, _peaks(size, {index: rank + 1.0}), _peaks(size, {index: 1.0}))
     candidates = collector.candidates(0)
@@ -154,7 +154,7 @@ def test_scores_outside_the_context_do_not_count(tokenizer: Tokenizer) -> None:
     size = len(window.token_ids)
     start = _peaks(size + 3, dict.fromkeys([0, 1, 2, size - 1, size, size + 2], 50.0))
     end = start.copy()
-    start[window.context_position] = end[window.context_position] = 1.0
+    start[window.second_start] = end[window.second_start] = 1.0
     (text,) = _collect([question], [(window, start, end)]).values()
     assert text == question.context[: window.spans[0, 1]]
 
@@ -181,7 +181,7 @@ def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
     windows = make_windows([question], tokenizer, SHORT)[:2]
     collector = AnswerCollector([question, Question("empty", "Who?", "", ())])
     for window, null, span in zip(windows, (7.0, 4.0), (1.0, 3.0), strict=True):
-        index = window.context_position + int(np.flatnonzero(window.most_context)[0])
+        index = window.second_start + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
         collector.add(window, _peaks(size, {0: null, index: span}), _peaks(size, {0: 0.5, index: 2.0}))
     assert collector.results()[1] == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}

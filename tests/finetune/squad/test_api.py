@@ -222,6 +222,34 @@ def test_a_model_learns_where_there_is_no_answer(folder: Path, tmp_path: Path, w
     assert not {"predictions", "spans", "null_odds"} & set(fields["seeds"][0])
 
 
+def test_a_cache_of_another_format_is_computed_again(folder: Path, tmp_path: Path, trained: Trained) -> None:
+    finetune_squad(folder, QUESTIONS, QUESTIONS, settings=SETTINGS, out=tmp_path)
+    path = tmp_path / "cache" / "seed-0.json"
+    cached = json.loads(path.read_text())
+    path.write_text(json.dumps(cached | {"format": cached["format"] - 1}))
+    assert not finetune_squad(folder, QUESTIONS, QUESTIONS, settings=SETTINGS, out=tmp_path).seeds[0].reused
+    assert json.loads(path.read_text())["format"] == cached["format"] and len(trained) == 2
+    assert not finetune_squad(folder, QUESTIONS, QUESTIONS, settings=SETTINGS, out=tmp_path, fresh=True).seeds[0].reused
+
+
+def test_files_and_options_by_name(folder: Path, tmp_path: Path, write: Callable[..., Path], document: Any) -> None:
+    path = write(document)
+    options: dict[str, Any] = {"epochs": 1, "sequence_length": 64, "question_length": 16, "precision": "float32"}
+    result = finetune_squad(str(folder), str(path), path, seeds=2, learning_rate=1e-4, train_questions=2, **options)
+    assert (result.train_questions, result.dev_questions, len(result.seeds)) == (2, 3, 2)
+    assert result.settings.learning_rate == 1e-4 and result.version == "1.1"
+    with pytest.raises(UserError, match=r"unknown argument 'learning_rates?_'.*Did you mean 'learning_rate'"):
+        finetune_squad(folder, path, path, learning_rate_=1e-4)
+    with pytest.raises(UserError, match=r"`epochs` = 2.5. Give a whole number"):
+        finetune_squad(folder, path, path, epochs=2.5)
+    with pytest.raises(UserError, match=r"`train` has no questions"):
+        finetune_squad(folder, [], path, **options)
+    with pytest.raises(UserError, match=r"are SQuAD v2.0, and every training question has an answer"):
+        finetune_squad(folder, path, path, version_2=True, **options)
+    with pytest.raises(UserError, match=r"`version_2` is False"):
+        finetune_squad(folder, path, [*QUESTIONS, *UNANSWERED], version_2=False, **options)
+
+
 def test_versions_are_not_mixed(folder: Path) -> None:
     with pytest.raises(UserError, match=r"are SQuAD v2.0, and every training question has an answer"):
         finetune_squad(folder, QUESTIONS, UNANSWERED, settings=SETTINGS)

@@ -68,7 +68,7 @@ def test_windows_equal_those_of_transformers(
     windows = make_windows([_question(context, asked)], tokenizer, shape)
     assert [window.token_ids.tolist() for window in windows] == expected["input_ids"]
     for row, window in enumerate(windows):
-        first, count = window.context_position, len(window.spans)
+        first, count = window.second_start, len(window.spans)
         theirs = expected["offset_mapping"][row][first : first + count]
         assert [tuple(span) for span in window.spans.tolist()] == [tuple(span) for span in theirs]
         batch = make_batch([window], pad_id=0)
@@ -84,7 +84,7 @@ def test_a_long_question_is_cut(tokenizer: Tokenizer) -> None:
         SquadSettings(sequence_length=64, document_stride=8, question_length=60),
     )
     (cut,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SHORT)
-    assert cut.context_position == 12
+    assert cut.second_start == 12
     assert cut.token_ids[:11].tolist() == whole.token_ids[:11].tolist()
     assert cut.token_ids[11] == special_tokens(tokenizer).separate
 
@@ -174,12 +174,12 @@ def test_training_positions_recover_the_answer_in_every_window_that_holds_it(tok
         shown_from, shown_to = int(window.spans[0, 0]), int(window.spans[-1, 1])
         if shown_from <= answer.start and answer.start + len(text) <= shown_to:
             held += 1
-            first = window.start_position - window.context_position
-            last = window.end_position - window.context_position
+            first = window.target[0] - window.second_start
+            last = window.target[1] - window.second_start
             assert HARBOUR[window.spans[first, 0] : window.spans[last, 1]] == text
         else:
             cut_off += shown_from <= answer.start < shown_to
-            assert (window.start_position, window.end_position) == (0, 0)
+            assert window.target == (0, 0)
     assert held >= 1
     assert cut_off or text != LONG_ANSWER
 

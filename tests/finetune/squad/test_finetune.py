@@ -140,8 +140,8 @@ def test_the_loss_is_the_mean_of_both_ends_whatever_the_padding(tokenizer: Token
         batch = make_batch([window], pad_id=0)
         count = len(window.token_ids)
         starts, ends = model(batch.token_ids[:, :count], batch.segment_ids[:, :count], None)
-        start_loss = -starts[0].log_softmax(0)[window.start_position]
-        end_loss = -ends[0].log_softmax(0)[window.end_position]
+        start_loss = -starts[0].log_softmax(0)[window.target[0]]
+        end_loss = -ends[0].log_softmax(0)[window.target[1]]
         by_hand.append((start_loss + end_loss).item() / 2)
     together = SQUAD.task(model, make_batch(windows, pad_id=0)).loss_sums["sequence"]
     assert together.item() == pytest.approx(sum(by_hand), rel=1e-5)

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.corpus.vocabulary import special_tokens
 from lambert.finetune.glue.tasks import Example, GlueTask
-from lambert.finetune.inputs import SequenceBatch, plain_text_tokenizer
+from lambert.finetune.inputs import Encoded, SequenceBatch, plain_text_tokenizer
 from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import BertForClassification
@@ -36,18 +35,7 @@ class GlueSettings(FineTuneSettings):
     sequence_length: int = 128
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedExample:
-    """One example as token ids."""
-
-    token_ids: NDArray[np.int64]
-    """[tokens]: [CLS] first [SEP], and second [SEP] where there is one."""
-    second_start: int
-    """Position from which the segment id is 1; the number of tokens where there is one text."""
-    target: float
-
-
-def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings: GlueSettings) -> list[EncodedExample]:
+def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings: GlueSettings) -> list[Encoded]:
     """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit."""
     specials, plain, length = special_tokens(tokenizer), plain_text_tokenizer(tokenizer), settings.sequence_length
     firsts = plain.encode_batch([example.first for example in examples], add_special_tokens=False)
@@ -58,7 +46,7 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings:
         lengths = truncated_lengths(len(first.ids), len(second.ids), length - 3) if is_pair else (length - 2, 0)
         head = [specials.classify, *first.ids[: lengths[0]], specials.separate]
         tail = [*second.ids[: lengths[1]], specials.separate] if is_pair else []
-        encoded.append(EncodedExample(np.array(head + tail), len(head), example.label))
+        encoded.append(Encoded(np.array(head + tail), len(head), example.label))
     return encoded
 
 
@@ -93,7 +81,7 @@ def label_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
 
 
 def best_labels(
-    examples: Sequence[Example], encoded: Sequence[EncodedExample], rows: Rows, settings: GlueSettings
+    examples: Sequence[Example], encoded: Sequence[Encoded], rows: Rows, settings: GlueSettings
 ) -> dict[str, Any]:
     """`labels`: the most likely class, or the number, for each example in its order."""
     labels = [0.0] * len(examples)

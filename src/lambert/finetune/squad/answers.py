@@ -55,7 +55,7 @@ class AnswerCollector:
         """Add one window's logits, each [tokens of the window] or longer (padding is ignored)."""
         null_score = float(start_logits[0]) + float(end_logits[0])  # [CLS] stands for "no answer here"
         self._null_scores[window.question] = min(null_score, self._null_scores.get(window.question, np.inf))
-        context = slice(window.context_position, window.context_position + len(window.spans))
+        context = slice(window.second_start, window.second_start + len(window.spans))
         found = best_spans(
             start_logits[context],
             end_logits[context],

@@ -14,15 +14,14 @@ from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import checked_seeds
 from lambert.finetune.settings import Progress
-from lambert.finetune.squad.data import Question, QuestionFile, Version, select_questions, version_of
-from lambert.finetune.squad.official import Split, read_named
+from lambert.finetune.squad.data import Question, Version, select_questions, version_of
+from lambert.finetune.squad.official import Questions, find_questions
 from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
 from lambert.finetune.squad.settings import SquadSettings
 from lambert.finetune.squad.task import squad_preset
 from lambert.finetune.squad.tuning import tune
 from lambert.model.huggingface import model_folder, read_config
 
-Questions = str | Path | Sequence[Question] | None
 log = logging.getLogger("lambert")
 
 
@@ -112,25 +111,17 @@ def _read_both(
     train: Questions, dev: Questions, version_2: bool | None, train_count: int | None, dev_count: int | None
 ) -> tuple[Version, Sequence[Question], Sequence[Question]]:
     """The version, and the questions to train on and to measure, of which the same version is required."""
-    asked = _read(dev, "dev", "2.0" if version_2 else "1.1")
+    asked = find_questions(dev, "dev", "2.0" if version_2 else "1.1")
     if version_2 is False and asked.version == "2.0":
         raise UserError("`version_2` is False, and the development questions are SQuAD v2.0", remedy="Leave it out")
     version: Version = "2.0" if version_2 else asked.version
-    learned = select_questions(_read(train, "train", version).questions, train_count, sample_seed=0)
+    learned = select_questions(find_questions(train, "train", version).questions, train_count, sample_seed=0)
     if version != version_of(learned):
         have = "every training question has an answer" if version == "2.0" else "some training questions have no answer"
         raise UserError(
             f"the development questions are SQuAD v{version}, and {have}", remedy="Give both files of the same version"
         )
     return version, learned, select_questions(asked.questions, dev_count)
-
-
-def _read(questions: Questions, split: Split, version: Version) -> QuestionFile:
-    if questions is None or isinstance(questions, str | Path):
-        return read_named(questions, split, version)
-    if not questions:
-        raise UserError(f"`{split}` has no questions", remedy="Give at least one")
-    return QuestionFile(Path(split), tuple(questions), 0, version_of(questions))
 
 
 def _log_tuning(tuning: Tuning) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from lambert.corpus.vocabulary import SpecialTokens, special_tokens
-from lambert.finetune.inputs import plain_text_tokenizer
+from lambert.finetune.inputs import Encoded, plain_text_tokenizer
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.settings import SPECIALS_IN_A_WINDOW, SquadSettings
 
@@ -24,37 +24,19 @@ _ENCODE_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """One chunk of one question's context, ready for a batch.
+class Window(Encoded):
+    """One question with one chunk of its context.
 
-    `spans` and `most_context` run over the context tokens of the window, which sit at the positions
-    `context_position` … `context_position + len(spans) − 1`.
+    `target` is the first and the last position of the answer, (0, 0) where the window does not hold all of it: [CLS].
+    `spans` and `most_context` run over the context tokens, which begin at the position `second_start`.
     """
 
     question: int
     """Index of the question in the list the windows were made from."""
-    token_ids: NDArray[np.int32]
-    """[tokens], specials included, no padding."""
-    context_position: int
-    """Position of the first context token; before it lie [CLS], the question and [SEP]."""
     spans: NDArray[np.int32]
     """[context tokens, 2]: first character and one past the last, in the original context."""
     most_context: NDArray[np.bool_]
     """[context tokens]: whether no other window of the question has more context around this token."""
-    start_position: int
-    """Position of the first answer token; 0 ([CLS]) where the window does not hold the whole answer."""
-    end_position: int
-    """Position of the last answer token, likewise."""
-
-    @property
-    def second_start(self) -> int:
-        """Position from which the segment id is 1."""
-        return self.context_position
-
-    @property
-    def target(self) -> tuple[int, int]:
-        """First and last position of the answer."""
-        return self.start_position, self.end_position
 
 
 def make_windows(questions: Sequence[Question], tokenizer: Tokenizer, settings: SquadSettings) -> list[Window]:
@@ -141,18 +123,11 @@ def _windows_of(
     head = np.concatenate(([specials.classify], question_ids, [specials.separate])).astype(np.int32)
     tail = np.array([specials.separate], dtype=np.int32)
     for (start, stop), most in zip(bounds, most_context(bounds, len(ids)), strict=True):
-        start_position = end_position = 0
+        target = (0, 0)
         if wanted is not None and start <= wanted[0] and wanted[1] < stop:
-            start_position, end_position = (len(head) + token - start for token in wanted)
-        yield Window(
-            question=index,
-            token_ids=np.concatenate((head, ids[start:stop], tail)),
-            context_position=len(head),
-            spans=spans[start:stop],
-            most_context=most,
-            start_position=start_position,
-            end_position=end_position,
-        )
+            target = (len(head) + wanted[0] - start, len(head) + wanted[1] - start)
+        token_ids = np.concatenate((head, ids[start:stop], tail))
+        yield Window(token_ids, len(head), target, index, spans[start:stop], most)
 
 
 def _ids_and_spans(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

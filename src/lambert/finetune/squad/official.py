@@ -7,55 +7,43 @@ import logging
 import os
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
 from lambert.errors import UserError
-from lambert.finetune.squad.data import QuestionFile, Version, read_questions
+from lambert.finetune.squad.data import Question, QuestionFile, Version, read_questions, version_of
 
 OFFICIAL_ADDRESS = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
-OFFICIAL, OFFICIAL_V2 = "official", "official-v2.0"
+OFFICIAL_FILES = {
+    "train-v1.1.json": ("3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955", 30_288_272),
+    "dev-v1.1.json": ("95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279),
+    "train-v2.0.json": ("68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002", 42_123_633),
+    "dev-v2.0.json": ("80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8", 4_370_528),
+}
+"""Name → SHA-256, bytes. Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
 _CHUNK_BYTES = 1 << 20
 Split = Literal["train", "dev"]
+Questions = str | Path | Sequence[Question] | None
+"""A file, the questions themselves, "official", "official-v2.0", or None for "official"."""
 log = logging.getLogger("lambert")
 
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """A published file, identified by its contents."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-
-
-OFFICIAL_FILES = {
-    "train": OfficialFile(
-        "train-v1.1.json", "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955", 30_288_272
-    ),
-    "dev": OfficialFile("dev-v1.1.json", "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9", 4_854_279),
-    "train-v2.0": OfficialFile(
-        "train-v2.0.json", "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002", 42_123_633
-    ),
-    "dev-v2.0": OfficialFile(
-        "dev-v2.0.json", "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8", 4_370_528
-    ),
-}
-"""Those of v2.0 are what ParlAI (parlai/tasks/squad2) and others record (unconfirmed)."""
-
-
-def read_named(name: str | Path | None, split: Split, version: Version) -> QuestionFile:
-    """The questions of a file; None and "official" stand for the official file of `version`.
+def find_questions(questions: Questions, split: Split, version: Version) -> QuestionFile:
+    """The questions that were asked for; "official" stands for the published file of `version`.
 
     Raises:
-        UserError: the file is wrong or cannot be downloaded.
+        UserError: a file is wrong or cannot be downloaded, or there are no questions.
     """
-    if name == OFFICIAL_V2 or (name in (None, OFFICIAL) and version == "2.0"):
-        path = official_file("train-v2.0" if split == "train" else "dev-v2.0")
+    if questions in (None, "official", "official-v2.0"):
+        path = official_file(split, "2.0" if questions == "official-v2.0" else version)
+    elif isinstance(questions, str | Path):
+        path = Path(questions)
+    elif questions:
+        return QuestionFile(Path(split), tuple(questions), 0, version_of(questions))
     else:
-        path = official_file(split) if name is None or name == OFFICIAL else Path(name)
+        raise UserError(f"`{split}` has no questions", remedy="Give at least one")
     found = read_questions(path)
     if found.moved_answers:
         log.info(
@@ -66,7 +54,8 @@ def read_named(name: str | Path | None, split: Split, version: Version) -> Quest
 
 
 def official_file(
-    part: Literal["train", "dev", "train-v2.0", "dev-v2.0"],
+    split: Split,
+    version: Version = "1.1",
     folder: Path | None = None,
     *,
     address: str = OFFICIAL_ADDRESS,
@@ -82,19 +71,19 @@ def official_file(
     Raises:
         UserError: the server cannot be reached, the file is not the published one, or the folder cannot be written to.
     """
-    wanted = OFFICIAL_FILES[part]
-    path = (_cache_folder() if folder is None else folder) / wanted.name
-    url = address + wanted.name
+    name = f"{split}-v{version}.json"
+    wanted, size_bytes = OFFICIAL_FILES[name]
+    path, url = (_cache_folder() if folder is None else folder) / name, address + name
     try:
-        if path.is_file() and _sha256(path) == wanted.sha256:
+        if path.is_file() and _sha256(path) == wanted:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            digest = _download(url, partial, limit_bytes=wanted.size_bytes, timeout_seconds=timeout_seconds)
-            if digest != wanted.sha256:
+            digest = _download(url, partial, limit_bytes=size_bytes, timeout_seconds=timeout_seconds)
+            if digest != wanted:
                 raise UserError(
-                    f"{url} gave a file with SHA-256 {digest[:12]}…, not the published {wanted.sha256[:12]}…",
+                    f"{url} gave a file with SHA-256 {digest[:12]}…, not the published {wanted[:12]}…",
                     remedy="Try again, or give the path of a local copy",
                 )
             partial.replace(path)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
 from lambert.finetune.squad.data import QuestionFile, read_json
 from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD, Score, score
-
-_PREDICTIONS_REMEDY = 'Give one JSON object that maps each question id to its answer, such as {"56be4db0": "Denver"}'
-_ODDS_REMEDY = 'Give one JSON object that maps each question id to a number, such as {"56be4db0": -1.5}'
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -21,12 +19,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file cannot be read, is not such an object, or has an id twice.
     """
-    value = _read_object(path, "prediction", _PREDICTIONS_REMEDY)
-    for identifier, text in value.items():
-        if not isinstance(text, str):
-            what = f"the prediction for question {identifier!r} is {json.dumps(text)[:60]}, not a text"
-            raise UserError(f"{path}: {what}", remedy=_PREDICTIONS_REMEDY)
-    return value
+    return _read_object(path, "prediction", "a text", '{"56be4db0": "Denver"}', lambda value: isinstance(value, str))
 
 
 def read_null_odds(path: Path) -> dict[str, float]:
@@ -35,12 +28,15 @@ def read_null_odds(path: Path) -> dict[str, float]:
     Raises:
         UserError: the file cannot be read, is not such an object, or has an id twice.
     """
-    value = _read_object(path, "number", _ODDS_REMEDY)
-    for identifier, number in value.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            what = f"the value for question {identifier!r} is {json.dumps(number)[:60]}, not a number"
-            raise UserError(f"{path}: {what}", remedy=_ODDS_REMEDY)
-    return {identifier: float(number) for identifier, number in value.items()}
+    most = sys.float_info.max
+    odds = _read_object(
+        path,
+        "number",
+        "a number",
+        '{"56be4db0": -1.5}',
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most,
+    )
+    return {identifier: float(number) for identifier, number in odds.items()}
 
 
 def score_file(
@@ -79,8 +75,10 @@ def score_file(
     return result
 
 
-def _read_object(path: Path, kind: str, remedy: str) -> dict[str, Any]:
-    def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _read_object(path: Path, kind: str, wanted: str, example: str, is_right: Callable[[Any], bool]) -> dict[str, Any]:
+    remedy = f"Give one JSON object that maps each question id to {wanted}, such as {example}"
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         built: dict[str, Any] = {}
         for identifier, value in pairs:
             if identifier in built:
@@ -88,7 +86,11 @@ def _read_object(path: Path, kind: str, remedy: str) -> dict[str, Any]:
             built[identifier] = value
         return built
 
-    value = read_json(path, what=f"{kind}s", object_pairs_hook=without_repetition)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object of {kind}s", remedy=remedy)
-    return value
+    values = read_json(path, what=f"{kind}s", object_pairs_hook=checked)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a JSON {type(values).__name__}, not an object of {kind}s", remedy=remedy)
+    for identifier, value in values.items():
+        if not is_right(value):
+            what = f"the {kind} for question {identifier!r} is {json.dumps(value)[:60]}, not {wanted}"
+            raise UserError(f"{path}: {what}", remedy=remedy)
+    return values
