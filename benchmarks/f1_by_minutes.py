@@ -2,7 +2,7 @@
 
     python benchmarks/f1_by_minutes.py CORPUS OUT --train train-v1.1.json --dev dev-v1.1.json --minutes 5 18
 
-For each number of minutes, `lambert plan` estimates how many samples fit. A run from scratch trains on them, so that its
+For each number of minutes, `lambert plan` estimates how many samples fit. A run from scratch trains on them, its
 learning rate decays to zero within them, and its model is fine-tuned. The same command resumes. OUT/…/run/journal.jsonl
 shows the progress (`lambert track`). Tested on a CPU with small models; untested on GPU.
 """

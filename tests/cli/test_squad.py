@@ -58,8 +58,8 @@ def v2(tmp_path: Path, v1: str) -> str:
     return str(path)
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
-    """What a subcommand says, and its results."""
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
+    """What a subcommand prints, and its results."""
     assert main([*arguments, "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     return "\n".join(lines), json.loads(last)
@@ -75,22 +75,22 @@ def test_seeds_with_their_interval_are_not_repeated(
 ) -> None:
     out = tmp_path / "out"
     command = ["squad", model, "--train", v1, "--dev", v1, "--out", str(out), "--seeds", "2", *FAST]
-    text, results = told(capsys, *command)
+    text, results = run(capsys, *command)
     assert "over 2 seeds" in text and "95 % confidence interval" in text and "cached" not in text
     low, high = results["f1_interval"]
     assert low <= results["f1"] <= high and results["confidence"] == 0.95 and results["version"] == "1.1"
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) == {"a", "b", "c"}
-    text, again = told(capsys, *command)
+    text, again = run(capsys, *command)
     assert text.count("(cached)") == 2
     assert again["f1"] == results["f1"]
     assert "train" in refused(capsys, *command, "--train-questions", "1") and (out / "squad.json").exists()
-    text, _ = told(capsys, *command, "--train-questions", "1", "--fresh")
+    text, _ = run(capsys, *command, "--train-questions", "1", "--fresh")
     assert "cached" not in text
 
 
 def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    text, results = told(
+    text, results = run(
         capsys, "squad", model, "--train", v2, "--dev", v2, "--out", str(out), "--learning-rates", "1e-5", "1e-3",
         "--null-threshold", "-0.5", *FAST,
     )  # fmt: skip
@@ -102,13 +102,13 @@ def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest
     predictions = json.loads((out / "predictions.json").read_text())
     spans = json.loads((out / "spans.json").read_text())
     assert predictions == {name: "" if odds[name] > -0.5 else spans[name] for name in spans}
-    _, scored = told(
+    _, scored = run(
         capsys, "squad", "--score", str(out / "spans.json"), "--dev", v2, "--null-odds", str(out / "null_odds.json"),
         "--null-threshold", "-0.5",
     )  # fmt: skip
     assert scored["f1"] == results["f1"] and scored["no_answer"] == results["no_answer"]
     assert scored["best"] == results["seeds"][0]["best"] and scored["missing"] == 0
-    text, scored = told(capsys, "squad", "--score", str(out / "predictions.json"), "--dev", v2)
+    text, scored = run(capsys, "squad", "--score", str(out / "predictions.json"), "--dev", v2)
     assert scored["f1"] == results["f1"] and scored["best"] is None
     assert "best with any threshold" not in text
 

@@ -109,7 +109,7 @@ def fine_tune(
     Args:
         examples: at least one.
         seed: decides order and dropout, a whole number from 0.
-        optimizer: a ready one in place of the one that `settings` names.
+        optimizer: used instead of the one that `settings` names.
         progress: called after every step.
 
     Raises:

@@ -150,10 +150,10 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     command = ["glue", str(folder), "sst-2", "--data", str(tmp_path), "--out", str(out), "--sequence-length", "24"]
     assert main([*command, "--seeds", "2", "--epochs", "1", "--precision", "float32", "--json"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    results = json.loads(told[-1])
+    lines = capsys.readouterr().out.splitlines()
+    results = json.loads(lines[-1])
     assert results == json.loads((out / "glue.json").read_text())
-    assert results["majority_baseline"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(told)
+    assert results["majority_baseline"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(lines)
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) <= {"0", "1"}
     assert main([*command[:2], "sst2", *command[3:]]) == 2
     assert "Did you mean 'sst-2'" in capsys.readouterr().err

@@ -208,7 +208,7 @@ def test_a_model_learns_where_there_is_no_answer(folder: Path, tmp_path: Path, w
     assert result.has_answer is not None and result.has_answer.questions == 5
     assert result.no_answer is not None and result.no_answer.questions == 2
 
-    # The threshold costs no training, and the files hold what the official script needs for both sets of figures.
+    # Another threshold needs no training, and the files hold what the official script needs for both sets of metrics.
     never = dataclasses.replace(settings, null_threshold=1e9)
     result = finetune_squad(folder, asked, asked, settings=never, out=tmp_path)
     assert result.seeds[0].reused and result.seeds[0].predictions == seed.spans

@@ -1,4 +1,4 @@
-"""Reading SQuAD files: what is taken, what is mended and counted, what is refused and with which words."""
+"""Reading SQuAD files: what is accepted, what is corrected and counted, what is refused with which message."""
 
 from __future__ import annotations
 
@@ -115,10 +115,10 @@ def _question(document: Document, index: int = 0) -> Document:
     return found
 
 
-def _break(document: Document, place: str, value: Any) -> Document:
+def _break(document: Document, field: str, value: Any) -> Document:
     """A copy with the field at a dotted path removed (None) or replaced."""
     broken = copy.deepcopy(document)
-    *steps, last = place.split(".")
+    *steps, last = field.split(".")
     at: Any = broken
     for step in steps:
         at = at[int(step)] if step.isdigit() else at[step]
@@ -130,7 +130,7 @@ def _break(document: Document, place: str, value: Any) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "said"),
+    ("field", "value", "said"),
     [
         ("data", None, "the file has no field 'data'"),
         ("data", {}, "'data' of the file is not a list"),
@@ -170,11 +170,11 @@ def _break(document: Document, place: str, value: Any) -> Document:
         ("data.1.paragraphs.0.qas.0.is_impossible", "no", "'is_impossible' of .*'q3' is not true or false"),
     ],
 )
-def test_refused_with_the_place(write: Write, document: Document, place: str, value: Any, said: str) -> None:
-    if place.endswith("is_impossible"):
+def test_refused_with_the_place(write: Write, document: Document, field: str, value: Any, said: str) -> None:
+    if field.endswith("is_impossible"):
         document["data"][1]["paragraphs"][0]["qas"][0]["is_impossible"] = False
     with pytest.raises(UserError, match=said):
-        read_questions(write(_break(document, place, value)))
+        read_questions(write(_break(document, field, value)))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_windows_equal_those_of_transformers(
         context,
         max_length=length,
         truncation="only_second",
-        stride=room - min(room, stride),  # theirs is what two pieces share, BERT's how far they are apart
+        stride=room - min(room, stride),  # theirs is the overlap of two chunks, BERT's their distance
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )

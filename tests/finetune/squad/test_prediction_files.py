@@ -1,4 +1,4 @@
-"""Files of predictions and of odds: read, refused with their place, and scored by the questions' version."""
+"""Files of predictions and of null odds: read, refused with the position, scored by the questions' version."""
 
 from __future__ import annotations
 

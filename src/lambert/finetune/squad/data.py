@@ -94,8 +94,8 @@ def read_questions(path: Path) -> QuestionFile:
             f"{path}: {moved} of {answers} answers are not at their answer_start in the context",
             remedy="Make answer_start count characters (not bytes or tokens) from the start of the context",
         )
-    told = str(document.get("version")).lower().lstrip("v")
-    return QuestionFile(path, questions, moved, "2.0" if told.startswith("2") else version_of(questions))
+    stated = str(document.get("version")).lower().lstrip("v")
+    return QuestionFile(path, questions, moved, "2.0" if stated.startswith("2") else version_of(questions))
 
 
 def version_of(questions: Sequence[Question]) -> Version:
