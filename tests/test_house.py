@@ -43,7 +43,7 @@ EXTRA_DOORS: dict[str, tuple[str, ...]] = {}
 
 # Outside the standard library, only declared dependencies come in; some rooms take fewer of them.
 DEPENDENCIES = (
-    "filelock", "llvmlite", "matplotlib", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers",
+    "filelock", "llvmlite", "numba", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers",
     "tomli_w", "torch", "tyro", "vl_convert",
 )  # fmt: skip
 # Extras: whoever imports one says how to install it where it is missing.
@@ -57,7 +57,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "planner": ("numpy", "torch"),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "planning": ("numpy", "torch"),
-    "report": ("matplotlib", "numpy", "vl_convert"),
+    "report": ("numpy", "vl_convert"),
     "tracking": ("tensorboard", "wandb"),
     "__init__.py": (),
     "__main__.py": (),

@@ -23,7 +23,7 @@ from lambert.report.columns import (
     windows,
 )
 from lambert.runlog.reader import read_run
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 
 MakeRun = Callable[..., Path]
 

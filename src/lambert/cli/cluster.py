@@ -55,7 +55,7 @@ def open_cluster(request: ClusterRequest) -> Cluster:
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"{what} {value}", remedy="Give a number above 0")
     if request.picture is not None:
-        from lambert.report.forecast_plots import check_picture
+        from lambert.report.picture import check_picture
 
         check_picture(request.picture)
     cluster = read_cluster(Path(name)) if name.endswith(".toml") or Path(name).is_file() else known_cluster(name)
@@ -224,15 +224,16 @@ def forecast_as_json(one: Forecast) -> dict[str, Any]:
 
 
 def _draw(path: Path, cluster: Cluster, settings: TrainingConfig, forecasts: Sequence[Forecast]) -> None:
-    from lambert.report.forecast_plots import StackedStep, step_picture, write_picture
+    from lambert.report.picture import write_picture
+    from lambert.report.pictures import StackedStep, step_picture
 
     labels, steps = {**ALWAYS_SHOWN, **IF_ANY}, []
     for one in forecasts:
         mean = one.seconds / sum(phase.steps for phase in one.phases)
         # Times the number of chips: what is work stays as high, what more chips cost is seen to grow.
         parts = {label: one.shares[kind] * mean * one.chips for kind, label in labels.items()}
-        steps.append(StackedStep(f"{one.chips:,}", parts, f"{mean:,.3g} s a step"))
+        steps.append(StackedStep(f"{one.chips:,}", parts, f"{mean:,.3g} s per step"))
     title = f"{settings.model_name} on {cluster.name}: where a step's time goes"
     caption = cluster.error or "not checked against published runs"
-    write_picture(step_picture(steps, title=title, caption=caption, y="chip-seconds a step: its time × chips"), path)
+    write_picture(step_picture(steps, title=title, caption=caption, y="chip-seconds per step: step time × chips"), path)
     say(f"picture   {path}")

@@ -1,4 +1,4 @@
-"""Which charts a page has: each a title, a caption and a place to draw in, and together what page.js draws from."""
+"""The charts of a page: for each a title, a caption, a placeholder element, and the data that page.js draws from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,49 @@ from typing import Any
 import numpy as np
 
 from lambert.report import columns, spec, trust
-from lambert.report.catalogue import CURVES, Curve
-from lambert.report.curves import Floats, y_limits
-from lambert.report.legend import Legend
+from lambert.report.columns import Floats
+from lambert.report.comparison import Legend
+from lambert.report.spec import Curve
 from lambert.runlog.reader import Run
-from lambert.runlog.records import STEP_PARTS
+from lambert.runlog.schema import STEP_PARTS
 from lambert.utils import formatting
 
+CURVES = (
+    Curve(
+        "loss", "mlm_loss", "MLM loss", "nats per masked token", "Lower is better.", band=True,
+        evaluated=True, incidents=True, tall=True, baseline="unigram_loss",
+        baseline_caption=" Dashed: the unigram baseline. Evaluation replaces every masked token by [MASK]; training"
+        " keeps a tenth of them, which is easier.",
+    ),
+    Curve(
+        "accuracy", "mlm_accuracy", "MLM accuracy", "fraction of masked tokens", "Higher is better.",
+        evaluated=True, from_zero=True, y_format=".0%", baseline="unigram_accuracy",
+        baseline_caption=" Dashed: always predicting the most frequent token.",
+    ),
+    Curve(
+        "next-sentence", "nsp_accuracy", "NSP accuracy", "fraction of sentence pairs",
+        "Does the second sentence follow the first?", evaluated=True, y_format=".0%",
+        baseline="nsp_majority_accuracy", baseline_caption=" Dashed: the majority class.",
+    ),
+    Curve(
+        "learning-rate", "learning_rate", "Learning rate", "learning rate", "The rate used in each step.",
+        smoothed=False, from_zero=True, beside="recipe_rate", beside_caption=" Wide and pale: the recipe's schedule.",
+    ),
+    Curve(
+        "gradient-norm", "gradient_norm", "Gradient norm", "L2 norm, before clipping",
+        "Of the whole gradient of the global batch.", band=True, from_zero=True,
+    ),
+    Curve(
+        "tokens-per-second", "tokens_per_second", "Throughput", "tokens / s",
+        "All ranks together; real tokens only, padding is not counted.", from_zero=True, y_format="~s",
+    ),
+    Curve(
+        "mfu", "mfu", "MFU (model FLOPs utilization)", "fraction of matmul throughput",
+        "Forward and backward FLOPs over real tokens, relative to the throughput of large matmuls in the same"
+        " precision, measured before training.", from_zero=True, y_format=".0%",
+    ),
+)  # fmt: skip
+"""In reading order; one without data is left out."""
 _TALL, _SMALL = 380, 260
 _AXES = {
     "step": ("steps", "optimizer step", ",d"),
@@ -24,14 +60,14 @@ _AXES = {
     "tokens": ("tokens", "tokens seen, padding not counted", "~s"),
     "hours": ("hours", "hours of training", "~r"),
 }
-_SHARES = {"1": "all of it", "0.5": "last half", "0.25": "last quarter", "0.1": "last tenth"}
+_RANGES = {"1": "all steps", "0.5": "last half", "0.25": "last quarter", "0.1": "last tenth"}
 _FEW_STEPS = 30
 _SMOOTHING = 1  # the level a page opens with
 
 
 @dataclass
 class Board:
-    """The charts of a page as they are put on it."""
+    """The charts of one page, in the order they are added."""
 
     runs: Sequence[Run]
     legend: Legend
@@ -43,22 +79,23 @@ class Board:
         self.tables = {
             "steps": {"columns": columns.steps_table(self.runs)},
             "evaluations": {"columns": columns.evaluations_table(self.runs)},
-            "marks": {"rows": columns.marks_rows(self.runs)},
+            "incidents": {"rows": columns.incident_rows(self.runs)},
             "phases": {"rows": columns.phase_rows(self.runs)},
+            "baselines": {"rows": columns.baseline_rows(self.runs)},
             "runs": {"rows": self.legend.rows()},
         }
 
     def curves(self) -> str:
         """The charts that all runs share, the loss first."""
-        drawn = [self._curve(curve) for curve in CURVES]
+        drawn = [self.curve(curve) for curve in CURVES]
         return f'{drawn[0]}<div class="pair">{"".join(drawn[1:])}</div>'
 
-    def of_one_run(self, place: int) -> str:
-        """The charts that belong to one run: noise, the parts of a step, trust ratios."""
-        return self._noise(place) + self._parts(place) + self._trust(place)
+    def of_one_run(self, index: int) -> str:
+        """The charts of a single run: gradient noise, step time by part, trust ratios."""
+        return self._noise(index) + self._parts(index) + self._trust(index)
 
     def controls(self) -> str:
-        """What the reader can choose for all charts at once; page.js shows it."""
+        """The choices for all charts at once; page.js shows them."""
         known = [name for name in columns.AXES if self._most(name) > 0]
         parts = [_select("axis", "x axis", {name: _AXES[name][0] for name in known}, self._axis)]
         if any(max(columns.windows(len(run.steps))) > 1 for run in self.runs):
@@ -66,7 +103,7 @@ class Board:
                 f'<label>Smoothing <input type="range" min="0" max="{len(columns.LEVELS) - 1}" value="{_SMOOTHING}"'
                 f' data-control="smoothing" autocomplete="off"><output>{columns.LEVELS[_SMOOTHING]}</output></label>'
             )
-        parts.append(_select("share", "Show", _SHARES, "1"))
+        parts.append(_select("share", "Show", _RANGES, "1"))
         if len(self.legend.choices) > 1:
             parts.append(_select("colour", "Colour by", self.legend.choices, self.legend.chosen))
         parts.append(_log_switch("x", "log x", on=False))
@@ -74,8 +111,8 @@ class Board:
         return (
             f'<div class="controls needs-script" role="group" aria-label="All charts" hidden>{"".join(parts)}'
             f'<p class="note mouse">{hint}</p></div>'
-            '<noscript><p class="notice">The charts need JavaScript, which this page brings along; the figures are in'
-            " the tables without it.</p></noscript>"
+            '<noscript><p class="notice">The charts need JavaScript. The tables show the metrics without it.</p>'
+            "</noscript>"
         )
 
     def data(self) -> dict[str, Any]:
@@ -91,33 +128,35 @@ class Board:
             "colour": self.legend.chosen, "colours": self.legend.colours(),
         }  # fmt: skip
 
-    def _curve(self, curve: Curve) -> str:
+    def curve(self, curve: Curve) -> str:
+        """One curve over all runs; "" where there is no data for it."""
         series = [run.series[curve.column] for run in self.runs]
         if not any(np.isfinite(values).any() for values in series):
             return ""
         measured = [np.array([getattr(e, curve.column) for e in r.evaluations]) for r in self.runs if curve.evaluated]
-        level = self._reference(curve.reference) if curve.reference else None
+        levels = [row[curve.baseline] for row in self.tables["baselines"]["rows"] if curve.baseline]
+        references = [level for level in levels if level is not None]
         curve = replace(
             curve,
             evaluated=any(np.isfinite(values).any() for values in measured),
             band=curve.band and len(self.runs) <= columns.MOST_WITH_BANDS,
-            marked=curve.marked and bool(self.tables["marks"]["rows"]),
+            incidents=curve.incidents and bool(self.tables["incidents"]["rows"]),
             beside=curve.beside if curve.beside in self.tables["steps"]["columns"] else "",
+            baseline=curve.baseline if references else "",
         )
-        caption = curve.caption + " Dots: held-out text." * curve.evaluated
-        caption += curve.reference_caption * (level is not None) + curve.beside_caption * bool(curve.beside)
-        caption += " At the top: what befell the run, listed below." * curve.marked
-        references = [] if level is None else [level]
-        if not curve.smoothed:  # as planned: no peak of it is a rare spike to be cut off
+        caption = curve.caption + " Dots: held-out evaluations." * curve.evaluated
+        caption += curve.baseline_caption * bool(curve.baseline) + curve.beside_caption * bool(curve.beside)
+        caption += " At the top: incidents, listed below." * curve.incidents
+        if not curve.smoothed:  # it is planned, so no peak is a rare spike to cut off
             references.append(float(np.nanmax(np.concatenate(series))))
         scales = _scales([*series, *measured], references, from_zero=curve.from_zero)
         dotted = max(len(run.steps) for run in self.runs) <= _FEW_STEPS
-        drawn = spec.lines(curve, level, phased=self._phased, dotted=dotted)
+        drawn = spec.lines(curve, phased=self._phased, dotted=dotted)
         self._add(curve.name, drawn, scales, _TALL if curve.tall else _SMALL)
         return _figure(curve.name, curve.title, caption, log=True)
 
-    def _noise(self, place: int) -> str:
-        run, name = self.runs[place], f"noise-{place}"
+    def _noise(self, index: int) -> str:
+        run, name = self.runs[index], f"noise-{index}"
         measured = np.array([noise.noise_scale for noise in run.noise])
         if not np.isfinite(measured).any():
             return ""
@@ -127,9 +166,11 @@ class Board:
         self._add(
             name, spec.noise(name, name, phased=self._phased), _scales([measured], batches, from_zero=True), _TALL
         )
-        return _figure(name, "Gradient noise scale and critical batch", self._noise_words(run), log=True, logged=True)
+        return _figure(
+            name, "Gradient noise scale and critical batch size", self._noise_caption(run), log=True, logged=True
+        )
 
-    def _noise_words(self, run: Run) -> str:
+    def _noise_caption(self, run: Run) -> str:
         lasts = [last for phase in run.phases if (last := run.last_noise(phase.number)) is not None]
         told = [
             f"phase {last.phase}: {formatting.count(last.noise_scale)} ± {formatting.count(2 * last.standard_error)}"
@@ -138,36 +179,36 @@ class Board:
             if np.isfinite(last.noise_scale)
         ]
         return (
-            "Up to about this batch, the critical one, doubling the batch pays: it saves a quarter of the steps or"
-            f" more. At the end of {'; '.join(told) or 'the run it was not known'} (two standard errors, shaded)."
-            " Dashed: the batch of the run."
+            "Up to about this batch size, the critical one, doubling the batch saves a quarter of the steps or more."
+            f" At the end of {'; '.join(told) or 'the run it was not known'} (two standard errors, shaded)."
+            " Dashed: the batch size of the run."
         )
 
-    def _parts(self, place: int) -> str:
-        run, name = self.runs[place], f"parts-{place}"
-        known = [f"seconds_of_{part}" for part in STEP_PARTS if np.nanmax(run.series[f"seconds_of_{part}"], initial=0)]
+    def _parts(self, index: int) -> str:
+        run, name = self.runs[index], f"parts-{index}"
+        known = [name for part in STEP_PARTS if np.nanmax(run.series[name := f"{part}_seconds"], initial=0)]
         if not known:
             return ""
         total = np.sum([np.nan_to_num(run.series[column]) for column in known], axis=0)
         top = 1.3 * float(np.quantile(total, 0.98))  # one slow step would flatten all others
         scale = {"zero": True, "nice": False, "domainMax": top} if total.max() > top else {"zero": True}
-        drawn = spec.stack(name, known, place, "seconds of a step", phased=self._phased)
+        drawn = spec.stack(name, known, index, phased=self._phased)
         self._add(name, drawn, {"linear": scale}, _SMALL)
         return _figure(
             name,
-            "Where the time of a step goes",
-            "Means over neighbouring steps; one far slower than others, as the first often is, is cut off at the top.",
+            "Step time breakdown",
+            "Means over neighbouring steps. Much slower ones, as the first often is, are cut off at the top.",
             log=False,
         )
 
-    def _trust(self, place: int) -> str:
-        run, name = self.runs[place], f"trust-{place}"
+    def _trust(self, index: int) -> str:
+        run, name = self.runs[index], f"trust-{index}"
         shown = trust.heat_map(run.trust_ratios)
         if shown is None:
             return ""
         caption = "How far each layer's step is scaled: the norm of its weights over the norm of its update."
         if shown.grouped:
-            caption += f" Each row is the geometric mean over its share of {formatting.count(shown.layers)} layers."
+            caption += f" Each row is the geometric mean of several layers; {formatting.count(shown.layers)} in all."
         if shown.left_out:
             caption += f" Left out: {formatting.count(shown.left_out)} with ratio 1 throughout (not adapted)."
         self.tables[name] = {"columns": trust.cells(shown)}
@@ -182,20 +223,12 @@ class Board:
 
     @property
     def _axis(self) -> str:
-        """What the x axes count at first: samples where batches differ, since steps then mean different amounts."""
+        """The first x axis: samples where batch sizes differ, since steps are then not comparable."""
         return "samples" if len(set(self.legend.batches)) > 1 and self._most("samples") > 0 else "step"
 
     @property
     def _phased(self) -> bool:
         return bool(self.tables["phases"]["rows"])
-
-    def _reference(self, name: str) -> float | None:
-        """A level that all runs share closely enough for one line: the last one known of each."""
-        levels = [getattr(run.final, name) for run in self.runs if run.final is not None]
-        levels = [level for level in levels if np.isfinite(level)]
-        if not levels or max(levels) - min(levels) > 0.02 * max(map(abs, levels)):
-            return None
-        return float(np.mean(levels))
 
     def _most(self, axis: str) -> float:
         ends = [columns.progress(run)[axis][-1] for run in self.runs]
@@ -204,7 +237,7 @@ class Board:
 
 def _scales(series: list[Floats], references: list[float], *, from_zero: bool) -> dict[str, Any]:
     """The y axis as it is, and on a logarithmic scale."""
-    _, high, cut = y_limits(series, references, from_zero=from_zero)
+    _, high, cut = columns.y_limits(series, references, from_zero=from_zero)
     linear: dict[str, Any] = {"zero": from_zero, "nice": True}
     if cut:
         linear |= {"domainMax": high, "nice": False}

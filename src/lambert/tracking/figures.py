@@ -69,7 +69,7 @@ def _named(record: Record) -> Iterator[tuple[str, object]]:
         for layer, ratio in _items(record.get("trust_ratios")):
             yield f"trust_ratio/{layer}", ratio
     elif event == "skipped":
-        yield "trouble/skipped_in_a_row", record.get("in_a_row")
+        yield "trouble/skipped_in_a_row", record.get("consecutive")
     elif event == "spike":
         for spike in record.get("spikes") or ():
             if isinstance(spike, Mapping):

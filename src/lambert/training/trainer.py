@@ -330,6 +330,6 @@ class Trainer:
             **self.facts,
             **events.run_facts(self.settings, self.corpus, self.processes, self.trainer_options),
             "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
-            "product_flops_per_second": self._pace.peak,
+            "peak_matmul_flops_per_second": self._pace.peak,
             "resumed_from_step": resumed,
         }

@@ -12,7 +12,7 @@ import numpy as np
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.training_config import TrainingConfig
 
