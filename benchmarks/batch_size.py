@@ -1,4 +1,4 @@
-"""Samples against steps: the published benchmark's runs beside the formula, and what measuring the noise costs.
+"""Samples against steps of published runs, fitted by the formula; and the cost of measuring the noise scale.
 
     python benchmarks/batch_size.py [--picture docs/batch_size.svg] [--threads 1]
 
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from critical_batch import BENCHMARK_SAMPLES, Fit, fit
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.optim import LAMB, parameter_groups
-from lambert.planning.batch_size import BENCHMARK_SAMPLES, Fit, fit
 from lambert.report.picture import standing, write_picture
 from lambert.report.spec import INK, PAPER, SERIES
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients

@@ -128,6 +128,8 @@ class Module:
 
     def _import_breach(self, line: int, target: str) -> Iterator[tuple[int, str]]:
         parts = target.split(".")
+        if parts[-1] == "*" and self.name == "__init__.py":
+            return  # it imports its public names when they are used
         if parts[-1] == "*":
             yield line, "an import that cannot be read from the source"
         elif parts[0] == "lambert":

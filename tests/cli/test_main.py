@@ -122,7 +122,7 @@ def test_plan_from_samples_alone_with_a_probe(capsys: pytest.CaptureFixture[str]
         capsys, "plan", "--model", "1x64", "--batch-size", "64", "--samples", "64000", "--sequence-lengths", "16", "32",
         "--micro-batch-size", "4", "--probe-seconds", "0.1",
     )  # fmt: skip
-    assert plan["seconds"] > 0 and plan["phases"][0]["passes"] is None
+    assert plan["seconds"] > 0 and plan["phases"][0]["epochs"] is None
 
 
 def test_the_papers_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Machines that are not here, described to the probes by what their own files and tools print."""
+"""Other machines, described to the probes by what their own files and tools print."""
 
 from __future__ import annotations
 

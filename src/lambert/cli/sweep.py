@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lambert.cli.forecast import duration
 from lambert.cli.plan import Plan
+from lambert.cli.plan_text import duration
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.squad import Squad
 from lambert.cli.subcommand import Subcommand, say

@@ -1,7 +1,7 @@
-"""The facts of this machine: processor, memory, disk, PyTorch build, GPUs. diagnosis.py draws conclusions.
+"""The hardware and software of this machine: processor, memory, disk, PyTorch build, GPUs. See also diagnosis.py.
 
-Everything is read through `Probes` and `TorchFacts`, so that a test can describe a machine it does not have.
-A fact that this system does not tell is None, never a guess.
+Everything is read through `Probes`, so that a test can describe a machine it does not have. A fact that the system does
+not report is None, never a guess.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class CudaDevice:
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """What PyTorch says of itself."""
+    """PyTorch's version, build and devices."""
 
     version: str
-    """As installed, with the build behind a plus sign where the wheel names one: 2.13.0+cpu."""
+    """As installed; some wheels name the build after a plus sign: 2.13.0+cpu."""
     cuda: str | None
     """The CUDA version it was built for, None for other builds."""
     rocm: str | None
@@ -49,9 +49,9 @@ class TorchFacts:
     threads: int
     devices: tuple[CudaDevice, ...] = ()
     architectures: tuple[str, ...] = ()
-    """GPU architectures with compiled kernels: sm_80, ..., compute_90 (all that are newer), or gfx90a, ..."""
+    """GPU architectures with compiled kernels: sm_80, ..., compute_90 (and all newer), or gfx90a, ..."""
     complaint: str = ""
-    """What PyTorch warned of while it looked for GPUs; empty when it said nothing."""
+    """PyTorch's warnings while it looked for GPUs."""
 
     @property
     def build(self) -> str:
@@ -63,15 +63,15 @@ class TorchFacts:
 
 @dataclass(frozen=True)
 class GpuTraces:
-    """Signs of a GPU that do not depend on PyTorch."""
+    """Evidence of a GPU that does not depend on PyTorch."""
 
     nvidia: tuple[str, ...] = ()
-    """Where an NVIDIA GPU showed itself: device files, the PCI bus, nvidia-smi. Empty when nowhere."""
+    """Where an NVIDIA GPU was found: device files, the PCI bus, nvidia-smi."""
     nvidia_names: tuple[str, ...] = ()
     nvidia_driver: str | None = None
     """Version of the loaded kernel driver, for example 535.129.03."""
     amd: bool = False
-    """True when the AMD compute device file is there."""
+    """Whether the AMD compute device file exists."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Hardware:
     usable_cores: int
     """Logical cores that this process may use: fewer in a container or under a batch system."""
     processor_bfloat16: str | None
-    """The processor flag that makes bfloat16 products fast, None when there is none."""
+    """The processor flag of fast bfloat16 matmuls; None without one."""
     memory_bytes: int | None
     memory_available_bytes: int | None
     disk: Path
@@ -95,11 +95,11 @@ class Hardware:
     torch: TorchFacts
     traces: GpuTraces
     visible_devices: str | None
-    """The environment variable CUDA_VISIBLE_DEVICES; None when it is not set."""
+    """The environment variable CUDA_VISIBLE_DEVICES; None if unset."""
 
     @property
     def device(self) -> str:
-        """`cuda` when PyTorch can use a GPU, else `cpu`: the type of device a run would use."""
+        """The type of device a run would use: `cuda` if PyTorch can use a GPU, else `cpu`."""
         return "cuda" if self.torch.devices else "cpu"
 
     @property
@@ -125,36 +125,81 @@ class Hardware:
         }
 
 
+def _read_file(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _run_command(command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _count_cores() -> tuple[int, int]:
+    logical = os.cpu_count() or 1
+    try:
+        return logical, len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return logical, logical
+
+
+def read_torch() -> TorchFacts:
+    """PyTorch's build and devices. An outdated driver shows up only in a warning, which is kept."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if usable else []
+    return TorchFacts(
+        version=torch.__version__,
+        cuda=torch.version.cuda,
+        rocm=torch.version.hip,
+        threads=torch.get_num_threads(),
+        devices=tuple(CudaDevice(d.name, d.total_memory, (d.major, d.minor)) for d in devices),
+        architectures=tuple(torch.cuda.get_arch_list()) if usable else (),
+        complaint=" ".join(str(warning.message).split("\n")[0] for warning in heard),
+    )
+
+
 @dataclass(frozen=True)
 class Probes:
-    """The places the facts are read from; replaced as a whole by tests."""
+    """Where the facts are read from: this machine by default; tests replace what they need."""
 
-    read: Callable[[str], str | None]
-    """Path of a file -> its text, None when it cannot be read."""
-    match: Callable[[str], list[str]]
+    read: Callable[[str], str | None] = _read_file
+    """Path of a file -> its text, None where it cannot be read."""
+    match: Callable[[str], list[str]] = lambda pattern: sorted(glob.glob(pattern))
     """Pattern -> the existing paths it matches, sorted."""
-    run: Callable[[Sequence[str]], str | None]
-    """Command -> its output, None when it is missing, fails or hangs."""
-    environment: Callable[[str], str | None]
-    cores: Callable[[], tuple[int, int]]
-    """-> logical cores of the machine, and of them those that this process may be scheduled on."""
-    disk: Callable[[Path], tuple[int, bool]]
+    run: Callable[[Sequence[str]], str | None] = _run_command
+    """Command -> its output, None where it is missing, fails or hangs."""
+    environment: Callable[[str], str | None] = os.environ.get
+    cores: Callable[[], tuple[int, int]] = _count_cores
+    """-> logical cores of the machine, and those that this process may be scheduled on."""
+    disk: Callable[[Path], tuple[int, bool]] = lambda folder: (
+        shutil.disk_usage(folder).free,
+        os.access(folder, os.W_OK),
+    )
     """Folder -> free bytes, and whether this user may write there."""
-    torch: Callable[[], TorchFacts]
+    torch: Callable[[], TorchFacts] = read_torch
     system: str = field(default_factory=platform.platform)
     python: str = field(default_factory=platform.python_version)
     machine: str = field(default_factory=lambda: platform.processor() or platform.machine() or "unknown")
 
 
 def inspect_hardware(folder: Path = Path("."), probes: Probes | None = None) -> Hardware:
-    """The facts of this machine; `folder`, or its nearest existing parent, is where files will be written.
+    """This machine, as seen by this process. Takes a second or two, because looking for GPUs starts their driver.
 
-    Takes a second or two: it looks for GPUs, which starts their driver.
+    Args:
+        folder: where files will be written; its nearest existing parent counts where it does not exist yet.
     """
-    probes = probes or real_probes()
+    probes = probes or Probes()
     logical, schedulable = probes.cores()
     processor_text = probes.read("/proc/cpuinfo") or ""
-    flags = set(re.findall(r"\S+", " ".join(re.findall(r"^flags\s*:(.*)$", processor_text, re.MULTILINE)[:1])))
+    flags = re.search(r"^flags\s*:(.*)$", processor_text, re.MULTILINE)
+    known_flags = set(flags[1].split()) if flags else set()
     total, available = _memory_bytes(probes)
     disk = _nearest_existing(folder)
     free_bytes, writable = probes.disk(disk)
@@ -163,7 +208,7 @@ def inspect_hardware(folder: Path = Path("."), probes: Probes | None = None) -> 
         physical_cores=_physical_cores(processor_text, probes),
         logical_cores=logical,
         usable_cores=max(1, min(schedulable, _core_quota(probes) or schedulable)),
-        processor_bfloat16=next((flag for flag in BFLOAT16_PROCESSOR_FLAGS if flag in flags), None),
+        processor_bfloat16=next((flag for flag in BFLOAT16_PROCESSOR_FLAGS if flag in known_flags), None),
         memory_bytes=total,
         memory_available_bytes=available,
         disk=disk,
@@ -192,12 +237,16 @@ def _physical_cores(processor_text: str, probes: Probes) -> int | None:
             pairs.add((values["physical id"], values["core id"]))
     if pairs:
         return len(pairs)
-    told = (probes.run(("sysctl", "-n", "hw.physicalcpu")) or "").strip()
-    return int(told) if told.isdigit() else None
+    return _sysctl_int(probes, "hw.physicalcpu")
+
+
+def _sysctl_int(probes: Probes, name: str) -> int | None:
+    output = (probes.run(("sysctl", "-n", name)) or "").strip()  # macOS
+    return int(output) if output.isdigit() else None
 
 
 def _core_quota(probes: Probes) -> int | None:
-    """Cores' worth of time that a container grants (Linux control groups, version 2), rounded up."""
+    """CPU quota of a container (Linux control groups, version 2) in cores, rounded up."""
     quota, _, period = (probes.read("/sys/fs/cgroup/cpu.max") or "").strip().partition(" ")
     if not (quota.isdigit() and period.isdigit()):
         return None
@@ -205,13 +254,12 @@ def _core_quota(probes: Probes) -> int | None:
 
 
 def _memory_bytes(probes: Probes) -> tuple[int | None, int | None]:
-    """Total and available, each no more than a container grants."""
+    """Total and available, each at most what a container may use."""
     lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", probes.read("/proc/meminfo") or "", re.MULTILINE))
     total = int(lines["MemTotal"]) * 1024 if "MemTotal" in lines else None
     available = int(lines["MemAvailable"]) * 1024 if "MemAvailable" in lines else None
     if total is None:
-        told = (probes.run(("sysctl", "-n", "hw.memsize")) or "").strip()
-        total = int(told) if told.isdigit() else None
+        total = _sysctl_int(probes, "hw.memsize")
     limit = (probes.read("/sys/fs/cgroup/memory.max") or "").strip()
     used = (probes.read("/sys/fs/cgroup/memory.current") or "").strip()
     if limit.isdigit() and (total is None or int(limit) < total):
@@ -230,10 +278,10 @@ def _gpu_traces(probes: Probes) -> GpuTraces:
     driver = re.search(r"\s(\d{3}\.\d+(?:\.\d+)?)\s", probes.read("/proc/driver/nvidia/version") or "")
     names, version = [], driver[1] if driver else None
     for line in (probes.run(NVIDIA_SMI) or "").splitlines():
-        name, comma, told = line.rpartition(", ")
+        name, comma, driver_version = line.rpartition(", ")
         if comma:
             names.append(name.strip())
-            version = told.strip()
+            version = driver_version.strip()
     if names:
         places.append("nvidia-smi")
     return GpuTraces(tuple(places), tuple(names), version, amd=bool(probes.match("/dev/kfd")))
@@ -241,62 +289,4 @@ def _gpu_traces(probes: Probes) -> GpuTraces:
 
 def _nearest_existing(folder: Path) -> Path:
     folder = folder.absolute()
-    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
-
-
-# The real machine
-
-
-def real_probes() -> Probes:
-    """Probes that read this machine."""
-    return Probes(
-        read=_read_file,
-        match=lambda pattern: sorted(glob.glob(pattern)),
-        run=_run_command,
-        environment=os.environ.get,
-        cores=_count_cores,
-        disk=lambda folder: (shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
-        torch=read_torch,
-    )
-
-
-def _read_file(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-
-
-def _run_command(command: Sequence[str]) -> str | None:
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _count_cores() -> tuple[int, int]:
-    logical = os.cpu_count() or 1
-    try:
-        return logical, len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return logical, logical
-
-
-def read_torch() -> TorchFacts:
-    """What PyTorch says of itself; a driver too old speaks only through a warning, which is kept."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        usable = torch.cuda.is_available()
-    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if usable else []
-    return TorchFacts(
-        version=torch.__version__,
-        cuda=torch.version.cuda,
-        rocm=torch.version.hip,
-        threads=torch.get_num_threads(),
-        devices=tuple(CudaDevice(d.name, d.total_memory, (d.major, d.minor)) for d in devices),
-        architectures=tuple(torch.cuda.get_arch_list()) if usable else (),
-        complaint=" ".join(str(warning.message).split("\n")[0] for warning in heard),
-    )
+    return next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)

@@ -151,7 +151,7 @@ class Board:
             references.append(float(np.nanmax(np.concatenate(series))))
         scales = _scales([*series, *measured], references, from_zero=curve.from_zero)
         dotted = max(len(run.steps) for run in self.runs) <= _FEW_STEPS
-        drawn = spec.lines(curve, phased=self._phased, dotted=dotted)
+        drawn = spec.lines(curve, phases=self._phases, dotted=dotted)
         self._add(curve.name, drawn, scales, _TALL if curve.tall else _SMALL)
         return _figure(curve.name, curve.title, caption, log=True)
 
@@ -164,7 +164,7 @@ class Board:
         self.tables[name] = {"columns": columns.noise_table(run)}
         self.logs.append(name)
         self._add(
-            name, spec.noise(name, name, phased=self._phased), _scales([measured], batches, from_zero=True), _TALL
+            name, spec.noise(name, name, phases=self._phases), _scales([measured], batches, from_zero=True), _TALL
         )
         return _figure(
             name, "Gradient noise scale and critical batch size", self._noise_caption(run), log=True, logged=True
@@ -186,13 +186,14 @@ class Board:
 
     def _parts(self, index: int) -> str:
         run, name = self.runs[index], f"parts-{index}"
-        known = [name for part in STEP_PARTS if np.nanmax(run.series[name := f"{part}_seconds"], initial=0)]
+        parts = [f"{part}_seconds" for part in STEP_PARTS]
+        known = [part for part in parts if np.nanmax(run.series[part], initial=0)]
         if not known:
             return ""
         total = np.sum([np.nan_to_num(run.series[column]) for column in known], axis=0)
         top = 1.3 * float(np.quantile(total, 0.98))  # one slow step would flatten all others
         scale = {"zero": True, "nice": False, "domainMax": top} if total.max() > top else {"zero": True}
-        drawn = spec.stack(name, known, index, phased=self._phased)
+        drawn = spec.stack(name, known, index, phases=self._phases)
         self._add(name, drawn, {"linear": scale}, _SMALL)
         return _figure(
             name,
@@ -227,8 +228,8 @@ class Board:
         return "samples" if len(set(self.legend.batches)) > 1 and self._most("samples") > 0 else "step"
 
     @property
-    def _phased(self) -> bool:
-        return bool(self.tables["phases"]["rows"])
+    def _phases(self) -> int:
+        return len(self.tables["phases"]["rows"])
 
     def _most(self, axis: str) -> float:
         ends = [columns.progress(run)[axis][-1] for run in self.runs]

@@ -93,18 +93,18 @@ class Curve:
     tall: bool = False
 
 
-def lines(curve: Curve, *, phased: bool, dotted: bool) -> Spec:
+def lines(curve: Curve, *, phases: int, dotted: bool) -> Spec:
     """A line for every run over the chosen x axis.
 
     Args:
-        phased: mark where phases begin.
+        phases: how many to mark.
         dotted: show each point too, since a line of one point cannot be seen.
     """
     field = f"$smooth:{curve.column}" if curve.smoothed else curve.column
     y: Spec = {
         "type": "quantitative", "scale": f"$y:{curve.name}", "title": curve.y_title, "axis": {"format": curve.y_format},
     }  # fmt: skip
-    layers = _phases() if phased else []
+    layers = _phases(phases)
     if curve.band:
         band = _of_steps(y, f"{curve.column}_low", {"type": "area", "opacity": 0.2})
         band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
@@ -127,12 +127,12 @@ def lines(curve: Curve, *, phased: bool, dotted: bool) -> Spec:
         layers.append(_incidents())
     near = _of_steps(y, field, _hidden_point())
     near["encoding"] |= {"tooltip": _tooltip(field, curve.y_title, curve.y_format)}
-    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phased=phased)
+    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phases=phases)
 
 
-def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> Spec:
+def chart(layers: Sequence[Spec], description: str, *, phases: int = 0) -> Spec:
     """Layers on top of each other, as wide as the page allows; the labels of phases have a line above the plot."""
-    line = 16 if phased else 0
+    line = 16 if phases else 0
     return {
         "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"},
         "padding": {"top": 4, "right": 6}, "description": description, "layer": list(layers),
@@ -161,7 +161,7 @@ def fill(node: Any, values: Mapping[str, Any]) -> Any:
     return [fill(item, values) for item in node] if isinstance(node, (list, tuple)) else node
 
 
-def stack(name: str, columns: Sequence[str], run: int, *, phased: bool) -> Spec:
+def stack(name: str, columns: Sequence[str], run: int, *, phases: int) -> Spec:
     """The parts of the step time of one run as stacked areas, one for each column."""
     layer: Spec = {
         "data": "$table:steps",
@@ -184,10 +184,10 @@ def stack(name: str, columns: Sequence[str], run: int, *, phased: bool) -> Spec:
         },
         "params": [_ZOOM],
     }  # fmt: skip
-    return chart([layer, *(_phases() if phased else [])], "Step time by part, in seconds", phased=phased)
+    return chart([layer, *(_phases(phases))], "Step time by part, in seconds", phases=phases)
 
 
-def noise(name: str, table: str, *, phased: bool) -> Spec:
+def noise(name: str, table: str, *, phases: int) -> Spec:
     """The noise scale with its uncertainty, and the batch as a dashed line."""
     y = {"type": "quantitative", "scale": f"$y:{name}", "title": "sequences", "axis": {"format": "~s"}}
     data: Spec = {"data": f"$table:{table}", "transform": [{"filter": {"field": "$x", "gte": "$from"}}]}
@@ -199,7 +199,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
         {"field": "batch", "title": "batch", "format": ","},
     ]
     layers = [
-        *(_phases() if phased else []),
+        *(_phases(phases)),
         {**data, "mark": {"type": "area", "opacity": 0.2, "clip": True, "color": SERIES[0]},
          "encoding": {"x": X, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
         {**data, "mark": {"type": "line", "color": MUTED, "strokeDash": [5, 3], "clip": True, "interpolate": "step"},
@@ -208,7 +208,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
          "encoding": {"x": X, "y": {**y, "field": "noise_scale"}}},
         {**data, "mark": _hidden_point(), "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip}},
     ]  # fmt: skip
-    return chart(layers, "Gradient noise scale, in sequences", phased=phased)
+    return chart(layers, "Gradient noise scale, in sequences", phases=phases)
 
 
 def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
@@ -284,12 +284,14 @@ def _hidden_point() -> Spec:
     return {"type": "point", "filled": True, "size": 150, "opacity": 0, "aria": False, "clip": True}
 
 
-def _phases() -> list[Spec]:
+def _phases(count: int) -> list[Spec]:
     """Lines where phases begin and, above the plot, their labels; the last label ends at the right edge."""
     mark: Spec = {
         "type": "text", "baseline": "bottom", "fontSize": 12, "fill": INK, "y": -5, "aria": False, "clip": False
     }  # fmt: skip
     text: Spec = {"text": {"field": "label"}}
+    if count <= 1:  # of a whole run; a layer whose rows are all out of sight would make Vega complain
+        return [{"data": "$table:phases", "mark": {**mark, "align": "left", "x": 0}, "encoding": text}] * count
     in_sight = {"filter": {"field": "$x", "gte": "$from"}}
     return [
         {

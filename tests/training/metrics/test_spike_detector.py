@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lambert.errors import UserError
-from lambert.training import trainer as trainer_module
+from lambert.training import loop as loop_module
 from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
@@ -38,7 +38,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, micro_batches: range, *, value: floa
         met += 1
         return output
 
-    monkeypatch.setattr(trainer_module, "pretraining_task", task)
+    monkeypatch.setattr(loop_module, "pretraining_task", task)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -185,7 +185,7 @@ def test_a_rollback_leaves_the_step_out(
     plain = make_run(tmp_path / "plain", trainer_options=trainer_options)
     plain._step, taken = plain._step, plain._step
     plain._skips = {7}
-    monkeypatch.setattr(trainer_module, "skipped_steps", lambda folder: {7})
+    monkeypatch.setattr(loop_module, "skipped_steps", lambda folder: {7})
     assert plain.train().finished and taken is not None
     ours, theirs = run.state.weights(), plain.state.weights()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -205,7 +205,7 @@ def test_too_many_rollbacks_end_the_run(tmp_path: Path, make_run: Any, spiking: 
     make = make_run(tmp_path / "run", trainer_options=trainer_options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lambert.training.metrics.spike_detector.MOST_ROLLBACKS", 0)
-        with pytest.raises(UserError, match=r"rolled back over 0 steps, and step 7 is a spike again.*--on-spike warn"):
+        with pytest.raises(UserError, match=r"rolled back over 0 steps, and step 7 is a spike again.*`on_spike` warn"):
             make.train()
 
 

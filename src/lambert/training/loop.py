@@ -1,9 +1,9 @@
-"""The two-phase run: alone decides when to log, evaluate, save and stop. It draws nothing; it writes the journal."""
+"""The training loop: the one place that decides when to log, evaluate, save and stop. It displays nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import Watch, watched
 from lambert.data.dataloader import PretrainingBatch, SampleStream
-from lambert.errors import Interrupted, UserError
+from lambert.errors import Interrupted
 from lambert.model.heads import BertForPreTraining
+from lambert.runlog.schema import JOURNAL_FILE
 from lambert.runlog.writer import Journal
+from lambert.training.callbacks import Callback, EventLog
 from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.export import export_finished
 from lambert.training.checkpoint.resume import agreed_checkpoint
 from lambert.training.checkpoint.run_dir import (
-    JOURNAL_FILE,
     open_run_folder,
     skipped_steps,
     write_skipped_steps,
@@ -36,7 +37,7 @@ from lambert.training.step.evaluation import Validator
 from lambert.training.step.pretraining_loss import Evaluation, pretraining_task
 from lambert.training.step.train_state import TrainState
 from lambert.training.step.train_step import OutOfMemory, StepResult, train_step
-from lambert.training.train_output import TrainOutput
+from lambert.training.train_output import StepMetrics, TrainOutput
 
 _PAUSE_SECONDS = 1.0
 """Between two looks at a disk that is full."""
@@ -44,13 +45,14 @@ _LOOK_SECONDS = 0.01
 """Between two looks at a checkpoint that is awaited."""
 
 
-class Trainer:
+class TrainingLoop:
     """One run in one folder.
 
     Args:
         run: the run's folder; made if need be.
         settings: what the run is decided by; must name `corpus` by its fingerprint.
         model: starting weights; moved to the processes' device.
+        callbacks: called after every event of the journal.
         facts: of the machine and the call, for the journal's first event and for checkpoints.
         command: what was typed, for `recipe.toml`.
         fresh: start over, deleting what an earlier run left in the folder.
@@ -68,6 +70,7 @@ class Trainer:
         *,
         trainer_options: TrainerOptions | None = None,
         processes: ProcessGroup | None = None,
+        callbacks: Sequence[Callback] = (),
         facts: Mapping[str, Any] | None = None,
         command: str = "",
         fresh: bool = False,
@@ -76,14 +79,13 @@ class Trainer:
         self._phases = phases_of(settings)
         self.processes = processes or ProcessGroup()
         self.trainer_options = trainer_options or TrainerOptions()
-        check_world_size(settings, self.processes.world_size, shards=self.trainer_options.shards)
-        self.run = run
-        self.settings = settings
-        self.corpus = corpus
+        check_world_size(settings, self.processes.world_size, shards=self.trainer_options.shard)
+        self.run, self.settings, self.corpus = run, settings, corpus
         self.facts = dict(facts or {})
-        self.command = command
-        self.fresh = fresh
-        self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shards)
+        self.command, self.fresh = command, fresh
+        self.callbacks = tuple(callbacks)
+        self.output: TrainOutput | None = None
+        self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shard)
         model.encoder.checkpoint_activations(self.trainer_options.activation_checkpointing)
         self.evaluation: Evaluation | None = None
         self._held_out = Validator(corpus, self.settings.examples, samples=self.trainer_options.evaluation_samples)
@@ -98,8 +100,28 @@ class Trainer:
         """Ask the run to save and stop after the step in progress; `signal` is told in the outcome."""
         self._asked = signal
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    @property
+    def model(self) -> BertForPreTraining:
+        """The model in training, on this rank's device."""
+        return self.state.model
+
     def train(self) -> TrainOutput:
-        """Run from the newest whole checkpoint, or from the start, to the end of the last phase.
+        """Run to the end: `for step in self`, without looking at the steps. Raises what iterating raises."""
+        for _ in self:
+            pass
+        assert self.output is not None
+        return self.output
+
+    def __iter__(self) -> Iterator[StepMetrics]:
+        """Run from the newest complete checkpoint, or from the start, to the end of the last phase; yields each step.
+
+        A step is yielded once it is logged, evaluated and saved where that is due. Leaving the loop early stops the
+        run as `request_stop` does: it saves first, and the same call resumes it.
 
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
@@ -111,17 +133,17 @@ class Trainer:
         )
         try:
             with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
-                return self._train()
+                yield from self._train()
         finally:
             self._saver.close()
             if lock is not None:
                 lock.release()
 
-    def _train(self) -> TrainOutput:
-        with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as self._journal:
-            self._notes = StepLogger(
-                self.run, self.state, self.processes, self._pace, self._journal, self.trainer_options
-            )
+    def _train(self) -> Iterator[StepMetrics]:
+        with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as journal:
+            self._journal = EventLog(journal, self, self.callbacks)
+            options = self.trainer_options
+            self._notes = StepLogger(self.run, self.state, self.processes, self._pace, self._journal, options)
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
@@ -129,24 +151,28 @@ class Trainer:
             if self._rolls_back and not self.state.step:
                 self._save()  # a way back for the first steps
             self._sync_control_flags()
-            index = self._next_phase()
-            while index is not None:
-                self._run_phase(index)
-                index = self._next_phase()
-            self._wait_for_checkpoint()
-            return self._end(resumed, time.monotonic() - began)
+            try:
+                while (index := self._next_phase()) is not None:
+                    yield from self._run_phase(index)
+            except GeneratorExit:  # the caller has left its loop, which asks to stop
+                self.request_stop()
+                self._sync_control_flags()
+                self._save()
+                self._end(resumed, time.monotonic() - began)
+                raise
+            self._end(resumed, time.monotonic() - began)
 
     def _next_phase(self) -> int | None:
         """The first phase with steps to do; a rollback may lead back into the one before."""
         return next((index for index, phase in enumerate(self._phases) if self._is_open(phase)), None)
 
-    def _run_phase(self, index: int) -> None:
+    def _run_phase(self, index: int) -> Iterator[StepMetrics]:
         """The steps that are left of a phase, until a rollback leads out of it or somebody asks to stop."""
         phase = self._phases[index]
         self._journal.write("phase", phase.facts())
         stream = training_stream(self.corpus, self.settings, phase)
         while self._is_open(phase) and self.state.step >= phase.first_step - 1:
-            if self.state.step + 1 in self._skips:
+            if skipped := self.state.step + 1 in self._skips:
                 self.state.step += 1
                 self._journal.write("skipped", events.skipped_facts(self.state.step, phase, "rolled back"))
             elif self._is_spiked(index, stream):
@@ -159,6 +185,8 @@ class Trainer:
             if self._must_save(phase, is_time=self._sync_control_flags()):
                 self._save()
             self._note_saved()
+            if not skipped:
+                yield StepMetrics.of(self._notes.last_step)
 
     def _is_spiked(self, index: int, stream: SampleStream) -> bool:
         """Do the next step; returns whether to roll back over it."""
@@ -229,30 +257,14 @@ class Trainer:
         return result, batches
 
     def _halve(self, index: int, problem: str) -> None:
-        """Halves the micro-batches of a phase whose memory did not suffice; the global batch stays what it is.
-
-        Raises:
-            UserError: they are of one sequence already, or the run is deterministic.
-        """
-        phase = self._phases[index]
-        size = phase.micro_batch_size // 2
-        if not size or self.settings.deterministic:
-            what = "one sequence" if not size else f"a micro-batch of {phase.micro_batch_size} sequences"
-            raise UserError(
-                f"{what} of {phase.config.sequence_length} tokens does not fit into memory: {problem}",
-                remedy="Choose a smaller --model or shorter --sequence-lengths, or --activation-checkpointing full"
-                + (
-                    "; a deterministic run cannot change its --micro-batch-size, start over with a smaller one"
-                    * bool(size)
-                ),
-            )
-        self._phases[index] = replace(phase, micro_batch_size=size)
+        """Halve the micro-batches of a phase that ran out of memory; the global batch stays what it is."""
+        self._phases[index] = phase = self._phases[index].halved(problem, deterministic=self.settings.deterministic)
         sizes = tuple(other.micro_batch_size for other in self._phases)
         self.settings = replace(self.settings, micro_batch_sizes=sizes)
         if self.processes.is_main_process:
             write_recipe(self.run, self.settings, command=self.command)
-        facts = {"step": self.state.step, "phase": phase.number, "micro_batch_size": size, "reason": problem}
-        self._journal.write("micro_batch", facts)
+        facts = {"phase": phase.number, "micro_batch_size": phase.micro_batch_size, "reason": problem}
+        self._journal.write("micro_batch", {"step": self.state.step, **facts})
 
     def _sync_control_flags(self) -> bool:
         """After every step, one small sum: whether anybody asks to stop, whether a save has failed or the disk is full,
@@ -262,7 +274,7 @@ class Trainer:
             Interrupted: a checkpoint could not be written.
         """
         first, saver = self.processes.is_main_process, self._saver
-        is_time = first and time.monotonic() - self._saved_at >= self.trainer_options.checkpoint_seconds
+        is_time = first and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
         while True:
             asked = self._asked or int(self._watch.problem is not None)
             flags = [asked, first and saver.problem is not None, first and bool(saver.waits_for_space), is_time]
@@ -315,15 +327,18 @@ class Trainer:
             self.evaluation = figures
             self._journal.write("evaluation", {"step": self.state.step, **asdict(figures)})
 
-    def _end(self, resumed: int, seconds: float) -> TrainOutput:
+    def _end(self, resumed: int, seconds: float) -> None:
+        """Complete the last checkpoint, export a finished model, and write `output`."""
+        self._wait_for_checkpoint()
         finished = self.state.step == self.settings.total_steps
-        if finished and (self.processes.is_main_process or self.trainer_options.shards):
+        if finished and (self.processes.is_main_process or self.trainer_options.shard):
             model = self.state.exportable_model()
             if self.processes.is_main_process:
                 export_finished(self.run, model, self.corpus.tokenizer())
         reason = "finished" if finished else "interrupted"
         self._journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
-        return TrainOutput(self.state.step, finished, resumed, self.evaluation, seconds, 0 if finished else self._stops)
+        signal = 0 if finished else self._stops
+        self.output = TrainOutput(self.run, self.state.step, finished, resumed, self.evaluation, seconds, signal)
 
     def _run_facts(self, resumed: int) -> dict[str, Any]:
         return {
