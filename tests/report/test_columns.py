@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from lambert.report.columns import (
+    baseline_rows,
     evaluations_table,
-    marks_rows,
+    incident_rows,
     noise_table,
     packed,
     phase_rows,
@@ -23,7 +24,7 @@ from lambert.report.columns import (
     windows,
 )
 from lambert.runlog.reader import read_run
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 
 MakeRun = Callable[..., Path]
 
@@ -127,14 +128,14 @@ def test_noise_comes_with_two_standard_errors_and_stays_above_zero(make_run_fold
     assert table["batch"] == [64, 64]
 
 
-def test_marks_and_phases_lie_where_they_happened(make_run_folder: MakeRun, make_journal: Any) -> None:
+def test_incidents_and_phases_lie_where_they_happened(make_run_folder: MakeRun, make_journal: Any) -> None:
     records = [*make_journal(steps=100), {"event": "skipped", "step": 40, "reason": "</script>"}]
     run = read_run(make_run_folder(records=records))
-    (mark,) = marks_rows([run])
-    assert mark["step"] == 40 and mark["samples"] == 40 * 256 and mark["kind"] == "skipped"
-    assert mark["what"] == "step 40 changed nothing: </script>"
+    (incident,) = incident_rows([run])
+    assert incident["step"] == 40 and incident["samples"] == 40 * 256 and incident["kind"] == "skipped"
+    assert incident["what"] == "step 40 skipped: </script>"
     first, second = phase_rows([run, run])
-    assert first["label"] == "128 × 256" and second["step"] == 90.5 and second["last"] and not first["last"]
+    assert first["label"] == "length 128 × batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
     assert phase_rows([run, read_run(make_run_folder("other", steps=50))]) == []
     assert evaluations_table([run, run])["run"][-1] == 1 and evaluations_table([run])["step"][-1] == 100
 

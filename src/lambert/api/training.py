@@ -25,12 +25,12 @@ from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.training.callbacks import Callback
-from lambert.training.checkpoint.run_dir import JOURNAL_FILE, MODEL_FOLDER, REPORT_FILE
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
+from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
 from lambert.training.config.precision import resolve_precision
 from lambert.training.config.resolve import check_world_size, resolve_config, starting_model, with_recipe
 from lambert.training.config.training_config import (
-    RECIPE_FILE,
     TrainingConfig,
     recorded_choices,
     refuse_other_config,

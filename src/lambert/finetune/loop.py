@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lambert.errors import UserError
 from lambert.finetune.squad.data import shuffled
 from lambert.finetune.squad.settings import FineTuneProgress, Progress
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.step.train_step import MicroBatch, Task, train_step
 

@@ -1,4 +1,4 @@
-"""What a run says of itself, as names and text: machine, model, command, nested settings."""
+"""What a run records about itself, as names and text: machine, model, command, nested settings."""
 
 from __future__ import annotations
 
@@ -9,48 +9,44 @@ from itertools import pairwise
 import numpy as np
 
 from lambert.runlog.reader import Run
+from lambert.runlog.records import number_or_none
 from lambert.utils import formatting
 
 
 def machine_rows(run: Run) -> list[tuple[str, str]]:
-    """What the `run` event says of machine, software and corpus."""
+    """Machine, software and corpus, from the `run` event."""
     header, host = run.header, run.header.get("host")
     rows = []
     for name, value in host.items() if isinstance(host, dict) else ():
         shown = formatting.size(value) if name.endswith("_bytes") and isinstance(value, int) else inline(value)
         rows.append((name.removesuffix("_bytes").replace("_", " "), shown))
-    speed = header.get("product_flops_per_second")
-    if isinstance(speed, int | float) and not isinstance(speed, bool):
-        rows.append(("large products", f"{formatting.number(speed / 1e9)} GFLOP/s in each process"))
-    for name in ("precision", "processes", "deterministic", "micro_batch_size", "seed", "lambert", "torch", "python"):
+    peak = number_or_none(header.get("peak_matmul_flops_per_second"))
+    if peak is not None:
+        rows.append(("matmul throughput", f"{formatting.number(peak / 1e9)} GFLOP/s per rank"))
+    for name in ("precision", "world_size", "deterministic", "micro_batch_size", "seed", "lambert", "torch", "python"):
         if name in header:
             rows.append((name.replace("_", " "), inline(header[name])))
     corpus = header.get("corpus")
     rows += flat({"corpus": corpus}) if isinstance(corpus, dict) else []
-    path = header.get("path")
-    rows += (
-        [(f"how: {name.replace('_', ' ')}", inline(value)) for name, value in path.items()]
-        if isinstance(path, dict)
-        else []
-    )
+    execution = header.get("execution")
+    if isinstance(execution, dict):
+        rows += [(f"execution: {name.replace('_', ' ')}", inline(value)) for name, value in execution.items()]
     return rows
 
 
-def model_words(run: Run) -> str:
-    """The model in a few words: its name where the journal gives one, and its number of parameters."""
+def model_text(run: Run) -> str:
+    """The model's name and sizes, where the journal gives them."""
     model = run.header.get("model")
-    if isinstance(model, dict):
-        name = model.get("name") or model.get("preset")
-        layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
-        sizes = f"{layers} × {width}" if layers and width else ""
-        text = " ".join(str(part) for part in (name, sizes) if part) or formatting.MISSING
-    else:
-        text = str(model) if model else formatting.MISSING
-    return text
+    if not isinstance(model, dict):
+        return str(model) if model else formatting.MISSING
+    name = model.get("name") or model.get("preset")
+    layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
+    sizes = f"{layers} × {width}" if layers and width else ""
+    return " ".join(str(part) for part in (name, sizes) if part) or formatting.MISSING
 
 
 def command(recipe: Mapping[str, object]) -> str | None:
-    """The command line that started the run, where recipe.toml records it."""
+    """The command that started the run, where recipe.toml records it."""
     recorded = recipe.get("command")
     if isinstance(recorded, list):
         return shlex.join(str(part) for part in recorded)
@@ -67,8 +63,8 @@ def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]
         elif isinstance(value, dict):
             rows += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            for place, item in enumerate(value, start=1):
-                rows += flat(item, f"{prefix}{name} {place}.")
+            for number, item in enumerate(value, start=1):
+                rows += flat(item, f"{prefix}{name} {number}.")
         else:
             rows.append((f"{prefix}{name}", inline(value)))
     return rows
@@ -105,7 +101,7 @@ def inline(value: object) -> str:
 
 
 def mean_speed(run: Run, column: str) -> float:
-    """Mean over time, not over steps: what was done divided by the seconds it took."""
+    """Mean over time, not over steps: the amount divided by the seconds it took."""
     speed, seconds = run.series[column], run.series["seconds"]
     known = np.isfinite(speed) & np.isfinite(seconds)
     total = float(seconds[known].sum())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lambert.training.checkpoint.format import load_checkpoint
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.phase import Phase
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig
 from lambert.training.config.precision import Precision

@@ -24,7 +24,7 @@ from lambert.finetune.glue.tasks import Example
 from lambert.finetune.loop import train_epochs
 from lambert.finetune.squad.settings import Progress
 from lambert.model.heads import BertForClassification
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.optimizer import check_optimizer, make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
