@@ -137,7 +137,7 @@ def test_bars_stand_on_one_another(tmp_path: Path) -> None:
     assert [text for text in found if text in ("published", "compute", "waiting", "latency")] == [
         "published", "compute", "latency",
     ]  # fmt: skip
-    assert "16" in found and "2K" in found or "162K" in found  # a label of two lines
+    assert ("16" in found and "2K" in found) or "162K" in found  # a label of two lines
 
 
 def test_seven_kinds_of_time_have_seven_colours() -> None:

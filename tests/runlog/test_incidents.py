@@ -22,8 +22,7 @@ SPIKE = {"metric": "gradient_norm", "value": 12.0, "window_mean": 1.5, "z_score"
         ({"event": "rollback", "step": 1700, "to_step": 1500}, "rolling back from step 1,700 to step 1,500"),
         (
             {"event": "spike", "step": 7, "spikes": [SPIKE], "moved_layers": {"layer.1": [1, 2], "layer.2": [1, 2]}},
-            "spike at step 7: gradient norm 12.0, mean 1.50 (z-score 9.25); layers that moved most: "
-            "layer.1, layer.2",
+            "spike at step 7: gradient norm 12.0, mean 1.50 (z-score 9.25); layers that moved most: layer.1, layer.2",
         ),
         ({"event": "spike", "step": None, "spikes": [3]}, "spike at step –: unknown"),
         ({"event": "damaged"}, "unknown damage. Resuming from step –"),

@@ -16,7 +16,6 @@ from lambert.runlog.reader import read_run
 from lambert.runlog.records import check_run_format, parse_line
 from lambert.runlog.schema import FORMAT_VERSION
 
-
 RUN: dict[str, Any] = {"event": "run", "format_version": FORMAT_VERSION}
 
 

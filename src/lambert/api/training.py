@@ -24,8 +24,8 @@ from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
-from lambert.training.callbacks import Callback
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
+from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
 from lambert.training.config.precision import resolve_precision

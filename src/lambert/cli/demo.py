@@ -69,8 +69,8 @@ class Demo(Subcommand):
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
         from lambert.model.fill import fill_masks
         from lambert.report import write_report
-        from lambert.runlog.writer import Journal
         from lambert.runlog.schema import JOURNAL_FILE
+        from lambert.runlog.writer import Journal
 
         figures = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from lambert.errors import UserError
 from lambert.finetune.squad.data import shuffled
 from lambert.finetune.squad.settings import FineTuneProgress, Progress
-from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.step.train_step import MicroBatch, Task, train_step
+from lambert.utils.lr_schedule import LRSchedule
 
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
 

@@ -141,7 +141,7 @@ def batch_picture(lines: Mapping[str, Sequence[BatchPoint]], *, title: str, capt
         for label, points in lines.items() for point in points
         for kind, amount in (("hours", point.hours), ("chip-hours", point.chip_hours))
     ]  # fmt: skip
-    sizes = sorted({row["batch"] for row in rows})
+    sizes = sorted({point.batch_size for points in lines.values() for point in points})
     ticks = [base * 10.0**power for power in range(-3, 9) for base in (1, 2, 5)]
     colours = [_PART_COLOURS[index % len(SERIES)] for index in range(len(lines))]
     encoding: Spec = {
@@ -239,11 +239,11 @@ def histogram(counts: Sequence[Sequence[int]], *, x: str, y: str) -> Spec:
     rows = [{"bin": index, "count": int(count)} for index, (_, count) in enumerate(counts)]
     edges = json.dumps([f"{int(edge):,}" for edge, _ in counts])
     return {
-        "width": 386, "height": 210, "padding": {"left": 4, "right": 4, "top": 8, "bottom": 4},
+        "width": 440, "height": 300, "autosize": {"type": "fit", "contains": "padding"}, "padding": 4,
         "description": f"{y} by {x}", "data": {"values": rows}, "mark": {"type": "bar", "color": SERIES[0]},
         "encoding": {
             "x": {"field": "bin", "type": "ordinal", "title": x, "scale": {"paddingInner": 0.14}, "axis": {
-                "labelAngle": 0, "labelExpr": f"{edges}[datum.value]", "ticks": False,
+                "labelAngle": 0, "labelExpr": f"{edges}[datum.value]", "ticks": False, "labelOverlap": False,
                 "values": list(range(0, len(rows), 1 + len(rows) // 9))}},
             "y": {"field": "count", "type": "quantitative", "title": y, "axis": {"format": ",d"}},
         },

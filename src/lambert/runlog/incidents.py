@@ -21,8 +21,8 @@ def incident_text(record: Record) -> str:
             return f"step {step} skipped: {record.get('reason')}"
         case Event.MICRO_BATCH:
             return (
-                f"out of memory after step {step}: micro-batches of phase {phase} have {micro_batch} sequences from here on"
-                "; the global batch is unchanged"
+                f"out of memory after step {step}: micro-batches of phase {phase} now have {micro_batch} sequences;"
+                " the global batch is unchanged"
             )
         case Event.ROLLBACK:
             return f"rolling back from step {step} to step {to_step}"

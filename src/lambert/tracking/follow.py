@@ -92,7 +92,9 @@ def track(
                 facts = RunFacts(run.resolve().name, journal_id, _recipe(run))
                 have = [sink.begin(facts) for sink in sinks]
             elif journal_id is not None and first != journal_id:
-                raise UserError(f"{journal} was replaced by the journal of another run", remedy="Run the same command again")
+                raise UserError(
+                    f"{journal} was replaced by the journal of another run", remedy="Run the same command again"
+                )
             for record in tail.read():
                 check_format(record, journal)
                 count += 1

@@ -24,10 +24,10 @@ from lambert.finetune.glue.tasks import Example
 from lambert.finetune.loop import train_epochs
 from lambert.finetune.squad.settings import Progress
 from lambert.model.heads import BertForClassification
-from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.config.precision import Precision
 from lambert.training.optimizer import check_optimizer, make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
+from lambert.utils.lr_schedule import LRSchedule
 
 _BETAS, _EPSILON, _CLIP_NORM = (0.9, 0.999), 1e-6, 1.0  # BERT's
 _WARMUP_SHARE, _WEIGHT_DECAY = 0.1, 0.01

@@ -27,9 +27,9 @@ from lambert.finetune.squad.data import Question
 from lambert.finetune.squad.features import WindowBatch, make_batch, make_windows
 from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.model.heads import BertForQuestionAnswering
-from lambert.utils.lr_schedule import LRSchedule
 from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput
+from lambert.utils.lr_schedule import LRSchedule
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 
