@@ -124,7 +124,7 @@ def main() -> None:
     rows = show_fits()
     if arguments.picture:
         draw(fit(POINTS), arguments.picture)
-    print("   model  micro-batches      step      norm   share")
+    print("   model  micro-batches      step      norm   ratio")
     for name, vocabulary, sequences, length in (("tiny", 2_048, 64, 16), ("mini", 8_192, 16, 64)):
         step, norm = cost(model_config(name, vocabulary_size=vocabulary), sequences=sequences, length=length)
         sizes = f"{name:>8}  2 of {sequences:>3} × {length:<3}"

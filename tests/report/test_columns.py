@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from lambert.report.columns import (
-    baseline_rows,
     evaluations_table,
     incident_rows,
     noise_table,

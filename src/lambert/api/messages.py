@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 log = logging.getLogger("lambert")
+
+
+def log_lines(lines: Iterable[str]) -> None:
+    """Each line as a message of its own."""
+    for line in lines:
+        log.info(line)
 
 
 class _Printer(logging.Handler):

@@ -6,7 +6,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from lambert import __version__
-from lambert.api.messages import log, printed_messages
-from lambert.cli import plan_text
+from lambert.api.messages import log, log_lines, printed_messages
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
+from lambert.planning import plan_text
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.micro_batches import choose_micro_batches
@@ -82,7 +82,7 @@ class Trainer(TrainingLoop):
         **options: Any,
     ) -> None:
         arguments = replace(arguments, **options) if arguments is not None else TrainingArguments.of(**options)
-        corpus, out = _opened(corpus), Path(out)
+        corpus, out = opened_corpus(corpus), Path(out)
         group = init_process_group(timeout_seconds=60 * arguments.timeout_minutes)
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
@@ -196,7 +196,8 @@ def log_recipe(arguments: RecipeArguments) -> None:
         log.info(f"note      {note}")
 
 
-def _opened(corpus: Corpus | str | Path) -> Corpus:
+def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
+    """The corpus, opened where it is a folder."""
     return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
 
 
@@ -228,7 +229,7 @@ def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup,
     elif arguments.micro_batch_size is None:
         config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
         if group.is_main_process:
-            _log_lines(plan_text.micro_batch_lines(config, tried))
+            log_lines(plan_text.micro_batch_lines(config, tried))
     return config
 
 
@@ -243,18 +244,13 @@ def _forecast(
     budget = arguments.probe_seconds
     forecast = forecast_run(config, corpus, processes=group, trainer_options=arguments, budget_seconds=budget)
     if group.is_main_process:
-        _log_lines(plan_text.forecast_lines(forecast, group.world_size))
+        log_lines(plan_text.forecast_lines(forecast))
     return forecast
 
 
 def _log_plan(config: TrainingConfig, corpus: Corpus, execution: dict[str, str]) -> None:
-    _log_lines(plan_text.plan_lines(describe_plan(config, corpus)))
-    _log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
-
-
-def _log_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        log.info(line)
+    log_lines(plan_text.plan_lines(describe_plan(config, corpus)))
+    log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
 
 
 def _log_verdict(evaluation: Evaluation | None) -> None:
@@ -313,7 +309,7 @@ def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
 @contextmanager
 def _display(journal: Path, *, active: bool) -> Iterator[None]:
     """The live display of the run."""
-    from lambert.cli.live import LiveDisplay
+    from lambert.api.live import LiveDisplay
 
     display: AbstractContextManager[Any] = LiveDisplay(journal) if active else nullcontext()
     with display:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.cli.fill import open_model
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
@@ -67,6 +66,7 @@ class Demo(Subcommand):
         return results | self._show(results)
 
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
+        from lambert.api.models import open_model
         from lambert.model.fill import fill_masks
         from lambert.report import write_report
         from lambert.runlog.schema import JOURNAL_FILE

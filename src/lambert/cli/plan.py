@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli import cluster_text, plan_text
+from lambert.cli import cluster_text
 from lambert.cli.processes import process_count, start_processes
 from lambert.cli.subcommand import Subcommand, say, say_lines, warn
 from lambert.errors import UserError
+from lambert.planning import plan_text
 from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
 from lambert.training.distributed.env import is_first_process
 
@@ -53,8 +54,8 @@ class Plan(RecipeArguments, Subcommand):
     plot: Path | None = None
     """With --cluster: draw where a step's time goes into this .svg or .png file."""
     dry_run: int | None = None
-    """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
-    step; this machine is not probed."""
+    """2 to 1,024 ranks: also simulate so many in this one process: shard the model, partition the batches, and count
+    the collectives of a step; this machine is not probed."""
 
     noise_from: Path | None = None
     """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
@@ -97,41 +98,21 @@ class Plan(RecipeArguments, Subcommand):
         return self._run_here(corpus) if self.dry_run is None else self._run_dry(corpus, self.dry_run)
 
     def _show(self, config: TrainingConfig, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
+        from lambert.api.planning import log_limits
         from lambert.api.training import log_recipe
         from lambert.planning.plan import describe_plan
 
         log_recipe(self)
-        _say_limits(self, config)
+        log_limits(self, config)
         plan = describe_plan(config, corpus)
         say_lines(plan_text.plan_lines(plan, is_here=is_here))
         return plan.to_dict()
 
     def _run_here(self, corpus: Corpus | None) -> tuple[dict[str, Any], TrainingConfig]:
-        from lambert.api.training import resolve
-        from lambert.planning.hardware import inspect_hardware
-        from lambert.planning.micro_batches import choose_micro_batches
-        from lambert.planning.probe import forecast_run
-        from lambert.training.config.resolve import check_world_size
-        from lambert.training.distributed.process_group import destroy_process_group, init_process_group
-        from lambert.training.malloc import apply_allocator_settings
+        from lambert.api.planning import plan
 
-        apply_allocator_settings()  # as a run does
-        config, processes = resolve(self, corpus), init_process_group()
-        if not self.no_probe and self.micro_batch_size is None:
-            config, tried = choose_micro_batches(config, processes, inspect_hardware().memory_available_bytes)
-            if processes.is_main_process:
-                say_lines(plan_text.micro_batch_lines(config, tried))
-        check_world_size(config, processes.world_size)
-        results = self._show(config, corpus) if processes.is_main_process else {}
-        if not self.no_probe:
-            if processes.is_main_process:
-                say(plan_text.probe_line(config, self.probe_seconds, has_corpus=corpus is not None))
-            forecast = forecast_run(config, corpus, processes=processes, budget_seconds=self.probe_seconds)
-            if processes.is_main_process:
-                say_lines(plan_text.forecast_lines(forecast, processes.world_size))
-            results |= {"seconds": forecast.seconds, "forecast": forecast.to_dict()}
-        destroy_process_group(processes)
-        return results, config
+        found = plan(corpus, arguments=self, probe_seconds=None if self.no_probe else self.probe_seconds, progress=True)
+        return found.to_dict(), found.config
 
     def _save_recipe(self, path: Path) -> None:
         from lambert.training.config.recipe_io import recipe_as_toml
@@ -225,13 +206,3 @@ class Plan(RecipeArguments, Subcommand):
             warn(f"{problem}; this is a fault of lambert, please report it")
         code = {"exit_code": 1} if simulation.problems else {}
         return {**results, "dry_run": simulation.to_dict(), **code}, config
-
-
-def _say_limits(arguments: RecipeArguments, config: TrainingConfig) -> None:
-    """How far a run by the square-root rule is from those that the rule was published for."""
-    from lambert.training.config.recipe_io import BY_RULE
-    from lambert.training.config.scaling_rules import beyond_the_published
-
-    if arguments.recipe in BY_RULE and arguments.init_from is None:
-        for note in beyond_the_published(config.phases, config.model.hidden_size):
-            say(f"note      {note}")

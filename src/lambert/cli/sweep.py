@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.plan import Plan
-from lambert.cli.plan_text import duration
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.squad import Squad
 from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
+from lambert.planning.plan_text import duration
 
 if TYPE_CHECKING:
     from lambert.experiments.grid import Cell, Sweep

@@ -36,6 +36,7 @@ TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 def sha256_of_file(file: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

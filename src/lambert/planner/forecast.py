@@ -235,7 +235,7 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWorkload,
     if not 1 <= chips <= phase.batch_size * (1 + ROUNDING):
         raise UserError(
             f"{chips:,} chips for a batch of {phase.batch_size:,.0f} sequences",
-            remedy="Give a number of chips from 1 to the batch size, or a larger --batch-size",
+            remedy="Give a number of chips from 1 to the batch size, or a larger `batch_size`",
         )
     elsewhere = 0.0
     if cluster.optimizer_state == "sharded":
@@ -246,7 +246,7 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWorkload,
             raise UserError(
                 f"one sequence of {phase.sequence_length} tokens needs {(phase.memory_bytes(1) - elsewhere) / 1e9:.1f} "
                 f"GB, a chip of {cluster.name} has {cluster.chip_memory_bytes / 1e9:.1f} GB",
-                remedy="Choose a smaller --model, or chips with more memory",
+                remedy="Choose a smaller `model`, or chips with more memory",
             )
         size = -(-size // 2)
     return size

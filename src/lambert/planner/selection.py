@@ -38,12 +38,12 @@ class ClusterRequest:
             UserError: the cluster is unknown, or a number is impossible.
         """
         if not self.chips:
-            remedy = "Give one or more numbers of chips, such as --chips 16 64"
-            raise UserError("--cluster without --chips", remedy=remedy)
+            remedy = "Give one or more numbers of chips, such as 16 and 64"
+            raise UserError("`cluster` without `chips`", remedy=remedy)
         if wrong := [chips for chips in self.chips if chips < 1]:
-            raise UserError(f"--chips {wrong[0]}", remedy="Give whole numbers from 1 on")
+            raise UserError(f"`chips` {wrong[0]}", remedy="Give whole numbers from 1 on")
         numbers = {
-            "--price-per-chip-hour": self.price_per_chip_hour, "--budget": self.budget, "--hours": self.deadline_hours
+            "`price_per_chip_hour`": self.price_per_chip_hour, "`budget`": self.budget, "`hours`": self.deadline_hours
         }  # fmt: skip
         for option, value in numbers.items():
             if value is not None and not 0 < value < math.inf:
@@ -53,7 +53,7 @@ class ClusterRequest:
         if self.price_per_chip_hour is not None:
             cluster = replace(cluster, price_per_chip_hour=self.price_per_chip_hour)
         if self.budget is not None and cluster.price_per_chip_hour == 0:
-            raise UserError("--budget without a price", remedy="Give --price-per-chip-hour in the same currency")
+            raise UserError("`budget` without a price", remedy="Give `price_per_chip_hour` in the same currency")
         return cluster
 
 

@@ -108,8 +108,8 @@ def read_noise(folder: Path) -> Run:
     if not run.noise:
         raise UserError(
             f"{run.folder} has measured no gradient noise",
-            remedy="Give one with some hundred steps, each of several micro-batches (a --micro-batch-size below the "
-            "batch size) or of several processes, without --shard",
+            remedy="Give one with some hundred steps, each of several micro-batches (a `micro_batch_size` below the "
+            "batch size) or of several processes, without `shard`",
         )
     return run
 

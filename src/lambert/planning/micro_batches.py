@@ -10,14 +10,13 @@ import torch
 
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.memory import estimate_memory
-from lambert.planning.probe import random_batch
+from lambert.planning.probe import probe_step, random_batch
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.env import local_process_count
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import StepTimer
 from lambert.training.step.train_state import TrainState
-from lambert.training.step.train_step import OutOfMemory, train_step
+from lambert.training.step.train_step import OutOfMemory
 
 TRIAL_SECONDS = 6.0
 """How long the sizes of a phase are tried."""
@@ -112,19 +111,7 @@ def _step_seconds(state: TrainState, config: TrainingConfig, size: int, length: 
     timer = StepTimer(next(state.model.parameters()).device)
     seconds = []
     for _ in range(3):
-        train_step(
-            state.model,
-            state.optimizer,
-            [batch],
-            task=pretraining_task,
-            learning_rate=1e-6,
-            max_grad_norm=config.max_grad_norm or None,
-            dropout_seeds=[0],
-            precision=config.precision,
-            master=state.master,
-            gradients=state.gradients,
-            timer=timer,
-        )
+        probe_step(state, config, [batch], [0], timer=timer)
         parts = timer.read()
         seconds.append(parts["forward"] + parts["backward"])
     return min(seconds[1:])

@@ -7,7 +7,9 @@ from typing import Any
 
 from lambert.corpus.store import Corpus
 from lambert.model.bert import ACTIVATION_CHECKPOINTING
+from lambert.planning import plan_text
 from lambert.planning.memory import estimate_memory
+from lambert.planning.probe import RunForecast
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.resolve import examples_per_epoch, parameter_count
 from lambert.training.config.training_config import TrainingConfig
@@ -51,6 +53,20 @@ class Plan:
     parameters: int
     memory_bytes: dict[str, int]
     """Kind of activation checkpointing → estimated peak memory of one process."""
+    forecast: RunForecast | None = None
+    """What real steps on this machine predict; None where none were taken."""
+
+    def __str__(self) -> str:
+        """The plan as `lambert plan` prints it."""
+        lines = plan_text.plan_lines(self)
+        if self.forecast is not None:
+            lines += plan_text.forecast_lines(self.forecast)
+        return "\n".join(lines)
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted duration on this machine; None without a forecast."""
+        return None if self.forecast is None else self.forecast.seconds
 
     @property
     def is_short(self) -> bool:
@@ -65,6 +81,7 @@ class Plan:
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes["none"],
             "memory_bytes_with_activation_checkpointing": self.memory_bytes,
+            **({} if self.forecast is None else {"seconds": self.seconds, "forecast": self.forecast.to_dict()}),
         }
 
 

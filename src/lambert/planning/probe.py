@@ -8,7 +8,7 @@ All ranks take the same steps together, all-reduce of the gradients included.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class RunForecast:
     """Expected time and memory of a run."""
 
     phases: tuple[PhaseCost, ...]
+    world_size: int
+    """Ranks that took the steps together."""
     memory_bytes: int
     """Peak of each rank: its resident set, or what it allocates on a GPU; 0 where the system does not report it."""
 
@@ -122,7 +124,7 @@ def forecast_run(
     copy = state.checkpoint({})
     probe.timed_step(0, _FEW)  # memory while a checkpoint is written
     del copy
-    return RunForecast(tuple(costs), peak_memory_bytes(processes.device))
+    return RunForecast(tuple(costs), processes.world_size, peak_memory_bytes(processes.device))
 
 
 def record_outcome(run: Path, forecast: RunForecast | None, *, seconds: float, memory_bytes: int) -> None:
@@ -184,23 +186,13 @@ class _PhaseProbe:
 
     def timed_step(self, number: int, count: int) -> float:
         """Seconds of a step of at most `count` micro-batches a rank, waiting for other ranks included."""
-        phase, state = self._phase, self._state
+        phase = self._phase
         step = phase.first_step + number * _STRIDE % phase.config.step_count
         indices = list(self._processes.rank_range(phase.micro_batch_count))[:count]
         began = time.monotonic()
-        train_step(
-            state.model,
-            state.optimizer,
-            [self._batch(*phase.samples_of(step, index)) for index in indices],
-            task=pretraining_task,
-            learning_rate=1e-6,
-            max_grad_norm=self._config.max_grad_norm or None,
-            dropout_seeds=[dropout_seed(self._config.seed, step, index) for index in indices],
-            precision=self._config.precision,
-            processes=self._processes,
-            master=state.master,
-            gradients=state.gradients,
-        )
+        batches = [self._batch(*phase.samples_of(step, index)) for index in indices]
+        seeds = [dropout_seed(self._config.seed, step, index) for index in indices]
+        probe_step(self._state, self._config, batches, seeds, processes=self._processes)
         self._processes.all_reduce_max([0])
         return time.monotonic() - began
 
@@ -220,6 +212,25 @@ class _PhaseProbe:
             return 0.0, 0.0
         whole = seconds[1] * validator.sample_count(length, most) / validator.sample_count(length, tried)
         return max(0.0, seconds[0] - seconds[1]), options.evaluations_per_phase * whole
+
+
+def probe_step(
+    state: TrainState, config: TrainingConfig, batches: Sequence[PretrainingBatch], seeds: Sequence[int], **options: Any
+) -> None:
+    """A real optimizer step with hardly any learning rate; `options` are those of `train_step`."""
+    train_step(
+        state.model,
+        state.optimizer,
+        batches,
+        task=pretraining_task,
+        learning_rate=1e-6,
+        max_grad_norm=config.max_grad_norm or None,
+        dropout_seeds=seeds,
+        precision=config.precision,
+        master=state.master,
+        gradients=state.gradients,
+        **options,
+    )
 
 
 def random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
@@ -70,6 +70,19 @@ class RecipeArguments:
         if self.init_from is not None:
             object.__setattr__(self, "init_from", Path(self.init_from))
 
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """The arguments with these options.
+
+        Raises:
+            UserError: an option is unknown (the nearest one is named) or out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise unknown_name("argument", name, known)
+        return cls(**options)
+
     @property
     def initial_model_folder(self) -> Path | None:
         """The Hugging Face folder that `init_from` means.
@@ -114,19 +127,6 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
         if not 0 < self.timeout_minutes <= 10_000:
             raise UserError(f"a timeout of {self.timeout_minutes} minutes", remedy="Give a number above 0")
         check_probe_seconds(self.probe_seconds)
-
-    @classmethod
-    def of(cls, **options: Any) -> TrainingArguments:
-        """The arguments with these options.
-
-        Raises:
-            UserError: an option is unknown (the nearest one is named) or out of its range.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise unknown_name("argument", name, known)
-        return cls(**options)
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:

@@ -31,16 +31,16 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     ]
     if is_here:
         lines.append(
-            f"          with --activation-checkpointing selective {memory['selective']}, for some 5 % more time, or "
+            f"          with `activation_checkpointing` selective {memory['selective']}, for some 5 % more time, or "
             f"full {memory['full']}, for some 20 %"
         )
     for number, phase in enumerate(plan.phases, start=1):
         lines += _phase_lines(number, phase, is_here=is_here)
     if plan.is_short:
         lines.append(
-            f"note      {config.total_steps} steps from scratch rarely beat the unigram baseline: take more --epochs, "
-            "a smaller batch, shorter --sequence-lengths or a smaller --model, or continue a published model with "
-            "--init-from"
+            f"note      {config.total_steps} steps from scratch rarely beat the unigram baseline: take more `epochs`, "
+            "a smaller batch, shorter `sequence_lengths` or a smaller `model`, or continue a published model with "
+            "`init_from`"
         )
     return lines
 
@@ -96,16 +96,16 @@ def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatc
 
 def probe_line(config: TrainingConfig, probe_seconds: float, *, has_corpus: bool) -> str:
     """What is about to be timed."""
-    text = "" if has_corpus else " on random tokens, since there is no --corpus"
+    text = "" if has_corpus else " on random tokens, since there is no `corpus`"
     return f"time      timing steps of each phase{text}, {len(config.phases)} × up to {probe_seconds:.0f} seconds …"
 
 
-def forecast_lines(forecast: RunForecast, world_size: int) -> list[str]:
+def forecast_lines(forecast: RunForecast) -> list[str]:
     """Expected time and memory on this machine."""
     parts = " + ".join(duration(phase.seconds) for phase in forecast.phases)
     lines = [f"time      about {duration(forecast.seconds)} on this machine ({parts}; {FORECAST_ERROR})"]
     if forecast.memory_bytes:
-        each = " in each process" if world_size > 1 else ""
+        each = " in each process" if forecast.world_size > 1 else ""
         lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} on those steps; {MEMORY_ERROR}")
     return lines
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lambert.cli.live import LiveDisplay, panel, plain_line
+from lambert.api.live import LiveDisplay, panel, plain_line
 from lambert.runlog.tail import JournalTail, LiveState
 
 RUN = {"event": "run", "total_steps": 20}
@@ -187,7 +187,7 @@ def test_an_exception_passes_through_and_what_was_written_is_shown(tmp_path: Pat
 
 PROGRAM = """
 import sys, time, json, pathlib
-from lambert.cli.live import LiveDisplay
+from lambert.api.live import LiveDisplay
 journal = pathlib.Path(sys.argv[1])
 with LiveDisplay(journal, stream=getattr(sys, sys.argv[4]), poll_seconds=0.01):
     for record in json.loads(sys.argv[2]):
