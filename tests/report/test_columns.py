@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lambert.report.columns import (
+    baseline_rows,
     evaluations_table,
     incident_rows,
     noise_table,
