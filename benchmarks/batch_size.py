@@ -54,19 +54,27 @@ def draw(found: Fit, out: Path) -> None:
     batches = np.geomspace(192, 40_000, 200)
     samples = found.least_samples * (1 + batches / found.critical_batch)
     line = [{"steps": x, "samples": y} for x, y in zip(samples / batches, samples / 1e6, strict=True)]
-    points = [{"steps": count / batch, "samples": count / 1e6, "batch": f"{batch:,}"} for batch, count in POINTS]
+    points = [
+        {"steps": count / batch, "samples": count / 1e6, "batch": f"{batch:,}", "above": off > 0}
+        for (batch, count), off in zip(POINTS, found.residuals, strict=True)
+    ]
     encoding = {
         "x": {"field": "steps", "type": "quantitative", "title": "steps", "scale": {"type": "log", "nice": False},
               "axis": {"values": [100, 300, 1_000, 3_000, 10_000], "format": ",d"}},
         "y": {"field": "samples", "type": "quantitative", "title": "million samples",
               "scale": {"domain": [0, 10], "nice": False}},
     }  # fmt: skip
-    text = {"align": "left", "baseline": "middle", "dx": 9, "dy": -10, "fontSize": 14, "color": INK}
+    texts = [
+        {"data": {"values": points}, "transform": [{"filter": {"field": "above", "equal": above}}],
+         "mark": {"type": "text", "align": "left", "dx": 8, "dy": -9 if above else 16, "fontSize": 14, "color": INK},
+         "encoding": {"text": {"field": "batch"}}}
+        for above in (True, False)
+    ]  # fmt: skip
     layers = [
         {"data": {"values": line}, "mark": {"type": "line", "color": SERIES[0]}},
         {"data": {"values": points},
          "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[1], "stroke": PAPER, "opacity": 1}},
-        {"data": {"values": points}, "mark": {"type": "text", **text}, "encoding": {"text": {"field": "batch"}}},
+        *texts,
     ]  # fmt: skip
     critical = f"{found.critical_batch:,.0f} ± {found.critical_batch_error:,.0f}"
     picture = standing(

@@ -27,7 +27,7 @@ PRECISIONS = ("bfloat16-master", "float32")
 
 
 def command(corpus: Path, out: Path, precision: str, seed: int, options: argparse.Namespace) -> list[str]:
-    """One run of 2,000 steps, so that it leaves the plateau of the unigram baseline: many short sequences, few words."""
+    """One run of 2,000 steps, enough to beat the unigram baseline: many short sequences, a small vocabulary."""
     return [
         *(sys.executable, "-m", "lambert", "pretrain", "--corpus", str(corpus), "--out", str(out)),
         *(

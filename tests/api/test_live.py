@@ -79,7 +79,7 @@ def test_halved_micro_batches_are_told() -> None:
     record = {"event": "micro_batch", "step": 7, "phase": 2, "micro_batch_size": 4, "reason": "full"}
     said = plain_line(record, LiveState())
     assert said == (
-        "out of memory after step 7: micro-batches of phase 2 have 4 sequences from here on; the global batch is unchanged"
+        "out of memory after step 7: micro-batches of phase 2 now have 4 sequences; the global batch is unchanged"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambert.runlog.incidents import incident_text
+from lambert.runlog.records import incident_text
 
 SPIKE = {"metric": "gradient_norm", "value": 12.0, "window_mean": 1.5, "z_score": 9.25}
 

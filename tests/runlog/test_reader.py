@@ -110,7 +110,7 @@ def test_a_line_without_end_is_read_in_parts(
     make_run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run_folder(records=[step(1), {"event": "x", "text": "y" * 5_000}, step(2)])
-    monkeypatch.setattr("lambert.runlog.reader.MOST_LINE_BYTES", 1_000)
+    monkeypatch.setattr("lambert.runlog.records.MOST_LINE_BYTES", 1_000)
     run = read_run(folder)
     assert run.steps.tolist() == [1, 2] and len(run.bad_lines) == 1
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.tracking.follow import RunFacts, Tracked, track
-from lambert.tracking.metrics import Metrics
+from lambert.tracking.follow import Metrics, RunFacts, Tracked, track
 from tracking.journals import END, PHASE, RUN, append, evaluation, step, write
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambert.tracking.metrics import Metrics, metrics_of, returns_to
+from lambert.tracking.follow import Metrics, metrics_of, returns_to
 from tracking.journals import PHASE, RUN, Record, evaluation, step
 
 

@@ -21,8 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lambert.runlog.incidents import incident_text
-from lambert.runlog.records import Record, number_or_none, phase_of
+from lambert.runlog.records import Record, incident_text, number_or_none, phase_of
 from lambert.runlog.schema import INCIDENTS, Event
 from lambert.runlog.tail import JournalTail, LiveState
 from lambert.utils import formatting

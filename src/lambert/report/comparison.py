@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lambert.report.facts import flat, inline, mean_speed, model_text
 from lambert.report.spec import SERIES
-from lambert.report.tables import grid
+from lambert.report.tables import flat, grid, inline, mean_speed, model_text
 from lambert.runlog.reader import Run
 from lambert.utils import formatting
 

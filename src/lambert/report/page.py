@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lambert.errors import UserError
-from lambert.report import comparison, facts, tables
+from lambert.report import comparison, tables
 from lambert.report.charts import Board
 from lambert.report.comparison import Legend
 from lambert.report.document import document, writable, write
@@ -96,7 +96,7 @@ def _header(runs: Sequence[Run], title: str, board: Board) -> str:
 def _summary(run: Run) -> str:
     """One or two sentences: the model, its training, and how it ended."""
     parameters = run.header.get("parameters")
-    model = facts.model_text(run)
+    model = tables.model_text(run)
     what = "A BERT" if model == formatting.MISSING else f"BERT {model}"
     if isinstance(parameters, int):
         what += f" with {formatting.large(parameters)} parameters"
@@ -122,7 +122,7 @@ def _notices(run: Run) -> str:
     texts = list(run.notices)
     if run.bad_lines:
         lines = "line was" if len(run.bad_lines) == 1 else "lines were"
-        where = facts.ranges(run.bad_lines)
+        where = tables.ranges(run.bad_lines)
         texts.append(f"{len(run.bad_lines)} damaged {lines} skipped in {JOURNAL_FILE} (line {where}).")
     bad = ~np.isfinite(run.series["mlm_loss"])
     if bad.any():
@@ -148,7 +148,7 @@ def _details(run: Run, board: Board, index: int) -> str:
     phases = tables.phases(run) if run.phases else ""
     if recipe or phases:
         parts.append(f'<h2>Recipe</h2>{phases}<div class="columns">{recipe}</div>')
-    machine = tables.settings(facts.machine_rows(run))
+    machine = tables.settings(tables.machine_rows(run))
     if machine:
         parts.append(f"<h2>Data, machine and software</h2>{machine}")
     parts.append(_reproduce(run))
@@ -160,7 +160,7 @@ def _incidents(run: Run) -> str:
 
 
 def _reproduce(run: Run) -> str:
-    command = facts.command(run.recipe)
+    command = tables.command(run.recipe)
     report = f"lambert report {shlex.quote(str(run.folder))} --out report.html"
     if command is None:
         text = f"<p>{RECIPE_FILE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"

@@ -23,8 +23,8 @@ from lambert.runlog.schema import JOURNAL_FILE
 _DASHES = ([1, 0], [10, 3, 3, 3], [2, 3], [4, 2])
 _RULE_DASH = [5, 4]
 _BAND = 0.62
-_LABELS = {"format": ",~g", "labelOverlap": False, "tickCount": 100}
-"""For logarithmic axes: all of the given ticks, which Vega would thin out."""
+_ALL_LABELS = {"labelOverlap": False, "tickCount": 100}
+"""For axes with given ticks, which Vega would thin out otherwise."""
 _PART_COLOURS = (*SERIES, MUTED)
 """There is one kind of step time more than there are series colours."""
 
@@ -141,16 +141,16 @@ def batch_picture(lines: Mapping[str, Sequence[BatchPoint]], *, title: str, capt
         for label, points in lines.items() for point in points
         for kind, amount in (("hours", point.hours), ("chip-hours", point.chip_hours))
     ]  # fmt: skip
-    sizes = sorted({row["batch"] for row in rows})
+    sizes = sorted({point.batch_size for points in lines.values() for point in points})
     ticks = [base * 10.0**power for power in range(-3, 9) for base in (1, 2, 5)]
     colours = [_PART_COLOURS[index % len(SERIES)] for index in range(len(lines))]
     encoding: Spec = {
         "x": {"field": "batch", "type": "quantitative", "title": "batch size, sequences",
               "scale": {"type": "log", "base": 2, "nice": False, "padding": 12},
-              "axis": {"values": sizes[:: 2 if len(sizes) > 5 else 1], **_LABELS}},
+              "axis": {"values": sizes[:: 2 if len(sizes) > 5 else 1], "format": ",~g", **_ALL_LABELS}},
         "y": {"field": "amount", "type": "quantitative", "title": None,
               "scale": {"type": "log", "nice": False, "padding": 12},
-              "axis": {"values": ticks, **_LABELS}},
+              "axis": {"values": ticks, "format": ",~g", **_ALL_LABELS}},
         "color": {"field": "line", "type": "nominal", "title": None, "sort": None,
                   "scale": {"domain": list(lines), "range": colours}, "legend": {"symbolType": "stroke",
                   "symbolStrokeWidth": 2.5, "symbolOpacity": 1, "labelColor": INK, "labelFontSize": 13, "offset": 4}},
@@ -188,7 +188,8 @@ def sweep_picture(table: Mapping[str, Any]) -> Spec:
     sizes = sorted({row["batch_size"] for row in arms})
     x: Spec = {
         "field": "batch_size", "type": "quantitative", "title": "batch size of the first phase, sequences",
-        "scale": {"type": "log", "base": 2, "nice": False, "padding": 20}, "axis": {"values": sizes, **_LABELS},
+        "scale": {"type": "log", "base": 2, "nice": False, "padding": 20},
+        "axis": {"values": sizes, "format": ",~g", **_ALL_LABELS},
     }  # fmt: skip
     y: Spec = {
         "field": "loss", "type": "quantitative", "scale": {"zero": False, "padding": 10},
@@ -239,11 +240,11 @@ def histogram(counts: Sequence[Sequence[int]], *, x: str, y: str) -> Spec:
     rows = [{"bin": index, "count": int(count)} for index, (_, count) in enumerate(counts)]
     edges = json.dumps([f"{int(edge):,}" for edge, _ in counts])
     return {
-        "width": 386, "height": 210, "padding": {"left": 4, "right": 4, "top": 8, "bottom": 4},
+        "width": 440, "height": 300, "autosize": {"type": "fit", "contains": "padding"}, "padding": 4,
         "description": f"{y} by {x}", "data": {"values": rows}, "mark": {"type": "bar", "color": SERIES[0]},
         "encoding": {
             "x": {"field": "bin", "type": "ordinal", "title": x, "scale": {"paddingInner": 0.14}, "axis": {
-                "labelAngle": 0, "labelExpr": f"{edges}[datum.value]", "ticks": False,
+                "labelAngle": 0, "labelExpr": f"{edges}[datum.value]", "ticks": False, **_ALL_LABELS,
                 "values": list(range(0, len(rows), 1 + len(rows) // 9))}},
             "y": {"field": "count", "type": "quantitative", "title": y, "axis": {"format": ",d"}},
         },

@@ -16,27 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.errors import UserError
-from lambert.runlog.incidents import incident_text
-from lambert.runlog.records import (
-    MOST_LINE_BYTES,
-    STEP_COLUMNS,
-    Evaluation,
-    Fill,
-    Incident,
-    Noise,
-    Phase,
-    Record,
-    check_format,
-    fill_of,
-    float_or_nan,
-    mapping,
-    noise_of,
-    number_or_none,
-    parse_line,
-    phase_of,
-    step_values,
-    whole,
-)
+from lambert.runlog import records
+from lambert.runlog.records import Evaluation, Fill, Incident, Noise, Phase, Record, number_or_none, whole
 from lambert.runlog.schema import EVALUATION_METRICS, INCIDENTS, JOURNAL_FILE, RECIPE_FILE, Event
 from lambert.utils import formatting
 
@@ -54,7 +35,7 @@ class TrustRatios:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the run folder says. Columns in `series` (STEP_COLUMNS) are float64 [recorded steps]."""
+    """Everything that the run folder says. Columns in `series` (records.STEP_COLUMNS) are float64 [recorded steps]."""
 
     folder: Path
     name: str
@@ -128,26 +109,26 @@ class _Journal:
                     step = whole(record, "resumed_from_step")
                     self.add_incident(Incident(step, "resumed", f"resumed from step {formatting.count(step)}"))
             case Event.PHASE:
-                phase = phase_of(record)
+                phase = records.phase_of(record)
                 self.phases[phase.number] = phase
             case Event.STEP:
                 self.last_step = whole(record, "step")
-                self.steps[self.last_step] = step_values(record)
+                self.steps[self.last_step] = records.step_values(record)
             case Event.TRUST_RATIOS:
-                ratios = mapping(record.get("trust_ratios"))
+                ratios = records.mapping(record.get("trust_ratios"))
                 self.trust_ratios[whole(record, "step")] = {
-                    self.layers.setdefault(str(layer), len(self.layers)): float_or_nan(ratio)
+                    self.layers.setdefault(str(layer), len(self.layers)): records.float_or_nan(ratio)
                     for layer, ratio in ratios.items()
                 }
             case Event.EVALUATION:
                 step = whole(record, "step")
-                metrics = {name: float_or_nan(record.get(name)) for name in EVALUATION_METRICS}
+                metrics = {name: records.float_or_nan(record.get(name)) for name in EVALUATION_METRICS}
                 self.evaluations[step] = Evaluation(step=step, **metrics)
             case Event.NOISE:
-                noise = noise_of(record)
+                noise = records.noise_of(record)
                 self.noise[noise.step] = noise
             case Event.FILL:
-                fill = fill_of(record, self.last_step)
+                fill = records.fill_of(record, self.last_step)
                 self.fills[fill.text, fill.step] = fill
             case Event.CHECKPOINT:
                 self.checkpoints[whole(record, "step")] = record
@@ -156,7 +137,7 @@ class _Journal:
             case Event.OUTCOME:
                 self.outcome = record
             case event if event in INCIDENTS:
-                self.add_incident(Incident(whole(record, "step"), event, incident_text(record)))
+                self.add_incident(Incident(whole(record, "step"), event, records.incident_text(record)))
 
     def add_incident(self, incident: Incident) -> None:
         """The last of the same kind at the same step counts."""
@@ -189,7 +170,7 @@ def read_run(folder: Path) -> Run:
         starts=journal.starts,
         phases=tuple(sorted(journal.phases.values(), key=lambda phase: phase.first_step)),
         steps=np.array(steps, dtype=np.int64),
-        series={name: table[:, column] for column, name in enumerate(STEP_COLUMNS)},
+        series={name: table[:, column] for column, name in enumerate(records.STEP_COLUMNS)},
         evaluations=tuple(journal.evaluations[step] for step in sorted(journal.evaluations)),
         trust_ratios=_trust_table(journal),
         fills=tuple(journal.fills.values()),
@@ -209,13 +190,13 @@ def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
     bad_lines: list[int] = []
     try:
         with path.open("rb") as lines:
-            for line_number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES), b""), start=1):
+            for line_number, line in enumerate(iter(partial(lines.readline, records.MOST_LINE_BYTES), b""), start=1):
                 if not line.strip():
                     continue
-                record = parse_line(line)
+                record = records.parse_line(line)
                 try:
                     if record is not None:
-                        check_format(record, path)
+                        records.check_format(record, path)
                         if record["event"] == Event.RUN and bad_lines[-1:] == [line_number - 1]:
                             bad_lines.pop()  # half a line, left by a killed run and ended by the one that resumes
                         journal.add(record)

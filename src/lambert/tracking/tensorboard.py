@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.tracking.follow import RunFacts
-from lambert.tracking.metrics import Metrics
+from lambert.tracking.follow import Metrics, RunFacts
 
 _STATE = "lambert.json"
 

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from lambert.errors import UserError, unknown_name
-from lambert.tracking.follow import RunFacts
-from lambert.tracking.metrics import Metrics
+from lambert.tracking.follow import Metrics, RunFacts
 
 MODES = ("offline", "online", "disabled")
 _MODE_VARIABLE = "WANDB_MODE"

@@ -66,7 +66,7 @@ def skipped_facts(step: int, phase: Phase, reason: str, **more: Any) -> dict[str
 def spike_facts(
     step: int, phase: Phase, spikes: Sequence[Spike], before: Mapping[str, float], now: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Of the `spike` event: the metrics that rose, and the layers that changed most since `trust_ratios` was written."""
+    """Of the `spike` event: the metrics that rose, and the layers that changed most since the last `trust_ratios`."""
     first, _ = phase.samples_of(step, 0)
     return {
         "step": step,
