@@ -25,9 +25,9 @@ from lambert.finetune.model import check_fit
 from lambert.finetune.seeds import shuffled
 from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
 from lambert.model.bert import BertConfig
-from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.train_step import TaskOutput, train_step
+from lambert.utils.lr_schedule import LRSchedule
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
