@@ -140,8 +140,8 @@ def incident_text(record: Record) -> str:
     match record["event"]:
         case Event.DAMAGED:
             problems = record.get("problems")
-            told = "; ".join(map(str, problems)) if isinstance(problems, list) else "unknown damage"
-            return f"{told}. Resuming from step {step}"
+            text = "; ".join(map(str, problems)) if isinstance(problems, list) else "unknown damage"
+            return f"{text}. Resuming from step {step}"
         case Event.SKIPPED:
             return f"step {step} skipped: {record.get('reason')}"
         case Event.MICRO_BATCH:
@@ -152,10 +152,10 @@ def incident_text(record: Record) -> str:
         case Event.ROLLBACK:
             return f"rolling back from step {step} to step {to_step}"
     spikes = record.get("spikes")
-    told = "; ".join(map(_spike, spikes)) if isinstance(spikes, list) else "unknown"
+    text = "; ".join(map(_spike, spikes)) if isinstance(spikes, list) else "unknown"
     layers = record.get("moved_layers")
     moved = f"; layers that moved most: {', '.join(layers)}" if isinstance(layers, dict) and layers else ""
-    return f"spike at step {step}: {told}{moved}"
+    return f"spike at step {step}: {text}{moved}"
 
 
 def _spike(spike: object) -> str:
