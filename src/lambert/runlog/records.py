@@ -180,14 +180,6 @@ def number_or_none(value: object) -> float | None:
     return converted if math.isfinite(converted) else None
 
 
-def total_steps(header: Record, phases: Mapping[int, Phase]) -> int | None:
-    """Steps of the whole run: the `run` event's `total_steps`, else where the phases known so far end."""
-    recorded = number_or_none(header.get("total_steps"))
-    if recorded is not None:
-        return int(recorded)
-    return max((phase.last_step for phase in phases.values()), default=None)
-
-
 def phase_of(record: Record) -> Phase:
     """A `phase` record as a Phase. Raises ValueError when it lacks a field."""
     counts = {name: whole(record, name) for name in schema.PHASE_COUNTS}
