@@ -31,7 +31,7 @@ from typing import Any
 sys.modules["numba"] = None  # type: ignore[assignment]
 
 from lambert.cli import main as cli  # noqa: E402
-from lambert.training import trainer  # noqa: E402
+from lambert.training import loop  # noqa: E402
 from lambert.training.checkpoint import format as checkpoint  # noqa: E402
 
 FAULT: dict[str, Any] = json.loads(os.environ.get("FAULT", "{}"))
@@ -60,7 +60,7 @@ class Countdown:
 
 def patch_step(countdown: Countdown) -> None:
     """Dies within a step, wherever it is then."""
-    real, times = trainer.train_step, [0.05]
+    real, times = loop.train_step, [0.05]
 
     def step(*arguments: Any, **options: Any) -> Any:
         began = time.monotonic()
@@ -70,7 +70,7 @@ def patch_step(countdown: Countdown) -> None:
         times.append(time.monotonic() - began)
         return result
 
-    trainer.train_step = step
+    loop.train_step = step
 
 
 def patch_write(countdown: Countdown) -> None:
@@ -132,7 +132,7 @@ def patch_delete(countdown: Countdown) -> None:
 
 def patch_loss(factor: float) -> None:
     """Multiplies the loss in some steps."""
-    real, first = trainer.train_step, int(FAULT["count"])
+    real, first = loop.train_step, int(FAULT["count"])
 
     def step(*arguments: Any, task: Any, **options: Any) -> Any:
         nonlocal number
@@ -147,18 +147,18 @@ def patch_loss(factor: float) -> None:
         return real(*arguments, task=spoiled, **options)
 
     number = 0
-    trainer.train_step = step
+    loop.train_step = step
 
 
 def patch_slow() -> None:
     """Makes steps long enough to be looked at from outside."""
-    real = trainer.train_step
+    real = loop.train_step
 
     def step(*arguments: Any, **options: Any) -> Any:
         time.sleep(FAULT["seconds"])
         return real(*arguments, **options)
 
-    trainer.train_step = step
+    loop.train_step = step
 
 
 KILLS = {

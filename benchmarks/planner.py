@@ -1,11 +1,11 @@
-"""How far are predicted times of published runs from the published ones?
+"""Errors of predicted times of published runs.
 
     python benchmarks/planner.py [--pictures DIR]
 
 For each cluster and run: whether it was fitted or held out; published and predicted time and the error; the error of a
 fit to all others ("left out") and to the runs on fewer chips ("forward"); and of two simpler models, calibrated on the
-first run: the bytes of the all-reduce alone beside the compute ("bytes"), and a speed-up that is the number of chips
-("line"). Then what else is published (`planner_checks.py`). The TPU v3 and A100 runs were known when the form of the
+first run: compute and the bytes of the all-reduce alone ("bytes"), and a speed-up equal to the number of chips
+("line"). Then other published results (`planner_checks.py`). The TPU v3 and A100 runs were known when the form of the
 model was chosen: they validate it, they do not test it. It was settled before it was run on any other.
 """
 
@@ -24,15 +24,13 @@ from lambert.planner.cluster import Cluster
 from lambert.planner.fit import (
     error_of,
     fit,
-    forward_chain,
     known_cluster,
     leave_one_out,
     predicted_seconds,
-    weak_scaling_efficiency,
 )
 from lambert.planner.presets import KNOWN, Known
 from lambert.planner.published import LAMB_ROWS, Point
-from planner_checks import checks
+from planner_checks import checks, forward_chain, weak_scaling_efficiency
 from planner_pictures import write_pictures
 
 CHAIN_FROM = {"tpu-v3": 4, "dgx2-v100": 2}
@@ -120,7 +118,7 @@ def main() -> None:
         print(f"{point.name:>9} {point.chips:>6} {weak_scaling_efficiency(base, (point.chips, point.seconds)):7.1%}")
     print("\nHeld out, other chips, models and questions:")
     for check in checks():
-        print(f"{check.case}: {check.told}")
+        print(f"{check.case}: {check.text}")
         print(textwrap.indent(textwrap.fill(check.note, 110), "    "))
         rows.append({**asdict(check), "role": "held out", "error": check.error})
     if pictures is not None:

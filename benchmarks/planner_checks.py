@@ -1,23 +1,25 @@
-"""What else is published of large-batch BERT, put to the model: other chips, other models, memory, larger batches.
+"""Other published results of large-batch BERT against the model: chips, models, memory, larger batches.
 
-Nothing here is fitted. Some of it the model gets wrong, and the lines say so.
+Nothing here is fitted. The lines say where the model is wrong. Also how errors of fits are measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lambert.model.presets import model_config
 from lambert.planner.cluster import Cluster
-from lambert.planner.fit import known_cluster, predicted_seconds
-from lambert.planner.forecast import MEMORY_SHARE
-from lambert.planner.presets import A100_SHARES
+from lambert.planner.fit import error_of, fit, known_cluster, predicted_seconds
+from lambert.planner.forecast import MEMORY_FRACTION
+from lambert.planner.presets import A100_PEAK_FRACTIONS, FITTED
 from lambert.planner.published import BERT_BASE, BERT_LARGE, LAMB_ROWS, Part, Payload, Point
 from lambert.planner.step_time import Gradient, step_time
-from lambert.planning.memory import estimate_memory
+from lambert.planning.memory import model_memory
 
 TPU_V2_PEAK, TPU_V3_PEAK = 45e12, 123e12
 """Of a chip in bfloat16: v2 unconfirmed, v3 from Google Cloud's documentation."""
-TPU_V2_LINK_SHARE = 496 / 656
+TPU_V2_LINK_RATIO = 496 / 656
 """Gbit/s of a link, v2 over v3, unconfirmed."""
 HBM_BYTES = 32 * 2**30
 """Of a TPU v3 chip, Google Cloud's documentation."""
@@ -32,6 +34,22 @@ RESNET_50 = Payload(Gradient(25_557_032, 161), {224: 3 * 2 * 4.1e9})
 3.8e9 for their first version), two operations each, three times for forward and backward. 224 stands for the length."""
 RESNET_IMAGES_PER_SECOND = 1.05e6
 """1,024 TPU v3 chips, batch 32,768: Google's MLPerf 0.6 announcement."""
+
+
+def forward_chain(
+    cluster: Cluster, points: Sequence[Point], unknowns: Sequence[str] = FITTED, *, first: int
+) -> list[float]:
+    """Relative error of each point from number `first` on, predicted by a fit to those before it."""
+    return [error_of(fit(cluster, points[:index], unknowns), points[index]) for index in range(first, len(points))]
+
+
+def weak_scaling_efficiency(base: tuple[int, float], other: tuple[int, float]) -> float:
+    """As the LAMB paper defines it, at a fixed number of epochs: speed-up over the increase in chips.
+
+    Args:
+        base, other: chips and seconds of two runs over the same samples.
+    """
+    return (base[1] / other[1]) / (other[0] / base[0])
 
 
 @dataclass(frozen=True)
@@ -52,8 +70,8 @@ class Check:
         return None if self.is_limit else self.predicted / self.published - 1
 
     @property
-    def told(self) -> str:
-        """For people."""
+    def text(self) -> str:
+        """Predicted beside published."""
         error = "the most there is" if self.error is None else f"{self.error:+.0%}"
         return f"predicted {self.predicted:.3g} {self.unit}, published {self.published:.3g}: {error}"
 
@@ -69,7 +87,7 @@ def _tpu_v2() -> Check:
         v3,
         name="tpu-v2",
         flops_per_second=v3.flops_per_second * TPU_V2_PEAK / TPU_V3_PEAK,
-        link_bytes_per_second=v3.link_bytes_per_second * TPU_V2_LINK_SHARE,
+        link_bytes_per_second=v3.link_bytes_per_second * TPU_V2_LINK_RATIO,
     )
     run = Point("BERT", 64, (Part(900_000, 256, 128), Part(100_000, 256, 512)), 96 * 3_600)
     note = (
@@ -90,15 +108,15 @@ def _base() -> Check:
 
 
 def _p100() -> list[Check]:
-    short, long = A100_SHARES
+    short, long = A100_PEAK_FRACTIONS
     gpus = Cluster(
         "8 × P100", 8, 16e9, short * P100_PEAK, 0.0, "ring", 10e9, 1e-5, flops_per_second_long=long * P100_PEAK
     )
     samples = 800e6 * 40 * TOKENS_PER_WORD / (0.9 * 128 + 0.1 * 512)
     parts = (Part(0.9 * samples / 256, 256, 128), Part(0.1 * samples / 256, 256, 512))
     note = (
-        "BERT's author's guess, unconfirmed: 800 million words, 40 epochs. A100's shares of a P100's 10.6 TFLOP/s, "
-        f"{TOKENS_PER_WORD} tokens a word, batch 256, 10 GB/s: an order of magnitude, no more"
+        "BERT's author's guess, unconfirmed: 800 million words, 40 epochs. The A100's fractions of a P100's peak, "
+        f"10.6 TFLOP/s, {TOKENS_PER_WORD} tokens a word, batch 256, 10 GB/s: an order of magnitude, no more"
     )
     return [
         Check(f"{name} on 8 P100", predicted_seconds(gpus, Point(name, 8, parts, published, payload)) / 86_400,
@@ -135,11 +153,11 @@ def _resnet() -> list[Check]:
     ]
     large, _ = _weak(as_fitted, BERT_LARGE, 128)
     found = []
-    for told, cluster, payload in variants:
+    for variant, cluster, payload in variants:
         efficiency, seconds = _weak(cluster, payload, 224)
         rate = 32_768 / seconds / 1e6
         note = f"weak scaling from 16 to 1,024 chips at 32 images {efficiency:.1%}; BERT-Large at 32 × 128 {large:.1%}"
-        found.append(Check(f"ResNet-50, {told}", rate, RESNET_IMAGES_PER_SECOND / 1e6, "M images/s", note))
+        found.append(Check(f"ResNet-50, {variant}", rate, RESNET_IMAGES_PER_SECOND / 1e6, "M images/s", note))
     return found
 
 
@@ -159,21 +177,17 @@ def _larger_batch() -> list[Check]:
 def _memory() -> list[Check]:
     """What published local batches need, against 32 GiB: 128 × 128 tokens run, 32 × 512 is said to be the most."""
     found = []
-    for sequences, length, words in ((128, 128, 20), (32, 512, 76)):
-        needed = estimate_memory(
-            parameters=BERT_LARGE.gradient.parameters,
-            layers=24,
-            hidden_size=1_024,
-            attention_heads=16,
-            vocabulary_size=30_522,
+    for sequences, length, masked in ((128, 128, 20), (32, 512, 76)):
+        needed = model_memory(
+            model_config("large", vocabulary_size=30_522),
             sequences=sequences,
             sequence_length=length,
-            masked_words_per_sequence=words,
+            masked_tokens=sequences * masked,
             bytes_per_value=2,
         ).total_bytes
-        limit = MEMORY_SHARE * HBM_BYTES
+        limit = MEMORY_FRACTION * HBM_BYTES
         fits = "fits" if needed <= limit else "would be halved"
-        note = f"published as run in 32 GiB; into the {MEMORY_SHARE} of them that the planner fills it {fits}"
+        note = f"published as run in 32 GiB; into the {MEMORY_FRACTION} of them that the planner fills it {fits}"
         case = f"memory of {sequences} × {length} tokens a chip"
         found.append(Check(case, needed / 1e9, HBM_BYTES / 1e9, "GB", note, is_limit=True))
     return found

@@ -24,7 +24,7 @@ from lambert.training.config.recipe import make_phases, recipe_by_rule
 from lambert.training.config.resolve import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.trainer import Trainer
+from lambert.training.loop import TrainingLoop
 
 
 def last_evaluation(run: Path) -> dict[str, float]:
@@ -69,7 +69,7 @@ def run_cell(
     if not (run / "huggingface").exists():
         model = starting_model(settings, None, corpus)
         trainer_options = TrainerOptions(evaluation_samples=512, evaluations_per_phase=4)
-        Trainer(run, settings, model, corpus, trainer_options=trainer_options).train()
+        TrainingLoop(run, settings, model, corpus, trainer_options=trainer_options).train()
     figures = last_evaluation(run)
     recipe = tomllib.loads((run / "recipe.toml").read_text())
     return {

@@ -1,18 +1,18 @@
-"""Two processes beside one: what is lost where they share a batch, and where it goes. One core for each process.
+"""Scaling efficiency of two ranks against one, and where the time goes. One core for each process.
 
     python benchmarks/scaling.py CORPUS --models mini base --accumulation 1 8 --rounds 5
     python benchmarks/scaling.py CORPUS --checkpoints
 
-Ways of doing a step take turns, in the same two processes, each with a model of its own:
+Variants of a step take turns in the same two processes, each with its own model:
 
-    alone          the first process; the other one waits
-    apart          both, without a word: what they lose is memory and caches that cores share
-    float32        both share the batch, gradients sent in float32
-    bfloat16       the same, gradients sent in bfloat16
-    deterministic  the same in one binary tree (mini only)
+    alone          rank 0; rank 1 waits
+    apart          both without communication: what they lose is contention for memory and caches
+    float32        both partition the batch, all-reduce in float32
+    bfloat16       the same, all-reduce in bfloat16
+    deterministic  the same with a deterministic tree all-reduce (mini only)
 
 Weak efficiency is alone / way, at the same work for each process; strong efficiency compares with one process that
-does the work of both. The medians are of the clock. Bytes and collectives of a step are counted where they are called.
+does the work of both. Medians are wall-clock. Bytes and collectives of a step are counted where they are called.
 With --checkpoints a run saves every 20 steps, and the table says what that adds to it.
 """
 
@@ -115,7 +115,7 @@ def process(rank: int, meet: str, model: str, options: argparse.Namespace, out: 
     size = 2_048 // LENGTH if model == "base" else 4_096 // LENGTH
     stream = SampleStream(example_source(corpus, "train", sequence_length=LENGTH, seed=0, phase=1))
     most = 2 * max(options.accumulation)
-    batches = [stream.batch((rank * most + place) * size, size) for place in range(most)]
+    batches = [stream.batch((rank * most + index) * size, size) for index in range(most)]
     names = ["alone", "float32", "bfloat16", *["deterministic"] * (model != "base")]
     ways = {name: Way(name, model, corpus, processes) for name in names}
     for way in ways.values():

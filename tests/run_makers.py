@@ -14,9 +14,9 @@ from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config, starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.trainer import Trainer
+from lambert.training.loop import TrainingLoop
 
-RunMaker = Callable[..., Trainer]
+RunMaker = Callable[..., TrainingLoop]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def settings(small_corpus: Corpus) -> TrainingConfig:
     """Ten steps in two phases, with dropout, two micro-batches a step."""
     request = TrainingArguments(
         model="2x32",
-        batch_sizes=(8,),
+        batch_size=(8,),
         samples=80,
         sequence_lengths=(32, 64),
         dropout=0.1,
@@ -40,11 +40,11 @@ def make_run(small_corpus: Corpus, settings: TrainingConfig) -> RunMaker:
 
     def make(
         run: Path, *, trainer_options: TrainerOptions | None = None, fresh: bool = False, **changed: Any
-    ) -> Trainer:
+    ) -> TrainingLoop:
         changed_settings = replace(settings, **changed)
         model = starting_model(changed_settings, None, small_corpus)
         quiet = TrainerOptions(evaluation_samples=0, checkpoint_steps=2)
-        return Trainer(
+        return TrainingLoop(
             run, changed_settings, model, small_corpus, trainer_options=trainer_options or quiet, fresh=fresh
         )
 

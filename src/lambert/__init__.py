@@ -1,11 +1,77 @@
 """lambert: pre-train BERT encoders with LAMB, at any batch size.
 
-Importing the package loads nothing heavy; each room is imported by its own name, for example
-`from lambert.optim import LAMB`.
+    import lambert
+
+    corpus = lambert.build_corpus(["texts/"], "my-corpus", vocab_size=30_522)
+    run = lambert.pretrain(corpus, model="mini", batch_size=256, epochs=3, out="runs/mine")
+    run.metrics["eval_mlm_loss"], run.metrics["eval_unigram_loss"]
+
+Every name is imported when it is first used, so that `import lambert` loads nothing heavy. The optimizers are in
+`lambert.optim`.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lambert.api.corpus import build_corpus
+    from lambert.api.models import evaluate, fill_mask
+    from lambert.api.planning import plan
+    from lambert.api.training import Trainer, pretrain
+    from lambert.corpus.store import Corpus
+    from lambert.errors import Interrupted, PeerLost, UserError
+    from lambert.model.heads import BertForPreTraining
+    from lambert.training.callbacks import Callback
+    from lambert.training.config.arguments import TrainingArguments
+    from lambert.training.train_output import StepMetrics, TrainOutput
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+_MODULES = {
+    "BertForPreTraining": "lambert.model.heads",
+    "Callback": "lambert.training.callbacks",
+    "Corpus": "lambert.corpus.store",
+    "Interrupted": "lambert.errors",
+    "PeerLost": "lambert.errors",
+    "StepMetrics": "lambert.training.train_output",
+    "TrainOutput": "lambert.training.train_output",
+    "Trainer": "lambert.api.training",
+    "TrainingArguments": "lambert.training.config.arguments",
+    "UserError": "lambert.errors",
+    "build_corpus": "lambert.api.corpus",
+    "evaluate": "lambert.api.models",
+    "fill_mask": "lambert.api.models",
+    "plan": "lambert.api.planning",
+    "pretrain": "lambert.api.training",
+}
+
+__all__ = [
+    "BertForPreTraining",
+    "Callback",
+    "Corpus",
+    "Interrupted",
+    "PeerLost",
+    "StepMetrics",
+    "TrainOutput",
+    "Trainer",
+    "TrainingArguments",
+    "UserError",
+    "__version__",
+    "build_corpus",
+    "evaluate",
+    "fill_mask",
+    "plan",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'lambert' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)  # noqa: TID251  the table above is all it loads
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,7 +23,7 @@ def test_the_papers_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[1]["hours"] == pytest.approx(101.2 / 60, rel=0.1)  # the paper's own time
     assert rows[0]["strong_scaling"] == rows[0]["weak_scaling"] == 1
     assert rows[1]["strong_scaling"] < rows[1]["weak_scaling"] < 1
-    assert sum(rows[1]["shares"].values()) == pytest.approx(1)
+    assert sum(rows[1]["time_fractions"].values()) == pytest.approx(1)
     assert "median error" in output and "4,096 chips are a guess: no more than 1,024 were measured" in output
 
 
@@ -86,7 +86,7 @@ def test_a_budget_for_text_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFix
         assert option["hours_range"][0] < option["hours"] < option["hours_range"][1]
     within = choices["options"][choices["within"]]
     assert within["cost"] <= 6 and choices["options"][choices["cheapest"]]["batch_sizes"] == [1_024, 1_024]
-    assert "too few steps to learn much" in output and "2 GB are about 0.425 billion word pieces" in output
+    assert "too few steps to learn much" in output and "2 GB are about 0.425 billion tokens" in output
     assert "nothing published checks it" in output and "2 times as long" in output
     assert picture.read_text().startswith("<svg")
 

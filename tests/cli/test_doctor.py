@@ -1,4 +1,4 @@
-"""`lambert doctor` on machines that are not here: what it prints, returns and exits with."""
+"""`lambert doctor` on other machines: what it prints, returns and exits with."""
 
 from __future__ import annotations
 

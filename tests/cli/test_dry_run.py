@@ -15,7 +15,7 @@ CALL = [
 ]
 
 
-def test_a_plan_on_ranks_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_on_simulated_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CALL, "--dry-run", "6", "--json"]) == 0
     output = capsys.readouterr().out
     results = json.loads(output.splitlines()[-1])
@@ -40,7 +40,7 @@ def test_ranks_that_wait_and_shards_that_cannot_be(small_corpus: Corpus, capsys:
     output = capsys.readouterr().out
     assert "12 micro-batches, 2 of 5 ranks do 3, the others 2: 20 % of all ranks' time is waiting" in output
     assert "48 examples of the corpus goes to exactly one" in output
-    assert "sharded   not so: 5 processes that share a model" in output and "remedy" not in output
+    assert "sharded   not possible: 5 processes that share a model" in output and "remedy" not in output
 
 
 @pytest.mark.parametrize(

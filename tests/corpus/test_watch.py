@@ -15,7 +15,7 @@ from lambert.errors import UserError
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config, starting_model
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.trainer import Trainer
+from lambert.training.loop import TrainingLoop
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def test_other_errors_are_not_hidden(copied: Corpus) -> None:
 
 
 def test_a_run_on_a_damaged_corpus_stops_and_says_so(copied: Corpus, tmp_path: Path) -> None:
-    request = TrainingArguments(model="1x32", batch_sizes=(4,), samples=4_000, sequence_lengths=(16, 16))
+    request = TrainingArguments(model="1x32", batch_size=(4,), samples=4_000, sequence_lengths=(16, 16))
     settings: TrainingConfig = resolve_config(request, copied)
     model = starting_model(settings, None, copied)
     entry = copied.manifest["shards"][0]
     flip(copied.path / entry["file"], 8 * (entry["bytes"] // 2))
-    trainer = Trainer(tmp_path / "run", settings, model, copied)
+    trainer = TrainingLoop(tmp_path / "run", settings, model, copied)
     with pytest.raises(UserError, match=r"train-00000-000\.arrow.*SHA-256"):
         trainer.train()
     assert trainer.state.step < settings.total_steps

@@ -9,9 +9,9 @@ import pytest
 from lambert.errors import UserError
 from lambert.planner.cluster import Cluster
 from lambert.planner.forecast import (
-    Forecast,
-    PhaseWork,
-    Work,
+    ClusterForecast,
+    PhaseWorkload,
+    Workload,
     forecast,
     micro_batch_size,
     strong_scaling,
@@ -24,11 +24,11 @@ PLAIN = Cluster("plain", 64, 16e9, 1e12, 0.5, "ring", 1e12, 0.0)
 GRADIENT = Gradient(1_000_000, 1)
 
 
-def phase(batch_size: int, steps: int, length: int = 128, gigabytes: float = 1.0) -> PhaseWork:
-    return PhaseWork(length, batch_size, steps, 1e12, lambda size: gigabytes * 1e9 * size)
+def phase(batch_size: int, steps: int, length: int = 128, gigabytes: float = 1.0) -> PhaseWorkload:
+    return PhaseWorkload(length, batch_size, steps, 1e12, lambda size: gigabytes * 1e9 * size)
 
 
-ONE = Work((phase(32, 10),), Gradient(0, 0))
+ONE = Workload((phase(32, 10),), Gradient(0, 0))
 
 
 def test_a_run_by_hand() -> None:
@@ -36,7 +36,8 @@ def test_a_run_by_hand() -> None:
     found = forecast(replace(PLAIN, price_per_chip_hour=2.0), ONE, 8)
     assert found.seconds == pytest.approx(45) and found.hours == pytest.approx(45 / 3_600)
     assert found.chip_hours == pytest.approx(0.1) and found.cost == pytest.approx(0.2)
-    assert found.shares["compute"] == pytest.approx(40 / 45) and sum(found.shares.values()) == pytest.approx(1)
+    assert found.time_fractions["compute"] == pytest.approx(40 / 45)
+    assert sum(found.time_fractions.values()) == pytest.approx(1)
     assert forecast(PLAIN, ONE, 8).cost is None
 
 
@@ -48,7 +49,7 @@ def test_the_chip_with_most_decides() -> None:
 
 def test_any_number_of_phases() -> None:
     for count in (1, 2, 3):
-        work = Work(tuple(phase(32, 10 * (place + 1)) for place in range(count)), Gradient(0, 0))
+        work = Workload(tuple(phase(32, 10 * (place + 1)) for place in range(count)), Gradient(0, 0))
         found = forecast(PLAIN, work, 8)
         assert len(found.phases) == count
         assert found.seconds == pytest.approx(4.5 * 10 * count * (count + 1) / 2)
@@ -67,10 +68,10 @@ def test_strong_and_weak_scaling_by_hand() -> None:
 
 
 def test_weak_scaling_to_numbers_that_divide_nothing() -> None:
-    work = Work((phase(49, 10),), Gradient(0, 0))
+    work = Workload((phase(49, 10),), Gradient(0, 0))
     for chips in range(1, 50):
         assert weak_scaling(PLAIN, work, forecast(PLAIN, work, 49), chips) == pytest.approx(1)
-    work = Work((phase(15, 10),), Gradient(0, 0))  # 15 · (25 / 3) / 25 is a rounding more than 5
+    work = Workload((phase(15, 10),), Gradient(0, 0))  # 15 · (25 / 3) / 25 is a rounding more than 5
     assert weak_scaling(PLAIN, work, forecast(PLAIN, work, 3), 25) == pytest.approx(1)
 
 
@@ -93,12 +94,12 @@ def test_a_sharded_optimizer_leaves_room() -> None:
 
 def test_the_range_of_true_hours() -> None:
     """Errors are of the prediction over the truth."""
-    one = Forecast(1, forecast(PLAIN, ONE, 8).phases, 0.0, 0.25)
+    one = ClusterForecast(1, forecast(PLAIN, ONE, 8).phases, 0.0, 0.25)
     assert one.hours_range == pytest.approx((one.hours / 1.25, one.hours / 0.75))
     narrow = replace(one, slower_by=2.0)
     assert narrow.hours_range == pytest.approx((one.hours / 1.25, 2 * one.hours / 0.75))
     assert forecast(PLAIN, ONE, 8).hours_range is None  # nobody knows
-    assert forecast(replace(PLAIN, error_share=0.25), replace(ONE, slower_by=2.0), 8).hours_range == pytest.approx(
+    assert forecast(replace(PLAIN, relative_error=0.25), replace(ONE, slower_by=2.0), 8).hours_range == pytest.approx(
         narrow.hours_range
     )
 
@@ -113,4 +114,4 @@ def test_the_range_of_true_hours() -> None:
 )
 def test_what_cannot_be_is_refused(chips: int, gigabytes: float, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        forecast(PLAIN, Work((phase(32, 1, gigabytes=gigabytes),), GRADIENT), chips)
+        forecast(PLAIN, Workload((phase(32, 1, gigabytes=gigabytes),), GRADIENT), chips)

@@ -1,4 +1,4 @@
-"""A run on ranks that are not there: cut and counted as a real one, and without a trace afterwards."""
+"""Simulated ranks: partitioned, sharded and counted as in a real run, and without a trace afterwards."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lambert.data.dataloader import SampleStream
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.planner import rank_simulation as module
-from lambert.planner.rank_shares import shares_of
+from lambert.planner.rank_partition import partition_of
 from lambert.planner.rank_simulation import (
     Collective,
     Collectives,
-    cut_parameters,
-    dry_run,
     replicated_traffic,
+    shard_sizes,
     sharded_model,
+    simulate_ranks,
 )
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.phase import Phase, phases_of, training_stream
@@ -43,7 +43,7 @@ SMALL_BUCKET_BYTES = 20_000
 
 def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> TrainingConfig:
     request = TrainingArguments(
-        model=model, batch_sizes=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing
+        model=model, batch_size=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing
     )
     return resolve_config(request, None)
 
@@ -57,9 +57,9 @@ def whole_bytes(collectives: tuple[Collective, ...], kind: str) -> list[int]:
     return [one.whole_bytes for one in collectives if one.kind == kind]
 
 
-def test_bert_large_is_cut_over_1024_ranks_as_by_hand() -> None:
+def test_bert_large_is_sharded_over_1024_ranks_as_by_hand() -> None:
     """First and last rank; 30,522 rows of words are 30 for each of 1,017 ranks, and 12."""
-    cut = cut_parameters(on_meta(resolved("large")), 1_024)
+    cut = shard_sizes(on_meta(resolved("large")), 1_024)
     block = 3 * 1_024 + 3 + 1_024 + 1 + 2 + 4 * 1_024 + 4 + 4_096 + 1 + 2
     dense_and_norm = 1_024 + 1 + 2
     everywhere = 24 * block + 2 + (1_024 + 1) + dense_and_norm
@@ -69,9 +69,9 @@ def test_bert_large_is_cut_over_1024_ranks_as_by_hand() -> None:
     assert sum(cut) == 336_226_108
 
 
-def test_fsdp_cuts_like_that_in_every_rank() -> None:
+def test_fsdp_shards_like_that_in_every_rank() -> None:
     settings = resolved()
-    cut = cut_parameters(on_meta(settings), 7)
+    cut = shard_sizes(on_meta(settings), 7)
     for rank in range(7):
         model = on_meta(settings)
         with module._fake_group(7, rank, torch.device("cpu")) as processes:
@@ -99,7 +99,7 @@ def test_bert_larges_gradients_travel_once_in_buckets() -> None:
     assert Collective("all-reduce", 1_024).ring_bytes(4) == 2 * Collective("all-gather", 1_024).ring_bytes(4) == 1_536
 
 
-def test_shards_are_gathered_for_each_micro_batch_and_their_gradients_cut_once() -> None:
+def test_shards_are_gathered_for_each_micro_batch_and_gradients_scattered_once() -> None:
     settings = resolved("3x64")
     model = sharded_model(settings, 2)
     total = sum(model.parameters)
@@ -127,7 +127,7 @@ def _count_in_processes(rank: int, count: int, rendezvous: str, out: str) -> Non
             processes = ProcessGroup(rank, count)
             model = BertForPreTraining(settings.model)
             working = prepare_model(model, settings.precision, weight_decay=0.01, processes=processes, shards=shards)
-            batch = module._small_batch(processes.device, has_pairs=pairing != "none")
+            batch = module._small_batch(settings, processes.device)
             with Collectives() as collectives:
                 working.gradients.accumulate(
                     3,
@@ -168,10 +168,10 @@ def part_of(batch: int, micro: int) -> Phase:
 def test_the_ranks_with_one_micro_batch_more() -> None:
     """Ten micro-batches (39 sequences) over four ranks: 2, 3, 2, 3."""
     phase = replace(part_of(39, 4), micro_batch_size=4)
-    shares = shares_of(phase, 4)
-    assert (shares.micro_batches, shares.least, shares.most, shares.ranks_with_most) == (10, 2, 3, 2)
-    assert shares.idle_share == pytest.approx(1 - 10 / 12) and shares.problems == ()
-    assert shares.cut_steps[0] == phase.first_step and shares.cut_steps[-1] == phase.last_step
+    partition = partition_of(phase, 4)
+    assert (partition.micro_batches, partition.least, partition.most, partition.ranks_with_most) == (10, 2, 3, 2)
+    assert partition.idle_fraction == pytest.approx(1 - 10 / 12) and partition.problems == ()
+    assert partition.checked_steps[0] == phase.first_step and partition.checked_steps[-1] == phase.last_step
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_the_ranks_with_one_micro_batch_more() -> None:
         ),
     ],
 )
-def test_a_wrong_cut_is_found(
+def test_a_wrong_partition_is_found(
     owner: type, name: str, broken: object, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phase = replace(part_of(16, 4), micro_batch_size=4)
-    assert shares_of(phase, 3).problems == ()
+    assert partition_of(phase, 3).problems == ()
     monkeypatch.setattr(owner, name, broken)
-    assert any(told in problem for problem in shares_of(phase, 3).problems)
+    assert any(told in problem for problem in partition_of(phase, 3).problems)
 
 
 def test_the_examples_of_a_corpus_go_to_one_rank_each(
@@ -202,27 +202,27 @@ def test_the_examples_of_a_corpus_go_to_one_rank_each(
 ) -> None:
     phase = replace(phases_of(settings)[0], micro_batch_size=1)
     stream = training_stream(small_corpus, settings, phase)
-    assert shares_of(phase, 5, stream).problems == ()
+    assert partition_of(phase, 5, stream).problems == ()
     order = SampleStream.order
 
     def twice(own: SampleStream, first: int, count: int) -> list[tuple[int, np.ndarray]]:
         return order(own, first - first % 2, count)
 
     monkeypatch.setattr(SampleStream, "order", twice)
-    assert "more than once" in shares_of(phase, 5, stream).problems[0]
+    assert "more than once" in partition_of(phase, 5, stream).problems[0]
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     before, state = dict(os.environ), torch.random.get_rng_state()
     for ranks in (3, 6):  # one group after another
-        assert dry_run(resolved(), None, ranks).sharded is not None
+        assert simulate_ranks(resolved(), None, ranks).sharded is not None
     assert os.environ == before and torch.equal(torch.random.get_rng_state(), state)
     assert not torch.distributed.is_initialized()
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     one = torch.ones(1)
     torch.distributed.all_reduce(one)
     with pytest.raises(UserError, match="without torchrun"):
-        dry_run(resolved(), None, 3)
+        simulate_ranks(resolved(), None, 3)
     torch.distributed.destroy_process_group()
     assert float(one) == 1
 
@@ -234,17 +234,17 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         (1, "a dry run of 1 ranks"),
         (-2, "a dry run of -2 ranks"),
         (1_025, "a dry run of 1,025 ranks"),
-        (7, "7 processes share 6 micro-batches of phase 1. Choose a --micro-batch-size"),
+        (7, "7 processes share 6 micro-batches of phase 1. Choose a `micro_batch_size`"),
     ],
 )
 def test_what_cannot_be_is_refused(ranks: int, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        dry_run(resolved(), None, ranks)
+        simulate_ranks(resolved(), None, ranks)
 
 
 def test_what_cannot_be_sharded_is_told_beside_the_rest() -> None:
-    uneven = dry_run(resolved(), None, 4)
+    uneven = simulate_ranks(resolved(), None, 4)
     assert uneven.sharded is None and "4 processes that share a model" in uneven.sharded_problem
-    assert uneven.shares[0].most == 2 and len(uneven.replicated.last) == 1
-    tight = dry_run(resolved(), None, 3, memory_bytes=1_000)
+    assert uneven.partitions[0].most == 2 and len(uneven.replicated.last) == 1
+    tight = simulate_ranks(resolved(), None, 3, memory_bytes=1_000)
     assert tight.sharded is None and "of this machine" in tight.sharded_problem

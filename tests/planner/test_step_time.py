@@ -59,14 +59,14 @@ def test_every_micro_batch_costs_its_overhead() -> None:
 def test_the_all_reduce_hides_behind_the_last_backward_pass() -> None:
     """The backward pass is two thirds of 0.6 s, a quarter of it may hide: 0.1 s of 1.89 s; of three micro-batches a
     third of that."""
-    whole, overlapped = step(RING), step(replace(RING, overlap_share=0.25))
+    whole, overlapped = step(RING), step(replace(RING, overlap_fraction=0.25))
     assert whole.bandwidth + whole.latency == pytest.approx(1.75 + 0.14)
     assert overlapped.bandwidth + overlapped.latency == pytest.approx(1.89 - 0.1)
-    thirds = step(replace(RING, overlap_share=0.25), micro_batches=3)
+    thirds = step(replace(RING, overlap_fraction=0.25), micro_batches=3)
     assert thirds.bandwidth + thirds.latency == pytest.approx(1.89 - 0.1 / 3)
-    fast = replace(RING, overlap_share=1.0, link_bytes_per_second=1e12, latency_seconds=0.0)
+    fast = replace(RING, overlap_fraction=1.0, link_bytes_per_second=1e12, latency_seconds=0.0)
     assert step(fast).bandwidth == 0 and step(fast).compute == whole.compute
-    assert step(replace(RING, overlap_share=1.0), chips=1).total == pytest.approx(0.5 + 0.6)
+    assert step(replace(RING, overlap_fraction=1.0), chips=1).total == pytest.approx(0.5 + 0.6)
 
 
 def test_the_optimizer_reads_and_writes_40_bytes_a_parameter() -> None:
@@ -78,14 +78,14 @@ def test_the_optimizer_reads_and_writes_40_bytes_a_parameter() -> None:
 
 def test_the_slowest_of_many_chips() -> None:
     """√(2 ln 8) = 2.0393 deviations of 5 % of 0.6 s."""
-    late = replace(RING, straggler_share=0.05)
+    late = replace(RING, straggler_ratio=0.05)
     assert step(late).stragglers == pytest.approx(0.6 * 0.05 * 2.0393, rel=1e-4)
     assert step(late, chips=1).stragglers == 0
 
 
 def test_the_total_is_all_of_them() -> None:
     everything = replace(
-        RING, micro_batch_seconds=0.01, memory_bytes_per_second=1e12, straggler_share=0.05, overlap_share=0.25
+        RING, micro_batch_seconds=0.01, memory_bytes_per_second=1e12, straggler_ratio=0.05, overlap_fraction=0.25
     )
     time = step(everything, micro_batches=2)
     parts = (

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lambert.errors import UserError
 from lambert.planning.batch_size import (
-    BENCHMARK_SAMPLES,
     Scale,
-    doubling_pays,
-    fit,
     largest_that_pays,
     noise_scale,
     samples_factor,
     table,
 )
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+critical_batch = importlib.import_module("critical_batch")
+fit = critical_batch.fit
 
 
 def test_at_the_noise_scale_twice_the_samples_make_twice_the_steps() -> None:
@@ -45,7 +49,9 @@ def test_every_row_lies_on_the_published_curve() -> None:
 
 def test_doubling_pays_up_to_the_noise_scale() -> None:
     """There it costs half as many samples again and saves a quarter of the steps, by hand 1 + 1/2 and 3/4."""
-    assert doubling_pays(1_000, 1_000) and not doubling_pays(1_001, 1_000)
+    scale = Scale(1_000, 1_000, 1_000)
+    pays = {row.batch_size: row.doubling_pays for size in (1_000, 1_001) for row in table(size, scale)}
+    assert pays[1_000] and not pays[1_001]
     assert samples_factor(2_000, 1_000, 1_000) == 1.5
     limits = [largest_that_pays(scale) for scale in (0.5, 1, 1_023, 1_024, 1_025, math.inf)]
     assert limits == [1, 2, 1_024, 2_048, 2_048, None]
@@ -114,7 +120,7 @@ def test_the_errors_of_a_fit_tell_how_far_off_it_is() -> None:
 
 def test_the_benchmarks_runs() -> None:
     """Beside the normal equations written out: of weights 1 / E, with u = Σ 1/E², v = Σ B/E² and so on."""
-    points = list(BENCHMARK_SAMPLES.items())
+    points = list(critical_batch.BENCHMARK_SAMPLES.items())
     found = fit(points)
     u, v, w = (sum(b**power / e**2 for b, e in points) for power in (0, 1, 2))
     p, q = sum(1 / e for _, e in points), sum(b / e for b, e in points)

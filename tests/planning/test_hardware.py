@@ -1,18 +1,20 @@
-"""Machines that are not here, described to the probes by what their own files and tools print."""
+"""Other machines, described by what their own files and tools print."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
+from lambert.planning import hardware as hardware_module
 from lambert.planning.diagnosis import Finding, findings
-from lambert.planning.hardware import CudaDevice, GpuTraces, Hardware, Probes, TorchFacts, inspect_hardware
+from lambert.planning.hardware import CudaDevice, GpuTraces, Hardware, TorchFacts, inspect_hardware
 
 GIB = 2**30
 
@@ -36,39 +38,39 @@ A100 = CudaDevice("NVIDIA A100-SXM4-80GB", 80 * GIB, (8, 0))
 V100 = CudaDevice("Tesla V100-SXM2-16GB", 16 * GIB, (7, 0))
 
 
-def probes(
+def machine(
     files: dict[str, str] | None = None,
     commands: dict[str, str] | None = None,
     torch_facts: TorchFacts = CPU_BUILD,
-    **others: Any,
-) -> Probes:
-    """A Linux machine with nothing but these files and commands."""
-    files = {"/proc/cpuinfo": XEON, "/proc/meminfo": MEMORY} | (files or {})
+    *,
+    folder: Path = Path("."),
+    cores: tuple[int, int] = (8, 8),
+    disk: tuple[int, bool] = (100 * GIB, True),
+    python: str = "3.12.1",
+    visible_devices: str | None = None,
+    is_linux: bool = True,
+) -> Hardware:
+    """A machine with nothing but these files and commands."""
+    files = ({"/proc/cpuinfo": XEON, "/proc/meminfo": MEMORY} if is_linux else {}) | (files or {})
     commands = commands or {}
-
-    def match(pattern: str) -> list[str]:
-        return sorted(path for path in files if Path(path).match(pattern))
-
-    def run(command: Sequence[str]) -> str | None:
-        return commands.get(" ".join(command[:3]), commands.get(command[0]))
-
-    values: dict[str, Any] = {
-        "read": files.get,
-        "match": match,
-        "run": run,
-        "environment": {}.get,
-        "cores": lambda: (8, 8),
-        "disk": lambda folder: (100 * GIB, True),
-        "torch": lambda: torch_facts,
-        "system": "Linux-6.1",
-        "python": "3.12.1",
-        "machine": "x86_64",
+    replaced = {
+        "_read_file": lambda path: files.get(path, "").strip(),
+        "_read_paths": lambda pattern: sorted(path for path in files if Path(path).match(pattern)),
+        "_read_command": lambda *words: commands.get(" ".join(words[:3]), commands.get(words[0], "")).strip(),
+        "_read_cores": lambda: cores,
+        "_read_disk": lambda folder: disk,
+        "_read_torch": lambda: torch_facts,
     }
-    return Probes(**(values | others))
-
-
-def machine(**description: Any) -> Hardware:
-    return inspect_hardware(Path("."), probes(**description))
+    platform = {"platform": lambda: "Linux-6.1", "python_version": lambda: python, "processor": lambda: "x86_64"}
+    shown = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}
+    with (
+        mock.patch.multiple(hardware_module, **replaced),
+        mock.patch.multiple(hardware_module.platform, **platform),
+        mock.patch.dict(os.environ, shown),
+    ):
+        if visible_devices is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        return inspect_hardware(folder)
 
 
 def worst(hardware: Hardware) -> list[Finding]:
@@ -113,7 +115,7 @@ def test_a_container_without_limits_changes_nothing() -> None:
 
 
 def test_a_batch_system_that_binds_to_three_cores() -> None:
-    hardware = machine(cores=lambda: (8, 3))
+    hardware = machine(cores=(8, 3))
     assert hardware.usable_cores == 3
     finding = only(hardware)
     assert finding.level == "warning"
@@ -126,7 +128,7 @@ def test_a_mac_tells_through_sysctl() -> None:
         "sysctl -n hw.physicalcpu": "10\n",
         "sysctl -n hw.memsize": f"{16 * GIB}\n",
     }
-    hardware = inspect_hardware(Path("."), dataclasses.replace(probes(commands=told), read=lambda path: None))
+    hardware = machine(commands=told, is_linux=False)
     assert (hardware.processor, hardware.physical_cores, hardware.memory_bytes) == (
         "Apple M2 Pro",
         10,
@@ -136,7 +138,7 @@ def test_a_mac_tells_through_sysctl() -> None:
 
 
 def test_what_the_system_does_not_tell_is_none() -> None:
-    hardware = inspect_hardware(Path("."), dataclasses.replace(probes(), read=lambda path: None))
+    hardware = machine(is_linux=False)
     assert hardware.processor == "x86_64"
     assert hardware.physical_cores is None
     assert hardware.memory_bytes is None
@@ -144,7 +146,7 @@ def test_what_the_system_does_not_tell_is_none() -> None:
 
 
 def test_the_nearest_existing_folder_is_looked_at(tmp_path: Path) -> None:
-    hardware = inspect_hardware(tmp_path / "runs" / "first", probes())
+    hardware = machine(folder=tmp_path / "runs" / "first")
     assert hardware.disk == tmp_path
 
 
@@ -255,7 +257,7 @@ def test_a_gpu_hidden_on_purpose_is_only_a_warning(hidden: str) -> None:
         machine(
             commands={"nvidia-smi": "NVIDIA H100, 580.65.06\n"},
             torch_facts=CUDA_BUILD,
-            environment={"CUDA_VISIBLE_DEVICES": hidden}.get,
+            visible_devices=hidden,
         )
     )
     assert finding.level == "warning"
@@ -298,9 +300,9 @@ def test_a_gpu_that_the_build_has_no_kernels_for(
         ({"python": "3.10.13"}, "problem", "Python 3.10.13"),
         ({"torch_facts": dataclasses.replace(CPU_BUILD, version="2.9.1")}, "problem", "older than 2.10"),
         ({"files": {"/proc/meminfo": "MemTotal: 2000000 kB\n"}}, "warning", "memory"),
-        ({"disk": lambda folder: (5 * GIB, True)}, "warning", "disk: 5.0 GiB"),
-        ({"disk": lambda folder: (GIB // 2, True)}, "problem", "disk: 0.5 GiB"),
-        ({"disk": lambda folder: (100 * GIB, False)}, "problem", "cannot be written"),
+        ({"disk": (5 * GIB, True)}, "warning", "disk: 5.0 GiB"),
+        ({"disk": (GIB // 2, True)}, "problem", "disk: 0.5 GiB"),
+        ({"disk": (100 * GIB, False)}, "problem", "cannot be written"),
     ],
 )
 def test_what_stands_in_the_way(described: dict[str, Any], level: str, text: str) -> None:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lambert.planning import trials as micro_batch_trials
+from lambert.planning import micro_batches
 from lambert.planning.memory import estimate_memory
-from lambert.planning.trials import MicroBatchTrial, fastest, try_micro_batches
+from lambert.planning.micro_batches import (
+    MEMORY_FRACTION,
+    MicroBatchTrial,
+    choose_micro_batches,
+    fastest,
+    try_micro_batches,
+)
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
+from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.train_step import OutOfMemory
 
 CPU = torch.device("cpu")
 
 
 def request(batch: int) -> TrainingArguments:
-    return TrainingArguments(model="1x16", batch_sizes=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
+    return TrainingArguments(model="1x16", batch_size=(batch,), samples=10 * batch, sequence_lengths=(64, 128))
 
 
 def test_the_largest_of_the_fastest_is_taken() -> None:
@@ -28,7 +35,7 @@ def test_the_largest_of_the_fastest_is_taken() -> None:
 
 def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {16: 1.0, 32: 1.2, 64: 1.5, 128: 6.0, 256: 6.0, 512: 50.0}
-    monkeypatch.setattr(micro_batch_trials, "_pass_seconds", lambda state, settings, size, length: seconds[size])
+    monkeypatch.setattr(micro_batches, "_step_seconds", lambda state, settings, size, length: seconds[size])
     settings = resolve_config(request(1_000), None)
 
     def sizes(largest: int, budget: float = 9.0) -> list[int]:
@@ -46,7 +53,7 @@ def test_sizes_double_while_they_gain_fit_and_are_allowed(monkeypatch: pytest.Mo
             raise OutOfMemory("full")
         return 1.0
 
-    monkeypatch.setattr(micro_batch_trials, "_pass_seconds", crowded)
+    monkeypatch.setattr(micro_batches, "_step_seconds", crowded)
     assert sizes(10_000) == [16]
 
 
@@ -62,46 +69,30 @@ def test_real_steps_are_timed() -> None:
     assert all(trial.sequences_per_second > 0 for trial in trials)
 
 
-def test_activation_checkpointing_needs_less_memory() -> None:
-    sizes = {
-        kind: estimate_memory(
-            parameters=110_000_000,
-            layers=12,
-            hidden_size=768,
-            attention_heads=12,
-            vocabulary_size=30_522,
-            sequences=32,
-            sequence_length=512,
-            masked_words_per_sequence=76,
-            activation_checkpointing=kind,
-        )
-        for kind in ("none", "selective", "full")
-    }
-    # Korthikanti et al. 2022: selective recomputation leaves out 5as/h beside 34; here without dropout's masks, and
-    # with what GELU makes, 8.
-    whole, selective = sizes["none"].activation_bytes, sizes["selective"].activation_bytes
-    scores = 3 * 4 * 32 * 76 * 30_522
-    assert (selective - scores) / (whole - scores) == pytest.approx((34 - 8) / (34 + 4 * 12 * 512 / 768), rel=1e-6)
-    assert sizes["full"].activation_bytes < selective < whole
-
-
 def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from lambert.cli.memory import memory_of
-    from lambert.cli.micro_batches import MEMORY_SHARE, with_fastest_micro_batches
-
-    settings = resolve_config(request(4_096), None)
+    config = resolve_config(request(4_096), None)
     largest: list[int] = []
-    memory = round(memory_of(settings, 0, 1_024) / MEMORY_SHARE) + 1
+    memory = round(estimate_memory(config, config.phases[0], 1_024).total_bytes / MEMORY_FRACTION) + 1
     monkeypatch.setattr(
-        "lambert.planning.hardware.inspect_hardware", lambda: SimpleNamespace(memory_available_bytes=memory)
-    )
-    monkeypatch.setattr(
-        "lambert.planning.trials.try_micro_batches",
-        lambda *arguments, **options: largest.append(options["largest"]) or [],
+        micro_batches, "try_micro_batches", lambda *arguments, **options: largest.append(options["largest"]) or []
     )
     for count in ("1", "4"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", count)
-        with_fastest_micro_batches(settings)
+        choose_micro_batches(config, ProcessGroup(), memory)
     assert largest[0] == 1_024 and largest[2] <= 256
+
+
+def test_the_config_gets_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without knowing the free memory, the batch is the limit; a phase without trials keeps its size."""
+    config = resolve_config(request(4_096), None)
+    tried = {0: [MicroBatchTrial(16, 10), MicroBatchTrial(32, 20)], 1: []}
+    largest: list[int] = []
+
+    def trials(config: object, index: int, *others: object, **options: int) -> list[MicroBatchTrial]:
+        largest.append(options["largest"])
+        return tried[index]
+
+    monkeypatch.setattr(micro_batches, "try_micro_batches", trials)
+    chosen, found = choose_micro_batches(config, ProcessGroup())
+    assert chosen.micro_batch_sizes == (32, config.micro_batch_sizes[1]) and found == (tried[0], [])
+    assert largest == [4_096, 4_096]

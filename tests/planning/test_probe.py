@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.planning import peak, probe
-from lambert.planning.peak import peak_memory_bytes, reset_peak_memory
-from lambert.planning.probe import PhaseCost, measure_run
+from lambert.planning import memory, probe
+from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+from lambert.planning.probe import PhaseCost, forecast_run
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
 from lambert.training.config.trainer_options import TrainerOptions
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def settings(micro_batch_size: int) -> TrainingConfig:
     """90 + 10 steps of 64 sequences."""
     request = TrainingArguments(
-        model="1x16", batch_sizes=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
+        model="1x16", batch_size=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
     )
     return resolve_config(request, None)
 
@@ -34,21 +34,19 @@ def test_a_phase_is_steps_evaluations_and_opening() -> None:
 
 
 @pytest.mark.parametrize(("micro_batch_size", "micro_batches"), [(4, (16, 32)), (16, (4, 8)), (64, (1, 2))])
-def test_parts_of_a_step_are_told_from_steps_of_two_lengths(
+def test_parts_of_a_step_follow_from_steps_of_two_lengths(
     micro_batch_size: int, micro_batches: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A micro-batch that takes .2 s and .1 s for the rest, whatever the noise of a few steps."""
     taken: list[int] = []
 
-    def timed_step(
-        state: object, chosen: object, part: object, processes: object, make: object, number: int, count: int
-    ) -> float:
+    def timed_step(own: object, number: int, count: int) -> float:
         taken.append(count)
         noise = {0: 5.0, 2: 7.0}.get(number, 0.0)  # the first is told apart, and the median passes over the other
         return 0.1 + 0.2 * count + noise
 
-    monkeypatch.setattr(probe, "_timed_step", timed_step)
-    forecast = measure_run(settings(micro_batch_size), None, budget_seconds=0.0)
+    monkeypatch.setattr(probe._PhaseProbe, "timed_step", timed_step)
+    forecast = forecast_run(settings(micro_batch_size), None, budget_seconds=0.0)
     for phase, count, steps in zip(forecast.phases, micro_batches, (90, 10), strict=True):
         assert phase.micro_batches == count
         once = 5.0 if count <= 4 else 10.0  # steps of one length, or of two
@@ -56,14 +54,16 @@ def test_parts_of_a_step_are_told_from_steps_of_two_lengths(
     assert max(taken) <= 4
 
 
-def test_a_probe_takes_no_more_than_its_share_of_the_run(small_corpus: Corpus) -> None:
+def test_a_probe_takes_no_more_than_its_fraction_of_the_run(small_corpus: Corpus) -> None:
     """A fiftieth of so short a run is over at once, however long the budget: the least number of steps is taken."""
-    request = TrainingArguments(model="1x16", batch_sizes=(8,), samples=800, sequence_lengths=(16, 32))
+    request = TrainingArguments(model="1x16", batch_size=(8,), samples=800, sequence_lengths=(16, 32))
     chosen = resolve_config(request, small_corpus)
-    forecast = measure_run(chosen, small_corpus, budget_seconds=3_600.0)
+    forecast = forecast_run(chosen, small_corpus, budget_seconds=3_600.0)
     assert all(phase.step_seconds > 0 and phase.evaluation_seconds > 0 for phase in forecast.phases)
     assert forecast.memory_bytes > 2**26
-    silent = measure_run(chosen, small_corpus, budget_seconds=0.0, trainer_options=TrainerOptions(evaluation_samples=0))
+    silent = forecast_run(
+        chosen, small_corpus, budget_seconds=0.0, trainer_options=TrainerOptions(evaluation_samples=0)
+    )
     assert all(phase.evaluation_seconds == 0 for phase in silent.phases)
 
 
@@ -81,7 +81,7 @@ def test_the_peak_is_that_since_the_last_reset() -> None:
 
 
 def test_where_the_system_does_not_tell_the_peak_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(peak, "_STATUS", tmp_path / "status")
-    monkeypatch.setattr(peak, "_CLEAR", tmp_path / "no folder" / "clear_refs")
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no folder" / "clear_refs")
     reset_peak_memory(CPU)
     assert peak_memory_bytes(CPU) == 0

@@ -30,7 +30,7 @@ from lambert.training.config.resolve import resolve_config, starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.training.trainer import Trainer
+from lambert.training.loop import TrainingLoop
 
 
 def events(run: Path, kind: str = "") -> list[dict[str, Any]]:
@@ -76,10 +76,10 @@ def test_words_that_their_neighbours_determine_are_learned(tmp_path: Path) -> No
     build_corpus([text], tmp_path / "corpus", vocabulary_size=200, validation_fraction=0.3)
     corpus = Corpus.open(tmp_path / "corpus")
     request = TrainingArguments(
-        model="2x64", batch_sizes=(64,), samples=64 * 300, sequence_lengths=(16, 16), dropout=0.0
+        model="2x64", batch_size=(64,), samples=64 * 300, sequence_lengths=(16, 16), dropout=0.0
     )
     settings = resolve_config(request, corpus)
-    outcome = Trainer(tmp_path / "run", settings, starting_model(settings, None, corpus), corpus).train()
+    outcome = TrainingLoop(tmp_path / "run", settings, starting_model(settings, None, corpus), corpus).train()
     assert outcome.evaluation is not None
     assert outcome.evaluation.masked_tokens > 100 and outcome.evaluation.unigram_accuracy < 0.2
     assert outcome.evaluation.mlm_accuracy > 0.6
@@ -181,17 +181,17 @@ from lambert.optim import LAMB
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config, starting_model
 from lambert.training.config.trainer_options import TrainerOptions
-from lambert.training.trainer import Trainer
+from lambert.training.loop import TrainingLoop
 torch.set_num_threads(1)
 
 def train(run):
     corpus = Corpus.open(Path(sys.argv[1]))
     request = TrainingArguments(
-        model="2x32", batch_sizes=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01
+        model="2x32", batch_size=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01
     )
     settings = resolve_config(request, corpus)
     model = starting_model(settings, None, corpus)
-    Trainer(run, settings, model, corpus,
+    TrainingLoop(run, settings, model, corpus,
             trainer_options=TrainerOptions(checkpoint_steps=3, evaluation_samples=0)).train()
 
 layers = [torch.nn.Parameter(torch.ones(size)) for size in (8, 64)]
@@ -265,8 +265,19 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path, make_run
     make_run(run).train()
     with pytest.raises(UserError, match="seed: 0 there, 1 now") as refused:
         make_run(run, seed=1).train()
-    assert "--fresh" in str(refused.value)
+    assert "`fresh=True`" in str(refused.value)
     assert make_run(run, seed=1, fresh=True).train().resumed_from_step == 0
+
+
+def test_a_run_whose_journal_has_another_format_is_not_resumed(tmp_path: Path, make_run: Any) -> None:
+    make_run(tmp_path).train()
+    journal = tmp_path / "journal.jsonl"
+    before = journal.read_text().replace('"format_version": 2', '"format_version": 1')
+    journal.write_text(before)
+    with pytest.raises(UserError, match="journal format 1; this version of lambert reads format 2 only"):
+        make_run(tmp_path).train()
+    assert journal.read_text() == before
+    assert make_run(tmp_path, fresh=True).train().finished
 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path, make_run: Any) -> None:
@@ -353,16 +364,16 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
     from lambert.training.config.arguments import TrainingArguments
     from lambert.training.config.resolve import resolve_config, starting_model
-    from lambert.training.trainer import Trainer
+    from lambert.training.loop import TrainingLoop
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     corpus = Corpus.open(Path(corpus_path))
     request = TrainingArguments(
-        model="2x32", batch_sizes=(8,), samples=80, sequence_lengths=(32, 64), micro_batch_size=4, learning_rate=0.01
+        model="2x32", batch_size=(8,), samples=80, sequence_lengths=(32, 64), micro_batch_size=4, learning_rate=0.01
     )
     settings = resolve_config(request, corpus)
-    trainer = Trainer(
+    trainer = TrainingLoop(
         Path(run),
         settings,
         starting_model(settings, None, corpus),
@@ -411,11 +422,11 @@ def test_more_processes_than_micro_batches_are_refused(
     tmp_path: Path, settings: TrainingConfig, small_corpus: Corpus
 ) -> None:
     from lambert.training.config.resolve import starting_model
-    from lambert.training.trainer import Trainer
+    from lambert.training.loop import TrainingLoop
 
     model = starting_model(settings, None, small_corpus)
     with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
-        Trainer(tmp_path / "run", settings, model, small_corpus, processes=ProcessGroup(0, 3))
+        TrainingLoop(tmp_path / "run", settings, model, small_corpus, processes=ProcessGroup(0, 3))
 
 
 def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None:
@@ -425,7 +436,7 @@ def test_the_second_phase_warms_up_again_from_zero(small_corpus: Corpus) -> None
 
     request = TrainingArguments(
         model="1x32",
-        batch_sizes=(2,),
+        batch_size=(2,),
         samples=400,
         sequence_lengths=(32, 64),
         learning_rate=0.01,
@@ -442,14 +453,14 @@ def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
 ) -> None:
     request = TrainingArguments(
         model="1x32",
-        batch_sizes=(8,),
+        batch_size=(8,),
         samples=80,
         sequence_lengths=(16, 32),
         pairs="none",
         masking="whole_word",
     )
     settings = resolve_config(request, small_corpus)
-    trainer = Trainer(tmp_path / "run", settings, starting_model(settings, None, small_corpus), small_corpus)
+    trainer = TrainingLoop(tmp_path / "run", settings, starting_model(settings, None, small_corpus), small_corpus)
     outcome = trainer.train()
     assert outcome.finished and outcome.evaluation is not None
     assert outcome.evaluation.nsp_loss is None

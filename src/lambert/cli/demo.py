@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lambert.cli.fill import open_model
 from lambert.cli.prepare import say_summary
-from lambert.cli.pretrain import Pretrain, pretrain
+from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
 
 VOCABULARY_SIZE = 2_048
@@ -36,6 +35,7 @@ class Demo(Subcommand):
 
     def run(self) -> dict[str, Any]:
         """Results: those of `pretrain`, and `filled`. Exit code 1 when it is not twice as good as the guesser."""
+        from lambert.api.training import pretrain
         from lambert.corpus.build import build_corpus
         from lambert.corpus.python_docs import python_documents
 
@@ -48,27 +48,29 @@ class Demo(Subcommand):
             say_summary(
                 build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05)
             )
-        options = Pretrain(
-            corpus=corpus,
+        output = pretrain(
+            corpus,
             out=self.out,
+            command=self.as_command("demo"),
             model="tiny",
-            batch_size=(BATCH_SIZE,),
+            batch_size=BATCH_SIZE,
             micro_batch_size=BATCH_SIZE,
             samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,
             fresh=self.fresh,
         )
-        results = pretrain(options, command=self.as_command("demo"))
+        results = results_of(output)
         if not results["finished"]:
             return results
         return results | self._show(results)
 
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
+        from lambert.api.models import open_model
         from lambert.model.fill import fill_masks
         from lambert.report import write_report
+        from lambert.runlog.schema import JOURNAL_FILE
         from lambert.runlog.writer import Journal
-        from lambert.training.checkpoint.run_dir import JOURNAL_FILE
 
         figures = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0

@@ -1,4 +1,4 @@
-"""`lambert doctor`: what this machine can do, what would make it slow, and how to mend it."""
+"""`lambert doctor`: what this machine can do, what would make it slow, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lambert.cli.subcommand import Subcommand
 
 if TYPE_CHECKING:
     from lambert.planning.diagnosis import Finding
-    from lambert.planning.hardware import Hardware
 
 MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[bold red]PROBLEM[/]"}
 MARK_WIDTH = 9
@@ -43,7 +42,7 @@ class Doctor(Subcommand):
             "healthy": problems == 0,
             "exit_code": 1 if problems else 0,
             "findings": [asdict(finding) for finding in found],
-            "hardware": _as_json(hardware),
+            "hardware": hardware.to_dict(),
         }
 
 
@@ -55,13 +54,6 @@ def _kernel() -> Finding:
     if why:
         return Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")
     return Finding("ok", "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU")
-
-
-def _as_json(hardware: Hardware) -> dict[str, Any]:
-    values = asdict(hardware) | {"bfloat16_gains": hardware.bfloat16_gains, "device": hardware.device}
-    values["disk"] = str(hardware.disk)
-    values["torch"]["build"] = hardware.torch.build
-    return values
 
 
 def _print(found: list[Finding]) -> None:

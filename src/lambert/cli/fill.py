@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
-from lambert.errors import UserError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from lambert.model.heads import BertForPreTraining
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +27,9 @@ class Fill(Subcommand):
 
     def run(self) -> dict[str, Any]:
         """Results: `text`, `blanks`, a list with the candidates (`word`, `probability`) of each [MASK]."""
-        from lambert.model.fill import fill_masks
+        from lambert.api.models import fill_mask
 
-        model, tokenizer = open_model(self.model_folder)
-        blanks = fill_masks(model, tokenizer, self.text, candidates=self.candidates)
+        blanks = fill_mask(self.model_folder, self.text, top_k=self.candidates)
         for words in blanks:
             say("  ".join(f"{word.word!r} {100 * word.probability:.1f} %" for word in words))
         return {"text": self.text, "blanks": [[asdict(word) for word in words] for words in blanks]}
-
-
-def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
-    """Model and tokenizer of a run or a Hugging Face folder."""
-    from lambert.corpus.vocabulary import load_vocabulary
-    from lambert.model.heads import BertForPreTraining
-    from lambert.model.huggingface import load_model, model_folder
-
-    folder = model_folder(path)
-    model, report = load_model(folder, BertForPreTraining)
-    missing = [name for name in report.freshly_initialised if name.startswith("mlm_head.")]
-    if missing:
-        raise UserError(
-            f"{folder} has no masked-word head ({', '.join(missing)})",
-            remedy="Give a model that was pre-trained, with its heads",
-        )
-    return model, load_vocabulary(folder, cased=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -12,6 +14,7 @@ from io import StringIO
 import tyro
 
 from lambert import __version__
+from lambert.api.messages import printed_messages
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
@@ -65,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         verb = _parse(words)
-        results = verb.run()
+        with printed_messages(reword=with_flags):
+            results = verb.run()
     except UserError as error:
         if _is_news(error):
-            print(f"lambert: {error}", file=sys.stderr)
+            print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
@@ -83,6 +87,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb.json and not results.get(PRINTED) and is_first_process():
         print(json.dumps(results))
     return int(results.get("exit_code", 0))
+
+
+_ARGUMENTS = {field.name for subcommand in SUBCOMMANDS.values() for field in dataclasses.fields(subcommand)}  # type: ignore[arg-type]
+
+
+def with_flags(text: str) -> str:
+    """Library messages name arguments, `batch_size` or `fresh=True`; at the command line these are flags.
+
+    >>> with_flags("Give another `out`, or `fresh=True`, to `lambert report`")
+    'Give another --out, or --fresh, to `lambert report`'
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        return f"--{match[1].replace('_', '-')}" if match[1] in _ARGUMENTS else match[0]
+
+    return re.sub(r"`([a-z][a-z_]*)(?:=True)?`", flag, text)
 
 
 def end() -> None:

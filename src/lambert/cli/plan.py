@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambert.cli.micro_batches import with_fastest_micro_batches
+from lambert.cli import cluster_text
 from lambert.cli.processes import process_count, start_processes
-from lambert.cli.recipe import RecipeOptions, check_probe_seconds
-from lambert.cli.show_plan import FEW_STEPS, show_plan
-from lambert.cli.subcommand import say
+from lambert.cli.subcommand import Subcommand, say, say_lines, warn
 from lambert.errors import UserError
+from lambert.planning import plan_text
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
 from lambert.training.distributed.env import is_first_process
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(RecipeOptions):
+class Plan(RecipeArguments, Subcommand):
     """Print what a run would do before anything runs: steps, rates, warm-up, each with its formula and source."""
 
     corpus: Path | None = None
@@ -54,8 +54,8 @@ class Plan(RecipeOptions):
     plot: Path | None = None
     """With --cluster: draw where a step's time goes into this .svg or .png file."""
     dry_run: int | None = None
-    """2 to 1,024 ranks: also cut model and samples over so many in this one process, and count the collectives of a
-    step; this machine is not probed."""
+    """2 to 1,024 ranks: also simulate so many in this one process: shard the model, partition the batches, and count
+    the collectives of a step; this machine is not probed."""
 
     noise_from: Path | None = None
     """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
@@ -64,81 +64,83 @@ class Plan(RecipeOptions):
         """Results: `phases`, `parameters`, `memory_bytes`; `seconds` and `forecast` unless --no-probe, `cluster` with
         --cluster, and with alternatives or limits `choices`; `dry_run` with --dry-run; `batch_sizes` with --noise-from.
         """
-        from lambert.cli.batch import measured_noise, show_batch_sizes
+        from lambert.planning.batch_size import advise_batch_sizes, read_noise
 
         check_probe_seconds(self.probe_seconds)
-        measured = None if self.noise_from is None else measured_noise(self.noise_from)
+        measured = None if self.noise_from is None else read_noise(self.noise_from)
         is_elsewhere = self.dry_run is not None or self.cluster is not None
         count = 1 if self.no_probe or is_elsewhere else process_count(self.processes)
         if count > 1:
             return start_processes(self.as_command("plan"), count, json=self.json)
         if self.save_recipe is not None and is_first_process():
             self._save_recipe(self.save_recipe)
-        results = self._plan()
+        results, config = self._plan()
         if measured is not None and "phases" in results:
-            model = results["model"] if self.init_from is None else None
-            results["batch_sizes"] = show_batch_sizes(results["phases"], measured, model=model)
+            advice = advise_batch_sizes(config.phases, measured)
+            model = config.model_name if self.init_from is None else None
+            say_lines(plan_text.batch_size_lines(advice, measured, model=model))
+            results["batch_sizes"] = [one.to_dict() for one in advice]
         return results
 
-    def _plan(self) -> dict[str, Any]:
+    def _plan(self) -> tuple[dict[str, Any], TrainingConfig]:
         from lambert.corpus.store import Corpus
 
-        if self.dry_run is not None:
-            return self._run_dry(self.dry_run)
+        if self.dry_run is not None and (self.cluster is not None or self.chips):
+            raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
         if self.cluster is not None:
             return self._run_on_cluster(self.cluster)
-        for name in CLUSTER_OPTIONS:
-            if getattr(self, name) not in (None, ()):
-                option = f"--{name.replace('_', '-')}"
-                raise UserError(f"{option} without --cluster", remedy="Name a cluster, such as --cluster dgx-a100")
+        if self.dry_run is None:
+            for name in CLUSTER_OPTIONS:
+                if getattr(self, name) not in (None, ()):
+                    option = f"--{name.replace('_', '-')}"
+                    raise UserError(f"{option} without --cluster", remedy="Name a cluster, such as --cluster dgx-a100")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        return self._run_here(corpus)
+        return self._run_here(corpus) if self.dry_run is None else self._run_dry(corpus, self.dry_run)
 
-    def _run_here(self, corpus: Corpus | None) -> dict[str, Any]:
-        from lambert.cli.forecast import show_forecast
-        from lambert.training.config.resolve import check_world_size
-        from lambert.training.distributed.process_group import destroy_process_group, init_process_group
-        from lambert.training.malloc import apply_allocator_settings
+    def _show(self, config: TrainingConfig, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
+        from lambert.api.planning import log_limits
+        from lambert.api.training import log_recipe
+        from lambert.planning.plan import describe_plan
 
-        apply_allocator_settings()  # as a run does
-        settings, processes = self.settings(corpus), init_process_group()
-        if not self.no_probe and self.micro_batch_size is None:
-            settings = with_fastest_micro_batches(settings)
-        check_world_size(settings, processes.world_size)
-        results: dict[str, Any] = {}
-        if processes.is_main_process:
-            self.say_recipe()
-            self.say_limits(settings)
-            results = show_plan(settings, corpus)
-        if not self.no_probe:
-            forecast = show_forecast(settings, corpus, processes, probe_seconds=self.probe_seconds)
-            results |= {"seconds": forecast.seconds, "forecast": forecast.facts()}
-        destroy_process_group(processes)
-        return results
+        log_recipe(self)
+        log_limits(self, config)
+        plan = describe_plan(config, corpus)
+        say_lines(plan_text.plan_lines(plan, is_here=is_here))
+        return plan.to_dict()
+
+    def _run_here(self, corpus: Corpus | None) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.planning import plan
+
+        found = plan(corpus, arguments=self, probe_seconds=None if self.no_probe else self.probe_seconds, progress=True)
+        return found.to_dict(), found.config
 
     def _save_recipe(self, path: Path) -> None:
-        from lambert.training.config.arguments import with_recipe
         from lambert.training.config.recipe_io import recipe_as_toml
+        from lambert.training.config.resolve import merged_recipe, with_recipe
 
-        request, recipe = with_recipe(self.request())
+        request, recipe = with_recipe(self)
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(recipe_as_toml(request.merged(recipe)))
+                file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written: {error.strerror or error}", remedy="Name a new file in a folder of yours"
             ) from None
         say(f"recipe    written to {path}")
 
-    def _run_on_cluster(self, name: str) -> dict[str, Any]:
-        from lambert.cli.choices import show_choices
-        from lambert.cli.cluster import ClusterRequest, open_cluster, show_cluster
+    def _run_on_cluster(self, name: str) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.training import resolve
         from lambert.corpus.store import Corpus
+        from lambert.planner.forecast import forecast_on_cluster
+        from lambert.planner.selection import ClusterRequest, compare_plans
+        from lambert.planning.plan import MIN_USEFUL_STEPS
+        from lambert.report.picture import check_picture
 
-        request = ClusterRequest(
-            name, tuple(dict.fromkeys(self.chips)), self.price_per_chip_hour, self.budget, self.hours, self.plot
-        )
-        cluster = open_cluster(request)
+        chips = tuple(dict.fromkeys(self.chips))
+        request = ClusterRequest(name, chips, self.price_per_chip_hour, self.budget, self.hours)
+        cluster = request.open()
+        if self.plot is not None:
+            check_picture(self.plot)
         if wrong := [size for size in self.try_batch_sizes if size < 1]:
             raise UserError(f"--try-batch-sizes {wrong[0]}", remedy="Give whole numbers from 1 on")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
@@ -146,18 +148,25 @@ class Plan(RecipeOptions):
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
         if self.text_gigabytes is not None:
             there = there._with_samples_of_text(self.text_gigabytes)
-        settings = there.settings(corpus)
-        self.say_recipe()
-        self.say_limits(settings)
-        results = {**show_plan(settings, corpus, is_here=False), "cluster": show_cluster(cluster, request, settings)}
+        config = resolve(there, corpus)
+        results = self._show(config, corpus, is_here=False)
+        plan = forecast_on_cluster(cluster, config, chips)
+        say_lines(cluster_text.cluster_lines(plan))
+        results["cluster"] = plan.to_dict()
+        if self.plot is not None:
+            cluster_text.draw_steps(self.plot, plan, config.model_name)
+            say(f"picture   {self.plot}")
         if self.try_batch_sizes or self.budget is not None or self.hours is not None:
-            plans = [settings, *there._alternatives(corpus)]
-            least = 0 if settings.initial_weights else FEW_STEPS
-            results["choices"] = show_choices(cluster, request, plans, least_steps=least)
-        return results
+            least = 0 if config.initial_weights else MIN_USEFUL_STEPS
+            plans = [config, *there._alternatives(corpus)]
+            found = compare_plans(cluster, plans, request, min_steps=least)
+            say_lines(cluster_text.comparison_lines(found, request, samples=config.samples, min_steps=least))
+            results["choices"] = found.to_dict()
+        return results, config
 
     def _with_samples_of_text(self, gigabytes: float) -> Plan:
-        from lambert.cli.cluster import samples_of_text
+        from lambert.api.training import resolve
+        from lambert.planner.corpus_size import samples_of_text
         from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
         if self.corpus is not None or self.samples is not None or self.epochs is None:
@@ -165,27 +174,35 @@ class Plan(RecipeOptions):
                 "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
                 remedy="Give how often the text is to be seen, such as --epochs 3",
             )
-        any_length = replace(self, epochs=None, samples=PAPER_SAMPLES).settings(None)
-        return replace(self, epochs=None, samples=samples_of_text(gigabytes, self.epochs, any_length))
+        any_length = resolve(replace(self, epochs=None, samples=PAPER_SAMPLES), None)
+        phases = [(phase.sequence_length, phase.samples) for phase in any_length.phases]
+        samples = samples_of_text(gigabytes * 1e9, self.epochs, phases)
+        say(cluster_text.text_line(gigabytes, self.epochs, samples))
+        return replace(self, epochs=None, samples=samples)
 
     def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
-        """The same run at the batch sizes to try; what no recipe can be made for is told and left out."""
+        """The same run at the batch sizes to try; what no recipe can be made for is said and left out."""
+        from lambert.api.training import resolve
+
         plans = []
         for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
             try:
-                plans.append(replace(self, batch_size=(batch_size,)).settings(corpus))
+                plans.append(resolve(replace(self, batch_size=(batch_size,)), corpus))
             except UserError as error:
                 say(f"left out  batch {batch_size:,}: {error}")
         return plans
 
-    def _run_dry(self, ranks: int) -> dict[str, Any]:
-        from lambert.cli.dry_run import show_dry_run
-        from lambert.corpus.store import Corpus
+    def _run_dry(self, corpus: Corpus | None, ranks: int) -> tuple[dict[str, Any], TrainingConfig]:
+        from lambert.api.training import resolve
+        from lambert.planner.rank_simulation import simulate_ranks
+        from lambert.planning.hardware import inspect_hardware
 
-        if self.cluster is not None or self.chips:
-            raise UserError("--dry-run with --cluster or --chips", remedy="Give them one at a time")
-        corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        settings = self.settings(corpus)
-        self.say_recipe()
-        self.say_limits(settings)
-        return {**show_plan(settings, corpus), **show_dry_run(settings, corpus, ranks)}
+        config = resolve(self, corpus)
+        results = self._show(config, corpus)
+        memory = inspect_hardware().memory_available_bytes
+        simulation = simulate_ranks(config, corpus, ranks, memory_bytes=memory)
+        say_lines(cluster_text.rank_simulation_lines(simulation, has_corpus=corpus is not None))
+        for problem in simulation.problems:
+            warn(f"{problem}; this is a fault of lambert, please report it")
+        code = {"exit_code": 1} if simulation.problems else {}
+        return {**results, "dry_run": simulation.to_dict(), **code}, config

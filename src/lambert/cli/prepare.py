@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,8 +31,8 @@ class Prepare(Subcommand):
     """Entries of a learned vocabulary, BERT's number by default."""
     cased: bool = False
     """Keep capitals and accents apart; otherwise text is lower-cased and accents are dropped."""
-    held_out: float = 0.01
-    """Share of the documents kept for evaluation, 0 to below 1; training never sees them."""
+    validation_fraction: float = 0.01
+    """Fraction of the documents held out for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
     """Two-letter code of the language, for the rules of where sentences end."""
     one_sentence_a_line: bool = False
@@ -53,58 +49,29 @@ class Prepare(Subcommand):
 
     def run(self) -> dict[str, Any]:
         """Build the store. Results: documents, sentences, words and tokens by split, speed, and what was mended."""
+        from lambert.api.corpus import build_corpus
         from lambert.cli.progress import build_progress
-        from lambert.corpus.build import build_corpus
 
-        with build_progress() as progress, _sources(self.text, self.out) as sources:
-            summary = build_corpus(
-                sources,
+        with build_progress() as progress:
+            corpus = build_corpus(
+                self.text,
                 self.out,
-                vocabulary=_vocabulary_of_run(self.vocab) or self.vocab,
-                vocabulary_size=self.vocab_size,
+                vocab=self.vocab,
+                vocab_size=self.vocab_size,
                 cased=self.cased,
-                validation_fraction=self.held_out,
+                validation_fraction=self.validation_fraction,
                 language=self.language,
                 text_field=self.text_field,
                 one_sentence_a_line=self.one_sentence_a_line,
                 deduplicate=self.deduplicate,
-                workers=_cores() if self.workers is None else self.workers,
+                workers=self.workers,
                 restart=self.restart,
                 progress=progress,
             )
-        say_summary(summary)
+        assert corpus.summary is not None
+        say_summary(corpus.summary)
         say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
-        return summary.as_dict()
-
-
-@contextmanager
-def _sources(text: Sequence[Path], out: Path) -> Iterator[list[Path]]:
-    """What to build from, with standard input kept in a file while it is needed: it is read more than once."""
-    from lambert.corpus.sources import STANDARD_INPUT, keep_standard_input
-
-    if STANDARD_INPUT not in text:
-        yield list(text)
-        return
-    with tempfile.TemporaryDirectory(prefix="lambert-", dir=_nearest_folder(out)) as folder:
-        kept = Path(folder) / "standard-input"
-        keep_standard_input(kept)
-        yield [kept if path == STANDARD_INPUT else path for path in text]
-
-
-def _nearest_folder(out: Path) -> Path:
-    """The folder nearest to `out` that exists: it is on the disk that has to have room anyway."""
-    return next(folder for folder in out.absolute().parents if folder.is_dir())
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _vocabulary_of_run(path: Path | None) -> Path | None:
-    """Where a run keeps its vocabulary; None for anything that is no run."""
-    is_run = path is not None and (path / "journal.jsonl").exists()
-    return path / "tokenizer" if is_run and path is not None else None
+        return corpus.summary.as_dict()
 
 
 def say_summary(summary: BuildSummary) -> None:
@@ -137,4 +104,4 @@ def say_summary(summary: BuildSummary) -> None:
     if summary.near_duplicate_documents is not None:
         say(f"documents of which four fifths came before, these included: {summary.near_duplicate_documents:,}")
     if not summary.splits["held_out"].documents:
-        say("nothing is held out (one document, or --held-out 0): this corpus cannot measure a model")
+        say("nothing is held out (one document, or --validation-fraction 0): this corpus cannot measure a model")

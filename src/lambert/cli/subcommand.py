@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
-import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from lambert.api.messages import log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +21,10 @@ class Subcommand:
         raise AssertionError(f"{type(self).__name__} has no run")
 
     def as_command(self, name: str) -> str:
-        """The call that asks for the same again, for verbs without positionals; default values are left out.
+        """The call that asks for the same again, for subcommands without positionals."""
+        from lambert.training.config.arguments import command_line
 
-        So is --fresh: whoever repeats a recorded command wants to go on, not to delete.
-        """
-        words = ["lambert", name]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value == field.default or field.name in ("json", "fresh"):
-                continue
-            values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
-            option = [f"--{field.name.replace('_', '-')}"]
-            words += option if value is True else option + values
-        return shlex.join(words)
+        return command_line(name, self)
 
 
 PRINTED = "printed"
@@ -42,9 +33,15 @@ PRINTED = "printed"
 
 def say(text: str = "") -> None:
     """One line for the person at the terminal."""
-    print(text, flush=True)
+    log.info(text)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Lines for the person at the terminal."""
+    for line in lines:
+        log.info(line)
 
 
 def warn(text: str) -> None:
     """One line beside the results, on standard error."""
-    print(f"lambert: {text}", file=sys.stderr, flush=True)
+    log.warning(text)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from lambert.corpus.summary import BuildSummary
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, read_json
 
@@ -171,6 +172,8 @@ class Corpus:
         self.manifest = manifest
         self.vocabulary_size: int = manifest["vocabulary_size"]
         self.fingerprint: str = manifest["fingerprint"]
+        self.summary: BuildSummary | None = None
+        """Of the build, where `lambert.build_corpus` has just made it."""
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:

@@ -37,7 +37,7 @@ def continuations(tokenizer: Tokenizer) -> NDArray[np.bool_]:
     if not ids:
         raise UserError(
             f"the vocabulary has no pieces that begin with {CONTINUATION}: words cannot be told from pieces",
-            remedy="Choose --masking pieces",
+            remedy="Choose `masking` token",
         )
     continues[ids] = True
     return continues

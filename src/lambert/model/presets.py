@@ -42,7 +42,7 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         error = unknown_name("model", name, [*PRESETS, "LAYERSxHIDDEN"])
         if "-" in name or "/" in name:  # bert-base-uncased and its like
             raise UserError(
-                error.what, remedy=f"{error.remedy}. To continue a published model, name its folder with --init-from"
+                error.what, remedy=f"{error.remedy}. To continue a published model, name its folder with `init_from`"
             )
         raise error
     if hidden_size < 1:

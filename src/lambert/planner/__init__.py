@@ -1,1 +1,1 @@
-"""Clusters that are not here: predicted step time, duration and cost, and simulated ranks."""
+"""Hardware that you do not have: predicted step time, duration and cost of a cluster, and simulated ranks."""

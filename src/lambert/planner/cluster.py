@@ -1,7 +1,7 @@
-"""A cluster that is not here, described by a few numbers: its chips, the links between them, what a step costs.
+"""A cluster described by a few numbers: its chips, the links between them, the cost of a step.
 
-Numbers come from a data sheet, from published runs (`fit.py`) or from a person's TOML file, where units are easily
-mixed up: what no machine has is refused with the unit that was probably meant.
+Numbers come from a data sheet, from published runs (`fit.py`) or from a user's TOML file, where units are easily mixed
+up: values that no machine has are refused with the unit that was probably meant.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Cluster:
     """The largest that was built or measured."""
     chip_memory_bytes: float
     flops_per_second: float
-    """What a chip reaches on BERT's products, in the training format."""
+    """Matmul throughput of a chip on BERT, in the training dtype."""
     fixed_seconds: float
     """Of every step, whatever its batch: input, launches, and the optimizer without `memory_bytes_per_second`."""
     topology: str
-    """`ring`; `tree`: two binary trees that share the bytes; `torus`: chips in two dimensions, rings along both;
-    `hierarchical`: groups with fast links, slower ones between them."""
+    """`ring`; `tree`: double binary trees; `torus`: two dimensions with rings along both; `hierarchical`: groups with
+    fast links, slower ones between them."""
     link_bytes_per_second: float
     """Of a chip to its neighbours, each way: in a torus along one dimension, in a hierarchy within the group."""
     latency_seconds: float
@@ -44,25 +44,25 @@ class Cluster:
     gradient_bytes_per_parameter: float = 4.0
     flops_per_second_long: float = 0.0
     """The rate for sequences of more than 256 tokens, where it is another one."""
-    overlap_share: float = 0.0
-    """Share of the last micro-batch's backward pass behind which the all-reduce can hide, 0 to 1."""
+    overlap_fraction: float = 0.0
+    """Of the last micro-batch's backward pass, which the all-reduce can overlap, 0 to 1."""
     micro_batch_seconds: float = 0.0
     """Of every micro-batch, whatever its size."""
     memory_bytes_per_second: float = 0.0
-    """Of a chip to its memory: makes the optimizer's time a term of its own."""
+    """Memory bandwidth of a chip; if given, the optimizer's time becomes a term of its own."""
     optimizer_bytes_per_parameter: float = 40.0
     """Read and written: LAMB reads weight, gradient and both moments and writes moments and update (28), then reads
     weight and update and writes the weight (12), in float32."""
     optimizer_state: str = "replicated"
-    """`sharded`: every chip updates its share of the parameters, and holds moments for no more."""
-    straggler_share: float = 0.0
-    """Standard deviation of a chip's computing time over its mean; the slowest of p is √(2 ln p) of them late."""
+    """`sharded`: every chip updates its shard of the parameters and holds moments for that only."""
+    straggler_ratio: float = 0.0
+    """σ: standard deviation of a chip's compute time over its mean; the slowest of p chips is σ √(2 ln p) late."""
     price_per_chip_hour: float = 0.0
     """In any currency."""
     error: str = ""
-    """How far this description was from runs that were published, for people."""
-    error_share: float = 0.0
-    """The same as a number: the largest relative error to expect; 0 where nobody knows."""
+    """How far this description is from published runs, as text."""
+    relative_error: float = 0.0
+    """The same as a number: the largest error to expect; 0 where unknown."""
 
     def __post_init__(self) -> None:
         for name, known in (("topology", TOPOLOGIES), ("optimizer_state", OPTIMIZER_STATES)):
@@ -77,20 +77,22 @@ class Cluster:
         for name in ("most_chips", "group_chips"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise UserError(f"cluster {self.name}: {name} = {getattr(self, name)}", remedy="Give a whole number")
-        for name in ("overlap_share", "error_share"):
+        for name in ("overlap_fraction", "relative_error"):
             if getattr(self, name) > 1:
-                raise UserError(f"cluster {self.name}: {name} = {getattr(self, name)}", remedy="Give a share, 0 to 1")
+                raise UserError(
+                    f"cluster {self.name}: {name} = {getattr(self, name)}", remedy="Give a number from 0 to 1"
+                )
 
     def _check(self, name: str, value: float, *, is_needed: bool) -> None:
-        told = f"cluster {self.name}: {name} = {value}"
+        what = f"cluster {self.name}: {name} = {value}"
         if is_needed and not 0 < value < math.inf:
-            raise UserError(told, remedy="Give a number above 0")
+            raise UserError(what, remedy="Give a number above 0")
         if not 0 <= value < math.inf:
-            raise UserError(told, remedy="Give a number from 0")
+            raise UserError(what, remedy="Give a number from 0")
         least, most, unit, scale = _BOUNDS.get(name, (0.0, math.inf, "", 0))
         if value and not least <= value <= most:
             likely = f"; {value:g} {unit} are {value:g}e{scale}" if least <= value * 10.0**scale <= most else ""
-            raise UserError(told, remedy=f"Give {_BASE[scale]}, {least:g} to {most:g}{likely}")
+            raise UserError(what, remedy=f"Give {_BASE[scale]}, {least:g} to {most:g}{likely}")
 
     def rate(self, sequence_length: int) -> float:
         """FLOP/s of a chip at this length."""

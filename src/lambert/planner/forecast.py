@@ -1,22 +1,32 @@
-"""How long a run takes on a cluster, and what it costs: phases as plain numbers in, hours out."""
+"""Time and cost of a run on a cluster: its phases as plain numbers, the steps on a number of chips, scaling."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import torch
+
+from lambert.data.masking import maximum_predictions
 from lambert.errors import UserError
+from lambert.model.flops import training_flops
+from lambert.model.heads import BertForPreTraining
 from lambert.planner.cluster import Cluster
 from lambert.planner.step_time import KINDS, Gradient, StepTime, step_time
+from lambert.planning.memory import estimate_memory
+from lambert.training.config.phase_config import PhaseConfig
+from lambert.training.config.resolve import parameter_count
+from lambert.training.config.training_config import TrainingConfig
 
-MEMORY_SHARE = 0.9
+MEMORY_FRACTION = 0.9
 """Of a chip's memory that a micro-batch may fill."""
 MEASURED_HIDDEN_SIZE = 1_024
 """Of the models that clusters were fitted to."""
 NARROW_MODELS_SLOWER_BY = 2.0
-"""What narrower models may take more: MosaicBERT's base, 70,000 steps of 4,096 × 128 on 8 A100, is said to have taken
-11.5 hours (unconfirmed) where BERT-Large's rate makes it 5."""
+"""How much longer narrower models may take: MosaicBERT's base, 70,000 steps of 4,096 × 128 on 8 A100, is said to have
+taken 11.5 hours (unconfirmed) where BERT-Large's rate makes it 5."""
 ROUNDING = 1e-9
 """Of batches that were multiplied."""
 MOMENT_BYTES_PER_PARAMETER = 8
@@ -24,7 +34,7 @@ MOMENT_BYTES_PER_PARAMETER = 8
 
 
 @dataclass(frozen=True)
-class PhaseWork:
+class PhaseWorkload:
     """Steps of one kind."""
 
     sequence_length: int
@@ -35,22 +45,45 @@ class PhaseWork:
     flops_per_sequence: float
     """Forward and backward of a full row."""
     memory_bytes: Callable[[int], float]
-    """What a chip needs for a micro-batch of so many sequences."""
+    """Memory of a chip for a micro-batch of so many sequences."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """A run: its phases in order, and the gradient that all its steps sum."""
+class Workload:
+    """A run: its phases in order, and the gradient that every step reduces."""
 
-    phases: tuple[PhaseWork, ...]
+    phases: tuple[PhaseWorkload, ...]
     gradient: Gradient
     slower_by: float = 1.0
-    """How many times longer it may take than rates that were measured on wider models say."""
+    """How many times longer it may take than rates measured on wider models say."""
 
     @property
     def step_count(self) -> int:
         """Steps of all phases."""
         return round(sum(phase.steps for phase in self.phases))
+
+
+def workload_of(config: TrainingConfig) -> Workload:
+    """A resolved run in plain numbers."""
+    with torch.device("meta"):
+        tensors = sum(1 for _ in BertForPreTraining(config.model).parameters())
+    # Query, key and value are one tensor here; on the clusters that were measured they were three.
+    gradient = Gradient(parameter_count(config.model), tensors + 4 * config.model.layers)
+    is_narrow = config.model.hidden_size < MEASURED_HIDDEN_SIZE
+    phases = tuple(_phase_workload(config, phase) for phase in config.phases)
+    return Workload(phases, gradient, NARROW_MODELS_SLOWER_BY if is_narrow else 1.0)
+
+
+def _phase_workload(config: TrainingConfig, phase: PhaseConfig) -> PhaseWorkload:
+    length = phase.sequence_length
+    flops = training_flops(config.model, tokens=length, sequences=1, masked_tokens=maximum_predictions(length))
+    return PhaseWorkload(
+        sequence_length=length,
+        batch_size=phase.batch_size,
+        steps=phase.step_count,
+        flops_per_sequence=flops,
+        memory_bytes=lambda size: estimate_memory(config, phase, size).total_bytes,
+    )
 
 
 @dataclass(frozen=True)
@@ -65,14 +98,14 @@ class PhaseForecast:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ClusterForecast:
     """A run on so many chips."""
 
     chips: int
     phases: tuple[PhaseForecast, ...]
     price_per_chip_hour: float
-    error_share: float
-    """Relative error to expect of the hours; 0 where nobody knows."""
+    relative_error: float
+    """Expected error of the hours; 0 where unknown."""
     slower_by: float = 1.0
 
     @property
@@ -87,11 +120,11 @@ class Forecast:
 
     @property
     def hours_range(self) -> tuple[float, float] | None:
-        """Between which the true time lies if the prediction is no further off than `error_share`, and too low by
-        `slower_by` besides; None: unknown."""
-        if not 0 < self.error_share < 1:
+        """The true hours if the prediction is off by at most `relative_error`, and too low by `slower_by` besides;
+        None where unknown."""
+        if not 0 < self.relative_error < 1:
             return None
-        return self.hours / (1 + self.error_share), self.slower_by * self.hours / (1 - self.error_share)
+        return self.hours / (1 + self.relative_error), self.slower_by * self.hours / (1 - self.relative_error)
 
     @property
     def chip_hours(self) -> float:
@@ -104,39 +137,97 @@ class Forecast:
         return self.chip_hours * self.price_per_chip_hour or None
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Kind of time → its share of the whole."""
+    def time_fractions(self) -> dict[str, float]:
+        """Kind of time → its fraction of the whole."""
         return {
             kind: sum(phase.steps * getattr(phase.step, kind) for phase in self.phases) / self.seconds for kind in KINDS
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON (docs/json.md)."""
+        return {
+            "chips": self.chips,
+            "sequences_per_chip": [phase.sequences_per_chip for phase in self.phases],
+            "micro_batch_sizes": [phase.micro_batch_size for phase in self.phases],
+            "hours": self.hours,
+            "hours_range": self.hours_range,
+            "step_seconds": [asdict(phase.step) for phase in self.phases],
+            "time_fractions": self.time_fractions,
+            "cost": self.cost,
+        }
 
-def forecast(cluster: Cluster, work: Work, chips: int) -> Forecast:
+
+def forecast(cluster: Cluster, workload: Workload, chips: int) -> ClusterForecast:
     """The run on so many chips of a cluster.
 
     Raises:
-        UserError: there are more chips than sequences in a batch, or not even one sequence fits.
+        UserError: there are more chips than sequences in a batch, or not even one sequence fits into memory.
     """
-    phases = tuple(_phase_forecast(cluster, work.gradient, phase, chips) for phase in work.phases)
-    return Forecast(chips, phases, cluster.price_per_chip_hour, cluster.error_share, work.slower_by)
+    phases = tuple(_phase_forecast(cluster, workload.gradient, phase, chips) for phase in workload.phases)
+    return ClusterForecast(chips, phases, cluster.price_per_chip_hour, cluster.relative_error, workload.slower_by)
 
 
-def strong_scaling(base: Forecast, other: Forecast) -> float:
+@dataclass(frozen=True)
+class ClusterPlan:
+    """A run on several numbers of chips of a cluster."""
+
+    cluster: Cluster
+    forecasts: tuple[ClusterForecast, ...]
+    scaling: tuple[tuple[float, float], ...]
+    """Strong and weak scaling efficiency of each forecast; the first one is the base."""
+    memory_bytes: int
+    """Of the fullest chip."""
+    problems: tuple[UserError, ...]
+    """Why other numbers of chips are left out."""
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain values for JSON (docs/json.md)."""
+        return [
+            {**one.to_dict(), "strong_scaling": strong, "weak_scaling": weak}
+            for one, (strong, weak) in zip(self.forecasts, self.scaling, strict=True)
+        ]
+
+
+def forecast_on_cluster(cluster: Cluster, config: TrainingConfig, chip_counts: Sequence[int]) -> ClusterPlan:
+    """The run on each number of chips; those it cannot be done on are left out.
+
+    Raises:
+        UserError: it cannot be done on any of them.
+    """
+    workload, forecasts, problems = workload_of(config), [], []
+    for chips in chip_counts:
+        try:
+            forecasts.append(forecast(cluster, workload, chips))
+        except UserError as error:
+            problems.append(error)
+    if not forecasts:
+        raise problems[0]
+    base = forecasts[0]
+    scaling = [(strong_scaling(base, other), weak_scaling(cluster, workload, base, other.chips)) for other in forecasts]
+    memory = max(
+        estimate_memory(config, phase, part.micro_batch_size).total_bytes
+        for one in forecasts
+        for phase, part in zip(config.phases, one.phases, strict=True)
+    )
+    return ClusterPlan(cluster, tuple(forecasts), tuple(scaling), memory, tuple(problems))
+
+
+def strong_scaling(base: ClusterForecast, other: ClusterForecast) -> float:
     """Speed-up at the same batch over the increase in chips."""
     return base.seconds * base.chips / (other.seconds * other.chips)
 
 
-def weak_scaling(cluster: Cluster, work: Work, base: Forecast, chips: int) -> float:
-    """The same at the same batch a chip: a batch that grows with the chips takes as many fewer steps."""
+def weak_scaling(cluster: Cluster, workload: Workload, base: ClusterForecast, chips: int) -> float:
+    """The same at the same batch per chip: a batch that grows with the chips takes as many fewer steps."""
     factor = chips / base.chips
     grown = tuple(
-        replace(phase, batch_size=phase.batch_size * factor, steps=phase.steps / factor) for phase in work.phases
+        replace(phase, batch_size=phase.batch_size * factor, steps=phase.steps / factor) for phase in workload.phases
     )
-    return strong_scaling(base, forecast(cluster, replace(work, phases=grown), chips))
+    return strong_scaling(base, forecast(cluster, replace(workload, phases=grown), chips))
 
 
-def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chips: int) -> int:
-    """Sequences at once on a chip: as many as memory holds, by halves of what it has to do.
+def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWorkload, chips: int) -> int:
+    """Sequences at once on a chip: all that it has to do, halved until they fit into memory.
 
     Raises:
         UserError: there are more chips than sequences, or not even one sequence fits.
@@ -144,29 +235,30 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chi
     if not 1 <= chips <= phase.batch_size * (1 + ROUNDING):
         raise UserError(
             f"{chips:,} chips for a batch of {phase.batch_size:,.0f} sequences",
-            remedy="Give a number of chips from 1 to the batch size, or a larger --batch-size",
+            remedy="Give a number of chips from 1 to the batch size, or a larger `batch_size`",
         )
     elsewhere = 0.0
     if cluster.optimizer_state == "sharded":
         elsewhere = MOMENT_BYTES_PER_PARAMETER * gradient.parameters * (1 - 1 / chips)
-    size = _most_sequences(phase, chips)
-    while phase.memory_bytes(size) - elsewhere > MEMORY_SHARE * cluster.chip_memory_bytes:
+    size = _sequences_per_chip(phase, chips)
+    while phase.memory_bytes(size) - elsewhere > MEMORY_FRACTION * cluster.chip_memory_bytes:
         if size == 1:
             raise UserError(
                 f"one sequence of {phase.sequence_length} tokens needs {(phase.memory_bytes(1) - elsewhere) / 1e9:.1f} "
                 f"GB, a chip of {cluster.name} has {cluster.chip_memory_bytes / 1e9:.1f} GB",
-                remedy="Choose a smaller --model, or chips with more memory",
+                remedy="Choose a smaller `model`, or chips with more memory",
             )
         size = -(-size // 2)
     return size
 
 
-def _most_sequences(phase: PhaseWork, chips: int) -> int:
+def _sequences_per_chip(phase: PhaseWorkload, chips: int) -> int:
+    """Of the chip that has most."""
     return math.ceil(phase.batch_size / chips * (1 - ROUNDING))
 
 
-def _phase_forecast(cluster: Cluster, gradient: Gradient, phase: PhaseWork, chips: int) -> PhaseForecast:
-    size, sequences = micro_batch_size(cluster, gradient, phase, chips), _most_sequences(phase, chips)
+def _phase_forecast(cluster: Cluster, gradient: Gradient, phase: PhaseWorkload, chips: int) -> PhaseForecast:
+    size, sequences = micro_batch_size(cluster, gradient, phase, chips), _sequences_per_chip(phase, chips)
     time = step_time(
         cluster,
         chips,

@@ -15,13 +15,13 @@ FITTED = ("fixed_seconds", "flops_per_second", "flops_per_second_long", "latency
 
 @dataclass(frozen=True)
 class Known:
-    """A cluster and what is published of it."""
+    """A cluster and its published runs."""
 
     cluster: Cluster
     points: tuple[Point, ...] = ()
     """Fitted to; a cluster without any stands as it is."""
     unknowns: tuple[str, ...] = FITTED
-    """Fields that `points` can tell apart."""
+    """Fields that `points` can identify."""
     held_out: tuple[Point, ...] = ()
     """Of other models or other software: predicted, never fitted to."""
     fitted_software: str = ""
@@ -57,7 +57,7 @@ DGX2_V100 = Cluster(
     most_chips=1_024,  # published runs
     chip_memory_bytes=32e9,  # data sheet
     flops_per_second=5e13,  # fitted; peak 125e12, data sheet
-    fixed_seconds=0.0,  # not to be told from latency: hops grow from 30 to 42 only
+    fixed_seconds=0.0,  # not distinguishable from latency: hops grow from 30 to 42 only
     topology="hierarchical",
     link_bytes_per_second=150e9,  # NVLink 300 GB/s over both ways, data sheet
     latency_seconds=1e-6,  # fitted
@@ -66,23 +66,23 @@ DGX2_V100 = Cluster(
     gradient_bytes_per_parameter=2,  # unconfirmed
 )
 
-A100_SHARES = (0.434, 0.667)
-"""Of its peak that the A100 reaches on BERT-Large, 128 and 512 tokens: the fitted rates over 312 TFLOP/s."""
+A100_PEAK_FRACTIONS = (0.434, 0.667)
+"""Of the A100's peak reached on BERT-Large at 128 and 512 tokens: the fitted rates over 312 TFLOP/s."""
 A100_LATENCY_SECONDS = 2.1e-6
 """Fitted, rounded."""
 SCALED_ERROR = 0.3
-"""Taken for clusters that were scaled from another; nothing published says whether that is enough."""
+"""Assumed for clusters scaled from another; nothing published says whether that is enough."""
 
 
 def _scaled(at_peak: Cluster) -> Known:
-    """A GPU of which no run of BERT-Large with LAMB is published: the A100's share of the peak, and its latency.
+    """A GPU without published runs of BERT-Large with LAMB: the A100's fraction of peak, and its latency.
 
     Args:
         at_peak: with the data sheet's peak as its rate.
     """
-    short, long = A100_SHARES
+    short, long = A100_PEAK_FRACTIONS
     error = (
-        f"nothing published checks it: data sheet, and the A100's shares of peak ({short:.0%} at 128 tokens, "
+        f"nothing published checks it: data sheet, and the A100's fractions of peak ({short:.0%} at 128 tokens, "
         f"{long:.0%} at 512); take ±{SCALED_ERROR:.0%}, a guess too"
     )
     cluster = replace(
@@ -90,14 +90,14 @@ def _scaled(at_peak: Cluster) -> Known:
         flops_per_second=short * at_peak.flops_per_second,
         flops_per_second_long=long * at_peak.flops_per_second,
         error=error.replace("%", " %"),
-        error_share=SCALED_ERROR,
+        relative_error=SCALED_ERROR,
     )
     return Known(cluster)
 
 
 DGX_H100_AT_PEAK = Cluster(
     name="dgx-h100",
-    most_chips=8,  # so that more are called a guess: none were measured
+    most_chips=8,  # none were measured: more are called a guess
     chip_memory_bytes=80e9,  # data sheet
     flops_per_second=989e12,  # 16 bits without sparsity, data sheet
     fixed_seconds=0.0,  # the A100's
@@ -117,7 +117,7 @@ RTX_3090_AT_PEAK = Cluster(
     flops_per_second=71e12,  # 16 bits with sums in float32, without sparsity, data sheet, unconfirmed
     fixed_seconds=0.0,
     topology="ring",
-    link_bytes_per_second=25e9,  # 16 lanes of PCIe 4: 32 GB/s less what protocols take, unconfirmed
+    link_bytes_per_second=25e9,  # 16 lanes of PCIe 4: 32 GB/s less protocol overhead, unconfirmed
     latency_seconds=A100_LATENCY_SECONDS,
     gradient_bytes_per_parameter=2,
 )

@@ -1,4 +1,4 @@
-"""Runs that others have published, as numbers: what clusters are fitted to and checked against."""
+"""Published runs as numbers: clusters are fitted to them and checked against them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lambert.planner.step_time import Gradient
 
 @dataclass(frozen=True)
 class Payload:
-    """A model as a cluster sees it."""
+    """Gradient size and FLOP of a model."""
 
     gradient: Gradient
     flops: dict[int, float]
-    """Sequence length → forward and backward of a sequence, masked words' head included (`model/flops.py`)."""
+    """Sequence length → FLOP of a sequence, forward and backward, MLM head included (`model/flops.py`)."""
 
 
 LARGE = Gradient(parameters=336_226_108, tensors=398)

@@ -1,14 +1,14 @@
-"""A step on up to 1,024 ranks in one process: PyTorch's fake process group takes every collective and moves nothing.
+"""Rank simulation: a step on up to 1,024 ranks in one process, with PyTorch's fake process group.
 
-What is right then: how parameters are cut, and which collectives of which size a step has, since those are asked for by
-the code of a real run. What is not: every number in a tensor, and time (docs/planning.md).
+The group accepts every collective and moves nothing. Sharding and the number and size of collectives are right, because
+the code of a real run asks for them. Tensor values are not, and there is no timing (docs/planning.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.planner.rank_shares import Shares, shares_of
+from lambert.planner.rank_partition import RankPartition, partition_of
+from lambert.planning.memory import MemoryEstimate, estimate_memory
+from lambert.planning.probe import random_batch
 from lambert.training.config.phase import phases_of, training_stream
 from lambert.training.config.precision import Precision
 from lambert.training.config.resolve import check_world_size, parameter_count
@@ -33,30 +36,29 @@ from lambert.training.step.timer import StepTimer
 from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import forward_and_backward
 
-LEAST_RANKS, MOST_RANKS = 2, 1_024
+MIN_RANKS, MAX_RANKS = 2, 1_024
 _TOKENS = 8
-"""Of the one sequence in a micro-batch here: no collective depends on it."""
 _BYTES_PER_PARAMETER = 8
-"""Of this machine's memory, measured with BERT-Large: whole gradients (4) and what comes between, without shards."""
+"""Memory of this machine, measured with BERT-Large: full gradients (4) and temporaries, without shards."""
 _KINDS = {"allreduce_": "all-reduce", "_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter"}
 
 
 @dataclass(frozen=True)
 class Collective:
-    """What one rank asks of all others together."""
+    """A collective operation of one rank."""
 
     kind: str
     """`all-reduce`, `all-gather`, `reduce-scatter`, or PyTorch's own name of another."""
     whole_bytes: int
-    """Of the whole tensor: the sum, what is gathered, or what is summed before it is cut."""
+    """Of the full tensor: the sum, what is gathered, or what is reduced before it is scattered."""
 
     def ring_bytes(self, ranks: int) -> float:
-        """What a rank sends where they stand in a ring: (n − 1) / n of the tensor, twice that for an all-reduce."""
+        """Bytes that a rank sends in a ring: (n − 1) / n of the tensor, twice that for an all-reduce."""
         return (2 if self.kind == "all-reduce" else 1) * self.whole_bytes * (ranks - 1) / ranks
 
 
 class Collectives(TorchDispatchMode):
-    """Writes down in `seen` the collectives that are asked for inside this context, in their order."""
+    """Records the collectives inside this context in `seen`, in order."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -67,28 +69,38 @@ class Collectives(TorchDispatchMode):
     ) -> Any:
         if function.namespace == "c10d":
             name = function.overloadpacket.__name__
-            sizes = [tensor.nbytes for tensor in _tensors(arguments)]
+            sizes = [leaf.nbytes for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
             self.seen.append(Collective(_KINDS.get(name, name), max(sizes, default=0)))
         return function(*arguments, **(keywords or {}))
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The collectives of weights and gradients in a rank; a few of some bytes for counts and norms come on top."""
+    """The collectives of weights and gradients in a rank. A few of some bytes for counts and norms are left out."""
 
     early: tuple[Collective, ...]
     """Of every micro-batch but a step's last."""
     last: tuple[Collective, ...]
-    """Of the last, and of what follows it until gradients are summed."""
+    """Of the last one, and of the reduction after it."""
 
     def of_step(self, micro_batches: int) -> tuple[Collective, ...]:
         """Those of a step in which a rank has so many micro-batches."""
         return (micro_batches - 1) * self.early + self.last
 
+    def step_totals(self, micro_batches: int, ranks: int) -> dict[str, Any]:
+        """`collectives` (kind → `number`, `bytes`) and `ring_bytes` that a rank sends in such a step."""
+        totals: dict[str, dict[str, int]] = {}
+        collectives = self.of_step(micro_batches)
+        for one in collectives:
+            total = totals.setdefault(one.kind, {"number": 0, "bytes": 0})
+            total["number"] += 1
+            total["bytes"] += one.whole_bytes
+        return {"collectives": totals, "ring_bytes": round(sum(one.ring_bytes(ranks) for one in collectives))}
+
 
 @dataclass(frozen=True)
 class ShardedModel:
-    """A model cut over ranks as `pretrain --shard` does."""
+    """A model sharded over ranks as `pretrain --shard` does."""
 
     parameters: tuple[int, ...]
     """In each rank, by rank; their sum is the whole model."""
@@ -96,111 +108,153 @@ class ShardedModel:
 
     @property
     def gathered_bytes(self) -> int:
-        """Of whole weights in a rank at a time: what stands outside the layers, the layer at work and the next."""
+        """Full weights in a rank at a time: those outside the layers, the current layer and the next."""
         outside, *layers = [one.whole_bytes for one in self.traffic.last if one.kind == "all-gather"]
         return outside + 2 * max(layers)
 
     def state_bytes(self, micro_batches: int) -> int:
         """Weights, gradients and two moments in float32, in the rank with most parameters.
 
-        Where a rank has several micro-batches in a step, FSDP2 adds whole gradients up until the last one cuts them.
+        With several micro-batches per step, FSDP2 accumulates full gradients and scatters them after the last one.
         """
         most = max(self.parameters)
         return 4 * (3 * most + (most if micro_batches == 1 else sum(self.parameters)))
 
 
 @dataclass(frozen=True)
-class DryRun:
-    """What is known of a run on so many ranks without them."""
+class RankSimulation:
+    """A run on so many simulated ranks."""
 
     ranks: int
-    shares: tuple[Shares, ...]
-    """What the ranks get of each phase."""
+    partitions: tuple[RankPartition, ...]
+    """Of the batches of each phase."""
+    memory: tuple[MemoryEstimate, ...]
+    """Of each phase, where every rank has the whole model."""
     replicated: Traffic
     """Where every rank has the whole model."""
     sharded: ShardedModel | None
-    """Where it is cut over them; None where `sharded_problem` says why not."""
+    """Where it is sharded; None where `sharded_problem` says why not."""
     sharded_problem: str = ""
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong in the run itself; empty, or there is a fault in lambert."""
-        return [f"phase {shares.phase}: {problem}" for shares in self.shares for problem in shares.problems]
+        """Faulty partitions; a fault of lambert if there are any."""
+        return [f"phase {one.phase}: {problem}" for one in self.partitions for problem in one.problems]
+
+    def replicated_phases(self) -> list[dict[str, Any]]:
+        """For each phase the totals of a step and the memory of the rank with the most micro-batches."""
+        return [
+            self.replicated.step_totals(one.most, self.ranks) | {"memory_bytes": memory.total_bytes}
+            for one, memory in zip(self.partitions, self.memory, strict=True)
+        ]
+
+    def sharded_phases(self, model: ShardedModel) -> list[dict[str, Any]]:
+        """The same for a sharded model, with its state."""
+        phases = []
+        for one, memory in zip(self.partitions, self.memory, strict=True):
+            state = model.state_bytes(one.most)
+            total = state + memory.activation_bytes + model.gathered_bytes
+            totals = model.traffic.step_totals(one.most, self.ranks)
+            phases.append(totals | {"state_bytes": state, "memory_bytes": total})
+        return phases
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON (docs/json.md)."""
+        sharded = self.sharded and {
+            "parameters_least": min(self.sharded.parameters),
+            "parameters_most": max(self.sharded.parameters),
+            "parameters": sum(self.sharded.parameters),
+            "gathered_bytes": self.sharded.gathered_bytes,
+            "phases": self.sharded_phases(self.sharded),
+        }
+        return {
+            "ranks": self.ranks,
+            "samples": [one.to_dict() for one in self.partitions],
+            "replicated": {"state_bytes": self.memory[0].state_bytes, "phases": self.replicated_phases()},
+            "sharded": sharded,
+            "sharded_problem": self.sharded_problem,
+        }
 
 
-def dry_run(settings: TrainingConfig, corpus: Corpus | None, ranks: int, *, memory_bytes: int | None = None) -> DryRun:
-    """Go through a run on `ranks` ranks in this process alone.
+def simulate_ranks(
+    config: TrainingConfig, corpus: Corpus | None, ranks: int, *, memory_bytes: int | None = None
+) -> RankSimulation:
+    """Simulate a run on `ranks` ranks in this process alone.
 
     Args:
-        corpus: its examples in their order are cut to the ranks; without, the samples' numbers are.
-        memory_bytes: what is free on this machine; None where nobody knows.
+        corpus: its examples are partitioned; without one, the numbers of the samples are.
+        memory_bytes: free on this machine; None where unknown.
 
     Raises:
-        UserError: ranks are out of range or more than a phase's micro-batches, or this process trains with others.
+        UserError: ranks are out of range or more than a phase's micro-batches, or this process is one of several.
     """
     check_ranks(ranks)
-    check_world_size(settings, ranks)
-    shares = tuple(
-        shares_of(phase, ranks, None if corpus is None else training_stream(corpus, settings, phase))
-        for phase in phases_of(settings)
+    check_world_size(config, ranks)
+    partitions = tuple(
+        partition_of(phase, ranks, None if corpus is None else training_stream(corpus, config, phase))
+        for phase in phases_of(config)
     )
-    replicated = replicated_traffic(settings, ranks)
-    needed = (_BYTES_PER_PARAMETER + 8 / ranks) * parameter_count(settings.model)
+    memory = tuple(
+        estimate_memory(config, phase, size)
+        for phase, size in zip(config.phases, config.micro_batch_sizes, strict=True)
+    )
+    replicated = replicated_traffic(config, ranks)
+    needed = (_BYTES_PER_PARAMETER + 8 / ranks) * parameter_count(config.model)
     try:
-        check_world_size(settings, ranks, shards=True)
+        check_world_size(config, ranks, shards=True)
         if memory_bytes is not None and needed > memory_bytes:
             raise UserError(
                 f"counting its collectives needs {needed / 1e9:.1f} GB of this machine, {memory_bytes / 1e9:.1f} GB "
                 "are free",
                 remedy="Start this where there is more memory",
             )
-        return DryRun(ranks, shares, replicated, sharded_model(settings, ranks))
+        return RankSimulation(ranks, partitions, memory, replicated, sharded_model(config, ranks))
     except UserError as error:
-        return DryRun(ranks, shares, replicated, None, str(error))
+        return RankSimulation(ranks, partitions, memory, replicated, None, str(error))
 
 
 def check_ranks(ranks: int) -> None:
-    """Refuse what a dry run cannot do.
+    """Check that this process can simulate so many ranks.
 
     Raises:
-        UserError: the number is out of range, or this process trains with others.
+        UserError: the number is out of range, or this process is one of several.
     """
-    if not LEAST_RANKS <= ranks <= MOST_RANKS:
+    if not MIN_RANKS <= ranks <= MAX_RANKS:
         raise UserError(
-            f"a dry run of {ranks:,} ranks", remedy=f"Give a whole number from {LEAST_RANKS} to {MOST_RANKS:,}"
+            f"a dry run of {ranks:,} ranks", remedy=f"Give a whole number from {MIN_RANKS} to {MAX_RANKS:,}"
         )
     if env.process_count() > 1 or distributed.is_initialized():
         raise UserError(
             "a dry run in one of several processes",
-            remedy="Start it by itself, without torchrun: it stands for all ranks",
+            remedy="Start it by itself, without torchrun: it simulates all ranks",
         )
 
 
-def replicated_traffic(settings: TrainingConfig, ranks: int) -> Traffic:
-    """The collectives of a run in which every rank has the whole model; nothing is allocated.
+def replicated_traffic(config: TrainingConfig, ranks: int) -> Traffic:
+    """The collectives of a run in which every rank has the whole model; allocates nothing.
 
     Raises:
         UserError: as of `check_ranks`.
     """
     with _fake_group(ranks, 0, torch.device("meta")) as processes:
-        return _traffic(settings, processes, shards=False)
+        return _traffic(config, processes, shards=False)
 
 
-def sharded_model(settings: TrainingConfig, ranks: int) -> ShardedModel:
-    """Cut the model over ranks, and count the collectives of the first of them.
+def sharded_model(config: TrainingConfig, ranks: int) -> ShardedModel:
+    """Shard the model over ranks, and count the collectives of rank 0.
 
-    It takes about twice the memory of the whole model's gradients in this process.
+    Takes about twice the memory of the model's full gradients.
 
     Raises:
         UserError: as of `check_ranks`.
     """
     with _fake_group(ranks, 0, torch.device("cpu")) as processes:
-        traffic = _traffic(settings, processes, shards=True)
-    return ShardedModel(cut_parameters(_model_on_meta(settings), ranks), traffic)
+        traffic = _traffic(config, processes, shards=True)
+    return ShardedModel(shard_sizes(_model_on_meta(config), ranks), traffic)
 
 
-def cut_parameters(model: BertForPreTraining, ranks: int) -> tuple[int, ...]:
-    """How many parameters each rank holds: FSDP2 cuts the first dimension as `torch.chunk` does."""
+def shard_sizes(model: BertForPreTraining, ranks: int) -> tuple[int, ...]:
+    """Parameters of each rank: FSDP2 shards the first dimension as `torch.chunk` does."""
     total = np.zeros(ranks, np.int64)
     for parameter in model.parameters():
         chunks = torch.empty(len(parameter), device="meta").chunk(ranks)
@@ -208,21 +262,21 @@ def cut_parameters(model: BertForPreTraining, ranks: int) -> tuple[int, ...]:
     return tuple(int(count) for count in total)
 
 
-def _traffic(settings: TrainingConfig, processes: ProcessGroup, *, shards: bool) -> Traffic:
-    """Two micro-batches of a step go through the code of a real run."""
-    model = _model_on_meta(settings)
+def _traffic(config: TrainingConfig, processes: ProcessGroup, *, shards: bool) -> Traffic:
+    """Run two micro-batches of a step through the code of a real run."""
+    model = _model_on_meta(config)
     working = prepare_model(
         model,
-        settings.precision,
-        weight_decay=settings.weight_decay,
+        config.precision,
+        weight_decay=config.weight_decay,
         processes=processes,
-        reduce_in_bfloat16=settings.reduce_dtype == "bfloat16",
+        reduce_in_bfloat16=config.reduce_dtype == "bfloat16",
         shards=shards,
     )
     model.to_empty(device=processes.device)
     model.train()
-    batch = _small_batch(processes.device, has_pairs=settings.examples.pairing != "none")
-    # On a CPU, autocast keeps away from the compiled loops, which would take longer to compile than all else here.
+    batch = _small_batch(config, processes.device)
+    # On a CPU, autocast avoids the fused kernels, which would take longer to compile than everything else here.
     precision = Precision.BFLOAT16_AUTOCAST if processes.device.type == "cpu" else Precision.FLOAT32
     begun: list[int] = []
     with torch.random.fork_rng(devices=()), Collectives() as collectives:
@@ -246,29 +300,14 @@ def _fake_group(ranks: int, rank: int, device: torch.device) -> Iterator[Process
         distributed.destroy_process_group()
 
 
-def _model_on_meta(settings: TrainingConfig) -> BertForPreTraining:
+def _model_on_meta(config: TrainingConfig) -> BertForPreTraining:
     with torch.device("meta"):
-        return BertForPreTraining(settings.model)
+        return BertForPreTraining(config.model)
 
 
-def _small_batch(device: torch.device, *, has_pairs: bool) -> PretrainingBatch:
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.int64, device=device)
-
-    return PretrainingBatch(
-        token_ids=zeros(1, _TOKENS),
-        segment_ids=zeros(1, _TOKENS),
-        attention_mask=None,
-        masked_positions=zeros(1),
-        masked_labels=zeros(1),
-        next_sentence_labels=zeros(1 if has_pairs else 0),
-        real_tokens=_TOKENS,
-    )
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)
+def _small_batch(config: TrainingConfig, device: torch.device) -> PretrainingBatch:
+    """One sequence; no collective depends on its length or contents."""
+    batch = random_batch(1, _TOKENS, config.model.vocabulary_size)
+    if config.examples.pairing == "none":
+        batch = replace(batch, next_sentence_labels=batch.next_sentence_labels[:0])
+    return batch.to(device)

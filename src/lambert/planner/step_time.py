@@ -1,11 +1,11 @@
 """The time of a synchronous training step on a cluster, from the few numbers that describe it.
 
-    T = fixed + micro-batches · overhead + sequences · FLOP a sequence / rate + stragglers + optimizer
-        + what the all-reduce of the gradients needs beyond the backward pass that hides it
+    T = fixed + micro-batches · overhead + sequences · FLOP per sequence / rate + stragglers + optimizer
+        + the part of the gradient all-reduce that the backward pass does not overlap
 
-The all-reduce is that of the topology: bytes over links, and a latency for every tensor and hop. Of a cluster that was
-measured only fixed cost, rate and latency are fitted (`fit.py`); all other terms are 0 unless a description gives
-them. This form was settled before it was run on any V100, BERT-4B, TPU v2, P100 or ResNet-50 figure, and kept after.
+The all-reduce is that of the topology: bytes over links, and a latency per tensor and hop. For measured clusters only
+fixed cost, rate and latency are fitted (`fit.py`); all other terms are 0 unless a description gives them. This form was
+fixed before it was run on any V100, BERT-4B, TPU v2, P100 or ResNet-50 result, and kept after.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass, fields
 from lambert.errors import UserError
 from lambert.planner.cluster import Cluster
 
-BACKWARD_SHARE = 2 / 3
-"""Of the computing time: the backward pass has twice the products of the forward pass."""
+BACKWARD_FRACTION = 2 / 3
+"""Of the compute time: the backward pass has twice the matmuls of the forward pass."""
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What is summed over all chips after every step."""
+    """What all chips all-reduce in every step."""
 
     parameters: int
     tensors: int
@@ -30,7 +30,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one step, by what they are for."""
+    """Seconds of one step, by kind."""
 
     compute: float
     fixed: float
@@ -39,7 +39,7 @@ class StepTime:
     stragglers: float
     bandwidth: float
     latency: float
-    """The last two: what is not hidden behind the backward pass."""
+    """The last two: what the backward pass does not overlap."""
 
     @property
     def total(self) -> float:
@@ -63,12 +63,11 @@ def torus_sides(chips: int) -> tuple[int, int]:
 
 
 def transfer_seconds(cluster: Cluster, chips: int, byte_count: float) -> float:
-    """Time that an all-reduce needs for its bytes alone.
+    """Seconds that an all-reduce needs for its bytes alone.
 
-    A ring of p sends 2 (p − 1) / p times its bytes through every link; two binary trees that share the bytes send all
-    of them up and down. In a torus X × Y the second dimension sums what the first has cut into X parts
-    (two-dimensional all-reduce, arXiv 1811.06992); in a hierarchy of m groups of g the links between groups carry each
-    group's sum.
+    A ring of p sends 2 (p − 1) / p times its bytes through every link; double binary trees send all bytes up and down.
+    In a torus X × Y the second dimension reduces what the first has scattered into X parts (two-dimensional all-reduce,
+    arXiv 1811.06992). In a hierarchy of m groups of g the links between groups carry each group's sum.
     """
     if chips == 1:
         return 0.0
@@ -85,8 +84,8 @@ def transfer_seconds(cluster: Cluster, chips: int, byte_count: float) -> float:
 
 
 def hops(cluster: Cluster, chips: int) -> int:
-    """Messages that follow one another in an all-reduce: 2 (p − 1) in a ring, 2 log₂ p in a tree, 2 (X + Y − 2) in a
-    torus; in a hierarchy 2 (g − 1) in a group and 2 log₂ m between m of them.
+    """Sequential messages of an all-reduce: 2 (p − 1) in a ring, 2 log₂ p in a tree, 2 (X + Y − 2) in a torus; in a
+    hierarchy 2 (g − 1) within a group and 2 log₂ m between m groups.
     """
     if cluster.topology == "tree":
         return 2 * math.ceil(math.log2(chips))
@@ -104,7 +103,7 @@ def _groups(cluster: Cluster, chips: int) -> tuple[int, int]:
 
 
 def optimizer_seconds(cluster: Cluster, chips: int, parameters: int) -> float:
-    """What the optimizer's reads and writes take; 0 where they lie in the fixed cost."""
+    """Seconds of the optimizer's memory traffic; 0 where the fixed cost includes it."""
     if cluster.memory_bytes_per_second == 0:
         return 0.0
     owners = chips if cluster.optimizer_state == "sharded" else 1
@@ -112,9 +111,8 @@ def optimizer_seconds(cluster: Cluster, chips: int, parameters: int) -> float:
 
 
 def lateness(cluster: Cluster, chips: int) -> float:
-    """Time that the slowest of p chips takes beyond the mean, as a share of it: σ √(2 ln p), what the largest of p
-    normal numbers tends to."""
-    return cluster.straggler_share * math.sqrt(2 * math.log(chips))
+    """Delay of the slowest of p chips relative to the mean: σ √(2 ln p), the expected maximum of p normal numbers."""
+    return cluster.straggler_ratio * math.sqrt(2 * math.log(chips))
 
 
 def step_time(
@@ -132,12 +130,12 @@ def step_time(
     Args:
         sequences_per_chip: of the global batch, over all micro-batches.
         flops_per_sequence: forward and backward.
-        micro_batches: that a chip goes through; the all-reduce can hide behind the last one only.
+        micro_batches: of a chip; the all-reduce overlaps the last one only.
     """
     compute = sequences_per_chip * flops_per_sequence / cluster.rate(sequence_length)
     bandwidth = transfer_seconds(cluster, chips, gradient.parameters * cluster.gradient_bytes_per_parameter)
     latency = gradient.tensors * hops(cluster, chips) * cluster.latency_seconds
-    hidden = cluster.overlap_share * BACKWARD_SHARE * compute / micro_batches
+    hidden = cluster.overlap_fraction * BACKWARD_FRACTION * compute / micro_batches
     seen = max(0.0, 1 - hidden / (bandwidth + latency)) if bandwidth + latency else 0.0
     return StepTime(
         compute=compute,

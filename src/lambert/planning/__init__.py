@@ -1,1 +1,1 @@
-"""What a run will need and what a machine can give, as plain numbers; knows training only through files."""
+"""Time and memory of a run on this machine, its hardware, and advice on the batch size."""

@@ -1,6 +1,6 @@
-"""What follows from the facts of a machine: what is well, what to know, what to mend, with the remedy.
+"""Diagnosis of a machine: what works, what is slow, what to fix and how.
 
-The costliest fault makes no noise: a machine with a GPU on which PyTorch quietly trains on the processor.
+The most expensive fault is silent: a machine with a GPU on which PyTorch trains on the CPU.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def _software(hardware: Hardware) -> Iterator[Finding]:
         yield Finding("problem", f"Python {hardware.python}", "Use Python 3.11 or newer")
     else:
         yield Finding("ok", f"Python {hardware.python} on {hardware.system}")
-    told = f"PyTorch {hardware.torch.version}, built for {hardware.torch.build}"
+    version = f"PyTorch {hardware.torch.version}, built for {hardware.torch.build}"
     if _numbers(hardware.torch.version) < TORCH_LOWEST:
-        yield Finding("problem", f"{told}: older than 2.10", "pip install --upgrade torch")
+        yield Finding("problem", f"{version}: older than 2.10", "pip install --upgrade torch")
     else:
-        yield Finding("ok", told)
+        yield Finding("ok", version)
 
 
 def _processor(hardware: Hardware) -> Iterator[Finding]:
@@ -127,9 +127,9 @@ def _usable_gpus(hardware: Hardware) -> Iterator[Finding]:
 
 
 def _has_kernels(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """sm_80 runs on 8.0 and every later 8.x; compute_90 is compiled at need for 9.0 and all newer."""
+    """sm_80 runs on 8.0 and every later 8.x; compute_90 is compiled on demand for 9.0 and all newer."""
     if not architectures:
-        return True  # not told: no reason to doubt
+        return True  # unknown: no reason to doubt
     for architecture in architectures:
         kind, _, digits = architecture.partition("_")
         number = int(re.sub(r"\D", "", digits) or 0)
@@ -142,7 +142,7 @@ def _has_kernels(capability: tuple[int, int], architectures: tuple[str, ...]) ->
 
 
 def _unusable_nvidia(hardware: Hardware) -> Finding:
-    """Why PyTorch does not see the NVIDIA GPU that is in the machine, from the likeliest cause down."""
+    """Why PyTorch does not see the machine's NVIDIA GPU, likeliest cause first."""
     torch, traces, driver = hardware.torch, hardware.traces, hardware.traces.nvidia_driver
     gpu = f"an NVIDIA GPU ({traces.nvidia_names[0] if traces.nvidia_names else traces.nvidia[0]})"
     branch = _numbers(driver)[0] if driver else None
@@ -153,7 +153,7 @@ def _unusable_nvidia(hardware: Hardware) -> Finding:
             f"{gpu} is hidden by CUDA_VISIBLE_DEVICES={hardware.visible_devices}: {SLOW}",
             "Unset CUDA_VISIBLE_DEVICES to use it",
         )
-    if driver is None and not any(place.startswith("/dev/") for place in traces.nvidia):
+    if driver is None and not any(path.startswith("/dev/") for path in traces.nvidia):
         return Finding(
             "problem",
             f"{gpu} is in this machine but no NVIDIA driver is loaded: {SLOW}",
@@ -210,7 +210,7 @@ def _bfloat16(hardware: Hardware) -> Iterator[Finding]:
 def _memory_and_disk(hardware: Hardware) -> Iterator[Finding]:
     total, available = hardware.memory_bytes, hardware.memory_available_bytes
     if total is None:
-        yield Finding("ok", "memory: this system does not tell")
+        yield Finding("ok", "memory: this system does not report it")
     else:
         left = total if available is None else available
         text = f"memory: {total / GIB:.1f} GiB" + (f", {available / GIB:.1f} free" if available is not None else "")

@@ -1,17 +1,31 @@
-"""How much memory a run needs, by arithmetic."""
+"""Memory of one process: estimated by arithmetic before a run, measured as a peak during it."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lambert.data.masking import maximum_predictions
+from lambert.model.bert import BertConfig
+from lambert.training.config.phase_config import PhaseConfig
+from lambert.training.config.precision import Precision
+from lambert.training.config.resolve import parameter_count
+from lambert.training.config.training_config import TrainingConfig
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
 _SAVED_PER_TOKEN_AND_LAYER = 34
-"""Values kept for the backward pass per token, layer and hidden unit, in bytes at 2 bytes each (Korthikanti et al.
-2022, arXiv 2205.05198, equation 1: sbh·34 + 5·a·s²·b); twice that in float32."""
-
+"""Bytes saved for the backward pass per token, layer and hidden unit, at 2 bytes a value (Korthikanti et al. 2022,
+arXiv 2205.05198, equation 1: sbh·34 + 5·a·s²·b); twice that in float32."""
 _GELU_PER_TOKEN = 8
-"""Of these, what GELU makes: 4 · H values."""
+"""GELU's part of these: 4 · H values."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class MemoryEstimate:
     state_bytes: int
     """Weights, gradients and moments."""
     activation_bytes: int
-    """What one micro-batch keeps for its backward pass, word scores included."""
+    """What one micro-batch saves for its backward pass, logits included."""
 
     @property
     def total_bytes(self) -> int:
@@ -30,33 +44,74 @@ class MemoryEstimate:
 
 
 def estimate_memory(
+    config: TrainingConfig, phase: PhaseConfig, micro_batch_size: int, activation_checkpointing: str = "none"
+) -> MemoryEstimate:
+    """Memory of a process for micro-batches of `micro_batch_size` full sequences of a phase."""
+    length = phase.sequence_length
+    return model_memory(
+        config.model,
+        sequences=micro_batch_size,
+        sequence_length=length,
+        masked_tokens=micro_batch_size * maximum_predictions(length),
+        bytes_per_value=4 if config.precision is Precision.FLOAT32 else 2,
+        activation_checkpointing=activation_checkpointing,
+    )
+
+
+def model_memory(
+    model: BertConfig,
     *,
-    parameters: int,
-    layers: int,
-    hidden_size: int,
-    attention_heads: int,
-    vocabulary_size: int,
     sequences: int,
     sequence_length: int,
-    masked_words_per_sequence: int,
+    masked_tokens: int,
     bytes_per_value: int = 4,
     activation_checkpointing: str = "none",
 ) -> MemoryEstimate:
-    """Memory for micro-batches of `sequences` × `sequence_length` tokens.
+    """Memory for micro-batches of [sequences, sequence_length] tokens with `masked_tokens` in all.
 
-    Activations follow Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, without its attention-dropout masks;
-    the scores of the masked words (sequences · masked words · V) are held three times: scores, their softmax and its
-    gradient. Selective activation checkpointing keeps neither the attention weights nor what GELU makes; full keeps the
-    input of every layer, and one layer's activations at a time.
+    Activations follow Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, without its attention-dropout masks.
+    The logits of the masked tokens [masked_tokens, V] are held three times: logits, softmax and gradient. Selective
+    activation checkpointing saves neither attention weights nor GELU's values; full saves the input of every layer,
+    and the activations of one layer at a time.
     """
     tokens = sequences * sequence_length
     scale = bytes_per_value / 2
-    weights = 4 * attention_heads * tokens * sequence_length
-    whole = scale * (_SAVED_PER_TOKEN_AND_LAYER * tokens * hidden_size + weights)
-    kept = {
-        "none": layers * whole,
-        "selective": layers * (whole - scale * (weights + _GELU_PER_TOKEN * tokens * hidden_size)),
-        "full": layers * bytes_per_value * tokens * hidden_size + whole,
+    weights = 4 * model.attention_heads * tokens * sequence_length
+    whole = scale * (_SAVED_PER_TOKEN_AND_LAYER * tokens * model.hidden_size + weights)
+    saved = {
+        "none": model.layers * whole,
+        "selective": model.layers * (whole - scale * (weights + _GELU_PER_TOKEN * tokens * model.hidden_size)),
+        "full": model.layers * bytes_per_value * tokens * model.hidden_size + whole,
     }[activation_checkpointing]
-    scores = 3 * bytes_per_value * sequences * masked_words_per_sequence * vocabulary_size
-    return MemoryEstimate(_BYTES_PER_PARAMETER * parameters, round(kept + scores))
+    logits = 3 * bytes_per_value * masked_tokens * model.vocabulary_size
+    return MemoryEstimate(_BYTES_PER_PARAMETER * parameter_count(model), round(saved + logits))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Free unused memory and count the peak from now on. Where the system cannot, the peak stays the process's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # of glibc only
+    if trim is not None:
+        trim(0)
+    try:
+        _CLEAR.write_text("5")  # proc(5): reset the peak resident set size
+    except OSError:
+        return
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak since the last reset: what PyTorch allocated on a GPU, or this process's resident set, libraries included.
+
+    0 where the system does not report it (other than Linux).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return 1_024 * int(found[1]) if found else 0

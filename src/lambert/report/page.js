@@ -1,5 +1,5 @@
 // Draws the page's charts with Vega-Lite from the data in #charts, and again when the reader chooses something.
-// It holds no drawing of its own: a specification's blanks ("$x") are filled in, Vega-Lite does the rest.
+// It only replaces a specification's placeholders ("$x"); Vega-Lite does the drawing.
 "use strict";
 const page = JSON.parse(document.getElementById("charts").textContent);
 const state = {
@@ -7,14 +7,16 @@ const state = {
 };
 const views = new Map();
 
-// What a blank stands for; undefined for a text that is none.
-function blank(text, name, width) {
+// The value of a placeholder; undefined for any other text.
+function placeholder(text, name, width) {
   const [kind, rest] = text.split(":");
   const axis = page.axes[state.axis];
   const colours = page.colours[state.colour];
   const narrow = width < 560;
   switch (kind) {
     case "$x": return state.axis;
+    case "$x_stop": return state.axis + "_stop";
+    case "$baseline_start": return `max(datum.${state.axis}, ${axis.most * (1 - state.share)})`;
     case "$x_title": return axis.title;
     case "$x_format": return axis.format;
     case "$x_scale": return state.logs.has("x") ? { type: "log", nice: false, padding: 8 } : { nice: false, zero: false, padding: 8 };
@@ -48,7 +50,7 @@ function rows(table) {
 }
 
 function fill(node, name, width) {
-  if (typeof node === "string" && node.startsWith("$")) return blank(node, name, width);
+  if (typeof node === "string" && node.startsWith("$")) return placeholder(node, name, width);
   if (Array.isArray(node)) return node.map((item) => fill(item, name, width));
   if (node === null || typeof node !== "object") return node;
   return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, fill(value, name, width)]));

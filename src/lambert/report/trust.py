@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.report.columns import Table, packed
-from lambert.report.curves import Floats
+from lambert.report.columns import Floats, Table, packed
 from lambert.runlog.reader import TrustRatios
 
 _MOST_ROWS = 48

@@ -1,25 +1,65 @@
-"""How a run ended, for whoever started it."""
+"""What a run hands to its caller: the metrics of a step, and how it ended."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
 
 from lambert.training.step.pretraining_loss import Evaluation
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step, over the whole global batch; losses in nats, before the update."""
+
+    step: int
+    phase: int
+    loss: float
+    """MLM loss plus NSP loss; NaN where it was not finite, and the step was skipped."""
+    mlm_loss: float
+    nsp_loss: float | None
+    mlm_accuracy: float
+    nsp_accuracy: float | None
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    tokens_per_second: float
+    """Without padding, over all ranks."""
+    mfu: float
+    """Model FLOPs utilization: model FLOP/s over the measured peak of large matmuls."""
+    eta_seconds: float
+    """Estimated time to the end of the run."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """From the journal's `step` record."""
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class TrainOutput:
     """How a run ended."""
 
+    out: Path
+    """The run's folder: recipe, journal, checkpoints, and once finished the Hugging Face folder and the report."""
     step: int
     """Steps done in all."""
     finished: bool
     """False when it was asked to stop before its last step."""
     resumed_from_step: int
-    """0 when it was new."""
+    """0 for a new run."""
     evaluation: Evaluation | None
-    """The last one of this sitting."""
+    """The last one of this session."""
     seconds: float
-    """Time this sitting took."""
+    """Duration of this session."""
     signal: int = 0
-    """The number of the signal that ended it; 0 when it was none."""
+    """The number of the signal that ended it; 0 without one."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last evaluation as `eval_mlm_loss`, `eval_unigram_loss`, …, and `step`, `train_seconds`."""
+        found = {} if self.evaluation is None else asdict(self.evaluation)
+        evaluated = {f"eval_{name}": value for name, value in found.items() if value is not None}
+        return {**evaluated, "step": self.step, "train_seconds": self.seconds}

@@ -120,7 +120,7 @@ def test_other_damage_is_told(run: Path, damage: str) -> None:
 def test_where_all_are_damaged_nothing_is_started_anew(run: Path) -> None:
     for folder in (run / "checkpoints").iterdir():
         (folder / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match=r"no checkpoint .* is whole: .*step-30.*step-20.*step-10.*--fresh"):
+    with pytest.raises(UserError, match=r"no checkpoint .* is whole: .*step-30.*step-20.*step-10.*`fresh=True`"):
         newest_checkpoint(run)
 
 
@@ -241,7 +241,7 @@ def test_a_disk_that_stays_full_ends_with_the_last_good_one(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     patience = 0.0 if end == "patience" else 100.0
-    saver = AsyncCheckpointWriter(run, TrainerOptions(disk_patience_seconds=patience), retry_seconds=0.01)
+    saver = AsyncCheckpointWriter(run, TrainerOptions(full_disk_minutes=patience / 60), retry_seconds=0.01)
     saver.start(small_checkpoint(40))
     if end == "asked":
         while not saver.waits_for_space:

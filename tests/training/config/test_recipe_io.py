@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.training.config.arguments import TrainingArguments, with_recipe
+from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.phase import phases_of
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.recipe import Recipe, make_phases
 from lambert.training.config.recipe_io import NAMED, load_recipe, recipe_as_toml
-from lambert.training.config.resolve import resolve_config
+from lambert.training.config.resolve import resolve_config, with_recipe
 from lambert.training.config.scaling_rules import beyond_the_published
 from lambert.training.config.training_config import TrainingConfig, write_recipe
 
@@ -207,7 +207,7 @@ def test_wrong_names_and_requests() -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe("nowhere/at-all.toml")
     with pytest.raises(UserError, match="--batch-size beside the recipe nvidia"):
-        with_recipe(TrainingArguments(recipe="nvidia", batch_sizes=(3,)))
+        with_recipe(TrainingArguments(recipe="nvidia", batch_size=(3,)))
     with pytest.raises(UserError, match="no batch size"):
         with_recipe(TrainingArguments())
     with pytest.raises(UserError, match="length of the run"):
@@ -217,18 +217,18 @@ def test_wrong_names_and_requests() -> None:
 
 
 def test_the_papers_recipe_knows_its_samples() -> None:
-    settings = resolve_config(TrainingArguments(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    settings = resolve_config(TrainingArguments(recipe="paper", batch_size=(65_536, 32_768)), None)
     assert settings.total_steps == 8_599
 
 
 def test_runs_unlike_the_published_ones_are_told() -> None:
     def told(batch: int, samples: int, hidden_size: int) -> str:
-        settings = resolve_config(TrainingArguments(batch_sizes=(batch,), samples=samples), None)
+        settings = resolve_config(TrainingArguments(batch_size=(batch,), samples=samples), None)
         return " ".join(beyond_the_published(settings.phases, hidden_size))
 
     assert told(32_768, 512_000_000, 1_024) == ""
     assert "beyond 65,536" in told(131_072, 10**10, 1_024)
     assert "rates for 1,000 steps are fitted to trials" in told(512, 512_000, 1_024)
-    mixed = resolve_config(TrainingArguments(recipe="paper", batch_sizes=(65_536, 32_768)), None)
+    mixed = resolve_config(TrainingArguments(recipe="paper", batch_size=(65_536, 32_768)), None)
     assert beyond_the_published(mixed.phases, 1_024) == []
     assert "published for BERT-Large" in told(32_768, 512_000_000, 128)

@@ -20,7 +20,7 @@ def failing(error: Exception) -> ShardedGradients:
 def test_too_little_memory_is_no_lost_peer() -> None:
     """A lost peer would be started again and run out of memory once more."""
     error = torch.OutOfMemoryError("tried to allocate 2 GB")
-    with pytest.raises(UserError, match="memory of process 1 .*smaller --micro-batch-size") as told:
+    with pytest.raises(UserError, match="memory of process 1 .*smaller `micro_batch_size`") as told:
         failing(error).accumulate(1, Mock(side_effect=error))
     assert told.value.exit_code == 2
 

@@ -16,7 +16,7 @@ from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.cpu.encoder import applies_to
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
-from lambert.training import trainer as trainer_module
+from lambert.training import loop as loop_module
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import Recorded, TrainingConfig, recorded_choices
@@ -54,7 +54,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved(
     met = 0
     plain = make_run(tmp_path / "plain", micro_batch_sizes=(2, 4))
     plain.train()
-    monkeypatch.setattr(trainer_module, "pretraining_task", crowded)
+    monkeypatch.setattr(loop_module, "pretraining_task", crowded)
     run = make_run(tmp_path / "run", micro_batch_sizes=(4, 4))
     assert run.train().finished
     halved = events(tmp_path / "run", "micro_batch")
@@ -69,8 +69,8 @@ def test_one_sequence_that_does_not_fit_is_told(tmp_path: Path, make_run: Any, m
     def crowded(model: Any, batch: Any) -> Any:
         raise RuntimeError(FULL)
 
-    monkeypatch.setattr(trainer_module, "pretraining_task", crowded)
-    with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*--activation-checkpointing full"):
+    monkeypatch.setattr(loop_module, "pretraining_task", crowded)
+    with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*`activation_checkpointing` full"):
         make_run(tmp_path / "run").train()
 
 
@@ -80,7 +80,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(
     def broken(model: Any, batch: Any) -> Any:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(trainer_module, "pretraining_task", broken)
+    monkeypatch.setattr(loop_module, "pretraining_task", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         make_run(tmp_path / "run").train()
 
@@ -97,7 +97,7 @@ def test_activation_checkpointing_changes_no_bit(
         run = make_run(tmp_path / kind, precision=precision, trainer_options=trainer_options, model=size)
         run.train()
         ends.append(weights(run))
-        assert events(tmp_path / kind, "run")[0]["path"]["activation_checkpointing"] == kind
+        assert events(tmp_path / kind, "run")[0]["execution"]["activation_checkpointing"] == kind
     assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
 
 
@@ -167,8 +167,8 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
         assert sum(parts.values()) <= step["seconds"]
         assert 0 < step["mfu"] < 1
     facts = events(tmp_path / "run", "run")[0]
-    assert facts["product_flops_per_second"] > 1e9
-    assert facts["path"]["precision"].startswith("float32")
+    assert facts["peak_matmul_flops_per_second"] > 1e9
+    assert facts["execution"]["precision"].startswith("float32")
 
 
 @pytest.mark.parametrize(

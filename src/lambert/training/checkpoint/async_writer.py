@@ -42,7 +42,7 @@ class AsyncCheckpointWriter:
 
     def __init__(self, run: Path, trainer_options: TrainerOptions, *, retry_seconds: float = 5.0) -> None:
         self._run = run
-        self._housekeeping = trainer_options
+        self._options = trainer_options
         self._retry_seconds = retry_seconds
         self._thread: threading.Thread | None = None
         self._saved: CheckpointInfo | None = None
@@ -90,13 +90,13 @@ class AsyncCheckpointWriter:
                     break
                 except OSError as error:
                     waited = time.monotonic() - began
-                    patience = self._housekeeping.disk_patience_seconds
+                    patience = 60 * self._options.full_disk_minutes
                     if error.errno not in _FULL or waited > patience or self._gives_up.is_set():
                         raise
                     self.waits_for_space = str(error)
                     self._gives_up.wait(self._retry_seconds)
             self.waits_for_space = ""
-            keep = self._housekeeping
+            keep = self._options
             delete_old_checkpoints(self._run, keep_last=keep.keep_last, keep_every=keep.keep_every)
             size = sum(file.stat().st_size for file in path.iterdir())
             self._saved = CheckpointInfo(checkpoint.step, path, size, time.monotonic() - began)

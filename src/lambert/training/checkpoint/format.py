@@ -153,7 +153,7 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     if problems:
         raise UserError(
             f"no checkpoint of {run} is whole: {'; '.join(problems)}",
-            remedy="Put back a copy of one of them, or add --fresh to start over",
+            remedy="Put back a copy of one of them, or add `fresh=True` to start over",
         )
     return None, problems
 
@@ -220,7 +220,7 @@ def _remove(folder: Path) -> None:
 
 
 def _damaged(folder: Path, what: str) -> Damaged:
-    return Damaged(f"the checkpoint {folder} is damaged: {what}", remedy=f"Delete {folder}, or add --fresh")
+    return Damaged(f"the checkpoint {folder} is damaged: {what}", remedy=f"Delete {folder}, or add `fresh=True`")
 
 
 def _content_sha256(content: Any) -> str:

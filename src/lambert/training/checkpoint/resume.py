@@ -38,7 +38,7 @@ def agreed_checkpoint(
         except Damaged as damage:
             problem = UserError(
                 f"process {processes.rank} cannot load what the first one found: {damage.what}",
-                remedy="Put --out on a folder that every machine shares",
+                remedy="Put `out` on a folder that every machine shares",
             )
     failures += processes.all_reduce_ints([int(problem is not None)])[0]
     if failures:

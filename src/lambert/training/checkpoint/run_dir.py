@@ -13,17 +13,16 @@ from filelock import FileLock, Timeout
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
+from lambert.runlog.records import check_run_format
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
 from lambert.training.checkpoint.format import FOLDER, LATEST
-from lambert.training.config.training_config import RECIPE_FILE, TrainingConfig, refuse_other_config, write_recipe
+from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.utils.io import SETTINGS_BYTES, read_json
 
-JOURNAL_FILE = "journal.jsonl"
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
-REPORT_FILE = "report.html"
 LOCK_FILE = "lock"
-SKIPPED_FILE = "skipped_steps.json"
 _PARTIAL = (f"{RECIPE_FILE}.partial", f"{LATEST}.partial", f"{SKIPPED_FILE}.partial")
 _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE, FOLDER, LATEST)
 
@@ -65,7 +64,7 @@ def skipped_steps(run: Path) -> set[int]:
         return set()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="Put back a copy, or add --fresh to start over"
+            f"{path} cannot be read: {error}", remedy="Put back a copy, or add `fresh=True` to start over"
         ) from None
 
 
@@ -94,13 +93,14 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
         is_run = (run / RECIPE_FILE).exists()
         if not is_run and set(run.iterdir()) - set(_unfinished(run)):
             raise UserError(
-                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for --out"
+                f"{run} holds files but no {RECIPE_FILE}", remedy="Choose an empty or a new folder for `out`"
             )
         lock = _lock(run)
         try:
             if is_run and fresh:
                 _delete_run(run)
             if is_run and not fresh:
+                check_run_format(run / JOURNAL_FILE)
                 refuse_other_config(run, settings)
             write_recipe(run, settings, command=command)
         except BaseException:
@@ -110,7 +110,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
     except OSError as error:
         raise UserError(
             f"the run folder {run} cannot be written: {error.strerror or error}",
-            remedy="Choose another --out or mend its permissions",
+            remedy="Choose another `out` or mend its permissions",
         ) from None
 
 
@@ -120,7 +120,7 @@ def _lock(run: Path) -> FileLock:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"another process is training in {run}", remedy="Wait for it, stop it, or choose another --out"
+            f"another process is training in {run}", remedy="Wait for it, stop it, or choose another `out`"
         ) from None
     return lock
 

@@ -1,61 +1,98 @@
-"""What a person asks of a run, and the recipe that comes of it: their words first, then the recipe's, then BERT's."""
+"""What is asked of a run, from the command line or from Python. Imports nothing heavy: `lambert --help` reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
-from lambert.errors import UserError
-from lambert.training.config.recipe import Recipe, recipe_by_rule
-from lambert.training.config.recipe_io import BY_RULE, load_recipe
-from lambert.training.config.scaling_rules import PAPER_SAMPLES
-
-DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
-DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
-"""What both a person and a recipe may say."""
+from lambert.errors import UserError, unknown_name
+from lambert.training.config.trainer_options import TrainerOptions
 
 
-@dataclass(frozen=True)
-class TrainingArguments:
-    """What a person asks of `plan` and `pretrain`; None and () are left to the recipe."""
+@dataclass(frozen=True, kw_only=True)
+class RecipeArguments:
+    """What decides the weights of a run. None and () are left to the recipe; each docstring is the option's help."""
 
+    batch_size: tuple[int, ...] = ()
+    """Sequences in a global batch: one number for all phases, or one for each. Memory does not limit it."""
     model: str | None = None
-    """Preset or `LAYERSxHIDDEN`; not looked at when `init_from` is given."""
-    batch_sizes: tuple[int, ...] = ()
-    """One for all phases or one for each."""
+    """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or by hand
+    LAYERSxHIDDEN such as 6x384; base unless the recipe has another."""
     epochs: float | None = None
-    """Passes over the corpus in all; this, `samples`, or a recipe that has its own steps."""
+    """Epochs over the corpus, all phases together. Give this or `samples`, or a recipe that has its own steps."""
     samples: int | None = None
-    """Sequences in all."""
+    """Sequences to train on, all phases together."""
     sequence_lengths: tuple[int, ...] = ()
-    """One for each phase."""
+    """Tokens in a sequence, one number for each phase: 128 512 unless the recipe has others."""
     phase_fractions: tuple[float, ...] = ()
-    """Of the samples."""
+    """Fraction of the samples in each phase: .9 .1 where there are two."""
     optimizer: str | None = None
+    """lamb, adamw, lars, lans or muon; lamb unless the recipe has another."""
     recipe: str = "sqrt"
-    """`sqrt` or `paper`, the name of a recipe, or a file."""
+    """sqrt: everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018, roberta,
+    academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
+    """Peak learning rate of all phases; from the batch size otherwise."""
     learning_rate_multiplier: float = 1.0
-    """Times the recipe's peak of every phase."""
+    """Multiplies the recipe's peak learning rate of every phase, to see whether it is the best."""
     warmup_ratio: float | None = None
+    """Fraction of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
     dropout: float | None = None
+    """Dropout probability of hidden units and attention weights; .1 unless the recipe has another."""
     pairs: str | None = None
+    """Sentence-pair objective. nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment,
+    windows of documents; nsp unless the recipe has another."""
     masking: str | None = None
+    """What is masked as one: token (BERT), whole_word, or span (SpanBERT); token otherwise."""
     mlm_probability: float | None = None
-    packs: bool = False
+    """Fraction of the tokens that are masked; .15 unless the recipe has another."""
+    pack: bool = False
+    """Pack several short examples into one row; for text of short documents."""
     seed: int = 0
+    """Seed of every random draw."""
     micro_batch_size: int | None = None
-    """At the first phase's length; longer sequences get proportionally fewer."""
+    """Sequences in one forward pass in the first phase, and proportionally fewer in longer ones; otherwise the fastest
+    that fits is measured, and remembered."""
+    precision: str = "auto"
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains, on a CPU
+    bfloat16-master. bfloat16 on a GPU is untested on GPU."""
     init_from: Path | None = None
-    """Hugging Face folder whose weights are continued."""
+    """Run or Hugging Face BERT folder whose weights are the start; `model` is then ignored."""
 
-    def merged(self, recipe: Recipe) -> Recipe:
-        """The recipe with what is asked for here in place of what it says; its steps and rates stay its own."""
-        given = {name: getattr(self, name) for name in _CHOICES if getattr(self, name) is not None}
-        return replace(recipe, **given)
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "sequence_lengths", "phase_fractions"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, Iterable) else (value,))
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", Path(self.init_from))
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """The arguments with these options.
+
+        Raises:
+            UserError: an option is unknown (the nearest one is named) or out of its range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise unknown_name("argument", name, known)
+        return cls(**options)
+
+    @property
+    def initial_model_folder(self) -> Path | None:
+        """The Hugging Face folder that `init_from` means.
+
+        Raises:
+            UserError: there is none.
+        """
+        from lambert.model.huggingface import model_folder  # which imports torch
+
+        return None if self.init_from is None else model_folder(self.init_from)
 
     @property
     def examples(self) -> ObjectiveConfig:
@@ -64,39 +101,59 @@ class TrainingArguments:
         return replace(BERT_OBJECTIVE, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
-def with_recipe(request: TrainingArguments) -> tuple[TrainingArguments, Recipe]:
-    """The request with what its recipe says filled in, and the recipe.
+@dataclass(frozen=True, kw_only=True)
+class TrainingArguments(RecipeArguments, TrainerOptions):
+    """Everything that can be asked of a run: what decides its weights, and how it is carried out."""
+
+    fresh: bool = False
+    """Start from scratch, deleting the run that `out` holds."""
+    threads: int = 0
+    """Threads of each process; 0 takes all cores, or what a deterministic run began with (1 at first)."""
+    deterministic: bool = False
+    """End in the same bits on 1, 2, 4, … ranks; takes log2(micro-batches of a rank) + 1 gradients of memory."""
+    reduce_dtype: str = "float32"
+    """float32 or bfloat16: the dtype of gradients in the all-reduce between ranks."""
+    timeout_minutes: float = 10.0
+    """How long a rank waits for one that does not answer, minutes."""
+    probe_seconds: float = 5.0
+    """Time each phase's steps for so many seconds before the run, at most a fiftieth of them, and predict its time and
+    memory; the actual figures are logged beside that at the end. 0 skips it."""
+
+    def __post_init__(self) -> None:
+        RecipeArguments.__post_init__(self)
+        TrainerOptions.__post_init__(self)
+        if not 0 <= self.threads <= 4_096:
+            raise UserError(f"{self.threads} threads", remedy="Give a whole number from 0 to 4,096")
+        if not 0 < self.timeout_minutes <= 10_000:
+            raise UserError(f"a timeout of {self.timeout_minutes} minutes", remedy="Give a number above 0")
+        check_probe_seconds(self.probe_seconds)
+
+
+def command_line(name: str, options: Any, **more: Any) -> str:
+    """The `lambert` command that asks for the same as a dataclass of options; default values are left out.
+
+    So is `fresh`: who repeats a recorded command wants to resume, not to delete.
+    """
+    words = ["lambert", name]
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    given = {field: value for field, value in given.items() if value != _default(options, field)} | more
+    for field, value in given.items():
+        if field in ("json", "fresh"):
+            continue
+        values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
+        words += [f"--{field.replace('_', '-')}"] + ([] if value is True else values)
+    return shlex.join(words)
+
+
+def _default(options: Any, name: str) -> Any:
+    return next(field.default for field in fields(options) if field.name == name)
+
+
+def check_probe_seconds(seconds: float) -> None:
+    """Refuse a probe of negative or endless time.
 
     Raises:
-        UserError: the recipe is not known, has phases of its own that the request would change, or there is no batch.
+        UserError: names the range.
     """
-    shape = {
-        "--batch-size": request.batch_sizes,
-        "--sequence-lengths": request.sequence_lengths,
-        "--phase-fractions": request.phase_fractions,
-    }
-    if request.recipe in BY_RULE:
-        if not request.batch_sizes:
-            raise UserError("no batch size", remedy="Give --batch-size, or a --recipe that has its own")
-        lengths = request.sequence_lengths or DEFAULT_LENGTHS
-        recipe = recipe_by_rule(request.batch_sizes, lengths, request.phase_fractions, name=request.recipe)
-        if request.recipe == "paper":
-            recipe = replace(recipe, samples=PAPER_SAMPLES)
-    else:
-        given = [option for option, value in shape.items() if value]
-        recipe = load_recipe(request.recipe)
-        if given:
-            raise UserError(
-                f"{' and '.join(given)} beside the recipe {request.recipe}, which has phases of its own",
-                remedy="Leave the option out, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
-                "change that, and give it as --recipe",
-            )
-    samples = request.samples
-    if samples is None and request.epochs is None:
-        samples = recipe.samples
-    filled: dict[str, Any] = {name: _first(getattr(request, name), getattr(recipe, name)) for name in _CHOICES}
-    return replace(request, samples=samples, **filled), recipe
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
+    if not 0 <= seconds <= 3_600:
+        raise UserError(f"a probe of {seconds} seconds", remedy="Give 0 to 3,600")

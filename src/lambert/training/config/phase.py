@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.errors import UserError
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.training_config import TrainingConfig
+from lambert.utils.lr_schedule import LRSchedule
 
 _DROPOUT = 2
 """Sets these draws apart from those of the sample order."""
@@ -62,6 +63,22 @@ class Phase:
         """Sequences times length still to come when `step` is done."""
         steps = min(self.config.step_count, max(0, self.last_step - step))
         return steps * self.config.batch_size * self.config.sequence_length
+
+    def halved(self, problem: str, *, deterministic: bool) -> Phase:
+        """The phase with half the micro-batch, after it ran out of memory.
+
+        Raises:
+            UserError: it is one sequence already, or the run is deterministic.
+        """
+        if self.micro_batch_size > 1 and not deterministic:
+            return replace(self, micro_batch_size=self.micro_batch_size // 2)
+        remedy = "Choose a smaller `model` or shorter `sequence_lengths`, or `activation_checkpointing` full"
+        if self.micro_batch_size > 1:
+            remedy += "; a deterministic run cannot change its `micro_batch_size`, start over with a smaller one"
+        what = f"a micro-batch of {self.micro_batch_size} sequences" if self.micro_batch_size > 1 else "one sequence"
+        raise UserError(
+            f"{what} of {self.config.sequence_length} tokens does not fit into memory: {problem}", remedy=remedy
+        )
 
     def facts(self) -> dict[str, Any]:
         """Fields of the journal's `phase` event."""

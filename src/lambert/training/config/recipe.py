@@ -162,12 +162,12 @@ def recipe_by_rule(
     if len(batch_sizes) not in (1, count):
         raise UserError(
             f"{len(batch_sizes)} batch sizes for {count} sequence length{'s' * (count != 1)}",
-            remedy="Give one for all phases or one for each; --sequence-lengths says how many phases there are",
+            remedy="Give one for all phases or one for each; `sequence_lengths` says how many phases there are",
         )
     if not shares:
         if count > 2:
             raise UserError(
-                f"{count} phases without shares", remedy="Say with --phase-fractions how the samples are divided"
+                f"{count} phases without shares", remedy="Say with `phase_fractions` how the samples are divided"
             )
         shares = (0.9, 0.1)[:count] if count == 2 else (1.0,)
     if len(shares) != count:
@@ -212,7 +212,7 @@ def make_phases(
     elif stated[0].steps is not None:
         recipe = replace(recipe, provenance="given" if recipe.provenance == "given" else "extrapolated")
     if samples is None:
-        raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give --samples or --epochs")
+        raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give `samples` or `epochs`")
     _check_numbers(samples, learning_rate_multiplier)
     counts = _steps(recipe, samples, optimizer, is_own=is_own)
     phases: list[PhaseConfig] = []

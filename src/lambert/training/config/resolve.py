@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,20 +21,20 @@ from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, read_config
 from lambert.model.presets import model_config
-from lambert.training.config.arguments import (
-    DEFAULT_DROPOUT,
-    DEFAULT_MODEL,
-    DEFAULT_OPTIMIZER,
-    TrainingArguments,
-    with_recipe,
-)
+from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.phase import phases_of
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
-from lambert.training.config.recipe import Recipe, make_phases
+from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
+from lambert.training.config.recipe_io import BY_RULE, load_recipe
+from lambert.training.config.scaling_rules import PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.step.pretraining_loss import UnigramBaseline
 
+DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
+DEFAULT_LENGTHS = (128, 512)
+_CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
+"""What both the arguments and a recipe may say."""
 MICRO_BATCH_TOKENS = 4_096
 """Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
 DEFAULT_VOCABULARY_SIZE = 30_522
@@ -41,7 +42,7 @@ DEFAULT_VOCABULARY_SIZE = 30_522
 
 
 def resolve_config(
-    request: TrainingArguments, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
+    request: RecipeArguments, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
 ) -> TrainingConfig:
     """Every number of the run that `request` asks for.
 
@@ -51,6 +52,7 @@ def resolve_config(
         UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
     """
     request, recipe = with_recipe(request)
+    init_from = request.initial_model_folder
     optimizer = request.optimizer or DEFAULT_OPTIMIZER
     config = _model_config(request, recipe, corpus)
     phases = make_phases(
@@ -65,7 +67,7 @@ def resolve_config(
         _refuse_small_corpus(phases, corpus, request)
     defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "max_grad_norm")}
     return TrainingConfig(
-        model_name=_folder_name(request.init_from) if request.init_from else request.model or DEFAULT_MODEL,
+        model_name=_folder_name(init_from) if init_from else request.model or DEFAULT_MODEL,
         model=config,
         optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
@@ -74,19 +76,64 @@ def resolve_config(
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
         examples=request.examples,
-        packs=request.packs,
+        packs=request.pack,
         precision=precision,
-        initial_weights="" if request.init_from is None else _weights_sha256(request.init_from),
+        initial_weights="" if init_from is None else _weights_sha256(init_from),
         **{name: value for name, value in defaults.items() if value is not None},
     )
 
 
-def _model_config(request: TrainingArguments, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
+def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
+    """The request with what its recipe says filled in, and the recipe.
+
+    Raises:
+        UserError: the recipe is not known, has phases of its own that the request would change, or there is no batch.
+    """
+    shape = {
+        "--batch-size": request.batch_size,
+        "--sequence-lengths": request.sequence_lengths,
+        "--phase-fractions": request.phase_fractions,
+    }
+    if request.recipe in BY_RULE:
+        if not request.batch_size:
+            raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that has its own")
+        lengths = request.sequence_lengths or DEFAULT_LENGTHS
+        recipe = recipe_by_rule(request.batch_size, lengths, request.phase_fractions, name=request.recipe)
+        if request.recipe == "paper":
+            recipe = replace(recipe, samples=PAPER_SAMPLES)
+    else:
+        given = [option for option, value in shape.items() if value]
+        recipe = load_recipe(request.recipe)
+        if given:
+            raise UserError(
+                f"{' and '.join(given)} beside the recipe {request.recipe}, which has phases of its own",
+                remedy="Leave the option out, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
+                "change that, and give it as `recipe`",
+            )
+    samples = request.samples
+    if samples is None and request.epochs is None:
+        samples = recipe.samples
+    filled: dict[str, Any] = {name: _first(getattr(request, name), getattr(recipe, name)) for name in _CHOICES}
+    return replace(request, samples=samples, **filled), recipe
+
+
+def merged_recipe(request: RecipeArguments, recipe: Recipe) -> Recipe:
+    """The recipe with the choices of `request` in place of its own; its steps and rates stay."""
+    given = {name: getattr(request, name) for name in _CHOICES if getattr(request, name) is not None}
+    return replace(recipe, **given)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
     """Size and dropout; without a corpus the vocabulary is taken to be BERT's."""
     dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
-    if request.init_from is not None:
-        config = replace(read_config(request.init_from), dropout=dropout)
-        _check_vocabulary(request.init_from, config, corpus)
+    init_from = request.initial_model_folder
+    if init_from is not None:
+        config = replace(read_config(init_from), dropout=dropout)
+        _check_vocabulary(init_from, config, corpus)
     else:
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
         config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
@@ -129,7 +176,7 @@ def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Cor
     if theirs.get_vocab() != corpus.tokenizer().get_vocab():
         raise UserError(
             f"the vocabulary of {init_from} is not the corpus's",
-            remedy=f"Prepare the corpus again with --vocab {init_from}",
+            remedy=f"Prepare the corpus again with `vocab` {init_from}",
         )
     return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
 
@@ -152,30 +199,30 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
         UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
     """
     if shards and settings.optimizer == "muon":
-        raise UserError("Muon needs whole matrices", remedy="Leave out --shard, or choose another --optimizer")
+        raise UserError("Muon needs whole matrices", remedy="Leave out `shard=True`, or choose another `optimizer`")
     if shards and settings.deterministic:
         raise UserError(
             "a sharded run adds gradients up in an order that the number of processes decides",
-            remedy="Leave out --shard or --deterministic",
+            remedy="Leave out `shard=True` or `deterministic=True`",
         )
     for number, phase in enumerate(phases_of(settings), start=1):
         micro_batches = phase.micro_batch_count
         if micro_batches < count:
             raise UserError(
                 f"{count} processes share {micro_batches} micro-batches of phase {number}",
-                remedy=f"Choose a --micro-batch-size that makes at least {count}, or fewer processes",
+                remedy=f"Choose a `micro_batch_size` that makes at least {count}, or fewer processes",
             )
         if shards and micro_batches % count:
             raise UserError(
                 f"{count} processes that share a model cannot have the same number of {micro_batches} micro-batches of "
                 f"phase {number}",
-                remedy="With --shard choose a --micro-batch-size or number of processes that divides them evenly",
+                remedy="With `shard=True` choose a `micro_batch_size` or number of processes that divides them evenly",
             )
         if settings.deterministic and (count & (count - 1) or micro_batches % count):
             fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]
             raise UserError(
                 f"{count} processes cannot add up {micro_batches} micro-batches of phase {number} in one binary tree",
-                remedy=f"With --deterministic start {' or '.join(fit)}, or choose another --micro-batch-size",
+                remedy=f"With `deterministic=True` start {' or '.join(fit)}, or choose another `micro_batch_size`",
             )
 
 
@@ -192,17 +239,17 @@ def parameter_count(config: BertConfig) -> int:
     return embeddings + config.layers * block + heads
 
 
-def _samples(request: TrainingArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
+def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
     """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
     has_own_steps = recipe.phases[0].steps is not None
     if request.epochs is not None and request.samples is not None:
-        raise UserError("both --epochs and --samples", remedy="Give one of them")
+        raise UserError("both `epochs` and `samples`", remedy="Give one of them")
     if request.epochs is None:
         if request.samples is None and not has_own_steps:
-            raise UserError("the length of the run is not clear", remedy="Give either --epochs or --samples")
+            raise UserError("the length of the run is not clear", remedy="Give either `epochs` or `samples`")
         return request.samples
     if corpus is None:
-        raise UserError("--epochs without a corpus", remedy="Give --corpus, or --samples instead")
+        raise UserError("`epochs` without a corpus", remedy="Give `corpus`, or `samples` instead")
     if not 0 < request.epochs < math.inf:
         raise UserError(f"{request.epochs} epochs", remedy="Give a number above 0")
     counts = examples_per_epoch(corpus, recipe.sequence_lengths, seed=request.seed, kind=request.examples)
@@ -210,7 +257,7 @@ def _samples(request: TrainingArguments, recipe: Recipe, corpus: Corpus | None) 
     return round(request.epochs / passes_per_sample)
 
 
-def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request: TrainingArguments) -> None:
+def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request: RecipeArguments) -> None:
     """A batch that shows an example twice is no larger batch."""
     lengths = tuple(phase.sequence_length for phase in phases)
     counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
@@ -228,7 +275,7 @@ def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -
         raise UserError(
             f"{folder} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
             f"{corpus.vocabulary_size:,}",
-            remedy=f"Prepare the corpus again with --vocab {folder}",
+            remedy=f"Prepare the corpus again with `vocab` {folder}",
         )
 
 

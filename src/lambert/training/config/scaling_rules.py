@@ -68,7 +68,7 @@ def refuse_other_runs(samples: int, batch_sizes: Sequence[int], shares: Sequence
         told = " and ".join(f"{size:,}" for size in batch_sizes)
         raise UserError(
             f"the paper has no run of {optimizer} with batch {told} on {samples:,} samples",
-            remedy=f"Leave --recipe out, or ask for --samples {PAPER_SAMPLES} and --batch-size "
+            remedy=f"Leave `recipe` out, or ask for `samples` {PAPER_SAMPLES} and `batch_size` "
             f"{' or '.join(map(str, PAPER_BATCH_SIZES))} or {PAPER_MIXED_BATCH[0]} {PAPER_MIXED_BATCH[1]}",
         )
 

@@ -14,11 +14,11 @@ import tomli_w
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
+from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.utils.io import SETTINGS_BYTES, read_bytes
 
-RECIPE_FILE = "recipe.toml"
 REDUCE_DTYPES = ("float32", "bfloat16")
 
 
@@ -71,7 +71,7 @@ class TrainingConfig:
         if self.deterministic and self.reduce_dtype != "float32":
             raise UserError(
                 "a deterministic run adds gradients up in float32",
-                remedy="Leave out --reduce-dtype or --deterministic",
+                remedy="Leave out `reduce_dtype` or `deterministic=True`",
             )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
@@ -139,7 +139,7 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
     if differences:
         raise UserError(
             f"{whose} with other settings ({'; '.join(differences)})",
-            remedy="Give the settings it was started with to go on, another --out, or --fresh to start over",
+            remedy="Give the settings it was started with to go on, another `out`, or `fresh=True` to start over",
         )
 
 
@@ -166,7 +166,7 @@ def _recorded(run: Path) -> dict[str, Any]:
         return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="Add --fresh to start over, or choose another --out"
+            f"{path} cannot be read: {error}", remedy="Add `fresh=True` to start over, or choose another `out`"
         ) from None
 
 

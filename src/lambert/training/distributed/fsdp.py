@@ -78,7 +78,7 @@ class ShardedGradients(Gradients):
                 raise
             raise UserError(
                 f"a micro-batch does not fit into the memory of process {self._processes.rank} ({error})",
-                remedy="Give the same command with a smaller --micro-batch-size; sharded runs do not halve it",
+                remedy="Give the same command with a smaller `micro_batch_size`; sharded runs do not halve it",
             ) from None
 
     def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:

@@ -27,20 +27,22 @@ def describe_execution(
     return {
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
-        "rows": "packed where that saves rows (--pack)" if settings.packs else "one example a row, padded (no --pack)",
+        "rows": "packed where that saves rows" if settings.packs else "one example a row, padded",
         "activation_checkpointing": trainer_options.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
-        "weights": "cut over the processes, as gradients and moments are (--shard)"
-        if trainer_options.shards and processes.world_size > 1
+        "weights": "cut over the processes, as gradients and moments are (`shard=True`)"
+        if trainer_options.shard and processes.world_size > 1
         else "whole in every process",
     }
 
 
 def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:
     if settings.deterministic:
-        return "in one binary tree over the micro-batches: the same bits on any number of processes (--deterministic)"
+        return (
+            "in one binary tree over the micro-batches: the same bits on any number of processes (`deterministic=True`)"
+        )
     if processes.world_size == 1:
         return "of one process, in the order of the micro-batches"
     way = f"over {processes.world_size} processes in {settings.reduce_dtype}, while the last backward pass runs"

@@ -90,7 +90,7 @@ def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:
     if done >= MOST_ROLLBACKS:
         raise UserError(
             f"{run} has rolled back over {done} steps, and step {step} is a spike again",
-            remedy="Start over (--fresh) with a smaller --learning-rate, or go on with --on-spike warn",
+            remedy="Start over (`fresh=True`) with a smaller `learning_rate`, or go on with `on_spike` warn",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
-from lambert.runlog.writer import Journal
+from lambert.training.callbacks import EventLog
 from lambert.training.config.phase import Phase
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.distributed.process_group import ProcessGroup
@@ -29,12 +29,13 @@ class StepLogger:
         state: TrainState,
         processes: ProcessGroup,
         pace: ThroughputTracker,
-        journal: Journal,
+        journal: EventLog,
         beside: TrainerOptions,
     ) -> None:
         self._run, self._state, self._processes, self._pace = run, state, processes, pace
         self._journal = journal
         self._layer_figures: dict[str, float] = {}
+        self.last_step: dict[str, Any] = {}
         self.health = SpikeDetector()
         self.noise = GradientNoiseTracker(beside.noise_measurements_per_phase)
 
@@ -67,7 +68,8 @@ class StepLogger:
         """
         step = self._state.step
         pace = self._pace.figures(phase, batches, seconds, padded_tokens_left)
-        self._journal.write("step", {**events.step_facts(step, phase, result), **pace})
+        self.last_step = {**events.step_facts(step, phase, result), **pace}
+        self._journal.write("step", self.last_step)
         if not result.applied:
             self._broken(phase, result)
             return False
@@ -103,7 +105,7 @@ class StepLogger:
         self._journal.write(
             "skipped",
             events.skipped_facts(
-                step, phase, "the loss or its gradient is no number", in_a_row=in_a_row, samples_without_a_loss=samples
+                step, phase, "the loss or its gradient is no number", consecutive=in_a_row, non_finite_samples=samples
             ),
         )
         if in_a_row >= MOST_SKIPPED_IN_A_ROW:
@@ -111,5 +113,5 @@ class StepLogger:
             raise UserError(
                 f"the loss or its gradient was no number in {in_a_row} steps in a row, up to step {step} of "
                 f"{self._run} (samples of phase {phase.number} whose loss is none: {named})",
-                remedy="Start over (--fresh) with a smaller --learning-rate; the journal shows the steps before",
+                remedy="Start over (`fresh=True`) with a smaller `learning_rate`; the journal shows the steps before",
             )

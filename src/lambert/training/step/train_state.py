@@ -140,7 +140,7 @@ class TrainState:
         if weights.keys() != set(self._names.values()):
             raise UserError(
                 f"the checkpoint of step {saved.step} holds another model",
-                remedy="Choose another --out, or --fresh to start over",
+                remedy="Choose another `out`, or `fresh=True` to start over",
             )
         with torch.no_grad():
             for parameter, name in self._names.items():

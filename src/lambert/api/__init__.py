@@ -1,0 +1,1 @@
+"""The Python API behind `import lambert`; the command line calls it too."""

@@ -1,0 +1,102 @@
+"""Using a trained model from Python: its metrics on held-out text, and filling blanks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from lambert.api.training import opened_corpus
+from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import load_vocabulary
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
+from lambert.errors import UserError
+from lambert.model.fill import Candidate, fill_masks
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import load_model, model_folder
+from lambert.training.config.precision import Precision
+from lambert.training.step.evaluation import Validator
+
+
+def evaluate(
+    model: BertForPreTraining | str | Path,
+    corpus: Corpus | str | Path,
+    *,
+    sequence_length: int = 128,
+    samples: int = 1_024,
+    objective: ObjectiveConfig = BERT_OBJECTIVE,
+) -> dict[str, float]:
+    """MLM and NSP metrics on a corpus's held-out text, beside the unigram and majority-class baselines.
+
+        lambert.evaluate("runs/mine", "my-corpus")["mlm_loss"]
+
+    Every masked token is behind [MASK], and the sequences are the same at every call.
+
+    Args:
+        model: a run, a Hugging Face folder, or the model itself.
+        sequence_length: tokens; at most the model's positions.
+        samples: held-out sequences, at most as many as there are.
+
+    Returns:
+        `mlm_loss`, `mlm_accuracy`, `unigram_loss`, `unigram_accuracy`, `masked_tokens`, and with sentence pairs
+        `nsp_loss`, `nsp_accuracy`, `nsp_majority_accuracy`; losses in nats.
+
+    Raises:
+        UserError: the model or the corpus cannot be read, their vocabularies differ, or no text is held out.
+    """
+    corpus = opened_corpus(corpus)
+    if not isinstance(model, BertForPreTraining):
+        folder = model_folder(Path(model))
+        if load_vocabulary(folder, cased=False).get_vocab() != corpus.tokenizer().get_vocab():
+            raise UserError(
+                f"the vocabulary of {folder} is not that of {corpus.path}",
+                remedy=f"Prepare the text with `lambert prepare --vocab {folder}`",
+            )
+        model, _ = load_model(folder, BertForPreTraining)
+    positions = model.config.maximum_positions
+    if sequence_length > positions:
+        raise UserError(
+            f"`sequence_length` {sequence_length} is longer than the model's {positions} positions",
+            remedy="Choose shorter sequences",
+        )
+    found = Validator(corpus, objective, samples=samples).measure(model, sequence_length, Precision.FLOAT32)
+    if found is None:
+        raise UserError(
+            f"nothing to evaluate on in {corpus.path}",
+            remedy="Prepare it with a `validation_fraction` above 0, and give `samples` above 0",
+        )
+    return {name: value for name, value in asdict(found).items() if value is not None}
+
+
+def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
+    """The likeliest tokens for each [MASK] of a text, best first.
+
+        lambert.fill_mask("runs/mine", "the capital of france is [MASK].")[0][0].word
+
+    Args:
+        model: a run or a Hugging Face folder.
+        top_k: candidates for each blank.
+
+    Raises:
+        UserError: the model cannot be read, the text has no [MASK], or it is longer than the model's positions.
+    """
+    loaded, tokenizer = open_model(Path(model))
+    return fill_masks(loaded, tokenizer, text, candidates=top_k)
+
+
+def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
+    """Model and tokenizer of a run or a Hugging Face folder.
+
+    Raises:
+        UserError: it cannot be read, or has no MLM head.
+    """
+    folder = model_folder(path)
+    model, report = load_model(folder, BertForPreTraining)
+    missing = [name for name in report.freshly_initialised if name.startswith("mlm_head.")]
+    if missing:
+        raise UserError(
+            f"{folder} has no MLM head ({', '.join(missing)})",
+            remedy="Give a model that was pre-trained, with its heads",
+        )
+    return model, load_vocabulary(folder, cased=False)

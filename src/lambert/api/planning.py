@@ -1,0 +1,80 @@
+"""Planning from Python: what a run will do, how long it takes on this machine and how much memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lambert.api.messages import log_lines, printed_messages
+from lambert.api.training import log_recipe, opened_corpus, resolve
+from lambert.corpus.store import Corpus
+from lambert.planning import plan_text
+from lambert.planning.hardware import inspect_hardware
+from lambert.planning.micro_batches import choose_micro_batches
+from lambert.planning.plan import Plan, describe_plan
+from lambert.planning.probe import forecast_run
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.recipe_io import BY_RULE
+from lambert.training.config.resolve import check_world_size
+from lambert.training.config.scaling_rules import beyond_the_published
+from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.process_group import destroy_process_group, init_process_group
+from lambert.training.malloc import apply_allocator_settings
+
+
+def plan(
+    corpus: Corpus | str | Path | None = None,
+    *,
+    probe_seconds: float | None = 20.0,
+    arguments: RecipeArguments | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Plan:
+    """Say what a run would do before it runs: every number with its formula, time and memory on this machine.
+
+        plan = lambert.plan("my-corpus", model="mini", batch_size=256, epochs=3)
+        print(plan)
+        plan.seconds, plan.memory_bytes["none"]
+
+    Args:
+        corpus: needed for `epochs`; without one, `samples` decides the length and rows of random ids are timed.
+        probe_seconds: how long each phase's steps are timed, three steps at least; None times nothing and predicts no
+            duration.
+        arguments: everything else as one object; or give its fields by name (`lambert.TrainingArguments`).
+        progress: print the plan while it is made.
+
+    Raises:
+        UserError: an argument is unknown, or the arguments make no run.
+    """
+    check_probe_seconds(probe_seconds or 0.0)
+    arguments = replace(arguments, **options) if arguments is not None else RecipeArguments.of(**options)
+    opened = None if corpus is None else opened_corpus(corpus)
+    with printed_messages(active=progress):
+        apply_allocator_settings()
+        config, group = resolve(arguments, opened), init_process_group()
+        if probe_seconds is not None and arguments.micro_batch_size is None:
+            config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
+            if group.is_main_process:
+                log_lines(plan_text.micro_batch_lines(config, tried))
+        check_world_size(config, group.world_size)
+        found = describe_plan(config, opened)
+        if group.is_main_process:
+            log_recipe(arguments)
+            log_limits(arguments, config)
+            log_lines(plan_text.plan_lines(found))
+        if probe_seconds is not None:
+            if group.is_main_process:
+                log_lines([plan_text.probe_line(config, probe_seconds, has_corpus=opened is not None)])
+            forecast = forecast_run(config, opened, processes=group, budget_seconds=probe_seconds)
+            found = replace(found, forecast=forecast)
+            if group.is_main_process:
+                log_lines(plan_text.forecast_lines(forecast))
+        destroy_process_group(group)
+    return found
+
+
+def log_limits(arguments: RecipeArguments, config: TrainingConfig) -> None:
+    """How far a run by the square-root rule is from those that the rule was published for."""
+    if arguments.recipe in BY_RULE and arguments.init_from is None:
+        log_lines(f"note      {note}" for note in beyond_the_published(config.phases, config.model.hidden_size))

@@ -1,0 +1,319 @@
+"""Pre-training from Python: from arguments and a corpus to a trained model, its report and its Hugging Face folder."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lambert import __version__
+from lambert.api.messages import log, log_lines, printed_messages
+from lambert.corpus.store import Corpus
+from lambert.errors import PeerLost
+from lambert.planning import plan_text
+from lambert.planning.hardware import inspect_hardware
+from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+from lambert.planning.micro_batches import choose_micro_batches
+from lambert.planning.plan import describe_plan
+from lambert.planning.probe import RunForecast, forecast_run, record_outcome
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
+from lambert.training.callbacks import Callback
+from lambert.training.checkpoint.run_dir import MODEL_FOLDER
+from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
+from lambert.training.config.precision import resolve_precision
+from lambert.training.config.resolve import check_world_size, resolve_config, starting_model, with_recipe
+from lambert.training.config.training_config import (
+    TrainingConfig,
+    recorded_choices,
+    refuse_other_config,
+)
+from lambert.training.distributed.env import restart_count
+from lambert.training.distributed.process_group import ProcessGroup, destroy_process_group, init_process_group
+from lambert.training.loop import TrainingLoop
+from lambert.training.malloc import apply_allocator_settings
+from lambert.training.metrics.execution_info import describe_execution
+from lambert.training.step.pretraining_loss import Evaluation
+from lambert.training.train_output import StepMetrics, TrainOutput
+
+MIN_GAIN = 0.1
+"""Nats below the unigram baseline from which a model counts as having learned from context."""
+_SECOND_SIGNAL_SECONDS = 2.0
+"""`torchrun` passes on a signal that its workers have got from the terminal already; only a later one is a second."""
+
+
+class Trainer(TrainingLoop):
+    """A run in a folder: iterate over it to train step by step, or call `train()`.
+
+        for step in lambert.Trainer("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3):
+            print(step.step, step.mlm_loss)
+
+    A run that the folder holds is resumed, in the same bits on a CPU. Under `torchrun` each process makes the same
+    Trainer and they share every global batch. Allocator, threads and precision are set as on the command line.
+
+    Args:
+        corpus: from `lambert.build_corpus`, or its folder.
+        out: the run's folder.
+        callbacks: `lambert.Callback` objects, called on the main process.
+        arguments: everything else as one object; or give its fields by name (`lambert.TrainingArguments`).
+        progress: show a live display while it trains.
+        command: what to record as the command that resumes the run; the equal `lambert pretrain` otherwise.
+
+    Raises:
+        UserError: an argument is unknown or out of range, the corpus cannot be opened, or the folder holds another run.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus | str | Path,
+        *,
+        out: str | Path,
+        callbacks: Sequence[Callback] = (),
+        arguments: TrainingArguments | None = None,
+        progress: bool = False,
+        command: str = "",
+        **options: Any,
+    ) -> None:
+        arguments = replace(arguments, **options) if arguments is not None else TrainingArguments.of(**options)
+        corpus, out = opened_corpus(corpus), Path(out)
+        group = init_process_group(timeout_seconds=60 * arguments.timeout_minutes)
+        self._shows_progress = progress and group.is_main_process
+        with _failures_reported(group):
+            apply_allocator_settings()
+            config = _resolved(arguments, corpus, group, out)
+            check_world_size(config, group.world_size, shards=arguments.shard)
+            if group.is_main_process:
+                log_recipe(arguments)
+                _log_plan(config, corpus, describe_execution(config, group, arguments))
+            self._forecast = _forecast(arguments, config, corpus, group, out)
+            super().__init__(
+                out,
+                config,
+                starting_model(config, arguments.initial_model_folder, corpus),
+                corpus,
+                trainer_options=arguments,
+                processes=group,
+                callbacks=callbacks,
+                facts={
+                    "lambert": __version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                    "host": inspect_hardware(out).host(),
+                },
+                command=command or command_line("pretrain", arguments, corpus=corpus.path, out=out),
+                fresh=arguments.fresh and not restart_count(),
+            )
+
+    def __iter__(self) -> Iterator[StepMetrics]:
+        """Train; yields every step (see `TrainingLoop.__iter__`). A finished run gets its report."""
+        reset_peak_memory(self.processes.device)
+        with _failures_reported(self.processes):
+            with _display(self.run / JOURNAL_FILE, active=self._shows_progress):
+                yield from super().__iter__()
+            if self.processes.is_main_process:
+                self._conclude()
+            destroy_process_group(
+                self.processes
+            )  # where something failed, others may hang: leaving would wait for them
+
+    def _conclude(self) -> None:
+        from lambert.report import write_report
+
+        output = self.output
+        assert output is not None
+        if not output.finished:
+            again = "the same call without `fresh`" if self.fresh else "the same call"
+            log.info(f"Stopped and saved at step {output.step}. Repeat {again} to resume.")
+            return
+        if not output.resumed_from_step:
+            memory = peak_memory_bytes(self.processes.device)
+            record_outcome(self.run, self._forecast, seconds=output.seconds, memory_bytes=memory)
+            if self._forecast is not None:
+                log.info(plan_text.outcome_line(self._forecast, seconds=output.seconds, memory_bytes=memory))
+        _log_verdict(output.evaluation)
+        log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
+        log.info(
+            f"Model:  {self.run / MODEL_FOLDER} (transformers opens it; "
+            f'`lambert fill {self.run} "a [MASK] sentence"` tries it)'
+        )
+
+
+def pretrain(
+    corpus: Corpus | str | Path,
+    *,
+    out: str | Path,
+    callbacks: Sequence[Callback] = (),
+    arguments: TrainingArguments | None = None,
+    progress: bool = True,
+    command: str = "",
+    **options: Any,
+) -> TrainOutput:
+    """Pre-train a BERT to the end of its run, or resume it. Ctrl-C saves and stops; the same call resumes.
+
+        run = lambert.pretrain("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3)
+        run.metrics["eval_mlm_loss"], run.metrics["eval_unigram_loss"]
+
+    Args:
+        corpus: from `lambert.build_corpus`, or its folder.
+        out: the run's folder.
+        callbacks: `lambert.Callback` objects, called on the main process.
+        arguments: everything else as one object; or give its fields by name (`lambert.TrainingArguments`).
+        progress: show the plan, the progress and the result.
+        command: what to record as the command that resumes the run; the equal `lambert pretrain` otherwise.
+
+    Raises:
+        UserError: wrong arguments, another run in the folder, a damaged corpus, or ten NaN/Inf steps in a row.
+        Interrupted: a checkpoint could not be written; the one before it is complete.
+    """
+    with printed_messages(active=progress):
+        given: dict[str, Any] = {"callbacks": callbacks, "arguments": arguments, "command": command, **options}
+        trainer = Trainer(corpus, out=out, progress=progress, **given)
+        with _stop_on_signals(trainer):
+            return trainer.train()
+
+
+def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
+    """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
+    hardware = inspect_hardware()
+    on_cpu = hardware.device == "cpu"
+    precision = resolve_precision(arguments.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=on_cpu)
+    return resolve_config(arguments, corpus, precision=precision)
+
+
+def log_recipe(arguments: RecipeArguments) -> None:
+    """Where the numbers of a published recipe come from, and what to know before relying on them."""
+    _, recipe = with_recipe(arguments)
+    if recipe.source:
+        log.info(f"recipe    {recipe.name}: {recipe.source}")
+    for note in recipe.notes:
+        log.info(f"note      {note}")
+
+
+def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
+    """The corpus, opened where it is a folder."""
+    return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+
+
+def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingConfig:
+    """What is asked for, with what the run in `out` has chosen for itself, or else the fastest micro-batches.
+
+    Raises:
+        UserError: the run in `out` has other settings.
+    """
+    config = resolve(arguments, corpus)
+    resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
+    known = recorded_choices(out) if resumes else None
+    group.barrier()  # until all have looked, nobody writes there
+    threads = arguments.threads
+    if arguments.deterministic:
+        threads = threads or (known.threads if known is not None else 0) or 1
+    if threads:
+        torch.set_num_threads(threads)
+    config = replace(
+        config,
+        deterministic=arguments.deterministic,
+        reduce_dtype=arguments.reduce_dtype,
+        threads=threads if arguments.deterministic else 0,
+    )
+    if arguments.micro_batch_size is None and known is not None:
+        config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
+    if resumes:
+        refuse_other_config(out, config)  # before the plan of a run that cannot be
+    elif arguments.micro_batch_size is None:
+        config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
+        if group.is_main_process:
+            log_lines(plan_text.micro_batch_lines(config, tried))
+    return config
+
+
+def _forecast(
+    arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup, out: Path
+) -> RunForecast | None:
+    """Time real steps of a new run and predict its duration and memory; None for a resumed one."""
+    if not arguments.probe_seconds or (not arguments.fresh and (out / RECIPE_FILE).exists()):
+        return None
+    if group.is_main_process:
+        log.info(plan_text.probe_line(config, arguments.probe_seconds, has_corpus=True))
+    budget = arguments.probe_seconds
+    forecast = forecast_run(config, corpus, processes=group, trainer_options=arguments, budget_seconds=budget)
+    if group.is_main_process:
+        log_lines(plan_text.forecast_lines(forecast))
+    return forecast
+
+
+def _log_plan(config: TrainingConfig, corpus: Corpus, execution: dict[str, str]) -> None:
+    log_lines(plan_text.plan_lines(describe_plan(config, corpus)))
+    log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
+
+
+def _log_verdict(evaluation: Evaluation | None) -> None:
+    """What the last evaluation means, for a person who sees one for the first time."""
+    if evaluation is None:
+        return
+    gain = evaluation.unigram_loss - evaluation.mlm_loss
+    losses = f"MLM loss {evaluation.mlm_loss:.3f}, unigram baseline {evaluation.unigram_loss:.3f}"
+    if gain < MIN_GAIN:
+        log.info(
+            f"{losses}: the model is hardly better than the baseline. Train for more steps (more `epochs`, a smaller "
+            "`batch_size`, shorter `sequence_lengths`) or use a smaller `model`."
+        )
+    else:
+        log.info(f"{losses}: {gain:.2f} nats better on held-out text.")
+
+
+@contextmanager
+def _failures_reported(group: ProcessGroup) -> Iterator[None]:
+    """Tell the other ranks why this one fails."""
+    try:
+        yield
+    except Exception as error:
+        if group.peers is not None and not isinstance(error, PeerLost):
+            group.peers.report(str(error) or type(error).__name__)
+        raise
+
+
+@contextmanager
+def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 ask the run to save and stop after its step; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():  # Python has signal handlers there only
+        yield
+        return
+    asked_at: float | None = None
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            if trainer.processes.is_main_process:
+                log.warning("stopping after this step and saving; once more stops at once without saving")
+            trainer.request_stop(number)
+        elif time.monotonic() - asked_at > _SECOND_SIGNAL_SECONDS:
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _display(journal: Path, *, active: bool) -> Iterator[None]:
+    """The live display of the run."""
+    from lambert.api.live import LiveDisplay
+
+    display: AbstractContextManager[Any] = LiveDisplay(journal) if active else nullcontext()
+    with display:
+        yield
+    fault = getattr(display, "fault", None)
+    if fault is not None:
+        log.warning(f"the display failed ({fault}); the run itself is not affected")

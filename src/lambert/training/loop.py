@@ -1,0 +1,350 @@
+"""The training loop: the one place that decides when to log, evaluate, save and stop. It displays nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lambert.corpus.store import Corpus
+from lambert.corpus.watch import Watch, watched
+from lambert.data.dataloader import PretrainingBatch, SampleStream
+from lambert.errors import Interrupted
+from lambert.model.heads import BertForPreTraining
+from lambert.runlog.schema import JOURNAL_FILE
+from lambert.runlog.writer import Journal
+from lambert.training.callbacks import Callback, EventLog
+from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
+from lambert.training.checkpoint.export import export_finished
+from lambert.training.checkpoint.resume import agreed_checkpoint
+from lambert.training.checkpoint.run_dir import (
+    open_run_folder,
+    skipped_steps,
+    write_skipped_steps,
+)
+from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
+from lambert.training.config.resolve import check_world_size
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig, write_recipe
+from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.metrics import events
+from lambert.training.metrics.spike_detector import refuse_more_rollbacks
+from lambert.training.metrics.step_logger import StepLogger
+from lambert.training.metrics.throughput import ThroughputTracker
+from lambert.training.step.evaluation import Validator
+from lambert.training.step.pretraining_loss import Evaluation, pretraining_task
+from lambert.training.step.train_state import TrainState
+from lambert.training.step.train_step import OutOfMemory, StepResult, train_step
+from lambert.training.train_output import StepMetrics, TrainOutput
+
+_PAUSE_SECONDS = 1.0
+"""Between two looks at a disk that is full."""
+_LOOK_SECONDS = 0.01
+"""Between two looks at a checkpoint that is awaited."""
+
+
+class TrainingLoop:
+    """One run in one folder.
+
+    Args:
+        run: the run's folder; made if need be.
+        settings: what the run is decided by; must name `corpus` by its fingerprint.
+        model: starting weights; moved to the processes' device.
+        callbacks: called after every event of the journal.
+        facts: of the machine and the call, for the journal's first event and for checkpoints.
+        command: what was typed, for `recipe.toml`.
+        fresh: start over, deleting what an earlier run left in the folder.
+
+    Raises:
+        UserError: the processes cannot share the micro-batches of a global batch.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: TrainingConfig,
+        model: BertForPreTraining,
+        corpus: Corpus,
+        *,
+        trainer_options: TrainerOptions | None = None,
+        processes: ProcessGroup | None = None,
+        callbacks: Sequence[Callback] = (),
+        facts: Mapping[str, Any] | None = None,
+        command: str = "",
+        fresh: bool = False,
+    ) -> None:
+        assert settings.corpus_fingerprint == corpus.fingerprint
+        self._phases = phases_of(settings)
+        self.processes = processes or ProcessGroup()
+        self.trainer_options = trainer_options or TrainerOptions()
+        check_world_size(settings, self.processes.world_size, shards=self.trainer_options.shard)
+        self.run, self.settings, self.corpus = run, settings, corpus
+        self.facts = dict(facts or {})
+        self.command, self.fresh = command, fresh
+        self.callbacks = tuple(callbacks)
+        self.output: TrainOutput | None = None
+        self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shard)
+        model.encoder.checkpoint_activations(self.trainer_options.activation_checkpointing)
+        self.evaluation: Evaluation | None = None
+        self._held_out = Validator(corpus, self.settings.examples, samples=self.trainer_options.evaluation_samples)
+        self._saver = AsyncCheckpointWriter(run, self.trainer_options)
+        self._rolls_back = self.trainer_options.on_spike == "rollback"
+        self._skips: set[int] = set()
+        self._asked = self._stops = 0
+        self._watch = Watch()
+        self._pace = ThroughputTracker(settings.model, settings.precision, self.processes)
+
+    def request_stop(self, signal: int = 1) -> None:
+        """Ask the run to save and stop after the step in progress; `signal` is told in the outcome."""
+        self._asked = signal
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    @property
+    def model(self) -> BertForPreTraining:
+        """The model in training, on this rank's device."""
+        return self.state.model
+
+    def train(self) -> TrainOutput:
+        """Run to the end: `for step in self`, without looking at the steps. Raises what iterating raises."""
+        for _ in self:
+            pass
+        assert self.output is not None
+        return self.output
+
+    def __iter__(self) -> Iterator[StepMetrics]:
+        """Run from the newest complete checkpoint, or from the start, to the end of the last phase; yields each step.
+
+        A step is yielded once it is logged, evaluated and saved where that is due. Leaving the loop early stops the
+        run as `request_stop` does: it saves first, and the same call resumes it.
+
+        Raises:
+            UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
+                too many steps in a row were no numbers.
+            Interrupted: a checkpoint could not be written; the one before it is whole.
+        """
+        lock = open_run_folder(
+            self.run, self.settings, self.corpus, self.processes, command=self.command, fresh=self.fresh
+        )
+        try:
+            with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
+                yield from self._train()
+        finally:
+            self._saver.close()
+            if lock is not None:
+                lock.release()
+
+    def _train(self) -> Iterator[StepMetrics]:
+        with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as journal:
+            self._journal = EventLog(journal, self, self.callbacks)
+            options = self.trainer_options
+            self._notes = StepLogger(self.run, self.state, self.processes, self._pace, self._journal, options)
+            self._skips = skipped_steps(self.run)
+            resumed = self._restore()
+            began = self._saved_at = time.monotonic()
+            self._journal.write("run", self._run_facts(resumed))
+            if self._rolls_back and not self.state.step:
+                self._save()  # a way back for the first steps
+            self._sync_control_flags()
+            try:
+                while (index := self._next_phase()) is not None:
+                    yield from self._run_phase(index)
+            except GeneratorExit:  # the caller has left its loop, which asks to stop
+                self.request_stop()
+                self._sync_control_flags()
+                self._save()
+                self._end(resumed, time.monotonic() - began)
+                raise
+            self._end(resumed, time.monotonic() - began)
+
+    def _next_phase(self) -> int | None:
+        """The first phase with steps to do; a rollback may lead back into the one before."""
+        return next((index for index, phase in enumerate(self._phases) if self._is_open(phase)), None)
+
+    def _run_phase(self, index: int) -> Iterator[StepMetrics]:
+        """The steps that are left of a phase, until a rollback leads out of it or somebody asks to stop."""
+        phase = self._phases[index]
+        self._journal.write("phase", phase.facts())
+        stream = training_stream(self.corpus, self.settings, phase)
+        while self._is_open(phase) and self.state.step >= phase.first_step - 1:
+            if skipped := self.state.step + 1 in self._skips:
+                self.state.step += 1
+                self._journal.write("skipped", events.skipped_facts(self.state.step, phase, "rolled back"))
+            elif self._is_spiked(index, stream):
+                self._roll_back()
+                continue
+            if phase.is_due(self.state.step, self.trainer_options.trust_ratios_per_phase):
+                self._notes.log_layers()
+            if phase.is_due(self.state.step, self.trainer_options.evaluations_per_phase):
+                self._evaluate(phase)
+            if self._must_save(phase, is_time=self._sync_control_flags()):
+                self._save()
+            self._note_saved()
+            if not skipped:
+                yield StepMetrics.of(self._notes.last_step)
+
+    def _is_spiked(self, index: int, stream: SampleStream) -> bool:
+        """Do the next step; returns whether to roll back over it."""
+        while True:
+            phase, began = self._phases[index], time.monotonic()
+            if self.state.step == phase.first_step - 1:
+                self._notes.health.begin_phase()
+            try:
+                result, batches = self._step(phase, stream)
+                break
+            except OutOfMemory as problem:
+                self._halve(index, str(problem))
+        left = sum(other.padded_tokens_left(self.state.step) for other in self._phases)
+        return self._notes.log_step(phase, result, batches, time.monotonic() - began, left) and self._rolls_back
+
+    def _restore(self) -> int:
+        """Go on from the newest whole checkpoint, if there is one; returns its step, 0 without."""
+        saved, problems = agreed_checkpoint(self.run, self.settings, self.processes)
+        if problems:
+            self._journal.write("damaged", {"step": 0 if saved is None else saved.step, "problems": problems})
+        if saved is None:
+            return 0
+        self.state.restore(saved)
+        self._notes.load_state_dict(saved.facts)
+        return saved.step
+
+    def _roll_back(self) -> None:
+        """Return to the newest checkpoint, to leave the step that has just been done out on the way back.
+
+        Raises:
+            UserError: that was done too often.
+        """
+        spiked = self.state.step
+        refuse_more_rollbacks(self.run, len(self._skips), spiked)
+        self._wait_for_checkpoint()
+        self._skips.add(spiked)
+        if self.processes.is_main_process:
+            write_skipped_steps(self.run, self._skips)
+        self._restore()
+        self._journal.write("rollback", {"step": spiked, "to_step": self.state.step})
+
+    def _is_open(self, phase: Phase) -> bool:
+        """There is a step of this part to do, and nobody has asked to stop."""
+        return self.state.step < phase.last_step and not self._stops
+
+    def _step(self, phase: Phase, stream: SampleStream) -> tuple[StepResult, list[PretrainingBatch]]:
+        """The next step, and this process's micro-batches of it: a pure function of the step's number."""
+        state, step = self.state, self.state.step + 1
+        indices = self.processes.rank_range(phase.micro_batch_count)
+        with self._pace.timer.section("data"):
+            batches = [stream.batch(*phase.samples_of(step, index)) for index in indices]
+        result = train_step(
+            state.model,
+            state.optimizer,
+            batches,
+            task=pretraining_task,
+            learning_rate=phase.learning_rate(step),
+            max_grad_norm=self.settings.max_grad_norm or None,
+            dropout_seeds=[dropout_seed(self.settings.seed, step, index) for index in indices],
+            precision=self.settings.precision,
+            processes=self.processes,
+            master=state.master,
+            gradients=state.gradients,
+            timer=self._pace.timer,
+            measures_first=self._notes.noise.is_due(phase, step),
+        )
+        state.step = step
+        return result, batches
+
+    def _halve(self, index: int, problem: str) -> None:
+        """Halve the micro-batches of a phase that ran out of memory; the global batch stays what it is."""
+        self._phases[index] = phase = self._phases[index].halved(problem, deterministic=self.settings.deterministic)
+        sizes = tuple(other.micro_batch_size for other in self._phases)
+        self.settings = replace(self.settings, micro_batch_sizes=sizes)
+        if self.processes.is_main_process:
+            write_recipe(self.run, self.settings, command=self.command)
+        facts = {"phase": phase.number, "micro_batch_size": phase.micro_batch_size, "reason": problem}
+        self._journal.write("micro_batch", {"step": self.state.step, **facts})
+
+    def _sync_control_flags(self) -> bool:
+        """After every step, one small sum: whether anybody asks to stop, whether a save has failed or the disk is full,
+        for which all wait, and whether it is time to save, which is returned.
+
+        Raises:
+            Interrupted: a checkpoint could not be written.
+        """
+        first, saver = self.processes.is_main_process, self._saver
+        is_time = first and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
+        while True:
+            asked = self._asked or int(self._watch.problem is not None)
+            flags = [asked, first and saver.problem is not None, first and bool(saver.waits_for_space), is_time]
+            self._stops, failed, is_full, must_save = self.processes.all_reduce_max([int(flag) for flag in flags])
+            if failed:
+                raise saver.problem or Interrupted("the first process could not save", remedy="See its message")
+            if not is_full or self._stops:
+                return must_save > 0
+            time.sleep(_PAUSE_SECONDS)
+
+    def _must_save(self, phase: Phase, is_time: bool) -> bool:
+        """Whether to save after this step; the first process's clock counts for all."""
+        step, every = self.state.step, self.trainer_options.checkpoint_steps
+        is_due = step % every == 0 if every else is_time
+        return is_due or self._stops > 0 or step == phase.last_step
+
+    def _save(self) -> None:
+        """Begin to write a checkpoint; training goes on meanwhile."""
+        self._wait_for_checkpoint()
+        self._saved_at = time.monotonic()
+        versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
+        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._notes.state_dict()}
+        checkpoint = self.state.checkpoint(facts)
+        if checkpoint is not None:
+            self._saver.start(checkpoint)
+
+    def _wait_for_checkpoint(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            Interrupted: it could not be.
+        """
+        while self.processes.all_reduce_max([int(self.processes.is_main_process and self._saver.is_busy)])[0]:
+            if self._asked:
+                self._saver.give_up_waiting()
+            time.sleep(_LOOK_SECONDS)
+        self._note_saved()
+        self._sync_control_flags()
+
+    def _note_saved(self) -> None:
+        """Write down that a checkpoint has been written, if one has."""
+        saved = self._saver.finished()
+        if saved is not None:
+            self._journal.write("checkpoint", events.checkpoint_facts(self.run, saved))
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Measure on held-out text. Every process does, so that none runs ahead."""
+        figures = self._held_out.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
+        if figures is not None:
+            self.evaluation = figures
+            self._journal.write("evaluation", {"step": self.state.step, **asdict(figures)})
+
+    def _end(self, resumed: int, seconds: float) -> None:
+        """Complete the last checkpoint, export a finished model, and write `output`."""
+        self._wait_for_checkpoint()
+        finished = self.state.step == self.settings.total_steps
+        if finished and (self.processes.is_main_process or self.trainer_options.shard):
+            model = self.state.exportable_model()
+            if self.processes.is_main_process:
+                export_finished(self.run, model, self.corpus.tokenizer())
+        reason = "finished" if finished else "interrupted"
+        self._journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
+        signal = 0 if finished else self._stops
+        self.output = TrainOutput(self.run, self.state.step, finished, resumed, self.evaluation, seconds, signal)
+
+    def _run_facts(self, resumed: int) -> dict[str, Any]:
+        return {
+            **self.facts,
+            **events.run_facts(self.settings, self.corpus, self.processes, self.trainer_options),
+            "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
+            "peak_matmul_flops_per_second": self._pace.peak,
+            "resumed_from_step": resumed,
+        }
