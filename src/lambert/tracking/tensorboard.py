@@ -11,6 +11,7 @@ from typing import Any
 from lambert.errors import UserError
 from lambert.tracking.figures import Figures
 from lambert.tracking.follow import RunFacts
+from lambert.utils.io import write_json
 
 _STATE = "lambert.json"
 
@@ -70,10 +71,7 @@ class TensorBoardSink:
         """Write what waits, and how far that is."""
         assert self.folder is not None
         self._writer.flush()
-        state = self.folder / _STATE
-        aside = state.with_name(state.name + ".partial")
-        aside.write_text(json.dumps({"journal": self._journal_id, "records": place}) + "\n", encoding="utf-8")
-        aside.replace(state)
+        write_json(self.folder / _STATE, {"journal": self._journal_id, "records": place})
 
     def close(self) -> None:
         """End the event file."""
