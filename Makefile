@@ -1,6 +1,6 @@
 # make demo      the whole way on the text every installation carries: corpus, both phases, report, Hugging Face folder
-# make test      lint, types, tests: exactly what .ci/run runs
-# make lint      the first two of these
+# make test      lint, import contracts, types, tests: exactly what .ci/run runs
+# make lint      all of these but the tests
 # make picture   the README's loss curve, drawn from the last demo
 # make results   the figures of docs/ that take seconds, anew; and which commands make the others
 # make docs      the pages of docs/ and the API reference, in site/; every warning and broken link is an error
@@ -36,6 +36,7 @@ test: lint
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 picture: $(VENV)/installed-runtime

@@ -197,6 +197,7 @@ def log_recipe(arguments: RecipeArguments) -> None:
 
 
 def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
+    """The corpus, opened where it is a folder."""
     return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, option_words
+from lambert.experiments.signals import signals_deferred
 from lambert.utils.io import write_json
 
 PROBE_SECONDS = 1
@@ -50,14 +51,15 @@ def _planned(shared: Sequence[str], cells: Sequence[Cell], threads: int) -> list
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     processes: list[subprocess.Popen[str]] = []
     try:
-        for cell in cells:
-            words = ["plan", *shared, *cell.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "lambert", *words],
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-                )
-            )  # fmt: skip
+        with signals_deferred():
+            for cell in cells:
+                words = ["plan", *shared, *cell.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "lambert", *words],
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                    )
+                )  # fmt: skip
         answers = [process.communicate() for process in processes]
     finally:  # where this is interrupted, nobody wants their answers any more
         for process in processes:

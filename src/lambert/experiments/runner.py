@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, option_words
+from lambert.experiments.signals import signals_deferred
 from lambert.runlog.reader import read_run
 
 CELLS, LOCK = "cells", "lock"
@@ -128,7 +129,8 @@ class Runner:
         commands = [[*words, "--threads", str(self.threads)]]
         if self.sweep.squad is not None:
             commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_words(self.sweep.squad)])
-        self._running[cell] = _Work(commands, self.out / CELLS / f"{cell.name}.log", self.threads)
+        with signals_deferred():
+            self._running[cell] = _Work(commands, self.out / CELLS / f"{cell.name}.log", self.threads)
 
     def _collect(self) -> list[Ended]:
         done = []

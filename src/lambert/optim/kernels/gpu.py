@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -22,7 +21,9 @@ _ADDING = 1_024
 def loops() -> ModuleType | None:
     """The Triton loops; None where Triton is not installed or does not load."""
     try:
-        return importlib.import_module("lambert.optim.kernels.triton_loops")
+        from lambert.optim.kernels import triton_loops
+
+        return triton_loops
     except Exception:  # Triton raises many kinds where its driver or compiler is missing
         return None
 
