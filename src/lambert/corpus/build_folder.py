@@ -1,13 +1,13 @@
-"""The folder beside a corpus in which it is built: what is finished there survives a kill.
+"""The folder beside a corpus in which it is built; finished partitions survive a kill.
 
     OUT.partial/
       lock             held by the process that builds
-      plan.json        what was asked for, and the sources with their sizes and times
+      plan.json        the arguments, and the sources with their sizes and times
       tokenizer/       once the vocabulary is there
-      parts/           one JSON record a finished part
+      parts/           one JSON record for each finished partition
       train-*.arrow    their shards
 
-The same request goes on from there; another one is refused.
+A build with the same plan resumes; one with another plan is refused.
 """
 
 from __future__ import annotations
@@ -21,33 +21,29 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lambert.corpus.folder import permissions_of_a_new_folder
 from lambert.corpus.store import MANIFEST_NAME, TOKENIZER_FOLDER
-from lambert.corpus.writer import sync
 from lambert.errors import UserError
+from lambert.utils.diff import differences
+from lambert.utils.io import refuse_existing, set_default_mode, write_json
 
-PARTS_FOLDER = "parts"
+PARTITIONS_FOLDER = "parts"
 _PLAN, _LOCK = "plan.json", "lock"
 
 Plan = dict[str, Any]
 
 
 @contextmanager
-def working_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Path]:
-    """Gives the folder to build in, and renames it to `out` at the end of the block.
+def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Path]:
+    """Yields the folder to build in, and renames it to `out` at the end of the block.
 
     Args:
-        plan: plain values that decide every byte; None for a build that cannot be gone on with.
-        restart: throw away what is there.
+        plan: plain values that decide every byte; None for a build that cannot be resumed.
+        restart: discard what an earlier build left.
 
     Raises:
-        UserError: `out` exists, its place cannot be written to, another process builds it, or what is there was begun
-            with another plan.
+        UserError: `out` exists or cannot be written, another process builds it, or an earlier build had another plan.
     """
-    if out.exists() or out.is_symlink():
-        raise UserError(
-            f"{out} exists already", remedy="Choose another folder or remove it first; nothing is overwritten"
-        )
+    refuse_existing(out)
     folder = out.with_name(out.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,66 +56,49 @@ def working_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[P
             f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to"
         ) from error
     try:
-        _begin(folder, plan, restart=restart)
+        _resume_or_clear(folder, plan, restart=restart)
         yield folder
-        _clean(folder)
-        folder.chmod(permissions_of_a_new_folder())
+        shards = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["shards"]
+        _clear(folder, keep={MANIFEST_NAME, TOKENIZER_FOLDER, _LOCK, *(entry["file"] for entry in shards)})
+        set_default_mode(folder)
         lock.release()
         (folder / _LOCK).unlink(missing_ok=True)
         folder.rename(out)
     except BaseException as error:
-        kept = plan is not None and any((folder / PARTS_FOLDER).glob("*.json"))
+        can_resume = plan is not None and any((folder / PARTITIONS_FOLDER).glob("*.json"))
         lock.release()
-        if not kept:
+        if not can_resume:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            beside = f"; what is finished stays in {folder}, and the same command goes on from there" if kept else ""
+            hint = f"; finished partitions stay in {folder}, and the same call resumes" if can_resume else ""
             raise UserError(
-                f"{out} cannot be written ({error})", remedy=f"Check the disk's free space and permissions{beside}"
+                f"{out} cannot be written ({error})", remedy=f"Check the disk's free space and permissions{hint}"
             ) from error
         raise
 
 
-def _begin(folder: Path, plan: Plan | None, *, restart: bool) -> None:
-    """Leaves what can be gone on with, and removes what cannot."""
-    recorded = _read(folder / _PLAN)
+def _resume_or_clear(folder: Path, plan: Plan | None, *, restart: bool) -> None:
+    recorded = _read_plan(folder / _PLAN)
     if recorded is not None and plan is not None and not restart:
-        differences = _differences(recorded, plan)
-        if not differences:
-            return
-        raise UserError(
-            f"{folder} holds a preparation that was begun differently ({'; '.join(differences)})",
-            remedy="Ask for the same again, remove that folder, or add --restart",
-        )
-    for entry in folder.iterdir():
-        if entry.name == _LOCK:
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    (folder / PARTS_FOLDER).mkdir()
+        if found := _plan_differences(recorded, plan):
+            raise UserError(
+                f"{folder} holds an unfinished build with other arguments ({'; '.join(found)})",
+                remedy="Give the same arguments, remove that folder, or add `restart=True`",
+            )
+        return
+    _clear(folder, keep={_LOCK})
+    (folder / PARTITIONS_FOLDER).mkdir()
     if plan is not None:
         write_json(folder / _PLAN, plan)
 
 
-def write_json(file: Path, values: Any) -> None:
-    """Writes plain values whole or not at all, synced."""
-    aside = file.with_name(file.name + ".partial")
-    aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync(aside)
-    aside.replace(file)
-
-
-def _clean(folder: Path) -> None:
-    """Removes what a finished corpus does not need."""
-    wanted = {MANIFEST_NAME, TOKENIZER_FOLDER, _LOCK}
-    manifest = _read(folder / MANIFEST_NAME)
-    assert manifest is not None
-    wanted |= {entry["file"] for entry in manifest["shards"]}
+def _clear(folder: Path, *, keep: set[str]) -> None:
     for entry in folder.iterdir():
-        if entry.name not in wanted:
+        if entry.name not in keep:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def _read(file: Path) -> Plan | None:
+def _read_plan(file: Path) -> Plan | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -127,16 +106,9 @@ def _read(file: Path) -> Plan | None:
     return values if isinstance(values, dict) else None
 
 
-def _differences(recorded: Plan, asked: Plan) -> list[str]:
-    found = []
-    for key in sorted(recorded.keys() | asked.keys()):
-        if recorded.get(key) == asked.get(key):
-            continue
-        if key != "sources":
-            found.append(f"{key}: {recorded.get(key)} there, {asked.get(key)} now")
-            continue
-        there = {tuple(entry) for entry in recorded[key]}
-        now = {tuple(entry) for entry in asked[key]}
-        names = sorted({str(entry[0]) for entry in there ^ now})
+def _plan_differences(recorded: Plan, plan: Plan) -> list[str]:
+    found = differences(recorded, plan, ignored=lambda key: key == "sources")
+    there, now = ({tuple(entry) for entry in one.get("sources", ())} for one in (recorded, plan))
+    if names := sorted({str(entry[0]) for entry in there ^ now}):
         found.append(f"sources changed: {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}")
     return found
