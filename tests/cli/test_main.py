@@ -101,7 +101,9 @@ def test_squad_looks_at_the_model_before_it_writes(tmp_path: Path, capsys: pytes
 def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = write_small_text(tmp_path / "text.txt")
     corpus, run = tmp_path / "corpus", tmp_path / "run"
-    prepared = run_json(capsys, "prepare", str(text), "--out", str(corpus), "--vocab-size", "200", "--held-out", "0.1")
+    prepared = run_json(
+        capsys, "prepare", str(text), "--out", str(corpus), "--vocab-size", "200", "--validation-fraction", "0.1"
+    )
     assert prepared["documents"] == 40 and prepared["splits"]["held_out"]["documents"] > 0
     plan = run_json(capsys, "plan", "--corpus", str(corpus), *RUN_OPTIONS[:-2], "--no-probe")
     assert [phase["steps"] for phase in plan["phases"]] == [9, 1]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
-from lambert.corpus.finish import write_manifest
-from lambert.corpus.parts import PartRecord
+from lambert.corpus.finalize import write_manifest
+from lambert.corpus.partitions import PartitionRecord
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import Corpus
 from lambert.corpus.summary import SplitCounts
@@ -59,7 +59,9 @@ def add(writer: ShardWriter, split: str, document: list[list[int]]) -> None:
 
 def close(folder: Path, writer: ShardWriter, tokenizer: Tokenizer) -> None:
     save_tokenizer(tokenizer, folder / "tokenizer")
-    record = PartRecord(writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], [])
+    record = PartitionRecord(
+        writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], []
+    )
     write_manifest(folder, tokenizer, [record], {"language": "en"}, [], [])
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -99,7 +100,7 @@ def build_partitions(jobs: Sequence[Job], workers: int, report: Report) -> list[
     else:
         for job in unfinished:
             with worker_processes(workers, _load_encoder, job.tokenizer_file, job.settings) as executor:
-                _build(job, report, lambda batches, executor=executor: _encode_ahead(executor, workers, batches))
+                _build(job, report, partial(_encode_ahead, executor, workers))
     return [PartitionRecord.read(job.record_file) for job in jobs]
 
 
@@ -166,9 +167,9 @@ def _in_worker(job: Job) -> None:
     def report(number: int, progress: Progress) -> None:
         if (job.folder / _STOP).exists():
             raise InterruptedError("the main process stops")
-        partial = job.progress_file.with_suffix(".progress-partial")
-        partial.write_text(json.dumps(progress))
-        partial.replace(job.progress_file)
+        unfinished = job.progress_file.with_suffix(".progress-partial")
+        unfinished.write_text(json.dumps(progress))
+        unfinished.replace(job.progress_file)
 
     _build(job, report)
 

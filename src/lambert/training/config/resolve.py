@@ -157,7 +157,7 @@ def examples_per_epoch(
 ) -> tuple[int, ...]:
     """How many training examples one pass over the corpus makes at the length of each phase."""
     return tuple(
-        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, kind=kind))
+        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, objective=kind))
         for number, length in enumerate(sequence_lengths, start=1)
     )
 
