@@ -100,7 +100,7 @@ def test_near_duplicates_leave_the_corpus_and_held_out_text_is_new(tmp_path: Pat
 
 
 def test_a_corpus_of_copies_needs_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near._Documents, "likeness", None)
+    monkeypatch.setattr(near._Documents, "similarity", None)
     corpus = store(tmp_path / "c", ["ba be bi bo bu", *["da de di do du"] * 500])
     found = near_duplicates(corpus.split("train").shards + corpus.split("held_out").shards)
     assert len(np.unique(found)) == 2
@@ -108,5 +108,5 @@ def test_a_corpus_of_copies_needs_no_comparison(tmp_path: Path, monkeypatch: pyt
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="deduplication 'fuzzy'.*none, exact, near"):
+    with pytest.raises(UserError, match="`deduplicate` is 'fuzzy'.*none, exact, near"):
         store(tmp_path / "c", ["ba be", "da de"], deduplicate="fuzzy")

@@ -1,4 +1,4 @@
-"""Many parts and workers make the bytes of one; kills, changes and duplicates change what they should and no more."""
+"""Any partitions and workers make the same bytes; kills, changes and duplicates change what they should and no more."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_other_settings_are_refused_or_begun_anew(
         stopped_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             build_corpus([texts], tmp_path / "out", vocab=vocabulary)
-    with pytest.raises(UserError, match=rf"begun differently \({told}: .* there, .* now\).*--restart"):
+    with pytest.raises(UserError, match=rf"other arguments \({told}: .* there, .* now\).*`restart=True`"):
         build_corpus([texts], tmp_path / "out", vocab=vocabulary, **options)  # type: ignore[arg-type]
     build_corpus([texts], tmp_path / "out", vocab=vocabulary, restart=True, **options)  # type: ignore[arg-type]
     build_corpus([texts], tmp_path / "whole", vocab=vocabulary, **options)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def test_a_file_that_changed_is_read_again(
 def test_a_record_never_vouches_for_shards_of_other_text(
     tmp_path: Path, texts: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file changes, its part is written anew but not finished, and the file changes back."""
+    """A file changes, its partition is written again but not finished, and the file changes back."""
     monkeypatch.setattr(partitions, "PARTITION_BYTES", 3_000)
     with monkeypatch.context() as patch:
         stopped_after(patch, 3)
@@ -269,7 +269,7 @@ def test_a_killed_worker_is_told(
 ) -> None:
     monkeypatch.setattr(partitions, "PARTITION_BYTES", 3_000)
     monkeypatch.setattr(workers, "_in_worker", suicide)
-    with pytest.raises(UserError, match=r"worker process was killed.*fewer --workers"):
+    with pytest.raises(UserError, match=r"worker process was killed.*fewer `workers`"):
         build_corpus([texts], tmp_path / "out", vocab=vocabulary, workers=2)
 
 
@@ -290,7 +290,7 @@ def test_one_large_file_is_encoded_by_all_workers(
     assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "there")
     assert Corpus.open(tmp_path / "there").split("train").document_count > 300
     monkeypatch.setattr(workers, "_encode", suicide)
-    with pytest.raises(UserError, match=r"worker process was killed.*fewer --workers"):
+    with pytest.raises(UserError, match=r"worker process was killed.*fewer `workers`"):
         build_corpus([file], tmp_path / "killed", vocab=vocabulary, workers=2)
 
 
@@ -340,27 +340,33 @@ def test_duplicates_are_counted_and_left_out_on_request(
     for number in range(5):
         documents = [f"story {n % 12} is told. it ends." for n in range(number, number + 10)]
         (folder / f"{number}.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    all_of_it = build_corpus([folder], tmp_path / "all", vocab=vocabulary, validation_fraction=0.2)
-    once = build_corpus([folder], tmp_path / "once", vocab=vocabulary, validation_fraction=0.2, deduplicate="exact")
-    assert (all_of_it.documents, all_of_it.duplicate_documents) == (50, 38)
-    assert (once.documents, once.duplicate_documents) == (12, 38)
-    assert once.sentences == 24 and once.words == 12 * 6
+    all_of_it = build_corpus([folder], tmp_path / "all", vocab=vocabulary, validation_fraction=0.2).summary
+    assert all_of_it is not None
+    once = build_corpus(
+        [folder], tmp_path / "once", vocab=vocabulary, validation_fraction=0.2, deduplicate="exact"
+    ).summary
+    assert once is not None
+    assert (all_of_it.total.documents, all_of_it.duplicate_documents) == (50, 38)
+    assert (once.total.documents, once.duplicate_documents) == (12, 38)
+    assert once.total.sentences == 24 and once.total.words == 12 * 6
     corpus = Corpus.open(tmp_path / "once")
     corpus.verify()
     train, held_out = (corpus.split(name) for name in ("train", "held_out"))
     hashes = [*train.document_hashes.tolist(), *held_out.document_hashes.tolist()]
     assert len(set(hashes)) == len(hashes) == 12
     assert train.document_count == once.splits["train"].documents
-    assert train.token_count + held_out.token_count == once.tokens
+    assert train.token_count + held_out.token_count == once.total.tokens
 
 
 def test_copies_share_their_split_even_where_one_had_to_be_held_out(tmp_path: Path, vocabulary: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("\n\n".join(["one text."] * 5 + ["another text."] * 5), encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "out", vocab=vocabulary, validation_fraction=1e-9)
+    summary = build_corpus([file], tmp_path / "out", vocab=vocabulary, validation_fraction=1e-9).summary
+    assert summary is not None
     assert {split.documents for split in summary.splits.values()} == {5}
     file.write_text("\n\n".join(["one text."] * 5), encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "same", vocab=vocabulary, validation_fraction=1e-9)
+    summary = build_corpus([file], tmp_path / "same", vocab=vocabulary, validation_fraction=1e-9).summary
+    assert summary is not None
     assert summary.splits["held_out"].documents == 0
 
 
@@ -380,7 +386,7 @@ def test_a_full_disk_keeps_what_is_finished(
 
     with monkeypatch.context() as patch:
         patch.setattr(partitions.PartitionRecord, "write", write)
-        with pytest.raises(UserError, match=r"No space left.*what is finished stays.*the same command goes on"):
+        with pytest.raises(UserError, match=r"No space left.*finished partitions stay.*the same call resumes"):
             build_corpus([texts], tmp_path / "out", vocab=vocabulary)
     build_corpus([texts], tmp_path / "out", vocab=vocabulary)
     build_corpus([texts], tmp_path / "whole", vocab=vocabulary)

@@ -159,7 +159,8 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "store format 3"),
+        ({"format_version": 2}, r"format version 2, .* reads 3\. Prepare it again with `lambert prepare`"),
+        ({"format_version": 4}, "format version 4"),
         ({"format_version": None}, "no format_version"),
         ({"vocabulary_size": "50"}, "'vocabulary_size' is missing or not int"),
         ({"vocabulary_size": None}, "'vocabulary_size' is missing or not int"),
@@ -177,7 +178,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path, changes: dict[str, object]
 
 
 def test_folders_that_are_no_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a prepared corpus"):
+    with pytest.raises(UserError, match="is not a corpus"):
         Corpus.open(tmp_path / "missing")
     (tmp_path / "manifest.json").write_text("{half", encoding="utf-8")
     with pytest.raises(UserError, match=r"manifest\.json cannot be used"):

@@ -223,7 +223,7 @@ def test_truncation_leaves_the_lengths_bert_leaves(a: int, b: int, max_text_toke
 @pytest.mark.parametrize("tosses", [1, 7, 63, 64, 65, 200, 512])
 def test_as_many_heads_as_tosses_of_a_coin(tosses: int) -> None:
     """What is taken off goes from front and back, a coin for each token."""
-    heads = CounterRNG.of((5,), np.arange(4_000)).heads(0, np.full(4_000, tosses))
+    heads = CounterRNG.of((5,), np.arange(4_000)).coin_flips(0, np.full(4_000, tosses))
     assert heads.min() >= 0 and heads.max() <= tosses
     assert abs(heads.mean() - tosses / 2) < 3.5 * math.sqrt(tosses * 0.25 / len(heads))
     assert abs(heads.var() / (tosses / 4) - 1) < 0.12
