@@ -162,7 +162,7 @@ def stream_row(
     store: Corpus, length: int, batch: int, kind: ObjectiveConfig, rounds: int, target: int | None
 ) -> dict[str, Any]:
     """Finished batches: pairs, masks, padding, tensors."""
-    stream = SampleStream(example_source(store, "train", sequence_length=length, seed=0, phase=1, kind=kind))
+    stream = SampleStream(example_source(store, "train", sequence_length=length, seed=0, phase=1, objective=kind))
     stream.batch(0, batch)
 
     def make(first: int) -> None:
@@ -205,7 +205,7 @@ def bert_rows(folder: Path, files: Sequence[Path], vocabulary: Path, corpus: Pat
 
     def ours() -> None:
         shutil.rmtree(corpus.parent / "bert-out", ignore_errors=True)
-        build_corpus([part], corpus.parent / "bert-out", vocabulary=vocabulary, validation_fraction=0)
+        build_corpus([part], corpus.parent / "bert-out", vocab=vocabulary, validation_fraction=0)
         stream = SampleStream(
             example_source(Corpus.open(corpus.parent / "bert-out"), "train", sequence_length=128, seed=0, phase=1)
         )

@@ -58,8 +58,8 @@ def _walk(
     figures: Figures,
     vocabulary_size: int,
 ) -> None:
-    document, room = documents[number], length - 3
-    target = rng.randint(2, room) if rng.random() < 0.1 else room
+    document, max_text_tokens = documents[number], length - 3
+    target = rng.randint(2, max_text_tokens) if rng.random() < 0.1 else max_text_tokens
     chunk: list[int] = []
     i = 0
     while i < len(document):
@@ -82,7 +82,7 @@ def _walk(
                 i -= len(chunk) - a_end  # the sentences not used are put back
             else:
                 b = sum(chunk[a_end:])
-            while a + b > room:
+            while a + b > max_text_tokens:
                 a, b = (a - 1, b) if a > b else (a, b - 1)
             _record(figures, a, b, is_random, length, rng, vocabulary_size)
             chunk = []
@@ -108,15 +108,15 @@ def by_lambert(pairs: PairSource) -> Figures:
     figures = Figures()
     for start in range(0, len(pairs), ROWS_AT_ONCE):
         rows = pairs.rows(0, np.arange(start, min(start + ROWS_AT_ONCE, len(pairs))))
-        shown = rows.token_ids.reshape(-1)[rows.hidden.places]
-        masks = np.bincount(rows.hidden.places // rows.token_ids.shape[1], minlength=len(rows.lengths))
+        shown = rows.token_ids.reshape(-1)[rows.masked.positions]
+        masks = np.bincount(rows.masked.positions // rows.token_ids.shape[1], minlength=len(rows.lengths))
         figures.length += rows.lengths.tolist()
         figures.a_length += (rows.second_segment_starts - 2).tolist()
         assert rows.is_random_next is not None
         figures.random_next += rows.is_random_next.tolist()
         figures.masks += masks.tolist()
         figures.is_mask += (shown == pairs.special.mask).tolist()
-        figures.is_kept += (shown == rows.hidden.labels).tolist()
+        figures.is_kept += (shown == rows.masked.labels).tolist()
     return figures
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lambert.corpus.near import BANDS, LEAST_LIKENESS, ROWS, RUN_TOKENS, near_duplicates
+from lambert.corpus.near_duplicates import BANDS, MIN_SIMILARITY, ROWS, SHINGLE_TOKENS, near_duplicates
 from lambert.corpus.store import Corpus
 
 LONGEST = 2_000
@@ -45,7 +45,7 @@ def documents_with_copies(corpus: Corpus, count: int) -> list[Any]:
 def runs_of(tokens: Any) -> set[bytes]:
     """Runs of five tokens."""
     values = tokens.astype(np.uint16)
-    return {values[at : at + RUN_TOKENS].tobytes() for at in range(max(1, len(values) - RUN_TOKENS + 1))}
+    return {values[at : at + SHINGLE_TOKENS].tobytes() for at in range(max(1, len(values) - SHINGLE_TOKENS + 1))}
 
 
 def here(documents: list[Any]) -> list[bool]:
@@ -68,7 +68,7 @@ def datasketch(documents: list[Any]) -> list[bool]:
     for number, tokens in enumerate(documents):
         minhash = library.MinHash(num_perm=BANDS * ROWS)
         minhash.update_batch(list(runs_of(tokens)))
-        near = any(hashes[key].jaccard(minhash) >= LEAST_LIKENESS for key in index.query(minhash))
+        near = any(hashes[key].jaccard(minhash) >= MIN_SIMILARITY for key in index.query(minhash))
         marks.append(near)
         if not near:
             index.insert(number, minhash)
@@ -96,12 +96,12 @@ def main() -> None:
         marks = np.array(find(documents))
         seconds = time.perf_counter() - began
         marks = marks[half:]
-        sure, edge = likeness >= 0.85, (likeness >= LEAST_LIKENESS) & (likeness < 0.85)
+        sure, edge = likeness >= 0.85, (likeness >= MIN_SIMILARITY) & (likeness < 0.85)
         found = {
             "million_tokens_a_second": tokens / seconds / 1e6,
             "found_from_85": float(marks[sure].mean()),
             "found_at_edge": float(marks[edge].mean()),
-            "wrong": int(marks[likeness < LEAST_LIKENESS].sum()),
+            "wrong": int(marks[likeness < MIN_SIMILARITY].sum()),
         }
         figures[name] = found
         print(

@@ -80,5 +80,5 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
     folder = tmp_path_factory.mktemp("small")
     text = write_small_text(folder / "text.txt")
-    build_corpus([text], folder / "corpus", vocabulary_size=200, validation_fraction=0.1)
+    build_corpus([text], folder / "corpus", vocab_size=200, validation_fraction=0.1)
     return Corpus.open(folder / "corpus")

@@ -16,10 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lambert.api.corpus import build_corpus
     from lambert.api.models import evaluate, fill_mask
     from lambert.api.planning import plan
     from lambert.api.training import Trainer, pretrain
+    from lambert.corpus.build import build_corpus
     from lambert.corpus.store import Corpus
     from lambert.errors import Interrupted, PeerLost, UserError
     from lambert.finetune.glue.api import finetune_glue
@@ -42,7 +42,7 @@ _MODULES = {
     "Trainer": "lambert.api.training",
     "TrainingArguments": "lambert.training.config.arguments",
     "UserError": "lambert.errors",
-    "build_corpus": "lambert.api.corpus",
+    "build_corpus": "lambert.corpus.build",
     "evaluate": "lambert.api.models",
     "fill_mask": "lambert.api.models",
     "finetune_glue": "lambert.finetune.glue.api",

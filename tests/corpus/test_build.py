@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lambert.corpus import build, parts
+from lambert.corpus import build, partitions
 from lambert.corpus.build import build_corpus
-from lambert.corpus.sources import Document
+from lambert.corpus.sources import Document, DocumentSource
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SPECIAL, special_tokens
 from lambert.errors import UserError
@@ -41,21 +41,24 @@ def texts_of(corpus: Corpus, name: str) -> list[list[str]]:
 
 
 def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
-    summary = build_corpus([text_file(tmp_path, 300)], tmp_path / "out", vocabulary=vocabulary, validation_fraction=0.1)
+    summary = build_corpus(
+        [text_file(tmp_path, 300)], tmp_path / "out", vocab=vocabulary, validation_fraction=0.1
+    ).summary
+    assert summary is not None
     corpus = Corpus.open(tmp_path / "out")
     corpus.verify()
     train, held_out = texts_of(corpus, "train"), texts_of(corpus, "held_out")
     expected = [[f"the story of number {number}.", "it ends here.", f"the end, {number * 7}!"] for number in range(300)]
     assert sorted(train + held_out) == sorted(expected)
     assert 15 <= len(held_out) <= 45
-    assert (summary.documents, summary.sentences, summary.words) == (300, 900, 300 * 11)
+    assert (summary.total.documents, summary.total.sentences, summary.total.words) == (300, 900, 300 * 11)
     assert summary.splits["train"].tokens == corpus.split("train").token_count
-    assert summary.tokens == corpus.split("train").token_count + corpus.split("held_out").token_count
+    assert summary.total.tokens == corpus.split("train").token_count + corpus.split("held_out").token_count
     assert summary.bytes_read == (tmp_path / "text.txt").stat().st_size
-    assert summary.unknown_share == 0
+    assert summary.unk_rate == 0
     assert summary.fingerprint == corpus.fingerprint
     assert special_tokens(corpus.tokenizer()).classify not in corpus.split("train").tokens(0, 1000)
-    assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.tokens
+    assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.total.tokens
     assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
 
 
@@ -63,11 +66,11 @@ def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) 
     file = text_file(tmp_path, 200)
     program = (
         "import sys; from pathlib import Path; from lambert.corpus import build_corpus;"
-        "build_corpus([Path(sys.argv[1])], Path(sys.argv[2]), vocabulary_size=100)"
+        "build_corpus([Path(sys.argv[1])], Path(sys.argv[2]), vocab_size=100)"
     )
     environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "5", "RAYON_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", program, str(file), str(tmp_path / "a")], env=environment, check=True)
-    build_corpus([file], tmp_path / "b", vocabulary_size=100)
+    build_corpus([file], tmp_path / "b", vocab_size=100)
     names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert len(names) >= 6
     for name in names:
@@ -76,10 +79,10 @@ def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) 
 
 def test_batches_and_shards_change_no_token(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = text_file(tmp_path, 100)
-    build_corpus([file], tmp_path / "one", vocabulary=vocabulary)
-    monkeypatch.setattr(parts, "BATCH_CHARACTERS", 50)
+    build_corpus([file], tmp_path / "one", vocab=vocabulary)
+    monkeypatch.setattr(partitions, "BATCH_CHARACTERS", 50)
     monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 5)
-    build_corpus([file], tmp_path / "two", vocabulary=vocabulary)
+    build_corpus([file], tmp_path / "two", vocab=vocabulary)
     assert Corpus.open(tmp_path / "one").fingerprint == Corpus.open(tmp_path / "two").fingerprint
 
 
@@ -87,7 +90,7 @@ def test_a_document_is_held_out_for_its_text_alone(tmp_path: Path, vocabulary: P
     documents = [Document("a", [f"The story of {number}."]) for number in range(200)]
 
     def held_out(name: str, given: list[Document]) -> list[list[str]]:
-        build_corpus(lambda: given, tmp_path / name, vocabulary=vocabulary, validation_fraction=0.2)
+        build_corpus(lambda: given, tmp_path / name, vocab=vocabulary, validation_fraction=0.2)
         return sorted(texts_of(Corpus.open(tmp_path / name), "held_out"))
 
     everything = held_out("all", documents)
@@ -103,22 +106,24 @@ def test_small_corpora_hold_out_one_document_where_they_have_two(tmp_path: Path,
     held: set[str] = set()
     for name, given in (("one", documents), ("two", documents[::-1])):
         summary = build_corpus(
-            lambda given=given: given, tmp_path / name, vocabulary=vocabulary, validation_fraction=1e-9
-        )
+            lambda given=given: given, tmp_path / name, vocab=vocabulary, validation_fraction=1e-9
+        ).summary
+        assert summary is not None
         assert summary.splits["held_out"].documents == (count > 1)
         assert summary.splits["train"].documents == max(1, count - 1)
-        assert summary.has_held_out == (count > 1)
+        assert summary.splits["held_out"].documents == (count > 1)
         held.update(document[0] for document in texts_of(Corpus.open(tmp_path / name), "held_out"))
     assert len(held) == (count > 1)  # the same one whatever the order
-    summary = build_corpus(lambda: documents, tmp_path / "none", vocabulary=vocabulary, validation_fraction=0)
-    assert not summary.has_held_out
+    summary = build_corpus(lambda: documents, tmp_path / "none", vocab=vocabulary, validation_fraction=0).summary
+    assert summary is not None
+    assert not summary.splits["held_out"].documents
     assert summary.splits["train"].documents == count
 
 
 def test_special_tokens_in_the_text_stay_text(tmp_path: Path, vocabulary: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("The [MASK] of [CLS]\n", encoding="utf-8")
-    build_corpus([file], tmp_path / "out", vocabulary=vocabulary)
+    build_corpus([file], tmp_path / "out", vocab=vocabulary)
     ids = Corpus.open(tmp_path / "out").split("train")
     tokenizer = Corpus.open(tmp_path / "out").tokenizer()
     tokens = [tokenizer.id_to_token(number) for number in ids.tokens(0, ids.token_count).tolist()]
@@ -128,23 +133,25 @@ def test_special_tokens_in_the_text_stay_text(tmp_path: Path, vocabulary: Path) 
 def test_text_that_is_nothing_but_marks_is_left_out(tmp_path: Path, vocabulary: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("The story.\n\n\u200d\u200e\n\n\x01\x02\nof.\n", encoding="utf-8")
-    summary = build_corpus([file], tmp_path / "out", vocabulary=vocabulary, validation_fraction=0)
-    assert (summary.documents, summary.sentences) == (2, 2)
+    summary = build_corpus([file], tmp_path / "out", vocab=vocabulary, validation_fraction=0).summary
+    assert summary is not None
+    assert (summary.total.documents, summary.total.sentences) == (2, 2)
 
 
 def test_counts_of_what_was_mended(tmp_path: Path, vocabulary: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"The story \xff\xfe of.\n\n" + b"the of " * 200_000 + b"\n")
-    summary = build_corpus([tmp_path / "bad.txt"], tmp_path / "out", vocabulary=vocabulary)
+    summary = build_corpus([tmp_path / "bad.txt"], tmp_path / "out", vocab=vocabulary).summary
+    assert summary is not None
     assert summary.replaced_bytes == {str(tmp_path / "bad.txt"): 2}
     assert summary.cut_lines == 1
     assert Corpus.open(tmp_path / "out").manifest["statistics"]["cut_lines"] == 1
 
 
 def test_progress_reaches_the_end(tmp_path: Path, vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "BATCH_CHARACTERS", 2_000)
+    monkeypatch.setattr(partitions, "BATCH_CHARACTERS", 2_000)
     file = text_file(tmp_path, 300)
     seen: list[build.BuildProgress] = []
-    build_corpus([file], tmp_path / "out", vocabulary_size=100, progress=seen.append)
+    build_corpus([file], tmp_path / "out", vocab_size=100, progress=seen.append)
     assert [entry.stage for entry in seen] == sorted((entry.stage for entry in seen), reverse=True)
     assert {entry.stage for entry in seen} == {"vocabulary", "tokens"}
     tokens = [entry for entry in seen if entry.stage == "tokens"]
@@ -159,8 +166,8 @@ def test_the_vocabulary_sample_is_bounded_and_even(tmp_path: Path, monkeypatch: 
     documents = [Document("a", [f"Story number {number:05}."]) for number in range(3_000)]
     lines = {}
     for name, given in (("forward", documents), ("backward", documents[::-1])):
-        source = build._Source(lambda given=given: given)
-        lines[name] = build._vocabulary_sample(source, build._Report(None, source, 0.0))
+        source = DocumentSource(lambda given=given: given, "text")
+        lines[name] = build._vocabulary_sample(source, build._Reporter(None, source, 0.0))
     assert sorted(lines["forward"]) == sorted(lines["backward"])
     assert 700 < sum(map(len, lines["forward"])) <= 2_000
     numbers = sorted(int(line[13:18]) for line in lines["forward"])
@@ -171,12 +178,12 @@ def test_the_vocabulary_sample_is_bounded_and_even(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("The story.", {"validation_fraction": 1.0}, "held-out share 1.0"),
-        ("The story.", {"validation_fraction": -0.1}, "held-out share -0.1"),
-        ("The story.", {"validation_fraction": 0.9999999}, "all 1 documents were held out"),
+        ("The story.", {"validation_fraction": 1.0}, "`validation_fraction` is 1.0"),
+        ("The story.", {"validation_fraction": -0.1}, "`validation_fraction` is -0.1"),
+        ("The story.", {"validation_fraction": 0.9999999}, "all 1 documents are held out"),
         (" \n\n \n", {}, "no words in it"),
         ("\u200d\n", {}, "no words in it"),
-        ("Добрый день. Мама мыла раму.", {}, "unknown to the vocabulary"),
+        ("Добрый день. Мама мыла раму.", {}, "of the tokens are .UNK."),
     ],
 )
 def test_wrong_input_leaves_nothing_behind(
@@ -185,16 +192,16 @@ def test_wrong_input_leaves_nothing_behind(
     (tmp_path / "a.txt").write_text(content, encoding="utf-8")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=message):
-        build_corpus([tmp_path / "a.txt"], tmp_path / "out", vocabulary=vocabulary, **options)
+        build_corpus([tmp_path / "a.txt"], tmp_path / "out", vocab=vocabulary, **options)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_nothing_is_overwritten(tmp_path: Path, vocabulary: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="out exists already"):
-        build_corpus([text_file(tmp_path, 3)], tmp_path / "out", vocabulary=vocabulary)
+        build_corpus([text_file(tmp_path, 3)], tmp_path / "out", vocab=vocabulary)
     with pytest.raises(UserError, match="cannot be written"):
-        build_corpus([tmp_path / "text.txt"], tmp_path / "text.txt" / "out", vocabulary=vocabulary)
+        build_corpus([tmp_path / "text.txt"], tmp_path / "text.txt" / "out", vocab=vocabulary)
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, vocabulary: Path) -> None:
@@ -204,5 +211,16 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, vocabulary: Path)
 
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        build_corpus(documents, tmp_path / "out", vocabulary=vocabulary)  # type: ignore[arg-type]
+        build_corpus(documents, tmp_path / "out", vocab=vocabulary)  # type: ignore[arg-type]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_sources_of_any_kind_give_the_corpus_opened(tmp_path: Path, vocabulary: Path) -> None:
+    file = text_file(tmp_path, 20)
+    one = build_corpus(str(file), str(tmp_path / "one"), vocab=str(vocabulary))
+    several = build_corpus([str(file), file], tmp_path / "several", vocab=one.path)
+    assert isinstance(one, Corpus) and one.fingerprint == several.fingerprint
+    assert one.summary is not None and one.summary.total.documents == 20
+    assert Corpus.open(one.path).summary is None
+    with pytest.raises(UserError, match="does not exist"):
+        build_corpus(["missing.txt"], tmp_path / "none")

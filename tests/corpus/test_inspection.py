@@ -7,9 +7,9 @@ import pytest
 
 from lambert.corpus import inspection
 from lambert.corpus.build import build_corpus
-from lambert.corpus.inspection import Lengths, text_facts
+from lambert.corpus.inspection import Lengths, text_statistics
 from lambert.corpus.store import Corpus
-from lambert.data.inspection import example_facts, examples_to_read
+from lambert.data.inspection import example_statistics, sample_examples
 from lambert.data.objective import ObjectiveConfig
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -41,12 +41,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
             ]
         )
     )
-    build_corpus([folder / "a.txt"], folder / "out", vocabulary=folder / "vocab.txt", validation_fraction=0.2)
+    build_corpus([folder / "a.txt"], folder / "out", vocab=folder / "vocab.txt", validation_fraction=0.2)
     return Corpus.open(folder / "out")
 
 
 def test_counts_by_hand(corpus: Corpus) -> None:
-    facts = text_facts(corpus)
+    facts = text_statistics(corpus)
     train, held_out = facts["splits"]["train"], facts["splits"]["held_out"]
     assert train["documents"] + held_out["documents"] == 32
     assert train["unknown_tokens"] + held_out["unknown_tokens"] == 1
@@ -71,9 +71,9 @@ def test_counts_by_hand(corpus: Corpus) -> None:
 
 
 def test_the_size_of_blocks_changes_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = text_facts(corpus)
+    whole = text_statistics(corpus)
     monkeypatch.setattr(inspection, "_BLOCK_SENTENCES", 7)
-    assert text_facts(corpus) == whole
+    assert text_statistics(corpus) == whole
 
 
 def test_lengths() -> None:
@@ -87,7 +87,7 @@ def test_lengths() -> None:
 @pytest.mark.parametrize("pairing", ["nsp", "sop", "none"])
 def test_realised_rates_stand_beside_their_targets(corpus: Corpus, pairing: str) -> None:
     kind = ObjectiveConfig(pairing=pairing)
-    at32, at64 = example_facts(corpus, kind, (32, 64))
+    at32, at64 = example_statistics(corpus, kind, (32, 64))
     assert (at32["sequence_length"], at64["sequence_length"]) == (32, 64)
     assert at32["examples_a_pass"] == at32["examples_measured"] == sum(count for _, count in at32["histogram"])
     assert at32["mlm_probability"]["target"] == 0.15 and abs(at32["mlm_probability"]["realised"] - 0.15) < 0.05
@@ -96,8 +96,8 @@ def test_realised_rates_stand_beside_their_targets(corpus: Corpus, pairing: str)
     assert 0 < at32["fill"] <= 1
 
 
-def test_examples_to_read(corpus: Corpus) -> None:
-    examples = examples_to_read(corpus, ObjectiveConfig(), 32)
+def test_sample_examples(corpus: Corpus) -> None:
+    examples = sample_examples(corpus, ObjectiveConfig(), 32)
     assert len(examples) == 10
-    assert examples == examples_to_read(corpus, ObjectiveConfig(), 32)
+    assert examples == sample_examples(corpus, ObjectiveConfig(), 32)
     assert all(example["text"].startswith("[CLS] ") and example["hidden"] for example in examples)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
-from lambert.corpus.finish import write_manifest
-from lambert.corpus.parts import PartRecord
+from lambert.corpus.finalize import write_manifest
+from lambert.corpus.partitions import PartitionRecord
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import Corpus
 from lambert.corpus.summary import SplitCounts
@@ -59,7 +59,9 @@ def add(writer: ShardWriter, split: str, document: list[list[int]]) -> None:
 
 def close(folder: Path, writer: ShardWriter, tokenizer: Tokenizer) -> None:
     save_tokenizer(tokenizer, folder / "tokenizer")
-    record = PartRecord(writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], [])
+    record = PartitionRecord(
+        writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], []
+    )
     write_manifest(folder, tokenizer, [record], {"language": "en"}, [], [])
 
 
@@ -157,7 +159,8 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "store format 3"),
+        ({"format_version": 2}, r"format version 2, .* reads 3\. Prepare it again with `lambert prepare`"),
+        ({"format_version": 4}, "format version 4"),
         ({"format_version": None}, "no format_version"),
         ({"vocabulary_size": "50"}, "'vocabulary_size' is missing or not int"),
         ({"vocabulary_size": None}, "'vocabulary_size' is missing or not int"),
@@ -175,7 +178,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path, changes: dict[str, object]
 
 
 def test_folders_that_are_no_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a prepared corpus"):
+    with pytest.raises(UserError, match="is not a corpus"):
         Corpus.open(tmp_path / "missing")
     (tmp_path / "manifest.json").write_text("{half", encoding="utf-8")
     with pytest.raises(UserError, match=r"manifest\.json cannot be used"):

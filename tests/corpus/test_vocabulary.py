@@ -275,8 +275,8 @@ def test_chinese_characters_are_words_of_their_own() -> None:
         ([entry for entry in ENTRIES if entry != "[MASK]"], False, r"lacks \[MASK\]"),
         ([*ENTRIES, "[CLS]"], False, r"line \d+: '\[CLS\]' is already on line 3"),
         ([*ENTRIES, "the"], False, "'the' is already on line"),
-        (CASED_ENTRIES, False, "Say that it is --cased"),
-        (ENTRIES, True, "Leave out --cased"),
+        (CASED_ENTRIES, False, "Add `cased=True`"),
+        (ENTRIES, True, "Leave out `cased=True`"),
         ([], False, "lacks"),
     ],
 )
@@ -293,7 +293,7 @@ def test_files_that_are_no_vocabulary(tmp_path: Path) -> None:
     bpe.save(str(tmp_path / "bpe.json"))
     for name, message in [
         ("missing.txt", "does not exist"),
-        ("empty", "holds no vocabulary"),
+        ("empty", "has no vocabulary"),
         ("wrong.json", "cannot be read"),
         ("latin.txt", "cannot be read"),
         ("bpe.json", "BPE"),
@@ -315,10 +315,10 @@ def test_truncation_and_padding_in_a_tokenizer_file_are_taken_off(tmp_path: Path
 
 def test_too_small_a_vocabulary_and_no_text() -> None:
     many_letters = [" ".join(chr(first + number) for first in (0x61, 0x430) for number in range(26))]
-    with pytest.raises(UserError, match="too small"):
+    with pytest.raises(UserError, match="characters of this text need"):
         train_vocabulary(many_letters, 100, cased=False)
     for size in (-1, 0, 20, 10**11):
-        with pytest.raises(UserError, match="Choose a --vocab-size from 100"):
+        with pytest.raises(UserError, match="Choose one from 100"):
             train_vocabulary(TRAINING_TEXT, size, cased=False)
     with pytest.raises(UserError, match="no text"):
         train_vocabulary([" "], 1000, cased=False)

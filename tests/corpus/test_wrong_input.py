@@ -174,9 +174,10 @@ print([len(document.paragraphs[0]) for document in reader], reader.statistics.pa
 
 def test_standard_input_kept_can_be_read_twice(streams: dict[str, bytes], tmp_path: Path) -> None:
     program = f"""
-keep_standard_input(Path({str(tmp_path / "kept")!r}))
-reader = TextReader([Path({str(tmp_path / "kept")!r})])
-print(len(list(reader)), len(list(reader)), *reader.statistics.parsers.values())
+from lambert.corpus.sources import named_sources
+with named_sources("-", Path({str(tmp_path / "corpus")!r})) as files:
+    reader = TextReader(files)
+    print(len(list(reader)), len(list(reader)), *reader.statistics.parsers.values())
 """
     assert piped(gzip.compress(streams["JSON lines"]), program) == "2 2 JSON lines\n"
 

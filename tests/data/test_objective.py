@@ -13,8 +13,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SPECIAL, load_vocabulary
 from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.dataset import ExampleSource, Rows
-from lambert.data.masking import prediction_counts
-from lambert.data.masking_units import continuations
+from lambert.data.masking import continuations, prediction_counts
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 
@@ -30,7 +29,7 @@ def corpus_of_pieces(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     words = [random.choice(["ka", "te", "su", "ni"]) + end for end in ends]
     documents = ["\n".join(" ".join(random.choice(words, 8)) + "." for _ in range(12)) for _ in range(40)]
     (folder / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    build_corpus([folder / "text.txt"], folder / "corpus", vocabulary=folder / "vocab.txt", validation_fraction=0.1)
+    build_corpus([folder / "text.txt"], folder / "corpus", vocab=folder / "vocab.txt", validation_fraction=0.1)
     return Corpus.open(folder / "corpus")
 
 
@@ -41,13 +40,13 @@ def source(corpus: Corpus, *, length: int = 64, seed: int = 0, **kind: object) -
         sequence_length=length,
         seed=seed,
         phase=1,
-        kind=ObjectiveConfig(**kind),  # type: ignore[arg-type]
+        objective=ObjectiveConfig(**kind),  # type: ignore[arg-type]
     )
 
 
 def unmasked(rows: Rows) -> np.ndarray:
     ids = rows.token_ids.copy()
-    ids.reshape(-1)[rows.hidden.places] = rows.hidden.labels
+    ids.reshape(-1)[rows.masked.positions] = rows.masked.labels
     return ids
 
 
@@ -99,7 +98,7 @@ def test_windows_ask_nothing_about_the_next(small_corpus: Corpus) -> None:
 def pieces_of_words(corpus: Corpus, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """(hidden [N, W], goes on with the word before it [N, W]), from the ids before masking."""
     hidden = np.zeros(rows.token_ids.shape, bool)
-    hidden.reshape(-1)[rows.hidden.places] = True
+    hidden.reshape(-1)[rows.masked.positions] = True
     goes_on = continuations(corpus.tokenizer())[unmasked(rows)]
     goes_on[:, 1] = False
     inside = np.minimum(rows.second_segment_starts, rows.token_ids.shape[1] - 1)
@@ -135,7 +134,7 @@ def test_spans_are_longer_than_chance_and_share_their_fate(small_corpus: Corpus)
         """Mean length of a run of hidden places, and how often two neighbours in one are alike in being [MASK]."""
         rows = all_rows(source(small_corpus, masking=masking, length=256))
         hidden = np.zeros(rows.token_ids.shape, bool)
-        hidden.reshape(-1)[rows.hidden.places] = True
+        hidden.reshape(-1)[rows.masked.positions] = True
         starts = hidden[:, 1:] & ~hidden[:, :-1]
         shown = rows.token_ids == small_corpus.tokenizer().token_to_id("[MASK]")
         neighbours = hidden[:, 1:] & hidden[:, :-1]
@@ -154,7 +153,7 @@ def test_fates_are_80_10_10_and_the_share_can_be_chosen(small_corpus: Corpus, ma
     masks = shown_as_mask = tokens = 0
     for epoch in range(12):
         rows = all_rows(examples, epoch)
-        shown = rows.token_ids.reshape(-1)[rows.hidden.places]
+        shown = rows.token_ids.reshape(-1)[rows.masked.positions]
         masks += len(shown)
         shown_as_mask += int((shown == examples.special.mask).sum())
         tokens += int(rows.lengths.sum())

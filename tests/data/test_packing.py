@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.data.objective import ObjectiveConfig
-from lambert.data.packing import _places, pack
+from lambert.data.packing import _best_fit, pack
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.training.step.pretraining_loss import pretraining_task
@@ -20,14 +20,14 @@ from lambert.training.step.pretraining_loss import pretraining_task
 def batches(corpus: Corpus, pairing: str) -> tuple[PretrainingBatch, PretrainingBatch]:
     """The same 24 samples, one a row and packed."""
     kind = ObjectiveConfig(pairing=pairing)
-    source = example_source(corpus, "held_out", sequence_length=256, seed=0, phase=1, kind=kind)
+    source = example_source(corpus, "held_out", sequence_length=256, seed=0, phase=1, objective=kind)
     plain, packed = (SampleStream(source, packs=packs).batch(0, 24) for packs in (False, True))
     return plain, packed
 
 
 @given(st.lists(st.integers(4, 64), min_size=1, max_size=60))
 def test_no_two_examples_overlap_and_rows_are_few(lengths: list[int]) -> None:
-    row_of, start_of = _places(np.array(lengths), 64)
+    row_of, start_of = _best_fit(np.array(lengths), 64)
     taken = np.zeros((len(lengths), 64), int)
     for row, start, length in zip(row_of, start_of, lengths, strict=True):
         assert start + length <= 64
@@ -43,8 +43,8 @@ def test_rows_hold_the_same_examples(small_corpus: Corpus) -> None:
     rows = source.rows(0, np.arange(60))
     packed = pack(rows, pad_id=source.special.pad)
     assert packed is not None and len(packed.token_ids) < 50
-    labels = iter(packed.hidden.labels)
-    places = iter(packed.hidden.places)
+    labels = iter(packed.masked.labels)
+    places = iter(packed.masked.positions)
     flat = packed.token_ids.reshape(-1)
     for number, (length, second) in enumerate(zip(rows.lengths, rows.second_segment_starts, strict=True)):
         at = np.flatnonzero(packed.sequence_ids == number)
@@ -52,7 +52,7 @@ def test_rows_hold_the_same_examples(small_corpus: Corpus) -> None:
         assert np.array_equal(flat[at], rows.token_ids[number, :length])
         assert np.array_equal(packed.position_ids.reshape(-1)[at], np.arange(length))
         assert np.array_equal(packed.segment_ids.reshape(-1)[at], np.arange(length) >= second)
-        for place, label in zip(rows.hidden.places, rows.hidden.labels, strict=True):
+        for place, label in zip(rows.masked.positions, rows.masked.labels, strict=True):
             if place // rows.token_ids.shape[1] == number:
                 assert next(labels) == label
                 assert next(places) - at[0] == place % rows.token_ids.shape[1]

@@ -13,8 +13,8 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
 from lambert.data.counter_rng import CounterRNG
 from lambert.data.dataset import Example
-from lambert.data.masking import maximum_predictions, prediction_counts
-from lambert.data.segmentation import targets
+from lambert.data.masking import max_predictions, prediction_counts
+from lambert.data.segmentation import target_tokens
 from lambert.data.sentence_pairs import PairSource, removed_tokens
 
 
@@ -79,12 +79,12 @@ def test_b_follows_a_when_it_is_not_random(small_corpus: Corpus) -> None:
 
 
 def bounds(pairs: PairSource) -> tuple[np.ndarray, np.ndarray]:
-    return pairs.cut.bounds(np.arange(len(pairs)))
+    return pairs.segmentation.bounds(np.arange(len(pairs)))
 
 
 def target_of_runs(pairs: PairSource, first: np.ndarray) -> np.ndarray:
     documents = np.searchsorted(pairs.split.document_offsets, first, side="right") - 1
-    return targets(documents, pairs.sequence_length - 3, seed=pairs.seed, phase=pairs.phase)
+    return target_tokens(documents, pairs.sequence_length - 3, seed=pairs.seed, phase=pairs.phase)
 
 
 def test_the_cut_covers_every_sentence_once(small_corpus: Corpus) -> None:
@@ -103,7 +103,7 @@ def test_runs_end_where_bert_ends_them(small_corpus: Corpus) -> None:
     first, stop = bounds(pairs)
     alone = 0
     for begin, end, target, partner in zip(
-        first, stop, target_of_runs(pairs, first), pairs.cut.needs_partner, strict=True
+        first, stop, target_of_runs(pairs, first), pairs.segmentation.is_random_next, strict=True
     ):
         before_last = lengths[begin : end - 1].sum()
         total = before_last + lengths[end - 1]
@@ -126,7 +126,7 @@ def test_half_of_the_runs_that_have_a_choice_need_a_partner(small_corpus: Corpus
         end = documents[np.searchsorted(documents, first, side="right")]
         whole = np.searchsorted(offsets, offsets[first] + target_of_runs(pairs, first), side="left")
         lone.append(np.clip(whole, first + 1, end) - first == 1)
-        partners.append(pairs.cut.needs_partner)
+        partners.append(pairs.segmentation.is_random_next)
     forced, partner = np.concatenate(lone), np.concatenate(partners)
     assert partner[forced].all()
     free = partner[~forced]
@@ -143,14 +143,14 @@ def test_a_keeps_any_number_of_its_sentences(small_corpus: Corpus) -> None:
         end = documents[np.searchsorted(documents, first, side="right")]
         whole = np.searchsorted(offsets, offsets[first] + target_of_runs(pairs, first), side="left")
         count = np.clip(whole, first + 1, end) - first
-        chosen = pairs.cut.needs_partner & (count > 2)
+        chosen = pairs.segmentation.is_random_next & (count > 2)
         shares += (((stop - first)[chosen] - 1) / (count[chosen] - 2)).tolist()
     assert abs(np.mean(shares) - 0.5) < 3 * np.std(shares) / math.sqrt(len(shares))
     assert min(shares) == 0 and max(shares) == 1
 
 
 def test_short_targets_are_a_tenth_of_the_documents() -> None:
-    drawn = targets(np.arange(20_000), 61, seed=3, phase=1)
+    drawn = target_tokens(np.arange(20_000), 61, seed=3, phase=1)
     share = 0.1 * 59 / 60
     assert abs(np.mean(drawn < 61) - share) < 3 * math.sqrt(share * (1 - share) / len(drawn))
     short = drawn[drawn < 61]
@@ -183,7 +183,7 @@ def test_masks_are_fifteen_per_cent_in_80_10_10(small_corpus: Corpus) -> None:
 
 
 def test_at_most_20_and_80_predictions() -> None:
-    assert (maximum_predictions(128), maximum_predictions(512)) == (20, 80)
+    assert (max_predictions(128), max_predictions(512)) == (20, 80)
     assert prediction_counts(np.array([3, 10, 100, 128]), 128).tolist() == [1, 2, 15, 19]
     assert prediction_counts(np.array([512]), 512).tolist() == [77]
 
@@ -208,22 +208,22 @@ def test_each_part_of_the_name_matters(small_corpus: Corpus, changed: str) -> No
     assert np.mean(same) < 0.2
 
 
-@given(a=st.integers(1, 400), b=st.integers(1, 400), room=st.integers(5, 200))
-def test_truncation_leaves_the_lengths_bert_leaves(a: int, b: int, room: int) -> None:
+@given(a=st.integers(1, 400), b=st.integers(1, 400), max_text_tokens=st.integers(5, 200))
+def test_truncation_leaves_the_lengths_bert_leaves(a: int, b: int, max_text_tokens: int) -> None:
     expected_a, expected_b = a, b
-    while expected_a + expected_b > room:  # BERT's truncate_seq_pair, token by token
+    while expected_a + expected_b > max_text_tokens:  # BERT's truncate_seq_pair, token by token
         if expected_a > expected_b:
             expected_a -= 1
         else:
             expected_b -= 1
-    from_a, from_b = removed_tokens(np.array([a]), np.array([b]), room)
+    from_a, from_b = removed_tokens(np.array([a]), np.array([b]), max_text_tokens)
     assert (a - from_a[0], b - from_b[0]) == (expected_a, expected_b)
 
 
 @pytest.mark.parametrize("tosses", [1, 7, 63, 64, 65, 200, 512])
 def test_as_many_heads_as_tosses_of_a_coin(tosses: int) -> None:
     """What is taken off goes from front and back, a coin for each token."""
-    heads = CounterRNG.of((5,), np.arange(4_000)).heads(0, np.full(4_000, tosses))
+    heads = CounterRNG.of((5,), np.arange(4_000)).coin_flips(0, np.full(4_000, tosses))
     assert heads.min() >= 0 and heads.max() <= tosses
     assert abs(heads.mean() - tosses / 2) < 3.5 * math.sqrt(tosses * 0.25 / len(heads))
     assert abs(heads.var() / (tosses / 4) - 1) < 0.12
@@ -247,7 +247,7 @@ def test_many_examples_at_once_are_those_made_alone(small_corpus: Corpus) -> Non
     pairs = source(small_corpus)
     indices = np.array([7, 3, 3, 21, 0])
     rows = pairs.rows(4, indices)
-    labels = iter(rows.hidden.labels.tolist())
+    labels = iter(rows.masked.labels.tolist())
     for row, index in enumerate(indices):
         alone = pairs.example(4, int(index))
         assert rows.token_ids[row, : rows.lengths[row]].tolist() == alone.token_ids.tolist()
@@ -265,8 +265,8 @@ def test_every_place_is_masked_as_often_as_another(small_corpus: Corpus) -> None
     for epoch in range(passes):
         rows = pairs.rows(epoch, full)
         full_rows = rows.lengths == 64
-        columns = rows.hidden.places % 64
-        hits += np.bincount(columns[full_rows[rows.hidden.places // 64]], minlength=64)
+        columns = rows.masked.positions % 64
+        hits += np.bincount(columns[full_rows[rows.masked.positions // 64]], minlength=64)
     inner = hits[1:-1]
     expected = inner.mean()
     assert hits[0] == hits[-1] == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lambert.data.masking import maximum_predictions
+from lambert.data.masking import max_predictions
 from lambert.errors import UserError
 from lambert.model.flops import training_flops
 from lambert.model.presets import model_config
@@ -84,7 +84,7 @@ def test_large_is_large() -> None:
 def test_payloads_are_those_models(payload: Payload, name: str) -> None:
     config = model_config(name, vocabulary_size=30_522)
     for length, flops in payload.flops.items():
-        words = maximum_predictions(length)
+        words = max_predictions(length)
         assert flops == pytest.approx(training_flops(config, tokens=length, sequences=1, masked_tokens=words), rel=0.02)
     assert payload.gradient.parameters == parameter_count(config)
 

@@ -73,7 +73,7 @@ def test_words_that_their_neighbours_determine_are_learned(tmp_path: Path) -> No
     sentences = [" ".join((circle + circle)[start : start + 12]) + "." for start in starts]
     text = tmp_path / "circle.txt"
     text.write_text("\n\n".join("\n".join(sentences[i : i + 8]) for i in range(0, len(sentences), 8)))
-    build_corpus([text], tmp_path / "corpus", vocabulary_size=200, validation_fraction=0.3)
+    build_corpus([text], tmp_path / "corpus", vocab_size=200, validation_fraction=0.3)
     corpus = Corpus.open(tmp_path / "corpus")
     request = TrainingArguments(
         model="2x64", batch_size=(64,), samples=64 * 300, sequence_lengths=(16, 16), dropout=0.0

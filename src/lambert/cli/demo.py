@@ -45,9 +45,9 @@ class Demo(Subcommand):
             documents = list(
                 python_documents(processes=min(4, os.cpu_count() or 1))
             )  # once: building reads its documents more than once
-            say_summary(
-                build_corpus(lambda: documents, corpus, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05)
-            )
+            built = build_corpus(lambda: documents, corpus, vocab_size=VOCABULARY_SIZE, validation_fraction=0.05)
+            assert built.summary is not None
+            say_summary(built.summary)
         output = pretrain(
             corpus,
             out=self.out,

@@ -33,9 +33,9 @@ class Inspect(Subcommand):
 
     def run(self) -> dict[str, Any]:
         """Results: `corpus`, `text`, `examples` and `to_read`."""
-        from lambert.corpus.inspection import text_facts
+        from lambert.corpus.inspection import text_statistics
         from lambert.corpus.store import Corpus
-        from lambert.data.inspection import example_facts, examples_to_read
+        from lambert.data.inspection import example_statistics, sample_examples
         from lambert.data.objective import ObjectiveConfig
 
         kind = ObjectiveConfig(self.pairs, self.masking, self.mlm_probability)
@@ -48,9 +48,9 @@ class Inspect(Subcommand):
             say("Every file has the SHA-256 of its manifest.")
         facts = {
             "corpus": {"path": str(self.corpus), "fingerprint": corpus.fingerprint, "kind": asdict(kind)},
-            "text": text_facts(corpus),
-            "examples": example_facts(corpus, kind, self.lengths),
-            "to_read": examples_to_read(corpus, kind, self.lengths[0]),
+            "text": text_statistics(corpus),
+            "examples": example_statistics(corpus, kind, self.lengths),
+            "to_read": sample_examples(corpus, kind, self.lengths[0]),
         }
         for line in text_lines(facts):
             say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,37 +20,37 @@ class Prepare(Subcommand):
     """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
-    """Files, folders or patterns: plain text (a paragraph or sentence a line, a blank line between documents), JSON
+    """Files, folders or patterns: plain text (a paragraph or sentence per line, a blank line between documents), JSON
     lines, Parquet, MediaWiki exports, compressed or not. `-` is standard input, `hf:NAME[:CONFIG[:SPLIT]]` a Hugging
     Face dataset."""
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
-    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, or a run. Learned otherwise."""
+    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, a run or a corpus. Learned otherwise."""
     vocab_size: int = 30_522
-    """Entries of a learned vocabulary, BERT's number by default."""
+    """Entries of a learned vocabulary; the default is BERT's."""
     cased: bool = False
-    """Keep capitals and accents apart; otherwise text is lower-cased and accents are dropped."""
+    """Distinguish capitals and accents; otherwise text is lower-cased and accents are stripped."""
     validation_fraction: float = 0.01
     """Fraction of the documents held out for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
-    """Two-letter code of the language, for the rules of where sentences end."""
-    one_sentence_a_line: bool = False
-    """Lines are sentences already: they are not parted."""
+    """Two-letter code of the language, for the rules of sentence splitting."""
+    one_sentence_per_line: bool = False
+    """Lines are sentences already and are not split."""
     text_field: str = "text"
     """Field of JSON lines, or column of Parquet files, that holds the text."""
     deduplicate: str = "none"
-    """Documents to leave out: none, exact (their text has come before) or near (four fifths of it has)."""
+    """Documents to drop: none, exact (same text as an earlier one) or near (Jaccard similarity of 0.8 or more)."""
     workers: int | None = None
-    """Processes that work at once, each on some 30 MB of files; as many as there are cores otherwise. The bytes of the
-    corpus do not depend on it."""
+    """Processes, each of which builds partitions of some 30 MB of files; all cores by default. The bytes of the corpus
+    do not depend on it."""
     restart: bool = False
-    """Throw away what an earlier, interrupted call left, instead of going on from there."""
+    """Discard what an interrupted call left, instead of resuming."""
 
     def run(self) -> dict[str, Any]:
-        """Build the store. Results: documents, sentences, words and tokens by split, speed, and what was mended."""
-        from lambert.api.corpus import build_corpus
+        """Build the store. Results: documents, sentences, words and tokens by split, speed, and skipped text."""
         from lambert.cli.progress import build_progress
+        from lambert.corpus.build import build_corpus
 
         with build_progress() as progress:
             corpus = build_corpus(
@@ -63,9 +62,9 @@ class Prepare(Subcommand):
                 validation_fraction=self.validation_fraction,
                 language=self.language,
                 text_field=self.text_field,
-                one_sentence_a_line=self.one_sentence_a_line,
+                one_sentence_per_line=self.one_sentence_per_line,
                 deduplicate=self.deduplicate,
-                workers=_cores() if self.workers is None else self.workers,
+                workers=self.workers,
                 restart=self.restart,
                 progress=progress,
             )
@@ -73,11 +72,6 @@ class Prepare(Subcommand):
         say_summary(corpus.summary)
         say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
         return corpus.summary.as_dict()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def say_summary(summary: BuildSummary) -> None:
@@ -89,8 +83,8 @@ def say_summary(summary: BuildSummary) -> None:
         )
     say(
         f"{summary.bytes_read / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s "
-        f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocabulary_size:,} "
-        f"({'learned' if summary.vocabulary_learned else 'given'}), unknown {100 * summary.unknown_share:.3f} %"
+        f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocab_size:,} "
+        f"({'learned' if summary.vocab_learned else 'given'}), [UNK] rate {100 * summary.unk_rate:.3f} %"
     )
     if summary.parsers:
         say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))
@@ -99,15 +93,15 @@ def say_summary(summary: BuildSummary) -> None:
             f"{name} ({count:,}, first {summary.first_skipped.get(name, 'unknown')})"
             for name, count in list(summary.skipped_records.items())[:3]
         ]
-        say(f"records left out: {sum(summary.skipped_records.values()):,}, in {', '.join(skipped)}")
+        say(f"records skipped: {sum(summary.skipped_records.values()):,}, in {', '.join(skipped)}")
     if summary.replaced_bytes:
         worst = ", ".join(f"{name} ({count:,})" for name, count in list(summary.replaced_bytes.items())[:3])
         say(f"bytes that were not UTF-8 and were replaced: {sum(summary.replaced_bytes.values()):,}, in {worst}")
     if summary.cut_lines or summary.cut_documents:
-        say(f"cut to bounded size: {summary.cut_lines:,} lines, {summary.cut_documents:,} documents")
+        say(f"cut to the size limits: {summary.cut_lines:,} lines, {summary.cut_documents:,} documents")
     if summary.duplicate_documents:
-        say(f"documents whose text came before: {summary.duplicate_documents:,}")
+        say(f"documents with the text of an earlier one: {summary.duplicate_documents:,}")
     if summary.near_duplicate_documents is not None:
-        say(f"documents of which four fifths came before, these included: {summary.near_duplicate_documents:,}")
+        say(f"near-duplicates of an earlier document, these included: {summary.near_duplicate_documents:,}")
     if not summary.splits["held_out"].documents:
         say("nothing is held out (one document, or --validation-fraction 0): this corpus cannot measure a model")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from lambert.corpus.compression import SUFFIXES
 from lambert.corpus.readers import hugging_face, mediawiki
@@ -61,6 +62,16 @@ def _check_extras(sources: Iterable[Path]) -> None:
 def stored_bytes(file: Path) -> int | None:
     """The size of a source as it is stored; None for standard input and Hugging Face datasets."""
     return None if file == STANDARD_INPUT or is_dataset_name(str(file)) else file.stat().st_size
+
+
+def identities(files: Iterable[Path]) -> list[list[Any]]:
+    """(path, size, modification time) of each file; datasets by name have a name only."""
+    return [
+        [str(file), None, None]
+        if stored_bytes(file) is None
+        else [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+    ]
 
 
 def _sources_of(name: str) -> list[tuple[str, Path]]:

@@ -1,6 +1,6 @@
-"""What is in a corpus: lengths, unknown words, duplicates, and how much held-out text also stands in the training text.
+"""Statistics of a corpus: lengths, [UNK] rate, duplicates, and how much held-out text is also in the training text.
 
-Everything is counted in blocks; what is held at once is one hash for each sentence and fifteen for each document.
+Everything is counted in blocks; memory holds one hash per sentence and fifteen per document.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.corpus.near import near_duplicates
+from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.store import Corpus, Split
 from lambert.corpus.vocabulary import special_tokens
+from lambert.utils.hashing import FIRST_FACTOR, INCREMENT
 
 MIN_INFORMATIVE_TOKENS = 8
-"""Shorter sentences ("See also.") stand in many texts and tell nothing about an overlap."""
+"""Shorter sentences ("See also.") occur in many texts and say nothing about an overlap."""
 
 _QUANTILES = (0, 1, 10, 25, 50, 75, 90, 99, 100)
 _BLOCK_SENTENCES = 1 << 18
@@ -33,7 +34,7 @@ class Lengths:
     quantiles: dict[str, int]
     """Percentile → length."""
     histogram: list[tuple[int, int]]
-    """(least length of the bin, how many); bins double in width."""
+    """(smallest length of the bin, count); bins double in width."""
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64]) -> Lengths:
@@ -43,32 +44,32 @@ class Lengths:
         values = np.percentile(lengths, _QUANTILES, method="lower")
         quantiles = {f"{percent}": int(value) for percent, value in zip(_QUANTILES, values, strict=True)}
         counts = np.bincount(np.floor(np.log2(lengths)).astype(np.int64))
-        return cls(float(lengths.mean()), quantiles, [(1 << place, int(count)) for place, count in enumerate(counts)])
+        return cls(float(lengths.mean()), quantiles, [(1 << power, int(count)) for power, count in enumerate(counts)])
 
 
-def text_facts(corpus: Corpus) -> dict[str, Any]:
-    """Counts, lengths, unknown words, duplicates and overlap, as plain values for JSON. Reads the whole store."""
+def text_statistics(corpus: Corpus) -> dict[str, Any]:
+    """Counts, lengths, [UNK] tokens, duplicates and overlap, as plain values for JSON. Reads the whole store."""
     splits = {name: corpus.split(name) for name in ("train", "held_out")}
-    unknown = special_tokens(corpus.tokenizer()).unknown
+    unk_id = special_tokens(corpus.tokenizer()).unknown
     hashes = {name: _sentence_hashes(split) for name, split in splits.items()}
-    facts: dict[str, Any] = {"splits": {name: _split_facts(split, unknown) for name, split in splits.items()}}
+    statistics: dict[str, Any] = {"splits": {name: _split_statistics(split, unk_id) for name, split in splits.items()}}
     near = near_duplicates([shard for split in splits.values() for shard in split.shards])
-    facts["duplicates"] = _duplicates(splits, hashes, near)
-    facts["overlap"] = _overlap(splits, hashes, near)
-    facts["repeated_sentences"] = _repeated(corpus, hashes["train"])
-    return facts
+    statistics["duplicates"] = _duplicates(splits, hashes, near)
+    statistics["overlap"] = _overlap(splits, hashes, near)
+    statistics["repeated_sentences"] = _repeated(corpus, hashes["train"])
+    return statistics
 
 
-def _split_facts(split: Split, unknown: int) -> dict[str, Any]:
+def _split_statistics(split: Split, unk_id: int) -> dict[str, Any]:
     sentences = np.diff(split.sentence_offsets)
     documents = np.diff(split.document_offsets)
     tokens = np.diff(split.sentence_offsets[split.document_offsets])
-    counts = split.token_counts() if split.token_count else np.zeros(unknown + 1, np.int64)
+    counts = split.token_counts() if split.token_count else np.zeros(unk_id + 1, np.int64)
     return {
         "documents": split.document_count,
         "sentences": split.sentence_count,
         "tokens": split.token_count,
-        "unknown_tokens": int(counts[unknown]),
+        "unknown_tokens": int(counts[unk_id]),
         "vocabulary_used": int((counts > 0).sum()),
         "tokens_in_a_sentence": Lengths.of(sentences).__dict__,
         "sentences_in_a_document": Lengths.of(documents).__dict__,
@@ -77,15 +78,15 @@ def _split_facts(split: Split, unknown: int) -> dict[str, Any]:
 
 
 def _sentence_hashes(split: Split) -> NDArray[np.uint64]:
-    """uint64 [sentences]: the same for sentences of the same tokens."""
+    """uint64 [sentences]: equal for sentences of the same tokens."""
     hashes = np.empty(split.sentence_count, np.uint64)
     for start, stop in _blocks(split):
         offsets = split.sentence_offsets[start : stop + 1]
         tokens = split.tokens(int(offsets[0]), int(offsets[-1])).astype(np.uint64)
-        places = (np.arange(len(tokens)) - np.repeat(offsets[:-1] - offsets[0], np.diff(offsets))).astype(np.uint64)
-        # A sum over the tokens, each mixed with its place (SplitMix64's constants), so that order counts.
-        values = (tokens + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + places * np.uint64(0xD1B54A32D192ED03)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        positions = (np.arange(len(tokens)) - np.repeat(offsets[:-1] - offsets[0], np.diff(offsets))).astype(np.uint64)
+        # A sum over the tokens, each mixed with its position, so that order counts.
+        values = (tokens + np.uint64(1)) * INCREMENT + positions * np.uint64(0xD1B54A32D192ED03)
+        values = (values ^ (values >> np.uint64(30))) * FIRST_FACTOR
         values ^= values >> np.uint64(31)
         hashes[start:stop] = np.add.reduceat(values, offsets[:-1] - offsets[0])
     return hashes
@@ -100,13 +101,12 @@ def _duplicates(
     splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]], near: NDArray[np.int64]
 ) -> dict[str, Any]:
     documents = splits["train"].document_hashes
-    long = _is_telling(splits["train"])
-    telling = hashes["train"][long]
+    informative = hashes["train"][_is_informative(splits["train"])]
     return {
         "documents": len(documents) - len(np.unique(documents)),
         "near_documents": int((near[: len(documents)] != np.arange(len(documents))).sum()),
-        "sentences": len(telling) - len(np.unique(telling)),
-        "sentences_counted": len(telling),
+        "sentences": len(informative) - len(np.unique(informative)),
+        "sentences_counted": len(informative),
     }
 
 
@@ -114,7 +114,7 @@ def _overlap(
     splits: dict[str, Split], hashes: dict[str, NDArray[np.uint64]], near: NDArray[np.int64]
 ) -> dict[str, Any]:
     training = splits["train"].document_count
-    held_out = hashes["held_out"][_is_telling(splits["held_out"])]
+    held_out = hashes["held_out"][_is_informative(splits["held_out"])]
     return {
         "held_out_documents_in_training": int(
             np.isin(splits["held_out"].document_hashes, splits["train"].document_hashes).sum()
@@ -125,7 +125,7 @@ def _overlap(
     }
 
 
-def _is_telling(split: Split) -> NDArray[np.bool_]:
+def _is_informative(split: Split) -> NDArray[np.bool_]:
     lengths: NDArray[np.bool_] = np.diff(split.sentence_offsets) >= MIN_INFORMATIVE_TOKENS
     return lengths
 
@@ -138,8 +138,8 @@ def _repeated(corpus: Corpus, hashes: NDArray[np.uint64]) -> list[dict[str, Any]
     order = np.lexsort((values, -lengths, -counts))[:_REPEATED_SHOWN]
     tokenizer = corpus.tokenizer()
     shown = []
-    for place in order[counts[order] > 1]:
-        start, stop = split.sentence_offsets[first[place] : first[place] + 2]
+    for index in order[counts[order] > 1]:
+        start, stop = split.sentence_offsets[first[index] : first[index] + 2]
         text = tokenizer.decode(split.tokens(int(start), int(stop)).tolist(), skip_special_tokens=False)
-        shown.append({"sentence": text, "count": int(counts[place])})
+        shown.append({"sentence": text, "count": int(counts[index])})
     return shown

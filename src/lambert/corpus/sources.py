@@ -1,20 +1,21 @@
 """Text of any kind as a stream of documents in bounded memory.
 
-`find_files` turns what a person named into a list of sources, `TextReader` turns those into documents. Which parser
-takes a file is decided by its first bytes where they leave no doubt (Parquet, a MediaWiki export), else by its name.
-Whatever the input looks like, no line is held beyond `LINE_LIMIT_BYTES` and no document beyond
-`DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
+`find_files` turns names into a list of sources, `TextReader` turns those into documents. The first bytes of a file
+decide its parser where they leave no doubt (Parquet, a MediaWiki export), else its name does. No line exceeds
+`LINE_LIMIT_BYTES` and no document `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 from lambert.corpus.compression import SUFFIXES, faults_named, open_text_bytes, read_blocks, refuse_other_formats
-from lambert.corpus.discovery import find_files, stored_bytes
+from lambert.corpus.discovery import find_files, identities, stored_bytes
 from lambert.corpus.readers import hugging_face, json_lines, mediawiki, parquet, plain_text
 from lambert.corpus.readers.document import (
     DOCUMENT_LIMIT_CHARACTERS,
@@ -31,10 +32,12 @@ __all__ = [
     "LINE_LIMIT_BYTES",
     "STANDARD_INPUT",
     "Document",
+    "DocumentSource",
     "ReadStatistics",
     "TextReader",
     "find_files",
-    "keep_standard_input",
+    "identities",
+    "named_sources",
     "stored_bytes",
 ]
 
@@ -46,10 +49,10 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class TextReader:
-    """Reads sources one after another as a stream of documents; `statistics` tells about the latest pass.
+    """Reads sources one after another as a stream of documents; `statistics` describes the latest pass.
 
     It can be iterated over more than once; each pass reads the files anew and begins new statistics. Only standard
-    input (`-`) can be read once: `keep_standard_input` makes a file of it.
+    input (`-`) can be read only once: `named_sources` makes a file of it.
 
     Args:
         files: files as `find_files` gives them.
@@ -108,10 +111,43 @@ class TextReader:
             yield block
 
 
-def keep_standard_input(file: Path) -> None:
-    """Writes standard input into a file as it comes, for whoever must read it twice or from another process."""
-    with open(0, "rb", closefd=False) as source, file.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+class DocumentSource:
+    """Documents from files or from a function, with the same statistics for both; each iteration starts anew."""
+
+    def __init__(self, text: Sequence[Path] | Callable[[], Iterable[Document]], text_field: str) -> None:
+        self.text_field = text_field
+        self.make = text if callable(text) else None
+        self.files = [] if callable(text) else list(text)
+        self.sizes = [stored_bytes(file) or 0 for file in self.files]
+        self.statistics = ReadStatistics()
+
+    def __iter__(self) -> Iterator[Document]:
+        if self.make is None:
+            reader = TextReader(self.files, text_field=self.text_field)
+            for document in reader:
+                self.statistics = reader.statistics
+                yield document
+            return
+        self.statistics = ReadStatistics()
+        for document in self.make():
+            self.statistics.lines += len(document.paragraphs)
+            self.statistics.bytes += sum(len(line.encode()) + 1 for line in document.paragraphs)
+            yield document
+
+
+@contextmanager
+def named_sources(text: str | Path | Sequence[str | Path], out: Path) -> Iterator[list[Path]]:
+    """The files that `find_files` finds; a temporary file beside `out` keeps standard input, which is read twice."""
+    named = [Path(text)] if isinstance(text, str | Path) else [Path(one) for one in text]
+    if STANDARD_INPUT not in named:
+        yield find_files(named)
+        return
+    nearest = next(folder for folder in out.absolute().parents if folder.is_dir())  # has room for the corpus anyway
+    with tempfile.TemporaryDirectory(prefix="lambert-", dir=nearest) as folder:
+        kept = Path(folder) / "standard-input"
+        with open(0, "rb", closefd=False) as source, kept.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        yield find_files([kept if path == STANDARD_INPUT else path for path in named])
 
 
 def _starts_as_parquet(file: Path) -> bool:

@@ -5,13 +5,12 @@
     train-00000-000.arrow ...    one row a document: `sentences`, list<list<uint16 or uint32>> of token ids; `words`,
     held_out-00000-000.arrow ... their number; `hash`, 64 bits of the text's BLAKE2b
 
-Each shard is an Arrow IPC file of one record batch, so its tokens lie in one piece. Ids are of text only: no
-`[CLS]`, no `[SEP]`. One store serves every sequence length.
+Each shard is an Arrow IPC file of one record batch, so its tokens are contiguous. Ids are of text only: no `[CLS]`, no
+`[SEP]`. One store serves every sequence length.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +23,9 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.summary import BuildSummary
 from lambert.errors import UserError
-from lambert.utils.io import CORPUS_MANIFEST_BYTES, read_json
+from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "held_out")
@@ -34,12 +33,6 @@ SPLITS = ("train", "held_out")
 _COUNT_CHUNK_TOKENS = 1 << 20
 
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-
-
-def sha256_of_file(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hashes_of_shard(file: Path) -> npt.NDArray[np.uint64]:
@@ -165,7 +158,17 @@ class Split:
 
 
 class Corpus:
-    """A token store, opened for reading. Opening is quick; `verify` reads everything."""
+    """A token store, opened for reading. Opening is quick; `verify` reads everything.
+
+    Attributes:
+        path: folder of the store.
+        vocabulary_size: entries of its vocabulary, special tokens included.
+        fingerprint: SHA-256 of the contents; the same text and arguments give the same one.
+        manifest: `manifest.json` as plain values.
+    """
+
+    summary: BuildSummary | None = None
+    """What `build_corpus` read and wrote; None for a corpus that was only opened."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -180,8 +183,7 @@ class Corpus:
         """Opens a store written by `build_corpus`.
 
         Raises:
-            UserError: there is no store, it is of another format version, or its files do not fit
-                its manifest.
+            UserError: there is no store, it has another format version, or its files do not match its manifest.
         """
         path = Path(path)
         corpus = cls(path, read_manifest(path))
@@ -210,7 +212,7 @@ class Corpus:
         """
         for entry in self.manifest["shards"]:
             file = self.path / entry["file"]
-            if sha256_of_file(file) != entry["sha256"]:
+            if file_sha256(file) != entry["sha256"]:
                 raise _damaged(file, "its SHA-256 is not that of its manifest")
             shard = Shard(file, entry, self.manifest["token_type"])
             if len(shard.tokens) and int(shard.tokens.max()) >= self.vocabulary_size:
@@ -220,7 +222,7 @@ class Corpus:
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         if not file.is_file():
             raise _damaged(file, "it is missing")
-        if sha256_of_file(file) != self.manifest["tokenizer_sha256"]:
+        if file_sha256(file) != self.manifest["tokenizer_sha256"]:
             raise _damaged(file, "it is not the tokenizer that made this store")
         size = self.tokenizer().get_vocab_size(with_added_tokens=True)
         if size != self.vocabulary_size:
@@ -263,8 +265,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST_NAME
     if not file.is_file():
         raise UserError(
-            f"{path} is not a prepared corpus: it has no {MANIFEST_NAME}",
-            remedy="Make one with lambert prepare",
+            f"{path} is not a corpus: it has no {MANIFEST_NAME}",
+            remedy="Make one with `lambert prepare`",
         )
     try:
         manifest = read_json(file, CORPUS_MANIFEST_BYTES)
@@ -274,8 +276,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(file, "it has no format_version")
     if manifest["format_version"] != FORMAT_VERSION:
         raise UserError(
-            f"{path} has store format {manifest['format_version']}, this lambert reads {FORMAT_VERSION}",
-            remedy="Prepare the corpus again with this version",
+            f"the corpus {path} has format version {manifest['format_version']}, this lambert reads {FORMAT_VERSION}",
+            remedy="Prepare it again with `lambert prepare`",
         )
     _check_fields(file, manifest, _FIELDS)
     for entry in manifest["shards"]:

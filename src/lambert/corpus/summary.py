@@ -1,4 +1,4 @@
-"""What a build tells while it runs and when it is done."""
+"""What a build reports while it runs and when it is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build has come; bytes are of the files as stored, the total None if unknown."""
+    """How far a build is; bytes are those of the files as stored, the total None if unknown."""
 
     stage: str  # "vocabulary" (first pass, only when one is learned) or "tokens"
     done_bytes: int
@@ -22,7 +22,7 @@ class BuildProgress:
 
 @dataclass
 class SplitCounts:
-    """Size of one split. Words are pieces between white space."""
+    """Size of one split. Words are separated by white space."""
 
     documents: int = 0
     sentences: int = 0
@@ -45,46 +45,34 @@ class BuildSummary:
     bytes_read: int
     seconds: float
     replaced_bytes: dict[str, int] = field(default_factory=dict)
+    """File → bytes that were not UTF-8 and became U+FFFD."""
     cut_lines: int = 0
     cut_documents: int = 0
     skipped_records: dict[str, int] = field(default_factory=dict)
+    """File → records without text."""
     first_skipped: dict[str, str] = field(default_factory=dict)
     parsers: dict[str, int] = field(default_factory=dict)
+    """Parser → files."""
     duplicate_documents: int = 0
     near_duplicate_documents: int | None = None
-    unknown_share: float = 0.0
-    vocabulary_size: int = 0
-    vocabulary_learned: bool = False
+    """None where near-duplicates were not looked for."""
+    unk_rate: float = 0.0
+    """Fraction of the tokens that are [UNK]."""
+    vocab_size: int = 0
+    vocab_learned: bool = False
     fingerprint: str = ""
 
     @property
-    def documents(self) -> int:
-        return sum(split.documents for split in self.splits.values())
-
-    @property
-    def sentences(self) -> int:
-        return sum(split.sentences for split in self.splits.values())
-
-    @property
-    def words(self) -> int:
-        return sum(split.words for split in self.splits.values())
-
-    @property
-    def tokens(self) -> int:
-        return sum(split.tokens for split in self.splits.values())
+    def total(self) -> SplitCounts:
+        """All splits together."""
+        return SplitCounts.total(list(self.splits.values()))
 
     @property
     def megabytes_per_second(self) -> float:
-        """10^6 bytes of decompressed text a second, over the whole build."""
+        """10^6 bytes of decompressed text per second, over the whole build."""
         return self.bytes_read / 1e6 / max(self.seconds, 1e-9)
-
-    @property
-    def has_held_out(self) -> bool:
-        """False when nothing was held out: a share of 0, or a corpus of one document."""
-        return self.splits["held_out"].documents > 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        totals = {name: getattr(self, name) for name in ("documents", "sentences", "words", "tokens")}
         rate = {"megabytes_per_second": self.megabytes_per_second}
-        return {**asdict(self), "path": str(self.path), **totals, **rate}
+        return {**asdict(self), "path": str(self.path), **asdict(self.total), **rate}

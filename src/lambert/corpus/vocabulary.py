@@ -1,4 +1,4 @@
-"""BERT's WordPiece vocabulary: learned from text or brought along, and saved as `transformers` reads it."""
+"""BERT's WordPiece vocabulary: learned from text or given, and saved as `transformers` reads it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from lambert.errors import UserError
-from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json
+from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json, write_text
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
 
-# The rarest characters, together this share of a text, get no entry of their own when a vocabulary is
-# learned.
-RARE_CHARACTER_SHARE = 1e-4
-LEAST_VOCABULARY_SIZE = 100
-LARGEST_VOCABULARY_SIZE = 1 << 24
-# A longer word is unknown to WordPiece, as in BERT.
+# The rarest characters, together this fraction of a text, get no entry when a vocabulary is learned.
+RARE_CHARACTER_FRACTION = 1e-4
+MIN_VOCAB_SIZE = 100
+MAX_VOCAB_SIZE = 1 << 24
+# WordPiece makes longer words [UNK], as in BERT.
 LONGEST_WORD_CHARACTERS = 100
 # From U+2E80 on scripts are written without spaces, and BERT splits most of them by character.
-_GIANT_WORD = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{LONGEST_WORD_CHARACTERS + 1},}}")
+_OVERLONG_WORD = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{LONGEST_WORD_CHARACTERS + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
 
 
 def is_cased(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer tells capitals from small letters."""
+    """Whether the tokenizer distinguishes upper from lower case."""
     normalizer = json.dumps(json.loads(tokenizer.to_str())["normalizer"])
     return '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer
 
@@ -73,10 +72,9 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     """Learns a WordPiece vocabulary of at most `size` entries.
 
     The same texts give the same vocabulary, in whatever process and however many threads. The library's
-    trainer breaks ties by the ids of the pieces, and gives the `##` pieces ids in the order of a hash table:
-    they are handed to it in sorted order beforehand. So every letter has an entry as a beginning and as a
-    continuation, and no word made of known letters is unknown. The entries are then sorted: special tokens,
-    single characters, words, continuations.
+    trainer breaks ties by token id and numbers the `##` tokens in the order of a hash table, so they are given to it
+    sorted. Every letter thus has an entry as a beginning and as a continuation, and no word of known letters becomes
+    [UNK]. The entries are sorted: special tokens, single characters, words, continuations.
 
     Args:
         texts: lines of text; they are kept in memory, so the caller bounds them.
@@ -85,23 +83,22 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     Raises:
         UserError: `size` is too small for the characters of the text, or there is no text.
     """
-    if not LEAST_VOCABULARY_SIZE <= size <= LARGEST_VOCABULARY_SIZE:
+    if not MIN_VOCAB_SIZE <= size <= MAX_VOCAB_SIZE:
         raise UserError(
-            f"a vocabulary of {size:,} entries",
-            remedy=f"Choose a --vocab-size from {LEAST_VOCABULARY_SIZE} to {LARGEST_VOCABULARY_SIZE:,}; BERT's is "
-            "30,522",
+            f"`vocab_size` is {size:,}",
+            remedy=f"Choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE:,}; BERT's is 30,522",
         )
-    lines = [_without_giants(line) for line in texts]
+    lines = [_without_overlong_words(line) for line in texts]
     normalizer = _normalizer(cased=cased)
     letters, signs = _alphabet(lines, normalizer, limit=size // 2)
     if not letters and not signs:
         raise UserError("there is no text to learn a vocabulary from", remedy="Give files with text in them")
     first = [*SPECIAL, *sorted(letters + signs), *(f"##{letter}" for letter in sorted(letters))]
-    least = max(LEAST_VOCABULARY_SIZE, len(first))
-    if size < least:
+    smallest = max(MIN_VOCAB_SIZE, len(first))
+    if size < smallest:
         raise UserError(
-            f"a vocabulary of {size:,} entries is too small: the characters of this text need {least:,}",
-            remedy="Choose a larger --vocab-size; 30,522 is BERT's own",
+            f"`vocab_size` is {size:,}, but the characters of this text need {smallest:,}",
+            remedy="Choose a larger one; BERT's is 30,522",
         )
     learner = Tokenizer(WordPiece({}, unk_token=UNKNOWN))
     learner.normalizer, learner.pre_tokenizer = normalizer, BertPreTokenizer()
@@ -119,9 +116,9 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     return _tokenizer([*first, *words, *continuations], cased=cased)
 
 
-def _without_giants(line: str) -> str:
-    """`line` less the words that WordPiece calls unknown for their length: the trainer takes for ever over them."""
-    return _GIANT_WORD.sub(" ", line)
+def _without_overlong_words(line: str) -> str:
+    """Drops words so long that WordPiece makes them [UNK]: the trainer takes hours over them."""
+    return _OVERLONG_WORD.sub(" ", line)
 
 
 def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
@@ -131,7 +128,7 @@ def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tu
         counts.update(normalizer.normalize_str(line))
     counts.pop(" ", None)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    allowed = counts.total() * (1 - RARE_CHARACTER_SHARE)
+    allowed = counts.total() * (1 - RARE_CHARACTER_FRACTION)
     kept: list[str] = []
     covered = 0
     for character, count in ranked[:limit]:
@@ -153,14 +150,16 @@ _CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, st
 
 
 def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
-    """Loads `vocab.txt` (an entry a line, its place is its id), `tokenizer.json` or a folder with either.
+    """Loads `vocab.txt` (an entry per line, its index is its id), `tokenizer.json`, or a folder with either.
 
-    `cased` is how a bare `vocab.txt` is to be read; a `tokenizer.json`, or a `tokenizer_config.json` beside
-    the list, knows better and wins, but cannot fulfil `cased=True` if it was made for small letters.
+    A run and a corpus are such folders too: their vocabulary is in `tokenizer/`.
+
+    `cased` says how to read a bare `vocab.txt`; a `tokenizer.json`, or a `tokenizer_config.json` beside the list, takes
+    precedence, but an uncased one is refused with `cased=True`.
 
     Raises:
-        UserError: the file is missing or is no WordPiece vocabulary, an entry occurs twice, a special token
-            is missing, or the vocabulary and `cased` contradict each other.
+        UserError: the file is missing or not a WordPiece vocabulary, an entry occurs twice, a special token is missing,
+            or the vocabulary and `cased` contradict each other.
     """
     path = Path(path)
     file = _vocabulary_file(path)
@@ -176,17 +175,17 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
     if cased and not is_cased(tokenizer):
         raise UserError(
             f"{path} was made for small letters only, but a cased vocabulary was asked for",
-            remedy="Leave out --cased or bring a cased vocabulary",
+            remedy="Leave out `cased=True` or give a cased vocabulary",
         )
     return tokenizer
 
 
 def _vocabulary_file(path: Path) -> Path:
     if path.is_dir():
-        for name in ("tokenizer.json", "vocab.txt"):
-            if (path / name).is_file():
-                return path / name
-        raise UserError(f"folder {path} holds no vocabulary", remedy="It needs a tokenizer.json or a vocab.txt")
+        names = ("tokenizer/tokenizer.json", "tokenizer.json", "vocab.txt")
+        if (file := next((path / name for name in names if (path / name).is_file()), None)) is not None:
+            return file
+        raise UserError(f"the folder {path} has no vocabulary", remedy="It needs a tokenizer.json or a vocab.txt")
     if not path.is_file():
         raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave it out to learn one")
     return path
@@ -230,7 +229,7 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
         raise UserError(
             f"the ids in {file} are not 0 to {len(ids) - 1:,}, each once", remedy="Bring a whole vocabulary"
         )
-    # Published files often carry the truncation and padding of the last program that used them.
+    # Published files often contain the truncation and padding of the last program that used them.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -245,12 +244,12 @@ def _configured_case(folder: Path) -> bool | None:
 
 
 def _check_case(file: Path, entries: list[str], *, cased: bool) -> None:
-    """Stops a cased list being read as uncased and the reverse, which makes words `[UNK]` silently."""
+    """Refuses a cased list read as uncased and the reverse, which would make words `[UNK]` silently."""
     capitals = sum(entry != entry.lower() for entry in entries if entry not in SPECIAL and entry[:1] != "[")
     if not cased and capitals > len(entries) // 20:
-        raise UserError(f"{file} has {capitals:,} entries with capital letters", remedy="Say that it is --cased")
+        raise UserError(f"{file} has {capitals:,} entries with capital letters", remedy="Add `cased=True`")
     if cased and not capitals and any(entry.upper() != entry for entry in entries):
-        raise UserError(f"{file} has no entry with a capital letter", remedy="Leave out --cased")
+        raise UserError(f"{file} has no entry with a capital letter", remedy="Leave out `cased=True`")
 
 
 def _normalizer(*, cased: bool) -> BertNormalizer:
@@ -258,7 +257,7 @@ def _normalizer(*, cased: bool) -> BertNormalizer:
 
 
 def _tokenizer(entries: list[str], *, cased: bool) -> Tokenizer:
-    """BERT's tokenizer around a list of entries whose places are their ids."""
+    """BERT's tokenizer around a list of entries whose indices are their ids."""
     vocabulary = {entry: number for number, entry in enumerate(entries)}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD_CHARACTERS))
     ids = special_tokens(tokenizer)
@@ -275,7 +274,7 @@ def _tokenizer(entries: list[str], *, cased: bool) -> Tokenizer:
 
 
 def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
-    """The entries in the order of their ids."""
+    """The entries, ordered by id."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     return iter(sorted(vocabulary, key=vocabulary.__getitem__))
 
@@ -283,10 +282,8 @@ def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512) -> None:
     """Writes `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`; `transformers` gives the same ids.
 
-    Each file is written aside and renamed.
-
     Args:
-        longest_sequence: tokens that the model beside it has positions for.
+        longest_sequence: positions of the model.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -311,9 +308,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            aside = folder / f"{name}.partial"
-            aside.write_bytes(text.encode("utf-8"))
-            aside.replace(folder / name)
+            write_text(folder / name, text)
     except OSError as error:
         raise UserError(
             f"the tokenizer cannot be written to {folder} ({error.strerror})",

@@ -1,197 +1,238 @@
-"""Parts built here or by several processes at once; what is finished is never done again."""
+"""Builds partitions in this process or in several worker processes; finished ones are never built again."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.parts import (
+from lambert.corpus.build_folder import PARTITIONS_FOLDER
+from lambert.corpus.partitions import (
     DocumentEncoder,
-    Encoded,
-    PartBuilder,
-    PartProgress,
-    PartRecord,
-    PartSettings,
+    EncodedBatch,
+    PartitionBuilder,
+    PartitionRecord,
+    PartitionSettings,
+    Progress,
     batches_of,
 )
-from lambert.corpus.processes import in_order, worker_processes
-from lambert.corpus.sources import Document, TextReader, stored_bytes
+from lambert.corpus.sources import Document, TextReader, identities, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
-from lambert.corpus.working import PARTS_FOLDER
+from lambert.errors import UserError
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 _STOP = "stop"
+_BATCHES_AHEAD = 2
+"""Batches that wait or are worked on, per process."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One part to build."""
+    """One partition to build."""
 
     folder: Path
-    """Working folder of the corpus."""
+    """Build folder of the corpus."""
     number: int
     files: tuple[Path, ...]
-    settings: PartSettings
+    settings: PartitionSettings
 
     @property
     def record_file(self) -> Path:
-        """Where its record lies when it is finished."""
-        return self.folder / PARTS_FOLDER / f"{self.number:05}.json"
-
-    def sources(self) -> list[list[Any]]:
-        """Its files with their sizes and times, as they are now."""
-        return [_identity(file) for file in self.files]
-
-    def is_finished(self) -> bool:
-        """Whether its record is there, of the same files."""
-        try:
-            return PartRecord.read(self.record_file).sources == self.sources()
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        """Where its record is when it is finished."""
+        return self.folder / PARTITIONS_FOLDER / f"{self.number:05}.json"
 
     @property
     def progress_file(self) -> Path:
-        """Where a worker says how far it has come."""
-        return self.folder / PARTS_FOLDER / f"{self.number:05}.progress"
+        """Where a worker writes its progress."""
+        return self.folder / PARTITIONS_FOLDER / f"{self.number:05}.progress"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer to encode with."""
+        return self.folder / TOKENIZER_FOLDER / "tokenizer.json"
+
+    def finished_record(self) -> PartitionRecord | None:
+        """Its record, where there is one of the same files."""
+        try:
+            record = PartitionRecord.read(self.record_file)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if record.sources == identities(self.files) else None
 
 
-def _identity(file: Path) -> list[Any]:
-    if stored_bytes(file) is None:  # a dataset by name
-        return [str(file), None, None]
-    return [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
+Report = Callable[[int, Progress], None]
+"""Called with a partition's number and its progress."""
 
 
-Tell = Callable[[int, tuple[int, int, int]], None]
-"""Called with a part's number and its stored bytes, documents and tokens so far."""
+def build_partitions(jobs: Sequence[Job], workers: int, report: Report) -> list[PartitionRecord]:
+    """The records of all partitions, in order; those that are not finished are built.
 
-
-def build_parts(jobs: Sequence[Job], workers: int, tell: Tell) -> list[PartRecord]:
-    """The records of all parts, in order; those that are not there yet are built.
-
-    With at least as many of them as workers, each worker builds parts; with fewer, all workers encode for one part at
-    a time, which this process reads and writes.
+    With at least as many unfinished partitions as workers, each worker builds partitions. With fewer, all workers
+    encode for one partition at a time, which this process reads and writes.
 
     Raises:
         UserError: an input is wrong, or a worker was killed.
     """
-    left = [job for job in jobs if not job.is_finished()]
+    unfinished: list[Job] = []
     for job in jobs:
-        if job not in left:
-            _tell_finished(job, tell)
+        if (record := job.finished_record()) is None:
+            unfinished.append(job)
+        else:
+            report(job.number, record.progress)
     if workers == 1:
-        for job in left:
-            _build(job, tell)
-    elif len(left) >= workers:
-        _part_by_part(left, workers, tell)
+        for job in unfinished:
+            _build(job, report)
+    elif len(unfinished) >= workers:
+        _build_in_parallel(unfinished, workers, report)
     else:
-        for job in left:
-            _batch_by_batch(job, workers, tell)
-    return [PartRecord.read(job.record_file) for job in jobs]
+        for job in unfinished:
+            with worker_processes(workers, _load_encoder, job.tokenizer_file, job.settings) as executor:
+                _build(job, report, partial(_encode_ahead, executor, workers))
+    return [PartitionRecord.read(job.record_file) for job in jobs]
 
 
-def _tell_finished(job: Job, tell: Tell) -> None:
-    record = PartRecord.read(job.record_file)
-    counts = record.splits.values()
-    documents, tokens = sum(split.documents for split in counts), sum(split.tokens for split in counts)
-    tell(job.number, (record.statistics.stored_bytes, documents, tokens))
+Encode = Callable[[Iterable[list[Document]]], Iterable[EncodedBatch]]
 
 
-Encode = Callable[[Iterable[list[Document]]], Iterable[Encoded]]
-
-
-def _build(job: Job, tell: Tell, encode: Encode | None = None) -> None:
-    """Builds a part from its files; batches are encoded here unless `encode` says how."""
-    tokenizer = Tokenizer.from_file(str(job.folder / TOKENIZER_FOLDER / "tokenizer.json"))
+def _build(job: Job, report: Report, encode: Encode | None = None) -> None:
+    """Builds a partition from its files; batches are encoded in this process unless `encode` is given."""
+    tokenizer = Tokenizer.from_file(str(job.tokenizer_file))
     reader = TextReader(job.files, text_field=job.settings.text_field)
 
-    def progress(reached: PartProgress) -> None:
-        tell(job.number, (reader.statistics.stored_bytes, reached.documents, reached.tokens))
+    def progress(documents: int, tokens: int) -> None:
+        report(job.number, (reader.statistics.stored_bytes, documents, tokens))
 
-    job.record_file.unlink(missing_ok=True)  # one of other files must not vouch for the shards that are written now
-    sources = job.sources()  # before reading: a file that changes meanwhile is read again another time
-    builder = PartBuilder(job.folder, job.number, tokenizer, job.settings, progress)
+    job.record_file.unlink(missing_ok=True)  # a record of other files must not vouch for the shards written now
+    sources = identities(job.files)  # before reading: a file that changes meanwhile is read again next time
+    builder = PartitionBuilder(job.folder, job.number, tokenizer, job.settings, progress)
     batches = batches_of(reader)
-    here = DocumentEncoder(tokenizer, job.settings)
-    builder.build(map(here.encode, batches) if encode is None else encode(batches))
-    builder.record(reader.statistics, sources).write(job.record_file)
-    _tell_finished(job, tell)
+    encoded = map(DocumentEncoder(tokenizer, job.settings).encode, batches) if encode is None else encode(batches)
+    builder.build(encoded)
+    record = builder.record(reader.statistics, sources)
+    record.write(job.record_file)
+    report(job.number, record.progress)
 
 
-def _part_by_part(jobs: Sequence[Job], workers: int, tell: Tell) -> None:
-    """Each process reads, encodes and writes a part, the largest first."""
+def _build_in_parallel(jobs: Sequence[Job], workers: int, report: Report) -> None:
+    """Each worker reads, encodes and writes whole partitions, the largest first."""
+
+    def size(job: Job) -> int:
+        return sum(stored_bytes(file) or 0 for file in job.files)
+
     stop = jobs[0].folder / _STOP
     stop.unlink(missing_ok=True)
     try:
-        with worker_processes(workers) as executor, _stopping(stop):
-            futures = {executor.submit(_in_worker, job): job for job in sorted(jobs, key=_size, reverse=True)}
-            waiting: set[Future[None]] = set(futures)
-            while waiting:
-                done, waiting = wait(waiting, _SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                    _tell_finished(futures[future], tell)
-                for future in waiting:
-                    _tell_progress(futures[future], tell)
+        with worker_processes(workers) as executor:
+            try:
+                futures = {executor.submit(_in_worker, job): job for job in sorted(jobs, key=size, reverse=True)}
+                waiting: set[Future[None]] = set(futures)
+                while waiting:
+                    done, waiting = wait(waiting, _POLL_SECONDS, return_when=FIRST_EXCEPTION)
+                    for future in done:
+                        future.result()
+                    for future, job in futures.items():
+                        if future in done:
+                            report(job.number, PartitionRecord.read(job.record_file).progress)
+                        elif future in waiting and (progress := _read_progress(job)) is not None:
+                            report(job.number, progress)
+            except BaseException:
+                stop.touch()  # workers look for it after every batch
+                raise
     finally:
         stop.unlink(missing_ok=True)
 
 
-@contextmanager
-def _stopping(stop: Path) -> Iterator[None]:
-    """Tells the workers, who look after every batch, when this process is to stop."""
+def _read_progress(job: Job) -> Progress | None:
     try:
-        yield
-    except BaseException:
-        stop.touch()
-        raise
+        stored, documents, tokens = json.loads(job.progress_file.read_text())
+    except (OSError, ValueError):
+        return None
+    return stored, documents, tokens
 
 
-def _size(job: Job) -> int:
-    return sum(stored_bytes(file) or 0 for file in job.files)
+def _in_worker(job: Job) -> None:
+    def report(number: int, progress: Progress) -> None:
+        if (job.folder / _STOP).exists():
+            raise InterruptedError("the main process stops")
+        unfinished = job.progress_file.with_suffix(".progress-partial")
+        unfinished.write_text(json.dumps(progress))
+        unfinished.replace(job.progress_file)
 
-
-def _batch_by_batch(job: Job, workers: int, tell: Tell) -> None:
-    """This process reads and writes; the others encode."""
-    tokenizer_file = job.folder / TOKENIZER_FOLDER / "tokenizer.json"
-    with worker_processes(workers, _begin_encoding, tokenizer_file, job.settings) as executor:
-        _build(job, tell, lambda batches: in_order(executor, workers, _encode, batches))
+    _build(job, report)
 
 
 _encoder: DocumentEncoder | None = None
 """Of this process, where it encodes for another."""
 
 
-def _begin_encoding(tokenizer_file: Path, settings: PartSettings) -> None:
+def _load_encoder(tokenizer_file: Path, settings: PartitionSettings) -> None:
     global _encoder
     _encoder = DocumentEncoder(Tokenizer.from_file(str(tokenizer_file)), settings)
 
 
-def _encode(documents: list[Document]) -> Encoded:
+def _encode(documents: list[Document]) -> EncodedBatch:
     assert _encoder is not None
     return _encoder.encode(documents)
 
 
-def _in_worker(job: Job) -> None:
-    def tell(number: int, values: tuple[int, int, int]) -> None:
-        if (job.folder / _STOP).exists():
-            raise InterruptedError("the process that asked for this part stops")
-        aside = job.progress_file.with_suffix(".progress-partial")
-        aside.write_text(json.dumps(values))
-        aside.replace(job.progress_file)
+def _encode_ahead(
+    executor: ProcessPoolExecutor, workers: int, batches: Iterable[list[Document]]
+) -> Iterator[EncodedBatch]:
+    """The batches encoded by the workers, in order, a bounded number of them ahead."""
+    waiting: deque[Future[EncodedBatch]] = deque()
+    for batch in batches:
+        waiting.append(executor.submit(_encode, batch))
+        if len(waiting) > _BATCHES_AHEAD * workers:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
-    _build(job, tell)
 
+@contextmanager
+def worker_processes(
+    count: int, begin: Callable[..., None] | None = None, *values: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `count` processes, each of which first calls `begin(*values)`; they end with this process.
 
-def _tell_progress(job: Job, tell: Tell) -> None:
+    Raises:
+        UserError: one of them was killed.
+    """
+    executor = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(begin, values))
     try:
-        stored_bytes, documents, tokens = json.loads(job.progress_file.read_text())
-    except (OSError, ValueError):
-        return
-    tell(job.number, (stored_bytes, documents, tokens))
+        yield executor
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, perhaps because memory ran out",
+            remedy="Give fewer `workers`; finished partitions are kept, and the same call resumes",
+        ) from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(begin: Callable[..., None] | None, values: tuple[Any, ...]) -> None:
+    # Ctrl-C reaches every process of the terminal; the main process stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    Thread(target=_end_with_parent, daemon=True).start()
+    if begin is not None:
+        begin(*values)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from lambert.corpus.store import SPLITS, sha256_of_file
+from lambert.corpus.store import SPLITS
+from lambert.utils.io import atomic_write, file_sha256
 
 SHARD_TOKENS = 1 << 24
 _UINT16_IDS = 1 << 16
@@ -26,11 +26,11 @@ def token_type(tokenizer: Tokenizer) -> str:
 
 
 class ShardWriter:
-    """Collects documents of token ids and writes a shard whenever enough of a split have come together.
+    """Collects documents of token ids and writes a shard as soon as a split has `shard_tokens` of them.
 
     Args:
         folder: where the shards go; a half-written one never has its final name.
-        prefix: what their names begin with after the split, so that several writers can share a folder.
+        prefix: follows the split in their names, so that several writers can share a folder.
         data_type: `uint16` or `uint32`.
     """
 
@@ -70,7 +70,7 @@ class ShardWriter:
             self._write(split)
 
     def finish(self) -> list[dict[str, Any]]:
-        """Writes what is left; what the manifest says of each shard, in order."""
+        """Writes what is left; returns the manifest's entry of each shard, in order."""
         for split in SPLITS:
             if self._waiting[split]:
                 self._write(split)
@@ -89,18 +89,19 @@ class ShardWriter:
 
 
 def write_shard(file: Path, split: str, batch: pa.RecordBatch) -> dict[str, Any]:
-    """Writes one shard beside its place, synced, and renames it; returns its entry in the manifest."""
-    aside = file.with_name(file.name + ".partial")
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    """Writes one shard atomically; returns its entry in the manifest."""
+    with (
+        atomic_write(file) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
         writer.write_batch(batch)
-    sync(aside)
-    aside.replace(file)
     sentences = batch.column("sentences").values
     return {
         "file": file.name,
         "split": split,
         "bytes": file.stat().st_size,
-        "sha256": sha256_of_file(file),
+        "sha256": file_sha256(file),
         "documents": batch.num_rows,
         "sentences": len(sentences),
         "words": pc.sum(batch.column("words")).as_py(),
@@ -109,17 +110,15 @@ def write_shard(file: Path, split: str, batch: pa.RecordBatch) -> dict[str, Any]
 
 
 def keep_documents(file: Path, split: str, kept: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Writes a shard of only the documents where `kept`, under another name; its entry, None where there are none."""
+    """Writes a shard with only the documents where `kept`, under another name.
+
+    Returns:
+        Its entry in the manifest; None where no document is kept.
+    """
     with pa.OSFile(str(file), "rb") as source:
         batch = pa.ipc.open_file(source).get_batch(0)
     filtered = pc.filter(batch, pa.array(kept))
     return write_shard(file.with_name(f"{file.stem}-distinct.arrow"), split, filtered) if filtered.num_rows else None
-
-
-def sync(file: Path) -> None:
-    """The file's contents to the disk."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _arrow_offsets(lengths: Lengths) -> pa.Array:

@@ -1,6 +1,6 @@
-"""Global batches as micro-batches of tensors: sample number → example → padded rows.
+"""Batches of tensors: sample index → example → padded or packed rows.
 
-Shapes: B sequences, S tokens in the longest of them (rounded up), M masked words in all.
+Shapes: B sequences, S tokens in the longest of them (rounded up), M masked tokens in all.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lambert.data.shuffle import Shuffle
 
 _ORDER_BLOCK = 4_096
 _ORDER = 1
-"""Sets the draws of the order apart from others that start from the same seed."""
+"""Separates the draws of the order from others that start from the same seed."""
 
 
 @dataclass(frozen=True)
 class PretrainingBatch:
-    """What one forward pass of `BertForPreTraining` takes, and its answers."""
+    """The input of one forward pass of `BertForPreTraining`, and its labels."""
 
     token_ids: Tensor
     """[B, S] int64, 0 in the padding."""
@@ -40,27 +40,27 @@ class PretrainingBatch:
     attention_mask: Tensor | None
     """[B, S] bool, True at real tokens; None when no row is padded."""
     masked_positions: Tensor
-    """[M] int64 places in the flattened batch."""
+    """[M] int64 in the flattened batch."""
     masked_labels: Tensor
-    """[M] int64 ids that stood there."""
+    """[M] int64 original ids."""
     next_sentence_labels: Tensor
-    """[B] int64: 0 B follows A, 1 it does not; [0] where examples have no B."""
+    """[B] int64: 0 if B follows A, else 1; [0] where examples have no B."""
     real_tokens: int
     """Tokens that are not padding."""
     position_ids: Tensor | None = None
-    """[B, S] int64 place of each token in its example; None, as the two that follow, where a row is one example."""
+    """[B, S] int64 position of each token in its example; this and the next two are None unless rows are packed."""
     sequence_ids: Tensor | None = None
-    """[B, S] int64 number of the example in the batch, which attends to itself alone; −1 in the padding."""
+    """[B, S] int64 number of the example in the batch, for block-diagonal attention; −1 in the padding."""
     first_positions: Tensor | None = None
     """[examples] int64 where each example begins in the flattened batch."""
 
     def packing(self) -> dict[str, Tensor]:
-        """What a model needs to know where rows hold several examples; nothing where they do not."""
+        """The model's arguments for packed rows; empty where rows are single examples."""
         names = ("position_ids", "sequence_ids", "first_positions")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def counts(self) -> dict[str, int]:
-        """How many terms each loss sums over in this micro-batch; a loss that is not asked for is left out."""
+        """Number of terms of each loss in this micro-batch; a loss that the objective lacks is left out."""
         counts = {"mlm": len(self.masked_labels), "nsp": len(self.next_sentence_labels)}
         return {kind: count for kind, count in counts.items() if kind == "mlm" or count}
 
@@ -74,15 +74,15 @@ class PretrainingBatch:
 
 
 def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> PretrainingBatch:
-    """Rows as one batch of tensors; several parts are padded to the widest of them, or packed where that saves rows."""
+    """Rows as one batch of tensors; several parts are padded to the widest, or packed where that saves rows."""
     rows = parts[0] if len(parts) == 1 else _joined(parts, pad_id)
     if packs and (packed := pack(rows, pad_id=pad_id)) is not None:
         return PretrainingBatch(
             token_ids=torch.from_numpy(packed.token_ids),
             segment_ids=torch.from_numpy(packed.segment_ids),
             attention_mask=None,
-            masked_positions=torch.from_numpy(packed.hidden.places),
-            masked_labels=torch.from_numpy(packed.hidden.labels),
+            masked_positions=torch.from_numpy(packed.masked.positions),
+            masked_labels=torch.from_numpy(packed.masked.labels),
             next_sentence_labels=torch.from_numpy(_labels(rows)),
             real_tokens=int(rows.lengths.sum()),
             position_ids=torch.from_numpy(packed.position_ids),
@@ -97,8 +97,8 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> Pret
         token_ids=torch.from_numpy(rows.token_ids),
         segment_ids=torch.from_numpy(segment_ids),
         attention_mask=None if (rows.lengths == width).all() else torch.from_numpy(in_row),
-        masked_positions=torch.from_numpy(rows.hidden.places),
-        masked_labels=torch.from_numpy(rows.hidden.labels),
+        masked_positions=torch.from_numpy(rows.masked.positions),
+        masked_labels=torch.from_numpy(rows.masked.labels),
         next_sentence_labels=torch.from_numpy(_labels(rows)),
         real_tokens=int(rows.lengths.sum()),
     )
@@ -110,18 +110,18 @@ def _labels(rows: Rows) -> NDArray[np.int64]:
 
 def _joined(parts: Sequence[Rows], pad_id: int) -> Rows:
     width = max(part.token_ids.shape[1] for part in parts)
-    ids, places, rows_before = [], [], 0
+    ids, positions, rows_before = [], [], 0
     for part in parts:
         own = part.token_ids.shape[1]
         ids.append(np.pad(part.token_ids, ((0, 0), (0, width - own)), constant_values=pad_id))
-        row, column = np.divmod(part.hidden.places, own)
-        places.append((rows_before + row) * width + column)
+        row, column = np.divmod(part.masked.positions, own)
+        positions.append((rows_before + row) * width + column)
         rows_before += len(part.lengths)
     return Rows(
         np.concatenate(ids),
         np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.second_segment_starts for part in parts]),
-        MaskedTokens(np.concatenate(places), np.concatenate([part.hidden.labels for part in parts])),
+        MaskedTokens(np.concatenate(positions), np.concatenate([part.masked.labels for part in parts])),
         None if parts[0].is_random_next is None else np.concatenate([_labels(part) for part in parts]) == 1,
     )
 
@@ -133,32 +133,32 @@ def example_source(
     sequence_length: int,
     seed: int,
     phase: int,
-    kind: ObjectiveConfig = BERT_OBJECTIVE,
+    objective: ObjectiveConfig = BERT_OBJECTIVE,
     all_masked: bool = False,
 ) -> ExampleSource:
     """The examples of one split at one sequence length, as `ExampleSource` describes them."""
-    source = WindowSource if kind.pairing == "none" else PairSource
+    source: type[ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
     return source(
         corpus,
         split_name,
         sequence_length=sequence_length,
         seed=seed,
         phase=phase,
-        kind=kind,
+        objective=objective,
         all_masked=all_masked,
     )
 
 
 class SampleStream:
-    """The endless, shuffled stream of a phase's samples: each pass shows every example once.
+    """The endless, shuffled stream of a phase's samples: each epoch has every example once.
 
-    Sample g is example `shuffle_e(g mod n)` of pass e = g div n, whoever asks and in whatever portions.
+    Sample g is example `shuffle_e(g mod n)` of epoch e = g div n, regardless of the caller and of batch boundaries.
     """
 
     def __init__(self, examples: ExampleSource, *, packs: bool = False) -> None:
         self.examples = examples
         self.packs = packs
-        # The order is computed block by block, since a permutation is asked for many positions at once more cheaply.
+        # The order is computed in blocks: many positions of a permutation at once are cheaper.
         self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
@@ -167,7 +167,7 @@ class SampleStream:
         return as_batch(parts, pad_id=self.examples.special.pad, packs=self.packs)
 
     def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
-        """Which examples samples first … first + count − 1 are: for each pass they lie in, its number and indices."""
+        """The examples of samples first … first + count − 1, as (epoch, indices) pairs."""
         numbers = np.arange(first, first + count)
         parts = []
         for epoch in range(first // len(self.examples), (first + count - 1) // len(self.examples) + 1):
@@ -176,7 +176,7 @@ class SampleStream:
         return parts
 
     def _indices(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which examples stand at `positions` (rising) of a pass."""
+        """The examples at `positions` (rising) of an epoch."""
         blocks = range(int(positions[0]) // _ORDER_BLOCK, int(positions[-1]) // _ORDER_BLOCK + 1)
         ordered = np.concatenate([self._order_block(epoch, block) for block in blocks])
         return ordered[positions - blocks[0] * _ORDER_BLOCK]

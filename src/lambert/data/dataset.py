@@ -1,9 +1,9 @@
-"""Examples by index, many at once: spans of the corpus → rows of token ids with hidden words.
+"""Examples by index, many at once: spans of the corpus → rows of token ids with masked tokens.
 
-What the spans are is decided by `PairSource` (pairs.py) and `WindowSource` (windows.py). Example i of pass e is a pure
-function of (corpus, kind, seed, phase, e, i).
+`PairSource` (sentence_pairs.py) and `WindowSource` (full_sentences.py) decide the spans. Example i of epoch e is a pure
+function of (corpus, objective, seed, phase, e, i).
 
-Shapes: N examples, W places in the longest of them (rounded up), M hidden words in all.
+Shapes: N examples, W positions in the longest of them (rounded up), M masked tokens in all.
 """
 
 from __future__ import annotations
@@ -17,22 +17,30 @@ from numpy.typing import NDArray
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
 from lambert.data.counter_rng import CounterRNG
-from lambert.data.masking import MaskedTokens, apply_masking, choose_positions, prediction_counts
-from lambert.data.masking_units import Words, choose_spans, choose_words, continuations
+from lambert.data.masking import (
+    MaskedTokens,
+    WordBoundaries,
+    apply_masking,
+    choose_positions,
+    choose_spans,
+    choose_words,
+    continuations,
+    prediction_counts,
+)
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 
 _ROW_MULTIPLE = 8
 
-# Sets the draws of a pass apart from others that start from the same seed and phase.
-_OF_EXAMPLES = 4
-# Number of the draw that masking starts from; those of the spans lie below and above.
-MASKS = 18
+# Separates the draws of an epoch from others that start from the same seed and phase.
+_EXAMPLE_STREAM = 4
+# Draw that seeds the masking; those of the spans are below and above.
+MASKING_DRAW = 18
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence: [CLS] A [SEP] B [SEP], or [CLS] A [SEP], with its hidden words."""
+    """One sequence: [CLS] A [SEP] B [SEP], or [CLS] A [SEP], with its masked tokens."""
 
     token_ids: NDArray[np.int64]
     """[S] ids after masking; S is at most the sequence length, nothing is padded."""
@@ -41,9 +49,9 @@ class Example:
     masked_positions: NDArray[np.int64]
     """[M] rising."""
     masked_labels: NDArray[np.int64]
-    """[M] ids that stood there."""
+    """[M] original ids."""
     is_random_next: bool
-    """B does not follow A: it was taken from elsewhere (nsp) or stood before it (sop)."""
+    """B does not follow A: it comes from another document (nsp) or precedes A (sop)."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,14 @@ class Rows:
     """[N] real tokens."""
     second_segment_starts: NDArray[np.int64]
     """[N] where B begins; the length of the row without one."""
-    hidden: MaskedTokens
+    masked: MaskedTokens
     is_random_next: NDArray[np.bool_] | None
     """[N] B does not follow A; None where there is no B."""
 
 
 @dataclass(frozen=True)
-class Spans:
-    """Places of A and B in the tokens of the split, each [N]; empty B where there is none."""
+class SegmentSpans:
+    """Where A and B are in the tokens of the split, each [N]; B is empty where there is none."""
 
     a_start: NDArray[np.int64]
     a_stop: NDArray[np.int64]
@@ -78,16 +86,16 @@ class ExampleSource(ABC):
     Args:
         corpus, split_name: sentences of token ids, grouped by document.
         sequence_length: most tokens in an example, special ones included; at least 8.
-        seed, phase: with corpus and kind these name every example.
-        kind: how examples are made.
-        all_masked: hide every chosen word behind [MASK] in place of BERT's 80/10/10; for measuring.
+        seed, phase: with corpus and objective they determine every example.
+        objective: how examples are made.
+        all_masked: every masked token becomes [MASK] instead of BERT's 80/10/10; for evaluation.
 
     Raises:
         UserError: the split has no text.
     """
 
     special_per_example: int
-    """[CLS] and [SEP]s."""
+    """Number of [CLS] and [SEP] in an example."""
 
     def __init__(
         self,
@@ -97,45 +105,45 @@ class ExampleSource(ABC):
         sequence_length: int,
         seed: int,
         phase: int,
-        kind: ObjectiveConfig = BERT_OBJECTIVE,
+        objective: ObjectiveConfig = BERT_OBJECTIVE,
         all_masked: bool = False,
     ) -> None:
         assert sequence_length >= 8
         self.split = corpus.split(split_name)
         if self.split.sentence_count == 0:
-            raise UserError(f"the {split_name} part of the corpus is empty", remedy="Prepare a corpus from more text")
+            raise UserError(f"the {split_name} split of the corpus is empty", remedy="Prepare a corpus from more text")
         self.special = special_tokens(corpus.tokenizer())
         self.vocabulary_size = corpus.vocabulary_size
         self.sequence_length = sequence_length
         self.seed = seed
         self.phase = phase
-        self.kind = kind
+        self.objective = objective
         self.all_masked = all_masked
-        self.room = sequence_length - self.special_per_example
-        self._continues = None if kind.masking == "token" else continuations(corpus.tokenizer())
+        self.max_text_tokens = sequence_length - self.special_per_example
+        self._continues = None if objective.masking == "token" else continuations(corpus.tokenizer())
 
     @abstractmethod
     def __len__(self) -> int:
-        """Examples in one pass."""
+        """Examples per epoch."""
 
     @abstractmethod
-    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
-        """What examples `indices` [N] are made of; together no longer than there is room for."""
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
+        """The spans of examples `indices` [N], together at most `max_text_tokens` long."""
 
     def example(self, epoch: int, index: int) -> Example:
-        """Example `index` (from 0) of pass `epoch` (from 0)."""
+        """Example `index` (from 0) of `epoch` (from 0)."""
         rows = self.rows(epoch, np.array([index]))
         return Example(
             rows.token_ids[0, : rows.lengths[0]],
             int(rows.second_segment_starts[0]),
-            rows.hidden.places,
-            rows.hidden.labels,
+            rows.masked.positions,
+            rows.masked.labels,
             rows.is_random_next is not None and bool(rows.is_random_next[0]),
         )
 
     def rows(self, epoch: int, indices: NDArray[np.int64]) -> Rows:
-        """Examples `indices` [N] (from 0) of pass `epoch` (from 0)."""
-        draws = CounterRNG.of((_OF_EXAMPLES, self.seed, self.phase, epoch), indices)
+        """Examples `indices` [N] (from 0) of `epoch` (from 0)."""
+        draws = CounterRNG.of((_EXAMPLE_STREAM, self.seed, self.phase, epoch), indices)
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
         lengths = a_length + b_length + self.special_per_example
@@ -150,10 +158,10 @@ class ExampleSource(ABC):
         candidates = np.arange(width) < (lengths - 1)[:, None]
         candidates[:, 0] = candidates[every, a_length + 1] = False
         second_starts = np.minimum(a_length + 2, lengths)
-        hidden = self._hide(token_ids, lengths, candidates, second_starts, CounterRNG(draws.bits(MASKS)))
-        return Rows(token_ids, lengths, second_starts, hidden, spans.is_random_next)
+        masked = self._mask(token_ids, lengths, candidates, second_starts, CounterRNG(draws.bits(MASKING_DRAW)))
+        return Rows(token_ids, lengths, second_starts, masked, spans.is_random_next)
 
-    def _hide(
+    def _mask(
         self,
         token_ids: NDArray[np.int64],
         lengths: NDArray[np.int64],
@@ -161,16 +169,16 @@ class ExampleSource(ABC):
         second_starts: NDArray[np.int64],
         draws: CounterRNG,
     ) -> MaskedTokens:
-        counts = prediction_counts(lengths, self.sequence_length, self.kind.mlm_probability)
-        fates = None
+        counts = prediction_counts(lengths, self.sequence_length, self.objective.mlm_probability)
+        outcome_positions = None
         if self._continues is None:
             chosen = choose_positions(draws, candidates, counts)
         else:
-            words = Words.of(token_ids, candidates, second_starts, self._continues)
-            if self.kind.masking == "whole_word":
+            words = WordBoundaries.of(token_ids, candidates, second_starts, self._continues)
+            if self.objective.masking == "whole_word":
                 chosen = choose_words(draws, words, counts)
             else:
-                chosen, fates = choose_spans(draws, words, counts)
+                chosen, outcome_positions = choose_spans(draws, words, counts)
         return apply_masking(
             token_ids,
             chosen,
@@ -178,5 +186,5 @@ class ExampleSource(ABC):
             mask_id=self.special.mask,
             vocabulary_size=self.vocabulary_size,
             all_masked=self.all_masked,
-            fates=fates,
+            outcome_positions=outcome_positions,
         )

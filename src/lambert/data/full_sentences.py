@@ -1,6 +1,6 @@
-"""One segment without a question about the next: whole documents as windows of tokens, by index.
+"""One segment without a sentence-pair objective: documents as windows of tokens, by index.
 
-Nothing is drawn but the masks, and nothing is stored but the number of windows before each document.
+Only the masks are random, and only the number of windows before each document is stored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
 from lambert.data.counter_rng import CounterRNG
-from lambert.data.dataset import ExampleSource, Spans
+from lambert.data.dataset import ExampleSource, SegmentSpans
 
 
 class WindowSource(ExampleSource):
@@ -23,14 +23,14 @@ class WindowSource(ExampleSource):
     def __init__(self, corpus: Corpus, split_name: str, **options: Any) -> None:
         super().__init__(corpus, split_name, **options)
         self._bounds = self.split.sentence_offsets[self.split.document_offsets]
-        windows = -(-np.diff(self._bounds) // self.room)
+        windows = -(-np.diff(self._bounds) // self.max_text_tokens)
         self._windows_before = np.concatenate([[0], np.cumsum(windows)])
 
     def __len__(self) -> int:
         return int(self._windows_before[-1])
 
-    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
         document = np.searchsorted(self._windows_before, indices, side="right") - 1
-        start = self._bounds[document] + (indices - self._windows_before[document]) * self.room
-        stop = np.minimum(start + self.room, self._bounds[document + 1])
-        return Spans(start, stop, stop, stop, None)
+        start = self._bounds[document] + (indices - self._windows_before[document]) * self.max_text_tokens
+        stop = np.minimum(start + self.max_text_tokens, self._bounds[document + 1])
+        return SegmentSpans(start, stop, stop, stop, None)

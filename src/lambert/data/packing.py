@@ -1,6 +1,6 @@
-"""Several short examples in one row, each of which attends to itself alone, so that short text wastes nothing.
+"""Packed sequences: several short examples in one row, with block-diagonal attention.
 
-Shapes: N examples in R rows of W places.
+Shapes: N examples in R rows of W positions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lambert.data.dataset import Rows
 from lambert.data.masking import MaskedTokens
 
-LEAST_GAIN = 0.05
-"""Share of the rows that packing must save to be worth its mask."""
+MIN_SAVED_ROWS = 0.05
+"""Fraction of the rows that packing must save to be worth its attention mask."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class PackedRows:
     sequence_ids: NDArray[np.int64]
     """[R, W] number of the example from 0; −1 in the padding."""
     position_ids: NDArray[np.int64]
-    """[R, W] place in the example; 0 in the padding."""
+    """[R, W] position in the example; 0 in the padding."""
     first_positions: NDArray[np.int64]
     """[N] where each example begins in the flattened rows."""
-    hidden: MaskedTokens
-    """Its places lie in these rows; they rise within an example."""
+    masked: MaskedTokens
+    """Positions in these rows, rising within an example."""
 
 
 def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
-    """The same examples in fewer rows of the same width; None where that would save next to nothing."""
+    """The same examples in fewer rows of the same width; None where that saves too little."""
     width = rows.token_ids.shape[1]
-    row_of, start_of = _places(rows.lengths, width)
+    row_of, start_of = _best_fit(rows.lengths, width)
     count = int(row_of.max()) + 1
-    if count > (1 - LEAST_GAIN) * len(rows.lengths):
+    if count > (1 - MIN_SAVED_ROWS) * len(rows.lengths):
         return None
     first = row_of * width + start_of
     examples = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
@@ -54,7 +54,7 @@ def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
     sequence_ids[target] = examples
     segment_ids[target] = inside >= rows.second_segment_starts[examples]
     position_ids[target] = inside
-    own, place = np.divmod(rows.hidden.places, width)
+    example, inside = np.divmod(rows.masked.positions, width)
     shape = (count, width)
     return PackedRows(
         token_ids.reshape(shape),
@@ -62,26 +62,26 @@ def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
         sequence_ids.reshape(shape),
         position_ids.reshape(shape),
         first,
-        MaskedTokens(first[own] + place, rows.hidden.labels),
+        MaskedTokens(first[example] + inside, rows.masked.labels),
     )
 
 
-def _places(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and first place of each example: the longest first, each into the fullest row that has room."""
+def _best_fit(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and first column of each example: best-fit decreasing."""
     row_of, start_of = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
     full = int((lengths[order] == width).sum())
     row_of[order[:full]] = np.arange(full)
     rows = full
-    room: list[tuple[int, int]] = []  # (free places, row), rising
+    free_rows: list[tuple[int, int]] = []  # (free positions, row), rising
     for example, length in zip(order[full:].tolist(), lengths[order[full:]].tolist(), strict=True):
-        place = bisect_left(room, (length, -1))
-        if place == len(room):
+        index = bisect_left(free_rows, (length, -1))
+        if index == len(free_rows):
             free, row = width, rows
             rows += 1
         else:
-            free, row = room.pop(place)
+            free, row = free_rows.pop(index)
         row_of[example], start_of[example] = row, width - free
         if free > length:
-            insort(room, (free - length, row))
+            insort(free_rows, (free - length, row))
     return row_of, start_of

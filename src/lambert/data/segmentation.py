@@ -1,7 +1,7 @@
-"""How documents are cut into runs of sentences, each the beginning of one example; fixed for a (seed, phase).
+"""Segments documents into runs of whole sentences, one for each example; fixed for a (seed, phase).
 
 google-research/bert's `create_pretraining_data.py` walks every document once and writes its examples down. The same
-walk is made here, all documents at once, and only its places are kept, in 7 bytes an example.
+walk is made here over all documents at once, keeping only the indices, in 7 bytes per example.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from lambert.data.counter_rng import CounterRNG
 SHORT_SEQUENCE_PROBABILITY = 0.1
 RANDOM_NEXT_PROBABILITY = 0.5
 
-# Set apart the draws that start from the same seed and phase.
-_OF_DOCUMENTS, _OF_RUNS = 2, 3
+# Separate the draws that start from the same seed and phase.
+_DOCUMENT_STREAM, _SEGMENT_STREAM = 2, 3
 
 
 @dataclass(frozen=True)
-class Cut:
+class Segmentation:
     """N runs of whole sentences, in the order of the text."""
 
     first_sentence: NDArray[np.unsignedinteger]
     """[N]"""
     sentence_count: NDArray[np.uint16]
     """[N]"""
-    needs_partner: NDArray[np.bool_]
-    """[N]: the run is A alone, and B comes from another document; otherwise A and B are in it."""
+    is_random_next: NDArray[np.bool_]
+    """[N]: the run is A alone, and B comes from another document; otherwise A and B are both in it."""
 
     def __len__(self) -> int:
         return len(self.first_sentence)
@@ -40,55 +40,57 @@ class Cut:
         first = self.first_sentence[indices].astype(np.int64)
         return first, first + self.sentence_count[indices]
 
-    def only(self, kept: NDArray[np.bool_]) -> Cut:
+    def only(self, kept: NDArray[np.bool_]) -> Segmentation:
         """The runs where `kept` [N]."""
-        return Cut(self.first_sentence[kept], self.sentence_count[kept], self.needs_partner[kept])
+        return Segmentation(self.first_sentence[kept], self.sentence_count[kept], self.is_random_next[kept])
 
 
-def targets(documents: NDArray[np.int64], longest: int, *, seed: int, phase: int) -> NDArray[np.int64]:
-    """[N] tokens that A and B of a document's examples should have together: `longest`, or for a tenth of the documents
-    a random smaller number from 2, as in BERT."""
-    draws = CounterRNG.of((_OF_DOCUMENTS, seed, phase), documents)
+def target_tokens(documents: NDArray[np.int64], max_tokens: int, *, seed: int, phase: int) -> NDArray[np.int64]:
+    """[N] tokens of A and B together that a document's examples aim at.
+
+    `max_tokens`, or for a tenth of the documents a random smaller number from 2, as in BERT.
+    """
+    draws = CounterRNG.of((_DOCUMENT_STREAM, seed, phase), documents)
     is_short = draws.uniform(0) < SHORT_SEQUENCE_PROBABILITY
-    return np.where(is_short, 2 + draws.below(1, longest - 1), longest)
+    return np.where(is_short, 2 + draws.integers(1, max_tokens - 1), max_tokens)
 
 
-def cut_documents(split: Split, longest: int, *, seed: int, phase: int, with_partners: bool) -> Cut:
-    """Every document as runs.
+def segment_documents(split: Split, max_tokens: int, *, seed: int, phase: int, nsp: bool) -> Segmentation:
+    """Segments every document.
 
-    A run ends at the sentence that brings it to its document's target, or at the end of the document. With partners,
-    half of the runs keep a random number of their sentences as A, and the next run begins where A ends, so that all
-    text is seen in each pass; a run of one sentence always needs a partner.
+    A run ends at the sentence that reaches its document's target, or at the end of the document. For next-sentence
+    prediction, half of the runs keep a random number of their sentences as A, and the next run begins where A ends, so
+    that every epoch covers all text; a run of one sentence always gets a random B.
 
     Args:
-        longest: most tokens of A and B together.
-        with_partners: for next-sentence prediction.
+        max_tokens: of A and B together.
     """
     offsets, bounds = split.sentence_offsets, split.document_offsets
     documents = np.arange(split.document_count)
-    target = targets(documents, longest, seed=seed, phase=phase)
-    place, end = bounds[:-1].copy(), bounds[1:]
-    firsts, counts, partners = [], [], []
-    # Each round cuts one run off every document that is left.
-    while len(documents := documents[place[documents] < end[documents]]):
-        first = place[documents]
+    target = target_tokens(documents, max_tokens, seed=seed, phase=phase)
+    next_sentence, end = bounds[:-1].copy(), bounds[1:]
+    firsts, counts, random_nexts = [], [], []
+    # Each iteration takes one run from every document that has sentences left.
+    while len(documents := documents[next_sentence[documents] < end[documents]]):
+        first = next_sentence[documents]
         after = np.searchsorted(offsets, offsets[first] + target[documents], side="left")
         after = np.clip(after, first + 1, end[documents])
         count = np.minimum(after - first, np.iinfo(np.uint16).max)
-        partner = np.zeros(len(first), bool)
-        if with_partners:
-            draws = CounterRNG.of((_OF_RUNS, seed, phase), first)
-            partner = (count == 1) | (draws.uniform(0) < RANDOM_NEXT_PROBABILITY)
-            count = np.where(partner & (count > 1), 1 + draws.below(1, np.maximum(1, count - 1)), count)
-        place[documents] = first + count
+        random_next = np.zeros(len(first), bool)
+        if nsp:
+            draws = CounterRNG.of((_SEGMENT_STREAM, seed, phase), first)
+            random_next = (count == 1) | (draws.uniform(0) < RANDOM_NEXT_PROBABILITY)
+            shorter = 1 + draws.integers(1, np.maximum(1, count - 1))
+            count = np.where(random_next & (count > 1), shorter, count)
+        next_sentence[documents] = first + count
         firsts.append(first)
         counts.append(count)
-        partners.append(partner)
-    first_of_all = np.concatenate(firsts)
-    order = np.argsort(first_of_all, kind="stable")
+        random_nexts.append(random_next)
+    all_firsts = np.concatenate(firsts)
+    order = np.argsort(all_firsts, kind="stable")
     narrow = np.uint32 if split.sentence_count < 1 << 32 else np.uint64
-    return Cut(
-        first_of_all[order].astype(narrow),
+    return Segmentation(
+        all_firsts[order].astype(narrow),
         np.concatenate(counts)[order].astype(np.uint16),
-        np.concatenate(partners)[order],
+        np.concatenate(random_nexts)[order],
     )

@@ -1,8 +1,8 @@
-"""Pairs of segments by index: next-sentence prediction with BERT's semantics, and ALBERT's sentence order.
+"""Sentence pairs by index: next-sentence prediction with BERT's semantics, and ALBERT's sentence-order prediction.
 
-The *cut* of the text into runs of sentences, and which runs need a random partner, are fixed per (seed, phase)
-(`cut.py`), so that examples can be counted and indexed. Partners, the place where a run is parted into A and B, their
-order and what is cut off are drawn afresh in each pass. Everything is computed for many examples at once.
+The segmentation into runs of sentences, and which runs get a random B, are fixed per (seed, phase), so that examples
+can be counted and indexed. The random Bs, the point where a run is split into A and B, their order and the truncation
+are drawn anew in each epoch. Everything is computed for many examples at once.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
 from lambert.data.counter_rng import CounterRNG
-from lambert.data.dataset import MASKS, ExampleSource, Spans
-from lambert.data.segmentation import cut_documents, targets
+from lambert.data.dataset import MASKING_DRAW, ExampleSource, SegmentSpans
+from lambert.data.segmentation import segment_documents, target_tokens
 from lambert.errors import UserError
 
 _OTHER_DOCUMENT_TRIES = 10
 
-# Numbers of an example's draws.
-_PART, _START, _HEADS_A, _HEADS_B, _DOCUMENT, _ORDER = 0, 1, 2, 10, MASKS + 1, MASKS + 20
+# Draw numbers of an example.
+_SPLIT, _START, _TRUNCATE_A, _TRUNCATE_B, _DOCUMENT, _ORDER = 0, 1, 2, 10, MASKING_DRAW + 1, MASKING_DRAW + 20
 
 
 class PairSource(ExampleSource):
@@ -32,48 +32,50 @@ class PairSource(ExampleSource):
 
     def __init__(self, corpus: Corpus, split_name: str, **options: Any) -> None:
         super().__init__(corpus, split_name, **options)
-        self.has_partners = self.kind.pairing == "nsp"
-        cut = cut_documents(self.split, self.room, seed=self.seed, phase=self.phase, with_partners=self.has_partners)
-        if not self.has_partners:
-            first, stop = cut.bounds(np.arange(len(cut)))
+        self.is_nsp = self.objective.pairing == "nsp"
+        segmentation = segment_documents(
+            self.split, self.max_text_tokens, seed=self.seed, phase=self.phase, nsp=self.is_nsp
+        )
+        if not self.is_nsp:
+            first, stop = segmentation.bounds(np.arange(len(segmentation)))
             offsets = self.split.sentence_offsets
-            cut = cut.only(offsets[stop] - offsets[first] >= 2)  # one token cannot be parted
-            if not len(cut):
+            segmentation = segmentation.only(offsets[stop] - offsets[first] >= 2)  # one token cannot be split
+            if not len(segmentation):
                 raise UserError(
-                    f"the {split_name} part of the corpus holds no two tokens in a row", remedy="Prepare more text"
+                    f"the {split_name} split of the corpus has no two tokens in a row", remedy="Prepare more text"
                 )
-        self.cut = cut
+        self.segmentation = segmentation
 
     def __len__(self) -> int:
-        return len(self.cut)
+        return len(self.segmentation)
 
-    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
-        whole = self._whole_pairs(indices, draws) if self.has_partners else self._ordered_pairs(indices, draws)
-        return _shortened(whole, self.room, draws)
+    def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
+        pairs = self._nsp_pairs(indices, draws) if self.is_nsp else self._sop_pairs(indices, draws)
+        return _truncated(pairs, self.max_text_tokens, draws)
 
-    def _whole_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
-        """A, and what follows it or is taken from elsewhere, before anything is cut off them."""
+    def _nsp_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
+        """A, and B that follows it or comes from another document, before truncation."""
         offsets = self.split.sentence_offsets
-        first, stop = self.cut.bounds(indices)
-        needs_partner = self.cut.needs_partner[indices]
-        parted = first + 1 + draws.below(_PART, np.maximum(1, stop - first - 1))
-        a_stop = np.where(needs_partner, stop, parted)
+        first, stop = self.segmentation.bounds(indices)
+        random_next = self.segmentation.is_random_next[indices]
+        split_at = first + 1 + draws.integers(_SPLIT, np.maximum(1, stop - first - 1))
+        a_stop = np.where(random_next, stop, split_at)
         b_start, b_stop = a_stop.copy(), stop.copy()
-        b_start[needs_partner], b_stop[needs_partner] = self._partners(
-            first[needs_partner], a_stop[needs_partner], draws[needs_partner]
+        b_start[random_next], b_stop[random_next] = self._random_segments(
+            first[random_next], a_stop[random_next], draws[random_next]
         )
-        return Spans(offsets[first], offsets[a_stop], offsets[b_start], offsets[b_stop], needs_partner)
+        return SegmentSpans(offsets[first], offsets[a_stop], offsets[b_start], offsets[b_stop], random_next)
 
-    def _ordered_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> Spans:
-        """Two parts of a run, for half of the examples in the wrong order; a lone sentence is parted between tokens."""
+    def _sop_pairs(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
+        """A run split in two, swapped in half of the examples; a run of one sentence is split between tokens."""
         offsets = self.split.sentence_offsets
-        first, stop = self.cut.bounds(indices)
+        first, stop = self.segmentation.bounds(indices)
         start, end = offsets[first], offsets[stop]
-        middle = offsets[first + 1 + draws.below(_PART, np.maximum(1, stop - first - 1))]
+        middle = offsets[first + 1 + draws.integers(_SPLIT, np.maximum(1, stop - first - 1))]
         lone = stop - first == 1
-        middle[lone] = start[lone] + 1 + draws[lone].below(_PART, end[lone] - start[lone] - 1)
+        middle[lone] = start[lone] + 1 + draws[lone].integers(_SPLIT, end[lone] - start[lone] - 1)
         swapped = draws.bits(_ORDER) % np.uint64(2) == 1
-        return Spans(
+        return SegmentSpans(
             np.where(swapped, middle, start),
             np.where(swapped, end, middle),
             np.where(swapped, start, middle),
@@ -81,33 +83,33 @@ class PairSource(ExampleSource):
             swapped,
         )
 
-    def _partners(
+    def _random_segments(
         self, first: NDArray[np.int64], a_stop: NDArray[np.int64], draws: CounterRNG
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For A of sentences [first, a_stop): sentences of a random place in another document, first and one past the
-        last, as many as bring the pair to its target."""
+        """For A of sentences [first, a_stop): a random run of sentences in another document that brings the pair to its
+        target, as (first, one past the last)."""
         offsets, documents = self.split.sentence_offsets, self.split.document_offsets
         own = np.searchsorted(documents, first, side="right") - 1
-        other = draws.below(_DOCUMENT, self.split.document_count)
+        other = draws.integers(_DOCUMENT, self.split.document_count)
         for attempt in range(1, _OTHER_DOCUMENT_TRIES):
             same = np.flatnonzero(other == own)
             if not len(same):
                 break
-            other[same] = draws[same].below(_DOCUMENT + attempt, self.split.document_count)
-        start = documents[other] + draws.below(_START, documents[other + 1] - documents[other])
-        target = targets(own, self.room, seed=self.seed, phase=self.phase)
+            other[same] = draws[same].integers(_DOCUMENT + attempt, self.split.document_count)
+        start = documents[other] + draws.integers(_START, documents[other + 1] - documents[other])
+        target = target_tokens(own, self.max_text_tokens, seed=self.seed, phase=self.phase)
         wanted = np.maximum(1, target - (offsets[a_stop] - offsets[first]))
         stop = np.searchsorted(offsets, offsets[start] + wanted, side="left")
         return start, np.clip(stop, start + 1, documents[other + 1])
 
 
-def _shortened(spans: Spans, room: int, draws: CounterRNG) -> Spans:
-    """Tokens taken off the longer of A and B until both fit into `room`, each from the front or the back at random.
+def _truncated(spans: SegmentSpans, max_tokens: int, draws: CounterRNG) -> SegmentSpans:
+    """Removes tokens from the longer of A and B until both fit into `max_tokens`, from the front or the back at random.
 
-    BERT flips a coin for each token; the number of heads is drawn here at once.
+    BERT flips a coin for each token; here the number of heads is drawn at once.
     """
-    from_a, from_b = removed_tokens(spans.a_stop - spans.a_start, spans.b_stop - spans.b_start, room)
-    front_a, front_b = draws.heads(_HEADS_A, from_a), draws.heads(_HEADS_B, from_b)
+    from_a, from_b = removed_tokens(spans.a_stop - spans.a_start, spans.b_stop - spans.b_start, max_tokens)
+    front_a, front_b = draws.coin_flips(_TRUNCATE_A, from_a), draws.coin_flips(_TRUNCATE_B, from_b)
     return replace(
         spans,
         a_start=spans.a_start + front_a,
@@ -118,11 +120,13 @@ def _shortened(spans: Spans, room: int, draws: CounterRNG) -> Spans:
 
 
 def removed_tokens(
-    a: NDArray[np.int64], b: NDArray[np.int64], room: int
+    a: NDArray[np.int64], b: NDArray[np.int64], max_tokens: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many tokens segments of `a` and `b` [N] tokens lose to fit into `room` together: the longer one gives first;
-    once they are level they give in turn, B first."""
-    excess = np.maximum(0, a + b - room)
+    """Tokens that segments of `a` and `b` [N] tokens lose to fit into `max_tokens` together.
+
+    The longer one loses first; once they are equal they lose in turn, B first.
+    """
+    excess = np.maximum(0, a + b - max_tokens)
     from_longer = np.minimum(excess, np.abs(a - b))
     shared = excess - from_longer
     from_a = shared // 2 + np.where(a > b, from_longer, 0)

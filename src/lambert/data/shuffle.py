@@ -1,25 +1,24 @@
-"""A global shuffle that is never written down: position → sample index, exact once a pass, seekable at once."""
+"""A global shuffle that is computed, not stored: position → sample index, each once per epoch, with random access."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.data.counter_rng import mix
+from lambert.utils.hashing import mix
 
 _ROUNDS = 6
 
 
 class Shuffle:
-    """A pseudo-random permutation of 0 … count−1, computed where it is asked.
+    """A pseudo-random permutation of 0 … count−1, computed on demand.
 
-    A balanced Feistel network over the smallest even number of bits that holds `count`, walked until the value
-    falls inside (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"). The memory is a few
-    round keys, whatever the count.
+    A balanced Feistel network over the smallest even number of bits that holds `count`, applied again until the value
+    is in range (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"). Its state is six round keys.
 
     Args:
-        count: how many indices there are, at least 1.
-        key: whole numbers that name this shuffle, such as (seed, phase, pass).
+        count: number of indices, at least 1.
+        key: integers that name this shuffle, such as (seed, phase, epoch).
     """
 
     def __init__(self, count: int, key: tuple[int, ...]) -> None:
@@ -30,7 +29,7 @@ class Shuffle:
         self._round_keys = np.random.SeedSequence(key).generate_state(_ROUNDS, np.uint64)
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices at `positions`, an array of whole numbers in 0 … count−1, in the same shape."""
+        """Indices at `positions`, integers in 0 … count−1, in the same shape."""
         values = self._encrypt(np.asarray(positions, dtype=np.uint64))
         outside = values >= self.count
         while outside.any():

@@ -13,6 +13,7 @@ from typing import Any
 from lambert.errors import UserError
 from lambert.experiments.grid import Cell, Sweep, option_words
 from lambert.experiments.signals import signals_deferred
+from lambert.utils.io import write_json
 
 PROBE_SECONDS = 1
 FILE = "forecast.json"
@@ -42,9 +43,7 @@ def expected_seconds(
         together = asked[start : start + jobs]
         for cell, seconds in zip(together, _planned(shared, together, threads), strict=True):
             known[cell.batch] = seconds
-    aside = out / f"{FILE}.partial"
-    aside.write_text(json.dumps({**asked_for, "seconds": known}), encoding="utf-8")
-    aside.replace(out / FILE)
+    write_json(out / FILE, {**asked_for, "seconds": known})
     return known
 
 

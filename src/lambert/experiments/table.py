@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from lambert.errors import UserError
 from lambert.experiments.grid import Cell
 from lambert.finetune.seeds import mean_interval
 from lambert.runlog.reader import Run, read_run
-from lambert.utils.io import SETTINGS_BYTES, read_json
+from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -205,9 +204,7 @@ def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm], tune
         "arms": [asdict(arm) for arm in arms],
         "tuned": [asdict(one) | {"is_edge": one.is_edge} for one in tuned],
     })  # fmt: skip
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    aside.replace(path)
+    write_json(path, facts)
     return dict(facts)
 
 

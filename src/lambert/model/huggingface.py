@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
-from lambert.utils.io import SETTINGS_BYTES, read_json
+from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -133,14 +133,12 @@ def save_model(model: BertForPreTraining | BertForQuestionAnswering, folder: Pat
 
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    aside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        aside.chmod(0o644)  # safetensors makes files that only their owner can read
-        aside.replace(path)
+        with atomic_write(path) as partial:
+            write(partial)
+            partial.chmod(0o644)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
         raise UserError(
             f"{path} cannot be written: {error}", remedy="Free some space or choose another folder"
         ) from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lambert.data.masking import maximum_predictions
+from lambert.data.masking import max_predictions
 from lambert.errors import UserError
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
@@ -76,7 +76,7 @@ def workload_of(config: TrainingConfig) -> Workload:
 
 def _phase_workload(config: TrainingConfig, phase: PhaseConfig) -> PhaseWorkload:
     length = phase.sequence_length
-    flops = training_flops(config.model, tokens=length, sequences=1, masked_tokens=maximum_predictions(length))
+    flops = training_flops(config.model, tokens=length, sequences=1, masked_tokens=max_predictions(length))
     return PhaseWorkload(
         sequence_length=length,
         batch_size=phase.batch_size,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lambert.data.masking import maximum_predictions
+from lambert.data.masking import max_predictions
 from lambert.model.bert import BertConfig
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
@@ -52,7 +52,7 @@ def estimate_memory(
         config.model,
         sequences=micro_batch_size,
         sequence_length=length,
-        masked_tokens=micro_batch_size * maximum_predictions(length),
+        masked_tokens=micro_batch_size * max_predictions(length),
         bytes_per_value=4 if config.precision is Precision.FLOAT32 else 2,
         activation_checkpointing=activation_checkpointing,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.tracking.follow import Metrics, RunFacts
+from lambert.utils.io import write_json
 
 _STATE = "lambert.json"
 
@@ -69,10 +70,7 @@ class TensorBoardSink:
         """Write waiting events, and how far they go."""
         assert self.folder is not None
         self._writer.flush()
-        state = self.folder / _STATE
-        aside = state.with_name(state.name + ".partial")
-        aside.write_text(json.dumps({"journal": self._journal_id, "records": record}) + "\n", encoding="utf-8")
-        aside.replace(state)
+        write_json(self.folder / _STATE, {"journal": self._journal_id, "records": record})
 
     def close(self) -> None:
         """End the event file."""

@@ -1,18 +1,26 @@
-"""Small files that may come from strangers: read as far as memory can be expected to hold them, and no further."""
+"""Files: written whole or not at all, and read no further than memory can hold where they may be untrusted."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lambert.errors import UserError
+
 SETTINGS_BYTES = 1_000_000
-"""Of a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
+"""Limit for a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
 VOCABULARY_BYTES = 100_000_000
-"""Of a `tokenizer.json` or a `vocab.txt`; the largest published ones have some 30 million."""
+"""Limit for a `tokenizer.json` or a `vocab.txt`; the largest published ones have some 30 million."""
 CORPUS_MANIFEST_BYTES = 100_000_000
-"""Of a corpus's `manifest.json`, which names all its sources."""
+"""Limit for a corpus's `manifest.json`, which lists all its sources."""
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -30,7 +38,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """The JSON value in a file of UTF-8.
+    """The JSON value in a UTF-8 file.
 
     Raises:
         OSError: it cannot be read.
@@ -43,10 +51,10 @@ def read_json(path: Path, most: int) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a settings file that a person has written, with the mark that Windows editors put first or without.
+    """The tables of a settings file written by hand, with or without the byte order mark of Windows editors.
 
     Raises:
-        ValueError: says why it cannot be read, in words that go after its name.
+        ValueError: why it cannot be read, as text that follows the file's name.
     """
     try:
         return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8-sig"))
@@ -59,13 +67,92 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def check_size(path: Path, most: int) -> None:
-    """For a file that a library reads.
+    """Checks a file that a library reads.
 
     Raises:
-        OSError: it cannot be looked at.
-        ValueError: it has more than `most` bytes, or is no plain file.
+        OSError: its size cannot be read.
+        ValueError: it has more than `most` bytes, or is not a regular file.
     """
     if not path.is_file():
         raise ValueError("it is not a file")
     if path.stat().st_size > most:
         raise ValueError(f"it has more than {most:,} bytes")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields `PATH.partial` to write to; it is synced and renamed to `path` at the end of the block.
+
+    A crash at any moment leaves the old file or the new one. An exception removes the partial file.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file atomically."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yields a new folder beside `out` to write into and renames it to `out` at the end of the block.
+
+    Any exception, Ctrl-C included, removes the folder; `out` then does not exist.
+
+    Raises:
+        UserError: `out` exists already, or cannot be written.
+    """
+    refuse_existing(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to"
+        ) from error
+    try:
+        yield partial
+        set_default_mode(partial)
+        partial.rename(out)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{out} cannot be written ({error})", remedy="Check the disk's free space and permissions"
+            ) from error
+        raise
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises UserError where there is something at `out`."""
+    if out.exists() or out.is_symlink():
+        raise UserError(
+            f"{out} exists already", remedy="Choose another folder or remove it first; nothing is overwritten"
+        )
+
+
+def set_default_mode(folder: Path) -> None:
+    """Gives a folder the permissions of any new one; `mkdtemp` makes folders for their owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)

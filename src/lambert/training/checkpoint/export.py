@@ -9,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from lambert.corpus.folder import written_aside
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
 from lambert.errors import Interrupted, UserError
 from lambert.model.bert import BertConfig
@@ -18,7 +17,7 @@ from lambert.model.huggingface import save_model
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import SETTINGS_BYTES, read_bytes
+from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes
 
 
 def export_run(run: Path, folder: Path) -> int:
@@ -42,7 +41,7 @@ def export_run(run: Path, folder: Path) -> int:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(saved.tensors["model"][name])
-    with written_aside(folder) as aside:
+    with atomic_folder(folder) as aside:
         write_model(model, tokenizer, aside)
     return saved.step
 

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lambert.errors import UserError
-from lambert.utils.io import SETTINGS_BYTES, read_bytes, read_json
+from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, write_text
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
@@ -80,8 +80,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             _remove(target)
         aside.rename(target)
         _sync(folder)
-        _write_synced(run / f"{LATEST}.partial", f"{target.name}\n")
-        (run / f"{LATEST}.partial").replace(run / LATEST)
+        write_text(run / LATEST, f"{target.name}\n")
         _sync(run)
     except SafetensorError as error:  # which hides the number of what went wrong in its text
         shutil.rmtree(aside, ignore_errors=True)
@@ -164,7 +163,7 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
         path = aside / f"{part}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
         _sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     content = {
         "format_version": FORMAT_VERSION,
         "step": checkpoint.step,
@@ -172,7 +171,7 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
         "facts": dict(checkpoint.facts),
     }
     manifest = {"sha256": _content_sha256(content), "content": content}
-    _write_synced(aside / _MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
+    write_text(aside / _MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
 
 
 def _hashed_files(folder: Path, step: int) -> None:
@@ -182,7 +181,7 @@ def _hashed_files(folder: Path, step: int) -> None:
         Damaged: they differ.
     """
     for name, recorded in _manifest(folder, step)["files"].items():
-        if _file_sha256(folder / name) != recorded["sha256"]:
+        if file_sha256(folder / name) != recorded["sha256"]:
             raise _damaged(folder, f"{name} reads back otherwise than it was written")
 
 
@@ -225,16 +224,6 @@ def _damaged(folder: Path, what: str) -> Damaged:
 
 def _content_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_synced(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +16,7 @@ from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPE
 from lambert.training.checkpoint.format import FOLDER, LATEST
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.utils.io import SETTINGS_BYTES, read_json
+from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
 
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
@@ -70,12 +68,7 @@ def skipped_steps(run: Path) -> set[int]:
 
 def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
     """Write down what `skipped_steps` reads, atomically."""
-    aside = run / f"{SKIPPED_FILE}.partial"
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump({"steps": sorted(steps)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(run / SKIPPED_FILE)
+    write_json(run / SKIPPED_FILE, {"steps": sorted(steps)})
 
 
 def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fresh: bool) -> FileLock:

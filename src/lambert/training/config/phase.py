@@ -131,7 +131,7 @@ def training_stream(corpus: Corpus, settings: TrainingConfig, phase: Phase) -> S
         sequence_length=phase.config.sequence_length,
         seed=settings.seed,
         phase=phase.number,
-        kind=settings.examples,
+        objective=settings.examples,
     )
     return SampleStream(source, packs=settings.packs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from lambert.training.config.recipe_io import BY_RULE, load_recipe
 from lambert.training.config.scaling_rules import PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.step.pretraining_loss import UnigramBaseline
+from lambert.utils.io import file_sha256
 
 DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
 DEFAULT_LENGTHS = (128, 512)
@@ -157,7 +157,7 @@ def examples_per_epoch(
 ) -> tuple[int, ...]:
     """How many training examples one pass over the corpus makes at the length of each phase."""
     return tuple(
-        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, kind=kind))
+        len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, objective=kind))
         for number, length in enumerate(sequence_lengths, start=1)
     )
 
@@ -288,8 +288,7 @@ def _folder_name(folder: Path) -> str:
 def _weights_sha256(folder: Path) -> str:
     path = folder / "model.safetensors"
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}",

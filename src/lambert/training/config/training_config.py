@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,8 @@ from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
-from lambert.utils.io import SETTINGS_BYTES, read_bytes
+from lambert.utils.diff import differences
+from lambert.utils.io import SETTINGS_BYTES, read_bytes, write_text
 
 REDUCE_DTYPES = ("float32", "bfloat16")
 
@@ -103,12 +103,7 @@ class TrainingConfig:
 def write_recipe(run: Path, settings: TrainingConfig, *, command: str = "") -> None:
     """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
     tables = {"command": command, **settings.as_tables()}
-    aside = run / (RECIPE_FILE + ".partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(tomli_w.dumps(tables))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(run / RECIPE_FILE)
+    write_text(run / RECIPE_FILE, tomli_w.dumps(tables))
 
 
 def refuse_other_config(run: Path, settings: TrainingConfig) -> None:
@@ -129,16 +124,15 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
     Raises:
         UserError: they differ; each difference is shown.
     """
-    there, now = _flat(dict(recorded)), _flat(tomllib.loads(tomli_w.dumps(settings.as_tables())))
     free = ("command",) if settings.deterministic else ("command", "micro_batch_sizes")
-    differences = [
-        f"{key}: {there.get(key, 'nothing')} there, {now.get(key, 'nothing')} now"
-        for key in sorted(there.keys() | now.keys())
-        if there.get(key) != now.get(key) and key not in free and not key.endswith((".formula", ".provenance"))
-    ]
-    if differences:
+    found = differences(
+        recorded,
+        tomllib.loads(tomli_w.dumps(settings.as_tables())),
+        ignored=lambda key: key in free or key.endswith((".formula", ".provenance")),
+    )
+    if found:
         raise UserError(
-            f"{whose} with other settings ({'; '.join(differences)})",
+            f"{whose} with other settings ({'; '.join(found)})",
             remedy="Give the settings it was started with to go on, another `out`, or `fresh=True` to start over",
         )
 
@@ -168,16 +162,3 @@ def _recorded(run: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read: {error}", remedy="Add `fresh=True` to start over, or choose another `out`"
         ) from None
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        items = ((str(number + 1), item) for number, item in enumerate(value))  # type: ignore[assignment]
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat.update(_flat(item, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

@@ -58,7 +58,7 @@ class Validator:
                     sequence_length=sequence_length,
                     seed=_SEED,
                     phase=_PHASE,
-                    kind=self._kind,
+                    objective=self._kind,
                     all_masked=True,
                 )
             )

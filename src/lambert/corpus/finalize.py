@@ -1,4 +1,4 @@
-"""From finished parts to a store: duplicates found and, where that was asked for, left out; the manifest."""
+"""From finished partitions to a store: finds duplicates, drops them on request, writes the manifest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lambert.corpus.near import near_duplicates
-from lambert.corpus.parts import PartRecord
+from lambert.corpus.near_duplicates import near_duplicates
+from lambert.corpus.partitions import PartitionRecord
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import (
     FORMAT_VERSION,
@@ -23,32 +23,31 @@ from lambert.corpus.store import (
     TOKENIZER_FOLDER,
     Shard,
     hashes_of_shard,
-    sha256_of_file,
 )
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import is_cased
-from lambert.corpus.working import write_json
 from lambert.corpus.writer import keep_documents, token_type
+from lambert.utils.io import file_sha256, write_json
 
 Marks = Sequence[NDArray[np.bool_]]
-"""For each shard, in the order of the records, which of its documents are meant."""
+"""For each shard, in the order of the records, a mask of its documents."""
 
 
-def counts_of(records: Sequence[PartRecord]) -> dict[str, SplitCounts]:
-    """Sizes of the splits, all parts together."""
+def counts_of(records: Sequence[PartitionRecord]) -> dict[str, SplitCounts]:
+    """Sizes of the splits, all partitions together."""
     return {split: SplitCounts.total([record.splits[split] for record in records]) for split in SPLITS}
 
 
-def statistics_of(records: Sequence[PartRecord]) -> ReadStatistics:
-    """What reading met, all parts together."""
+def statistics_of(records: Sequence[PartitionRecord]) -> ReadStatistics:
+    """Reading statistics of all partitions together."""
     sums = ReadStatistics()
     for record in records:
         sums.add(record.statistics)
     return sums
 
 
-def find_duplicates(folder: Path, records: Sequence[PartRecord]) -> Marks:
-    """Which documents have the text of one that came before; copies always share their split."""
+def find_duplicates(folder: Path, records: Sequence[PartitionRecord]) -> Marks:
+    """Marks documents with the text of an earlier one; copies are always in the same split."""
     hashes = [hashes_of_shard(folder / entry["file"]) for record in records for entry in record.shards]
     everything = np.concatenate(hashes)
     _, first = np.unique(everything, return_index=True)
@@ -57,21 +56,21 @@ def find_duplicates(folder: Path, records: Sequence[PartRecord]) -> Marks:
     return np.split(repeated, np.cumsum([len(some) for some in hashes])[:-1])
 
 
-def find_near_duplicates(folder: Path, records: Sequence[PartRecord], data_type: str) -> Marks:
-    """Which documents are near-duplicates of an earlier one, where all training text is earlier than held-out text."""
+def find_near_duplicates(folder: Path, records: Sequence[PartitionRecord], data_type: str) -> Marks:
+    """Marks near-duplicates of an earlier document; training text counts as earlier than held-out text."""
     entries = [entry for record in records for entry in record.shards]
-    order = sorted(range(len(entries)), key=lambda place: SPLITS.index(entries[place]["split"]))
-    shards = [Shard(folder / entries[place]["file"], entries[place], data_type) for place in order]
+    order = sorted(range(len(entries)), key=lambda index: SPLITS.index(entries[index]["split"]))
+    shards = [Shard(folder / entries[index]["file"], entries[index], data_type) for index in order]
     first = near_duplicates(shards)
     edges = np.cumsum([len(shard.hashes) for shard in shards])[:-1]
     in_order = np.split(first != np.arange(len(first)), edges)
     return [marks for _, marks in sorted(zip(order, in_order, strict=True), key=lambda entry: entry[0])]
 
 
-def drop_documents(folder: Path, records: Sequence[PartRecord], marks: Marks) -> None:
-    """Takes the marked documents out of the records' shards and counts.
+def drop_documents(folder: Path, records: Sequence[PartitionRecord], marks: Marks) -> None:
+    """Removes the marked documents from the records' shards and counts.
 
-    What is left of a shard gets a name of its own: a process that is killed here begins again from whole ones.
+    Filtered shards get new names: a process that is killed here starts again from the whole ones.
     """
     marks_left = iter(marks)
     for record in records:
@@ -90,7 +89,7 @@ def drop_documents(folder: Path, records: Sequence[PartRecord], marks: Marks) ->
 def write_manifest(
     folder: Path,
     tokenizer: Tokenizer,
-    records: Sequence[PartRecord],
+    records: Sequence[PartitionRecord],
     settings: dict[str, Any],
     sources: list[dict[str, Any]],
     duplicates: Marks,
@@ -99,9 +98,9 @@ def write_manifest(
     """Writes the manifest, which makes the folder a store, and returns it.
 
     Args:
-        settings: what was asked for.
+        settings: the arguments of the build.
         sources: names and sizes of the files.
-        duplicates, near: counted in it, whether they were left out or not; `near` is empty where nobody looked.
+        duplicates, near: counted, whether they were dropped or not; `near` is empty where they were not looked for.
     """
     shards = [entry for record in records for entry in record.shards]
     contents: dict[str, Any] = {
@@ -110,16 +109,16 @@ def write_manifest(
         "cased": is_cased(tokenizer),
         "language": settings["language"],
         "token_type": token_type(tokenizer),
-        "tokenizer_sha256": sha256_of_file(folder / TOKENIZER_FOLDER / "tokenizer.json"),
+        "tokenizer_sha256": file_sha256(folder / TOKENIZER_FOLDER / "tokenizer.json"),
         "shards": sorted(shards, key=lambda entry: (SPLITS.index(entry["split"]), entry["file"])),
     }
-    # Names and places of the sources do not belong to it: the same text elsewhere is the same corpus.
+    # Without names and paths of the sources: the same text elsewhere is the same corpus.
     fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
     read = statistics_of(records)
     statistics = {
         **{name: value for name, value in asdict(read).items() if name not in ("files", "stored_bytes", "parsers")},
         "words": {name: split.words for name, split in counts_of(records).items()},
-        "unknown_tokens": sum(record.unknown_tokens for record in records),
+        "unk_tokens": sum(record.unk_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
         "near_duplicate_documents": int(sum(marks.sum() for marks in near)) if near else None,
     }

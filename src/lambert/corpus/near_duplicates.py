@@ -1,9 +1,9 @@
-"""Near-duplicates: documents that share most of their runs of five tokens, found by MinHash and then counted exactly.
+"""Near-duplicates: documents that share most of their 5-token shingles, found by MinHash and then compared exactly.
 
-MinHash (Broder 1997) with bands of locality-sensitive hashing, at the numbers of FineWeb (Penedo et al. 2024): runs of
-five, 112 hashes in 14 bands of 8. Two documents are compared when they agree in a whole band, which at a likeness of
-.8 happens in 92 % of the cases and at .85 in 99 %; whether they are near-duplicates is then decided by their true
-likeness (Jaccard's index of their runs), so that none is called one by chance.
+MinHash (Broder 1997) with banded locality-sensitive hashing and FineWeb's parameters (Penedo et al. 2024): 5-token
+shingles, 112 hashes in 14 bands of 8. Two documents are compared when they agree in a whole band, which happens in 92 %
+of the pairs with Jaccard similarity 0.8 and in 99 % at 0.85. Their exact similarity then decides, so there are no false
+positives.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.corpus.store import Shard, TokenArray
+from lambert.utils.hashing import next_value
 
-LEAST_LIKENESS = 0.8
-"""Jaccard's index from which on two documents are near-duplicates."""
-RUN_TOKENS = 5
+MIN_SIMILARITY = 0.8
+"""Jaccard similarity from which on two documents are near-duplicates."""
+SHINGLE_TOKENS = 5
 BANDS, ROWS = 14, 8
 
 _BLOCK_TOKENS = 1 << 18
@@ -27,9 +28,9 @@ Keys = NDArray[np.uint64]
 
 
 def near_duplicates(shards: Sequence[Shard]) -> NDArray[np.int64]:
-    """For each document, in order, the first one that it nearly repeats, directly or by others; itself for none.
+    """For each document, in order, the first of its cluster of near-duplicates; itself where it has none before it.
 
-    Holds 112 bytes for each document. Documents of fewer than five tokens are near-duplicates only of their copies.
+    Holds 112 bytes per document. Documents of fewer than five tokens are near-duplicates only of exact copies.
 
     Returns:
         int64 [documents of all shards].
@@ -45,7 +46,7 @@ def near_duplicates(shards: Sequence[Shard]) -> NDArray[np.int64]:
     distinct.sort()
     for earlier, later in _candidates(keys[distinct]):
         one, other = _root(first, int(distinct[earlier])), _root(first, int(distinct[later]))
-        if one != other and documents.likeness(int(distinct[earlier]), int(distinct[later])) >= LEAST_LIKENESS:
+        if one != other and documents.similarity(int(distinct[earlier]), int(distinct[later])) >= MIN_SIMILARITY:
             first[max(one, other)] = min(one, other)
     while True:
         shorter = first[first]
@@ -55,7 +56,7 @@ def near_duplicates(shards: Sequence[Shard]) -> NDArray[np.int64]:
 
 
 class _Documents:
-    """The documents of all shards under one number each."""
+    """The documents of all shards, numbered through."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards
@@ -64,7 +65,7 @@ class _Documents:
         self.count = int(self._first[-1])
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Runs of documents of about `_BLOCK_TOKENS` tokens within one shard, in order."""
+        """Ranges of documents of about `_BLOCK_TOKENS` tokens within one shard, in order."""
         for before, starts in zip(self._first.tolist(), self._starts, strict=False):
             edges = np.searchsorted(starts, np.arange(0, starts[-1], _BLOCK_TOKENS))
             for start, stop in pairwise(np.unique([*edges, len(starts) - 1]).tolist()):
@@ -77,56 +78,48 @@ class _Documents:
         bounds = self._starts[shard][start - before : stop - before + 1].astype(np.int64)
         return self._shards[shard].tokens[bounds[0] : bounds[-1]], bounds - bounds[0]
 
-    def likeness(self, one: int, other: int) -> float:
-        """Jaccard's index of the runs of two documents."""
-        mine, theirs = (np.unique(_runs(*self.block(number, number + 1))[0]) for number in (one, other))
+    def similarity(self, one: int, other: int) -> float:
+        """Jaccard similarity of the shingles of two documents."""
+        mine, theirs = (np.unique(_shingles(*self.block(number, number + 1))[0]) for number in (one, other))
         shared = len(np.intersect1d(mine, theirs, assume_unique=True))
         return shared / (len(mine) + len(theirs) - shared)
 
 
-def _runs(tokens: TokenArray, bounds: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """A number for each run of five tokens within a document, and the bounds [documents + 1] of documents in them.
+def _shingles(tokens: TokenArray, bounds: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """A hash of each 5-token shingle within a document, and the bounds [documents + 1] of documents in them.
 
-    A document of fewer tokens has one run, of all of them.
+    A document of fewer tokens is one shingle.
     """
     lengths = np.diff(bounds)
-    counts = np.maximum(lengths - RUN_TOKENS + 1, 1)
+    counts = np.maximum(lengths - SHINGLE_TOKENS + 1, 1)
     edges = np.concatenate([[0], np.cumsum(counts)])
     places = np.arange(edges[-1]) + np.repeat(bounds[:-1] - edges[:-1], counts)
     ends = np.repeat(bounds[1:], counts)
-    padded = np.concatenate([tokens.astype(np.uint64) + np.uint64(1), np.zeros(RUN_TOKENS, np.uint64)])
+    padded = np.concatenate([tokens.astype(np.uint64) + np.uint64(1), np.zeros(SHINGLE_TOKENS, np.uint64)])
     mixed = np.zeros(len(places), np.uint64)
-    for step in range(RUN_TOKENS):
+    for step in range(SHINGLE_TOKENS):
         mixed += np.where(places + step < ends, padded[places + step], np.uint64(0))
-        mixed = _mixed(mixed)
+        mixed = next_value(mixed)
     return (mixed >> np.uint64(32)).astype(np.uint32), edges
 
 
-def _mixed(values: Keys) -> Keys:
-    """SplitMix64's step (Steele et al. 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-_HASHES = _mixed(np.arange(1, 2 * BANDS * ROWS + 1, dtype=np.uint64))
+_HASHES = next_value(np.arange(1, 2 * BANDS * ROWS + 1, dtype=np.uint64))
 _FACTORS = (_HASHES[: BANDS * ROWS] >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 _TERMS = (_HASHES[BANDS * ROWS :] >> np.uint64(32)).astype(np.uint32)
 
 
 def _band_keys(block: tuple[TokenArray, NDArray[np.int64]]) -> Keys:
-    """uint64 [documents, bands]: equal where two documents have the same eight least hashes."""
-    runs, edges = _runs(*block)
+    """uint64 [documents, bands]: equal where two documents have the same eight minimum hashes."""
+    shingles, edges = _shingles(*block)
     keys = np.zeros((len(edges) - 1, BANDS), np.uint64)
     for number, (factor, term) in enumerate(zip(_FACTORS, _TERMS, strict=True)):
-        least = np.minimum.reduceat(runs * factor + term, edges[:-1])
-        keys[:, number // ROWS] = _mixed(keys[:, number // ROWS] + least)
+        minimum = np.minimum.reduceat(shingles * factor + term, edges[:-1])
+        keys[:, number // ROWS] = next_value(keys[:, number // ROWS] + minimum)
     return keys
 
 
 def _candidates(table: Keys) -> Iterator[tuple[int, int]]:
-    """Pairs of documents with the same key in a band: each with the first that has it, and with the one before."""
+    """Pairs of documents with the same key in a band: each with the first that has it and with the previous one."""
     for keys in table.T:
         order = np.argsort(keys, kind="stable")
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lambert.corpus import near
+from lambert.corpus import near_duplicates as near
 from lambert.corpus.build import build_corpus
-from lambert.corpus.inspection import text_facts
-from lambert.corpus.near import LEAST_LIKENESS, near_duplicates
+from lambert.corpus.inspection import text_statistics
+from lambert.corpus.near_duplicates import MIN_SIMILARITY, near_duplicates
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 
@@ -50,7 +50,7 @@ def store(folder: Path, texts: list[str], **options: object) -> Corpus:
     (folder / "b.txt").write_text("\n\n".join(texts[1::2]), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     files = [folder / "a.txt", folder / "b.txt"]
-    build_corpus(files, folder / "out", vocabulary=folder / "vocab.txt", validation_fraction=0.2, **options)  # type: ignore[arg-type]
+    build_corpus(files, folder / "out", vocab=folder / "vocab.txt", validation_fraction=0.2, **options)  # type: ignore[arg-type]
     return Corpus.open(folder / "out")
 
 
@@ -66,7 +66,7 @@ def by_hand(texts: list[str]) -> list[int]:
     """The first of each group that pairs of enough likeness connect."""
     first = list(range(len(texts)))
     for one, other in combinations(range(len(texts)), 2):
-        if likeness(texts[one], texts[other]) >= LEAST_LIKENESS:
+        if likeness(texts[one], texts[other]) >= MIN_SIMILARITY:
             low, high = sorted((first[one], first[other]))
             first = [low if entry == high else entry for entry in first]
     return first
@@ -93,14 +93,14 @@ def test_near_duplicates_leave_the_corpus_and_held_out_text_is_new(tmp_path: Pat
     assert set(firsts) <= set(kept) and len(kept) - len(firsts) <= 1
     assert rest.manifest["statistics"]["near_duplicate_documents"] == len(everything) - len(kept)
     assert whole.manifest["statistics"]["near_duplicate_documents"] is None
-    before, after = text_facts(whole), text_facts(rest)
+    before, after = text_statistics(whole), text_statistics(rest)
     assert before["duplicates"]["near_documents"] > before["duplicates"]["documents"] > 0
     assert before["overlap"]["held_out_documents_near_training"] > 0
     assert after["duplicates"]["near_documents"] == after["overlap"]["held_out_documents_near_training"] == 0
 
 
 def test_a_corpus_of_copies_needs_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near._Documents, "likeness", None)
+    monkeypatch.setattr(near._Documents, "similarity", None)
     corpus = store(tmp_path / "c", ["ba be bi bo bu", *["da de di do du"] * 500])
     found = near_duplicates(corpus.split("train").shards + corpus.split("held_out").shards)
     assert len(np.unique(found)) == 2
@@ -108,5 +108,5 @@ def test_a_corpus_of_copies_needs_no_comparison(tmp_path: Path, monkeypatch: pyt
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="deduplication 'fuzzy'.*none, exact, near"):
+    with pytest.raises(UserError, match="`deduplicate` is 'fuzzy'.*none, exact, near"):
         store(tmp_path / "c", ["ba be", "da de"], deduplicate="fuzzy")

@@ -1,4 +1,4 @@
-"""A part of a corpus: some of its files, read, parted into sentences, encoded and written by one process."""
+"""A partition of a corpus: some of its files, read, split into sentences, encoded and written by one process."""
 
 from __future__ import annotations
 
@@ -19,92 +19,94 @@ from lambert.corpus.sources import Document, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import special_tokens
-from lambert.corpus.working import write_json
 from lambert.corpus.writer import ShardWriter, token_type
 from lambert.errors import UserError
+from lambert.utils.io import write_json
 
-PART_BYTES = 32 << 20
-"""Stored bytes from which on the next file begins a new part."""
+PARTITION_BYTES = 32 << 20
+"""Stored bytes from which on the next file begins a new partition."""
 BATCH_CHARACTERS = 1 << 22
-MOST_UNKNOWN_SHARE = 0.25
-"""Beyond this share of unknown words the vocabulary is of another language or script."""
+MAX_UNK_RATE = 0.25
+"""Above this fraction of [UNK] the vocabulary is of another language or script."""
 
-_UNKNOWN_CHECK_TOKENS = 1_000_000
+_UNK_CHECK_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
-class PartSettings:
+class PartitionSettings:
     """How documents become shards."""
 
     validation_fraction: float
     language: str
     text_field: str
-    one_sentence_a_line: bool = False
+    one_sentence_per_line: bool = False
     also_held_out: int | None = None
-    """Hash of a document that is held out whatever the share."""
+    """Hash of a document that is held out whatever the fraction."""
 
 
 @dataclass
-class PartRecord:
-    """What a finished part holds; kept as JSON beside its shards until all parts are finished."""
+class PartitionRecord:
+    """What a finished partition holds; kept as JSON beside its shards until all are finished."""
 
     shards: list[dict[str, Any]]
     splits: dict[str, SplitCounts]
-    unknown_tokens: int
+    unk_tokens: int
     statistics: ReadStatistics
     hash_range: list[int]
-    """Smallest and largest hash of the documents that are not held out; empty where there are none."""
+    """Smallest and largest hash of the training documents; empty where there are none."""
     sources: list[list[Any]]
     """Its files, with their sizes and times."""
 
     def write(self, file: Path) -> None:
-        """Writes the record whole or not at all."""
+        """Writes the record atomically."""
         write_json(file, asdict(self))
 
     @classmethod
-    def read(cls, file: Path) -> PartRecord:
+    def read(cls, file: Path) -> PartitionRecord:
         """A record that `write` wrote."""
         values = json.loads(file.read_text(encoding="utf-8"))
         values["splits"] = {name: SplitCounts(**counts) for name, counts in values["splits"].items()}
         values["statistics"] = ReadStatistics(**values["statistics"])
         return cls(**values)
 
+    @property
+    def progress(self) -> Progress:
+        """That of a finished partition."""
+        total = SplitCounts.total(list(self.splits.values()))
+        return self.statistics.stored_bytes, total.documents, total.tokens
 
-@dataclass(frozen=True)
-class PartProgress:
-    """How far a part has come."""
 
-    documents: int
-    tokens: int
+Progress = tuple[int, int, int]
+"""Stored bytes, documents and tokens so far."""
 
 
 def group_files(files: Sequence[Path], sizes: Sequence[int]) -> list[list[Path]]:
-    """Files in order as parts: a function of names and sizes alone, never of who builds them."""
-    parts: list[list[Path]] = []
+    """Files in order as partitions: a function of names and sizes alone, never of the workers."""
+    groups: list[list[Path]] = []
     filled = 0
     for file, size in zip(files, sizes, strict=True):
-        if not parts or filled + size > PART_BYTES:
-            parts.append([])
+        if not groups or filled + size > PARTITION_BYTES:
+            groups.append([])
             filled = 0
-        parts[-1].append(file)
+        groups[-1].append(file)
         filled += size
-    return parts
+    return groups
 
 
 def document_hash(document: Document) -> int:
-    """64 bits that depend on the text alone, spread evenly."""
+    """64 evenly distributed bits that depend on the text alone."""
     digest = hashlib.blake2b("\n".join(document.paragraphs).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A batch of D documents as token ids."""
+class EncodedBatch:
+    """D documents as token ids."""
 
     hashes: NDArray[np.uint64]
     """[D] of the texts."""
     sentences: NDArray[np.int64]
-    """[D] sentences of each, those without tokens counted."""
+    """[D] sentences of each, those without tokens included."""
     ids: NDArray[np.uint32]
     """[tokens] of all sentences in a row."""
     lengths: NDArray[np.int64]
@@ -114,18 +116,18 @@ class Encoded:
 
 
 class DocumentEncoder:
-    """Documents parted into sentences, and those into ids."""
+    """Splits documents into sentences and encodes those."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: PartSettings) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: PartitionSettings) -> None:
         self._encoder = SentenceEncoder(tokenizer)
         self._settings = settings
 
-    def encode(self, documents: Sequence[Document]) -> Encoded:
-        """The ids of a batch; documents that come to nothing stay in it."""
+    def encode(self, documents: Sequence[Document]) -> EncodedBatch:
+        """The ids of a batch; documents without tokens stay in it."""
         sentences = [list(self._sentences(document)) for document in documents]
         flat = [sentence for some in sentences for sentence in some]
         ids, lengths = self._encoder.encode(flat) if flat else (np.zeros(0, np.uint32), np.zeros(0, np.int64))
-        return Encoded(
+        return EncodedBatch(
             np.array([document_hash(document) for document in documents], np.uint64),
             np.array([len(some) for some in sentences], np.int64),
             ids,
@@ -135,14 +137,14 @@ class DocumentEncoder:
 
     def _sentences(self, document: Document) -> Iterator[str]:
         for line in document.paragraphs:
-            if self._settings.one_sentence_a_line:
+            if self._settings.one_sentence_per_line:
                 yield from whole_line(line)
             else:
                 yield from split_sentences(line, self._settings.language)
 
 
 def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Runs of documents of some `BATCH_CHARACTERS` together."""
+    """Batches of about `BATCH_CHARACTERS`."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
@@ -156,75 +158,67 @@ def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 @dataclass
-class PartBuilder:
+class PartitionBuilder:
     """Encoded documents in, shards out."""
 
     folder: Path
     number: int
     tokenizer: Tokenizer
-    settings: PartSettings
-    progress: Callable[[PartProgress], None]
-    """Called after every batch."""
+    settings: PartitionSettings
+    progress: Callable[[int, int], None]
+    """Called after every batch with the documents and tokens so far."""
 
-    unknown_tokens: int = 0
+    unk_tokens: int = 0
     hash_range: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.writer = ShardWriter(self.folder, f"{self.number:05}-", token_type(self.tokenizer))
-        self.unknown = special_tokens(self.tokenizer).unknown
+        self.unk_id = special_tokens(self.tokenizer).unknown
         self.splits = {name: SplitCounts() for name in SPLITS}
 
-    def build(self, batches: Iterable[Encoded]) -> None:
-        """Takes all batches, and writes their shards."""
+    def build(self, batches: Iterable[EncodedBatch]) -> None:
+        """Takes all batches and writes their shards."""
         for batch in batches:
-            self._place(batch)
-            tokens = sum(counts.tokens for counts in self.splits.values())
-            if tokens > _UNKNOWN_CHECK_TOKENS:
-                refuse_unknown(self.unknown_tokens, tokens)
-            self.progress(PartProgress(sum(counts.documents for counts in self.splits.values()), tokens))
+            self._add(batch)
+            total = SplitCounts.total(list(self.splits.values()))
+            if total.tokens > _UNK_CHECK_TOKENS:
+                refuse_unk_rate(self.unk_tokens, total.tokens)
+            self.progress(total.documents, total.tokens)
 
-    def record(self, statistics: ReadStatistics, sources: list[list[Any]]) -> PartRecord:
-        """What has been built."""
+    def record(self, statistics: ReadStatistics, sources: list[list[Any]]) -> PartitionRecord:
+        """What has been built, of these files."""
         shards = self.writer.finish()
-        return PartRecord(shards, self.splits, self.unknown_tokens, statistics, self.hash_range, sources)
+        return PartitionRecord(shards, self.splits, self.unk_tokens, statistics, self.hash_range, sources)
 
-    def _place(self, batch: Encoded) -> None:
-        """Sends every document to its split; sentences and documents without tokens fall away."""
+    def _add(self, batch: EncodedBatch) -> None:
+        """Sends every document to its split; sentences and documents without tokens are dropped."""
         hashes, ids, lengths, words = batch.hashes, batch.ids, batch.lengths, batch.words
         held_out = hashes < np.uint64(min(int(self.settings.validation_fraction * 2**64), 2**64 - 1))
         if self.settings.also_held_out is not None:
             held_out |= hashes == np.uint64(self.settings.also_held_out)
         document_of = np.repeat(np.arange(len(hashes)), batch.sentences)
         sentences = np.bincount(document_of[lengths > 0], minlength=len(hashes))
+        in_documents = np.bincount(document_of, words, minlength=len(hashes)).astype(np.int64)
         for split, chosen in (("train", ~held_out), ("held_out", held_out)):
             chosen = chosen & (sentences > 0)
             in_split = chosen[document_of]
-            self._count(split, lengths[in_split], words[in_split], int(chosen.sum()))
             own_ids = ids[np.repeat(in_split, lengths)]
-            self.unknown_tokens += int((own_ids == self.unknown).sum())
-            in_documents = np.bincount(document_of, words, minlength=len(hashes)).astype(np.int64)
             own_lengths = lengths[in_split & (lengths > 0)]
+            counts = SplitCounts(
+                int(chosen.sum()), len(own_lengths), int(words[in_split].sum()), int(own_lengths.sum())
+            )
+            self.splits[split] = SplitCounts.total([self.splits[split], counts])
+            self.unk_tokens += int((own_ids == self.unk_id).sum())
             self.writer.add(split, own_ids, own_lengths, sentences[chosen], in_documents[chosen], hashes[chosen])
             if split == "train" and chosen.any():
                 known = [*self.hash_range, int(hashes[chosen].min()), int(hashes[chosen].max())]
                 self.hash_range = [min(known), max(known)]
 
-    def _count(self, split: str, lengths: Any, words: Any, documents: int) -> None:
-        counts = self.splits[split]
-        counts.documents += documents
-        counts.sentences += int((lengths > 0).sum())
-        counts.words += int(words.sum())
-        counts.tokens += int(lengths.sum())
 
-
-def refuse_unknown(unknown_tokens: int, tokens: int) -> None:
-    """Refuse a vocabulary of another language.
-
-    Raises:
-        UserError: more than `MOST_UNKNOWN_SHARE` of the tokens are unknown.
-    """
-    if unknown_tokens > MOST_UNKNOWN_SHARE * tokens:
+def refuse_unk_rate(unk_tokens: int, tokens: int) -> None:
+    """Raises UserError where more than `MAX_UNK_RATE` of the tokens are [UNK]: another language's vocabulary."""
+    if unk_tokens > MAX_UNK_RATE * tokens:
         raise UserError(
-            f"{unknown_tokens / tokens:.0%} of the text is unknown to the vocabulary",
-            remedy="Bring a vocabulary of the text's language, or leave it out to learn one",
+            f"{unk_tokens / tokens:.0%} of the tokens are [UNK] with this vocabulary",
+            remedy="Give a `vocab` of the text's language, or leave it out to learn one",
         )
