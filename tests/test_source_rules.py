@@ -219,7 +219,7 @@ CONTRACTS = [
         "training",
         "training/config/a.py",
         "from lambert.training import loop",
-        "a -> lambert.training.trainer",
+        "a -> lambert.training.loop",
     ),
     ("finetune", "finetune/squad/a.py", "from lambert.finetune import glue", "squad.a -> lambert.finetune.glue"),
     ("optim", "optim/a.py", "from lambert import errors", "optim.a -> lambert.errors"),
