@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lambert.api.training import Trainer, pretrain
     from lambert.corpus.store import Corpus
     from lambert.errors import Interrupted, PeerLost, UserError
+    from lambert.finetune.glue.api import finetune_glue
+    from lambert.finetune.squad.api import finetune_squad
     from lambert.model.heads import BertForPreTraining
     from lambert.training.callbacks import Callback
     from lambert.training.config.arguments import TrainingArguments
@@ -43,6 +45,8 @@ _MODULES = {
     "build_corpus": "lambert.api.corpus",
     "evaluate": "lambert.api.models",
     "fill_mask": "lambert.api.models",
+    "finetune_glue": "lambert.finetune.glue.api",
+    "finetune_squad": "lambert.finetune.squad.api",
     "plan": "lambert.api.planning",
     "pretrain": "lambert.api.training",
 }
@@ -62,6 +66,8 @@ __all__ = [
     "build_corpus",
     "evaluate",
     "fill_mask",
+    "finetune_glue",
+    "finetune_squad",
     "plan",
     "pretrain",
 ]

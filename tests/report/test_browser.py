@@ -101,7 +101,7 @@ drawing.then(async () => {
   await choose("[data-control=axis]", "hours"); look("hours");
   await choose("[data-control=axis]", "step"); await choose("[data-control=smoothing]", "2"); look("smooth");
   await choose("[data-log=loss]", true); look("log"); await choose("[data-log=loss]", false);
-  await choose("[data-control=share]", "0.25"); look("last quarter"); await choose("[data-control=share]", "1");
+  await choose("[data-control=range]", "0.25"); look("last quarter"); await choose("[data-control=range]", "1");
   await choose("[data-control=colour]", "optimizer"); look("by optimizer");
   await choose("[data-run='0']", false); look("one hidden");
   await choose("[data-group]", true); look("all again");

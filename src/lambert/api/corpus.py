@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ def build_corpus(
     text_field: str = "text",
     one_sentence_a_line: bool = False,
     deduplicate: str = "none",
-    workers: int | None = None,
+    workers: int = 1,
     restart: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Corpus:
@@ -55,7 +54,8 @@ def build_corpus(
         one_sentence_a_line: lines are sentences already.
         deduplicate: documents to leave out: `none`, `exact` (the same text came before) or `near` (four fifths of it
             did).
-        workers: processes at once; None takes one for each core. The bytes do not depend on it.
+        workers: processes at once; the bytes do not depend on it. Python starts each by importing the main script anew:
+            more than one needs `if __name__ == "__main__":` there.
         restart: throw away what an interrupted build left.
         progress: called with a `BuildProgress` now and then.
 
@@ -78,7 +78,7 @@ def build_corpus(
             text_field=text_field,
             one_sentence_a_line=one_sentence_a_line,
             deduplicate=deduplicate,
-            workers=_cores() if workers is None else workers,
+            workers=workers,
             restart=restart,
             progress=progress,
         )
@@ -102,11 +102,6 @@ def _sources(text: Text, out: Path) -> Iterator[Sequence[Path] | Callable[[], It
         kept = Path(folder) / "standard-input"
         keep_standard_input(kept)
         yield [kept if path == STANDARD_INPUT else path for path in paths]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _vocabulary(path: str | Path | None) -> Path | None:

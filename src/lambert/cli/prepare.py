@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Prepare(Subcommand):
                 text_field=self.text_field,
                 one_sentence_a_line=self.one_sentence_a_line,
                 deduplicate=self.deduplicate,
-                workers=self.workers,
+                workers=_cores() if self.workers is None else self.workers,
                 restart=self.restart,
                 progress=progress,
             )
@@ -72,6 +73,11 @@ class Prepare(Subcommand):
         say_summary(corpus.summary)
         say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
         return corpus.summary.as_dict()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def say_summary(summary: BuildSummary) -> None:

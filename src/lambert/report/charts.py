@@ -103,7 +103,7 @@ class Board:
                 f'<label>Smoothing <input type="range" min="0" max="{len(columns.LEVELS) - 1}" value="{_SMOOTHING}"'
                 f' data-control="smoothing" autocomplete="off"><output>{columns.LEVELS[_SMOOTHING]}</output></label>'
             )
-        parts.append(_select("share", "Show", _RANGES, "1"))
+        parts.append(_select("range", "Show", _RANGES, "1"))
         if len(self.legend.choices) > 1:
             parts.append(_select("colour", "Colour by", self.legend.choices, self.legend.chosen))
         parts.append(_log_switch("x", "log x", on=False))
@@ -172,7 +172,7 @@ class Board:
 
     def _noise_caption(self, run: Run) -> str:
         lasts = [last for phase in run.phases if (last := run.last_noise(phase.number)) is not None]
-        told = [
+        known = [
             f"phase {last.phase}: {formatting.count(last.noise_scale)} ± {formatting.count(2 * last.standard_error)}"
             f" sequences at a batch of {formatting.count(last.large_batch)}"
             for last in lasts
@@ -180,7 +180,7 @@ class Board:
         ]
         return (
             "Up to about this batch size, the critical one, doubling the batch saves a quarter of the steps or more."
-            f" At the end of {'; '.join(told) or 'the run it was not known'} (two standard errors, shaded)."
+            f" At the end of {'; '.join(known) or 'the run it was not known'} (two standard errors, shaded)."
             " Dashed: the batch size of the run."
         )
 

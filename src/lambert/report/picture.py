@@ -35,7 +35,7 @@ def write_picture(drawn: Spec, out: Path) -> Path:
 
 
 def check_picture(out: Path) -> None:
-    """Refuses a name that ends in neither .svg nor .png, and a place that cannot be written.
+    """Refuses a name that ends in neither .svg nor .png, and a file that cannot be written.
 
     Raises:
         UserError: it is refused.

@@ -68,7 +68,7 @@ class Curve:
     """A chart of one metric over all runs. `charts` switches off the options that there is no data for."""
 
     name: str
-    """Unique on the page; the chart's y scale is the blank "$y:name"."""
+    """Unique on the page; the chart's y scale is the placeholder "$y:name"."""
     column: str
     """Of the table of steps."""
     title: str

@@ -60,9 +60,9 @@ def fills(run: Run) -> str:
         sentence = escape(example.text).replace("[MASK]", '<span class="mask">[MASK]</span>')
         bars = "".join(
             f'<dt>{escape(word)}</dt><dd><span class="track"><span class="bar"'
-            f' style="width:{100 * min(max(np.nan_to_num(share), 0.0), 1.0):.1f}%"></span></span>'
-            f'<span class="share">{formatting.percent(share)}</span></dd>'
-            for word, share in example.candidates
+            f' style="width:{100 * min(max(np.nan_to_num(probability), 0.0), 1.0):.1f}%"></span></span>'
+            f'<span class="share">{formatting.percent(probability)}</span></dd>'
+            for word, probability in example.candidates
         )
         history = [fill for fill in run.fills if fill.text == example.text]
         blocks.append(f'<div class="fill"><p>{sentence}</p><dl class="bars">{bars}</dl>{_over_time(history)}</div>')
@@ -76,7 +76,7 @@ def _over_time(examples: Sequence[Fill]) -> str:
     rows = [
         [
             formatting.count(example.step),
-            ", ".join(f"{word} {formatting.percent(share)}" for word, share in example.candidates[:3]),
+            ", ".join(f"{word} {formatting.percent(probability)}" for word, probability in example.candidates[:3]),
         ]
         for example in evenly_spaced(examples, _MOST_FILLS)
     ]
@@ -132,16 +132,16 @@ def outcome(run: Run) -> str:
     predicted = actual.get("predicted")
     predicted = predicted if isinstance(predicted, dict) else {}
 
-    def row(name: str, guess: object, value: float | None, text: Callable[[float | None], str]) -> list[str]:
-        known = number_or_none(guess)
+    def row(name: str, prediction: object, value: float | None, text: Callable[[float | None], str]) -> list[str]:
+        known = number_or_none(prediction)
         error = f"{100 * (known / value - 1):+.1f} %" if known and value else formatting.MISSING
         return [name, text(known), text(value), error]
 
     rows = [row("Time", predicted.get("seconds"), number_or_none(actual.get("seconds")), formatting.duration)]
     by_phase = predicted.get("phase_seconds")
-    for phase, guess in zip(run.phases, by_phase if isinstance(by_phase, list) else (), strict=False):
+    for phase, prediction in zip(run.phases, by_phase if isinstance(by_phase, list) else (), strict=False):
         recorded = float(np.nansum(run.series["seconds"][run.series["phase"] == phase.number]))
-        rows.append(row(f"Steps of phase {phase.number}", guess, recorded, formatting.duration))
+        rows.append(row(f"Steps of phase {phase.number}", prediction, recorded, formatting.duration))
     if memory := number_or_none(actual.get("memory_bytes")):
         rows.append(row("Peak memory", predicted.get("memory_bytes"), memory, formatting.size))
     return grid(["", "Predicted", "Actual", "Error"], rows, texts={0})

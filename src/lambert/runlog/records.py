@@ -140,8 +140,8 @@ def incident_text(record: Record) -> str:
     match record["event"]:
         case Event.DAMAGED:
             problems = record.get("problems")
-            told = "; ".join(map(str, problems)) if isinstance(problems, list) else "unknown damage"
-            return f"{told}. Resuming from step {step}"
+            text = "; ".join(map(str, problems)) if isinstance(problems, list) else "unknown damage"
+            return f"{text}. Resuming from step {step}"
         case Event.SKIPPED:
             return f"step {step} skipped: {record.get('reason')}"
         case Event.MICRO_BATCH:
@@ -152,10 +152,10 @@ def incident_text(record: Record) -> str:
         case Event.ROLLBACK:
             return f"rolling back from step {step} to step {to_step}"
     spikes = record.get("spikes")
-    told = "; ".join(map(_spike, spikes)) if isinstance(spikes, list) else "unknown"
+    text = "; ".join(map(_spike, spikes)) if isinstance(spikes, list) else "unknown"
     layers = record.get("moved_layers")
     moved = f"; layers that moved most: {', '.join(layers)}" if isinstance(layers, dict) and layers else ""
-    return f"spike at step {step}: {told}{moved}"
+    return f"spike at step {step}: {text}{moved}"
 
 
 def _spike(spike: object) -> str:
@@ -178,14 +178,6 @@ def number_or_none(value: object) -> float | None:
     """A field's value where it is a finite number, else None."""
     converted = float_or_nan(value)
     return converted if math.isfinite(converted) else None
-
-
-def total_steps(header: Record, phases: Mapping[int, Phase]) -> int | None:
-    """Steps of the whole run: the `run` event's `total_steps`, else where the phases known so far end."""
-    recorded = number_or_none(header.get("total_steps"))
-    if recorded is not None:
-        return int(recorded)
-    return max((phase.last_step for phase in phases.values()), default=None)
 
 
 def phase_of(record: Record) -> Phase:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lambert.runlog.records import Phase, Record, number_or_none, parse_line, phase_of, total_steps
+from lambert.runlog.records import Phase, Record, number_or_none, parse_line, phase_of
 from lambert.runlog.schema import Event
 
 _HEAD_BYTES = 256
@@ -85,4 +85,8 @@ class LiveState:
 
     @property
     def total_steps(self) -> int | None:
-        return total_steps(self.header, self.phases)
+        """Of the whole run, as far as it is known: recorded, else where the phases so far end."""
+        recorded = number_or_none(self.header.get("total_steps"))
+        if recorded is not None:
+            return int(recorded)
+        return max((phase.last_step for phase in self.phases.values()), default=None)

@@ -95,7 +95,7 @@ def finetune_glue(
 ) -> GlueResult:
     """Fine-tune a model on a task of GLUE, once for each seed, and measure it with the task's metrics.
 
-        result = finetune_glue("runs/mine", "mrpc", data="glue/MRPC", seeds=5, out="runs/mrpc")
+        result = lambert.finetune_glue("runs/mine", "mrpc", data="glue/MRPC", seeds=5, out="runs/mrpc")
         result.score, result.score_interval, result.majority_baseline
 
     Args:

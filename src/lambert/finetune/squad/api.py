@@ -46,7 +46,7 @@ def finetune_squad(
 ) -> SquadResult:
     """Fine-tune a model on SQuAD v1.1 or v2.0, once for each seed, and measure exact match and F1.
 
-        result = finetune_squad("runs/mine", "train.json", "dev.json", seeds=5, learning_rate=3e-5, out="runs/squad")
+        result = lambert.finetune_squad("runs/mine", "train.json", "dev.json", seeds=5, out="runs/squad")
         result.f1, result.f1_interval
 
     Args:
