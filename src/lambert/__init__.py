@@ -1,4 +1,4 @@
-"""lambert: pre-train BERT encoders with LAMB, at any batch size.
+"""lambert: pre-train BERT encoders with LAMB, at any batch size::
 
     import lambert
 

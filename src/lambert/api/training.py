@@ -50,7 +50,7 @@ _SECOND_SIGNAL_SECONDS = 2.0
 
 
 class Trainer(TrainingLoop):
-    """A run in a folder: iterate over it to train step by step, or call `train()`.
+    """A run in a folder: iterate over it to train step by step, or call `train()`::
 
         for step in lambert.Trainer("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3):
             print(step.step, step.mlm_loss)
@@ -155,7 +155,7 @@ def pretrain(
     command: str = "",
     **options: Any,
 ) -> TrainOutput:
-    """Pre-train a BERT to the end of its run, or resume it. Ctrl-C saves and stops; the same call resumes.
+    """Pre-train a BERT to the end of its run, or resume it. Ctrl-C saves and stops; the same call resumes::
 
         run = lambert.pretrain("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3)
         run.metrics["eval_mlm_loss"], run.metrics["eval_unigram_loss"]

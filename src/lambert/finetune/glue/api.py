@@ -93,7 +93,7 @@ def finetune_glue(
     progress: Progress | None = None,
     **options: Any,
 ) -> GlueResult:
-    """Fine-tune a model on a task of GLUE, once for each seed, and measure it with the task's metrics.
+    """Fine-tune a model on a task of GLUE, once for each seed, and measure it with the task's metrics::
 
         result = lambert.finetune_glue("runs/mine", "mrpc", data="glue/MRPC", seeds=5, out="runs/mrpc")
         result.score, result.score_interval, result.majority_baseline

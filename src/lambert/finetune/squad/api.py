@@ -44,7 +44,7 @@ def finetune_squad(
     progress: Progress | None = None,
     **options: Any,
 ) -> SquadResult:
-    """Fine-tune a model on SQuAD v1.1 or v2.0, once for each seed, and measure exact match and F1.
+    """Fine-tune a model on SQuAD v1.1 or v2.0, once for each seed, and measure exact match and F1::
 
         result = lambert.finetune_squad("runs/mine", "train.json", "dev.json", seeds=5, out="runs/squad")
         result.f1, result.f1_interval
