@@ -1,8 +1,8 @@
-"""SHA-256 of the weights of five small runs and of a corpus's ids: equal before and after a change that must not change bits.
+"""SHA-256 of the weights of five small runs and of a corpus's ids, to compare before and after a change.
 
 python benchmarks/reference_runs.py OUT
 
-The hashes belong to a processor, a Python and a torch version: compare two commits on one machine.
+A change of structure must not change a bit. The hashes belong to a processor, a Python and a torch version: compare two commits on one machine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ RUNS = {
     "resumed": ("--precision", "float32"),
 }
 COMMON = (
-    "--model tiny --batch-size 32 --samples 1600 --sequence-lengths 32 64 --micro-batch-size 16 --threads 1 "
-    "--probe-seconds 0 --seed 7"
-).split()
+    *("--model", "tiny", "--batch-size", "32", "--samples", "1600", "--sequence-lengths", "32", "64"),
+    *("--micro-batch-size", "16", "--threads", "1", "--probe-seconds", "0", "--seed", "7"),
+)
 
 
 def command(*words: object) -> list[str]:
