@@ -166,7 +166,7 @@ def test_no_temporaries_beyond_a_byte_a_parameter(monkeypatch: pytest.MonkeyPatc
             optimizer.step()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    scratch = own.room.nbytes
+    scratch = own.buffer.nbytes
     torch_bytes = sum(max(0, event.self_cpu_memory_usage) for event in profile.events() or [])
     assert 1e6 < scratch <= 8e6
     assert peak + torch_bytes < 2e5
