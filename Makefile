@@ -2,10 +2,10 @@
 # make test      lint, import contracts, types, tests: exactly what .ci/run runs
 # make lint      all of these but the tests
 # make picture   the README's loss curve, drawn from the last demo
-# make results   the figures of docs/ that take seconds, anew; and which commands make the others
+# make results   the numbers of docs/ that take seconds, again; and which commands make the others
 # make docs      the pages of docs/ and the API reference, in site/; every warning and broken link is an error
 # make dist      source distribution and wheel, in dist/, checked
-# make lock      requirements/*.txt anew: the versions of constraints.txt with their hashes (asks PyPI)
+# make lock      requirements/*.txt again: the versions of constraints.txt with their hashes (asks PyPI)
 # make hooks     the checks of .pre-commit-config.yaml before every commit
 # make clean     removes the environment and the caches; runs/ is left alone
 #
@@ -47,7 +47,7 @@ results: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/batch_size.py
 	$(BIN)/python benchmarks/sweep_pairs.py
-	@echo "Longer ones, with the command of each beside its figures:"
+	@echo "Longer ones, with the command of each next to its numbers:"
 	@echo "  minutes  docs/results.md (demo, agreement), docs/corpus.md, docs/lamb.md, docs/performance.md"
 	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml, unseen.toml, wider.toml), docs/planning.md (benchmarks/forecast.py)"
 	@echo "  hours    docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
@@ -63,7 +63,7 @@ dist: $(VENV)/installed-develop
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-# PyTorch and what its CUDA build brings are left out: their files differ by the build that each user chooses.
+# PyTorch and the dependencies of its CUDA build are left out: their files differ by the build that each user chooses.
 LEFT_OUT := ^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+|httpx2-jsfetch)==
 COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --constraint constraints.txt --universal --python-version 3.11.5 \
   --generate-hashes --no-header --no-annotate --no-config

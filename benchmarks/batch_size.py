@@ -23,9 +23,8 @@ from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
 from lambert.optim import LAMB, parameter_groups
-from lambert.report.palette import light
-from lambert.report.plots import STANDING, new_axes, y_label_at
-from lambert.report.svg import house_settings, standing_svg
+from lambert.report.picture import standing, write_picture
+from lambert.report.spec import INK, PAPER, SERIES
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
 
 POINTS = list(BENCHMARK_SAMPLES.items())
@@ -51,37 +50,39 @@ def show_fits() -> list[dict[str, object]]:
 
 
 def draw(found: Fit, out: Path) -> None:
-    """Draw the points and the fitted curve: samples over steps, both to the same loss."""
-    with house_settings():
-        size = STANDING
-        figure, axes = new_axes(size)
-        figure.patch.set(visible=True, facecolor=light("paper"))
-        batches = np.geomspace(192, 40_000, 200)
-        samples = found.least_samples * (1 + batches / found.critical_batch)
-        axes.plot(samples / batches, samples / 1e6, color=light("series-1"), linewidth=2)
-        for (batch, measured), off in zip(POINTS, found.residuals, strict=True):
-            axes.plot(
-                [measured / batch], [measured / 1e6], "o", color=light("series-2"), markersize=8,
-                markeredgecolor=light("paper"),
-            )  # fmt: skip
-            axes.annotate(
-                f"{batch:,}", (measured / batch, measured / 1e6), xytext=(8, 8 if off > 0 else -20),
-                textcoords="offset points",
-                color=light("ink"), fontsize=size.font,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_xticks([100, 300, 1_000, 3_000, 10_000], ["100", "300", "1,000", "3,000", "10,000"])
-        axes.minorticks_off()
-        axes.set_ylim(0, 10)
-        axes.set_xlabel("steps", color=light("muted"), fontsize=size.font, labelpad=6)
-        y_label_at(axes, "million samples", size, above=14)
-        left = size.margin / size.width
-        title = "The same accuracy with fewer steps and more samples: BERT-Large, five batches"
-        figure.text(left, 1 - 42 / size.height, title, fontsize=17, fontweight="bold", color=light("ink"))
-        critical = f"{found.critical_batch:,.0f} ± {found.critical_batch_error:,.0f}"
-        caption = f"points: published runs, with their batch; line: the formula, critical batch {critical}"
-        figure.text(left, 1 - 68 / size.height, caption, fontsize=size.font, color=light("muted"))
-    out.write_text(standing_svg(figure, title), encoding="utf-8")
+    """The curve that the points ought to lie on: samples over steps, both to the same loss."""
+    batches = np.geomspace(192, 40_000, 200)
+    samples = found.least_samples * (1 + batches / found.critical_batch)
+    line = [{"steps": x, "samples": y} for x, y in zip(samples / batches, samples / 1e6, strict=True)]
+    points = [
+        {"steps": count / batch, "samples": count / 1e6, "batch": f"{batch:,}", "above": off > 0}
+        for (batch, count), off in zip(POINTS, found.residuals, strict=True)
+    ]
+    encoding = {
+        "x": {"field": "steps", "type": "quantitative", "title": "steps", "scale": {"type": "log", "nice": False},
+              "axis": {"values": [100, 300, 1_000, 3_000, 10_000], "format": ",d"}},
+        "y": {"field": "samples", "type": "quantitative", "title": "million samples",
+              "scale": {"domain": [0, 10], "nice": False}},
+    }  # fmt: skip
+    texts = [
+        {"data": {"values": points}, "transform": [{"filter": {"field": "above", "equal": above}}],
+         "mark": {"type": "text", "align": "left", "dx": 8, "dy": -9 if above else 16, "fontSize": 14, "color": INK},
+         "encoding": {"text": {"field": "batch"}}}
+        for above in (True, False)
+    ]  # fmt: skip
+    layers = [
+        {"data": {"values": line}, "mark": {"type": "line", "color": SERIES[0]}},
+        {"data": {"values": points},
+         "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[1], "stroke": PAPER, "opacity": 1}},
+        *texts,
+    ]  # fmt: skip
+    critical = f"{found.critical_batch:,.0f} ± {found.critical_batch_error:,.0f}"
+    picture = standing(
+        {"encoding": encoding, "layer": layers},
+        title="The same accuracy with fewer steps and more samples: BERT-Large, five batch sizes",
+        caption=f"Points: published runs, with their batch size. Line: the formula, critical batch size {critical}.",
+    )
+    write_picture(picture, out)
 
 
 def cost(config: BertConfig, *, sequences: int, length: int, rounds: int = 40) -> tuple[float, float]:

@@ -1,11 +1,10 @@
-"""What F1 on SQuAD does so many minutes of pre-training buy on this machine?
+"""SQuAD F1 after a given number of minutes of pre-training on this machine.
 
     python benchmarks/f1_by_minutes.py CORPUS OUT --train train-v1.1.json --dev dev-v1.1.json --minutes 5 18
 
-For each number of minutes: a plan tells how many samples fill them, a run of those follows from scratch (its learning
-rate decays to zero within them), and its model is fine-tuned. The same command again goes on where it was stopped; how
-far it is stands in OUT/…/run/journal.jsonl (`lambert track`).
-Tried on a CPU with small models; untested on GPU.
+For each number of minutes, `lambert plan` estimates how many samples fit. A run from scratch trains on them, its
+learning rate decays to zero within them, and its model is fine-tuned. The same command resumes. OUT/…/run/journal.jsonl
+shows the progress (`lambert track`). Tested on a CPU with small models; untested on GPU.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ FIRST_SAMPLES = 100_000
 
 
 def samples_for(arguments: argparse.Namespace, minutes: float, folder: Path) -> int:
-    """How many samples fill so many minutes; remembered, so that a run that is gone on with keeps its length."""
-    remembered = folder / "samples.json"
-    if remembered.exists():
-        return int(json.loads(remembered.read_text()))
+    """How many samples fit into the minutes; stored, so that a resumed run keeps its length."""
+    stored = folder / "samples.json"
+    if stored.exists():
+        return int(json.loads(stored.read_text()))
     first = max(FIRST_SAMPLES, 100 * arguments.batch_size)
     seconds = lambert(["plan", *options_of(arguments, first)], 0)["forecast"]["seconds"]
     samples = round(first * 60 * minutes / seconds)
     folder.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(json.dumps(samples))
+    stored.write_text(json.dumps(samples))
     return samples
 
 
 def options_of(arguments: argparse.Namespace, samples: int) -> list[str]:
-    """Of plan and run alike."""
+    """The options of both plan and run."""
     words = ["--corpus", str(arguments.corpus), "--model", arguments.model, "--optimizer", arguments.optimizer]
     words += ["--batch-size", str(arguments.batch_size), "--samples", str(samples), "--sequence-lengths"]
     words += [str(length) for length in arguments.sequence_lengths]
@@ -59,12 +58,12 @@ def measure(arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
     steps = [event for event in events if event["event"] == "step"]
     return {
         "minutes": sum(event["seconds"] for event in events if event["event"] == "end") / 60,
-        "asked": minutes,
+        "asked_minutes": minutes,
         "samples": samples,
         "steps": steps[-1]["step"],
         "mfu": sorted(event["mfu"] or 0.0 for event in steps)[len(steps) // 2],
         "loss": evaluation["mlm_loss"],
-        "guesser_loss": evaluation["unigram_loss"],
+        "unigram_loss": evaluation["unigram_loss"],
         "accuracy": evaluation["mlm_accuracy"],
         "f1": squad["f1"],
         "f1_interval": squad["f1_interval"],

@@ -191,7 +191,7 @@ def worlds(scene: Scene, *, quick: bool) -> dict[str, Any]:
             if sitting < 3:
                 os.kill(workers(process.pid)[-1], signal.SIGUSR1)
             code = process.wait(timeout=120)
-        went = [(r["processes"], r["resumed_from_step"]) for r in records(run) if r["event"] == "run"]
+        went = [(r["world_size"], r["resumed_from_step"]) for r in records(run) if r["event"] == "run"]
         walked = [count for count, _ in went] == list(counts) and all(
             step >= 14 * sitting for sitting, (_, step) in enumerate(went)
         )

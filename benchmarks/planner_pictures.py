@@ -8,7 +8,8 @@ from lambert.planner.cluster import Cluster
 from lambert.planner.fit import known_cluster, predicted_seconds
 from lambert.planner.published import LAMB_ROWS, LARGE, LARGE_FLOPS, Part, Point
 from lambert.planner.step_time import step_time
-from lambert.report.forecast_plots import BatchPoint, StackedStep, batch_picture, step_picture, write_picture
+from lambert.report.picture import write_picture
+from lambert.report.pictures import BatchPoint, StackedStep, batch_picture, step_picture
 
 SHOWN = {"compute": "compute", "fixed": "fixed", "bandwidth": "bytes", "latency": "latency"}
 SAMPLES = 512_000_000

@@ -33,7 +33,7 @@ max_grad_norm = 1.0
 
 [data]
 corpus = "corpora/my docs"
-masked_share = 0.15
+mlm_probability = 0.15
 short_sequence_probability = 0.1
 """
 PARTS = (
@@ -69,10 +69,9 @@ def journal(
         "device": "cpu",
     }
     records: list[Record] = [{
-        "event": "run", "lambert": "0.1.0", "torch": "2.13.0+cpu", "python": "3.11.2", "host": host,
-        "seed": 1,
-        "precision": "float32", "parameters": 11_170_560, "model": {"name": "mini", "layers": 4,
-        "hidden_size": 256},
+        "event": "run", "format_version": 2, "lambert": "0.1.0", "torch": "2.13.0+cpu", "python": "3.11.2",
+        "host": host, "seed": 1, "precision": "float32", "parameters": 11_170_560,
+        "model": {"name": "mini", "layers": 4, "hidden_size": 256},
         "optimizer": optimizer, "micro_batch_size": 32, "resumed_from_step": 0, "total_steps": steps,
         "corpus": {"path": "corpora/my docs", "fingerprint": "9f3c2ab07d15", "tokens": 8_412_338},
     }]  # fmt: skip

@@ -293,8 +293,8 @@ def test_importing_lambert_loads_nothing_heavy() -> None:
 def test_python_dash_m_is_the_same_program() -> None:
     done = run(sys.executable, "-m", "lambert", "--help")
     assert done.returncode == 0, done.stderr
-    for verb in ("prepare", "plan", "pretrain", "squad", "fill", "export", "report", "doctor", "demo"):
-        assert verb in done.stdout
+    for subcommand in ("prepare", "plan", "pretrain", "squad", "fill", "export", "report", "doctor", "demo"):
+        assert subcommand in done.stdout
 
 
 def test_the_check_is_make_test() -> None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "lambert"
 FILE_LINES, FUNCTION_LINES = 350, 60
 
-CONSOLE, STEP = ("cli/", "__main__.py"), ("training/step/train_step.py",)
+CONSOLE, STEP = ("cli/", "__main__.py", "api/messages.py", "api/live.py"), ("training/step/train_step.py",)
 # Name, whatever its alias, with all below it -> the only files or folders that may use it.
 ONLY = {
     "torch.distributed": ("training/distributed/", "planner/rank_simulation.py", "optim/norms.py"),
@@ -39,11 +39,12 @@ TORCHRUN = re.compile("(LOCAL_|GROUP_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(AD
 
 # Third-party packages: those that these parts of the package may import, or any declared dependency.
 THIRD_PARTY = {
-    **dict.fromkeys(("__init__", "__main__", "errors", "utils"), ()),
+    **dict.fromkeys(("__init__", "__main__", "errors"), ()),
+    "utils": ("numpy",),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "runlog": ("numpy",),
     **dict.fromkeys(("planner", "planning"), ("numpy", "torch")),
-    "report": ("matplotlib", "numpy", "vl_convert"),
+    "report": ("numpy", "vl_convert"),
     "tracking": ("tensorboard", "wandb"),
 }
 IMPORTED_AS = {"vl-convert-python": "vl_convert", "scikit-learn": "sklearn"}  # where the two names differ
@@ -97,7 +98,8 @@ def breaches(file: str, text: str) -> list[str]:
             case ast.Constant(value=str(word)) if TORCHRUN.fullmatch(word):
                 check(file == "training/distributed/env.py", node.lineno, f"{word} is for training/distributed/env.py")
             case ast.FunctionDef(end_lineno=int(end)) | ast.AsyncFunctionDef(end_lineno=int(end)):
-                check(end - node.lineno < FUNCTION_LINES, node.lineno, f"a function has at most {FUNCTION_LINES} lines")
+                lines = end - node.lineno - (ast.get_docstring(node, clean=False) or "").count("\n")
+                check(lines < FUNCTION_LINES, node.lineno, f"a function has at most {FUNCTION_LINES} lines of code")
     return found
 
 
@@ -217,8 +219,8 @@ CONTRACTS = [
     (
         "training",
         "training/config/a.py",
-        "from lambert.training import trainer",
-        "a -> lambert.training.trainer",
+        "from lambert.training import loop",
+        "a -> lambert.training.loop",
     ),
     ("finetune", "finetune/squad/a.py", "from lambert.finetune import glue", "squad.a -> lambert.finetune.glue"),
     ("optim", "optim/a.py", "from lambert import errors", "optim.a -> lambert.errors"),

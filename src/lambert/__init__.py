@@ -1,4 +1,4 @@
-"""lambert: pre-train BERT encoders with LAMB, at any batch size.
+"""lambert: pre-train BERT encoders with LAMB, at any batch size::
 
     import lambert
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lambert.corpus.build import build_corpus
     from lambert.corpus.store import Corpus
     from lambert.errors import Interrupted, PeerLost, UserError
+    from lambert.finetune.glue.api import finetune_glue
+    from lambert.finetune.squad.api import finetune_squad
     from lambert.model.heads import BertForPreTraining
     from lambert.training.callbacks import Callback
     from lambert.training.config.arguments import TrainingArguments
@@ -43,6 +45,8 @@ _MODULES = {
     "build_corpus": "lambert.corpus.build",
     "evaluate": "lambert.api.models",
     "fill_mask": "lambert.api.models",
+    "finetune_glue": "lambert.finetune.glue.api",
+    "finetune_squad": "lambert.finetune.squad.api",
     "plan": "lambert.api.planning",
     "pretrain": "lambert.api.training",
 }
@@ -62,6 +66,8 @@ __all__ = [
     "build_corpus",
     "evaluate",
     "fill_mask",
+    "finetune_glue",
+    "finetune_squad",
     "plan",
     "pretrain",
 ]

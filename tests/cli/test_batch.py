@@ -47,7 +47,7 @@ def write(run: Path, *records: Any) -> str:
         for number, length, first in ((1, 16, 1), (2, 64, 101))
     ]
     lines = [
-        {"event": "run", "model": "mini"},
+        {"event": "run", "format_version": 2, "model": "mini"},
         *phases,
         {"event": "step", "step": 1, "phase": 1, "loss": 7.0},
         *records,

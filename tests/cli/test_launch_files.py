@@ -57,7 +57,7 @@ def run(script: str, environment: dict[str, str]) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert (Path(environment["RUN"]) / "huggingface" / "config.json").exists()
-    assert '"processes": 2' in (Path(environment["RUN"]) / "journal.jsonl").read_text()
+    assert '"world_size": 2' in (Path(environment["RUN"]) / "journal.jsonl").read_text()
 
 
 def test_slurm_saves_before_its_time_is_up_and_queues_itself_again(tmp_path: Path, environment: dict[str, str]) -> None:

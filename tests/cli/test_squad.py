@@ -1,4 +1,4 @@
-"""`lambert squad` from outside: seeds kept, rates tried, v2.0 files, predictions scored."""
+"""`lambert squad` from outside: seeds cached, rates tried, v2.0 files, predictions scored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from finetune.squad.articles import CAFE, HARBOUR, squad_document
+from lambert.cli.finetune_progress import fine_tune_progress
 from lambert.cli.main import main
-from lambert.cli.squad_progress import fine_tune_progress
 from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
-from lambert.finetune.squad.settings import FineTuneProgress
+from lambert.finetune.settings import FineTuneProgress
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
@@ -58,8 +58,8 @@ def v2(tmp_path: Path, v1: str) -> str:
     return str(path)
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
-    """What a verb says, and its results."""
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
+    """What a subcommand prints, and its results."""
     assert main([*arguments, "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     return "\n".join(lines), json.loads(last)
@@ -70,27 +70,27 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-def test_seeds_with_their_interval_and_not_twice(
+def test_seeds_with_their_interval_are_not_repeated(
     model: str, v1: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     command = ["squad", model, "--train", v1, "--dev", v1, "--out", str(out), "--seeds", "2", *FAST]
-    text, results = told(capsys, *command)
-    assert "over 2 seeds" in text and "95 % confidence" in text and "done before" not in text
+    text, results = run(capsys, *command)
+    assert "over 2 seeds" in text and "95 % confidence interval" in text and "cached" not in text
     low, high = results["f1_interval"]
     assert low <= results["f1"] <= high and results["confidence"] == 0.95 and results["version"] == "1.1"
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) == {"a", "b", "c"}
-    text, again = told(capsys, *command)
-    assert text.count("done before") == 2
+    text, again = run(capsys, *command)
+    assert text.count("(cached)") == 2
     assert again["f1"] == results["f1"]
     assert "train" in refused(capsys, *command, "--train-questions", "1") and (out / "squad.json").exists()
-    text, _ = told(capsys, *command, "--train-questions", "1", "--fresh")
-    assert "done before" not in text
+    text, _ = run(capsys, *command, "--train-questions", "1", "--fresh")
+    assert "cached" not in text
 
 
 def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    text, results = told(
+    text, results = run(
         capsys, "squad", model, "--train", v2, "--dev", v2, "--out", str(out), "--learning-rates", "1e-5", "1e-3",
         "--null-threshold", "-0.5", *FAST,
     )  # fmt: skip
@@ -102,13 +102,13 @@ def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest
     predictions = json.loads((out / "predictions.json").read_text())
     spans = json.loads((out / "spans.json").read_text())
     assert predictions == {name: "" if odds[name] > -0.5 else spans[name] for name in spans}
-    _, scored = told(
+    _, scored = run(
         capsys, "squad", "--score", str(out / "spans.json"), "--dev", v2, "--null-odds", str(out / "null_odds.json"),
         "--null-threshold", "-0.5",
     )  # fmt: skip
     assert scored["f1"] == results["f1"] and scored["no_answer"] == results["no_answer"]
     assert scored["best"] == results["seeds"][0]["best"] and scored["missing"] == 0
-    text, scored = told(capsys, "squad", "--score", str(out / "predictions.json"), "--dev", v2)
+    text, scored = run(capsys, "squad", "--score", str(out / "predictions.json"), "--dev", v2)
     assert scored["f1"] == results["f1"] and scored["best"] is None
     assert "best with any threshold" not in text
 
@@ -122,7 +122,7 @@ def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest
         ("squad MODEL --train V1 --dev V2 --out OUT", "same version"),
         (
             "squad MODEL --train V1 --dev V1 --out OUT --learning-rate 1e-3 --learning-rates 1e-3 1e-4",
-            "both a learning",
+            "both --learning-rate and --learning-rates",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_bar_on_a_terminal_leaves_a_piped_output_alone(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with fine_tune_progress() as show:
-        show(FineTuneProgress(1, "evaluating", 10, 40, 5.0, part="seed 1 (2 of 3)"))
+        show(FineTuneProgress(1, "evaluating", 10, 40, 5.0, run="seed 1 (2 of 3)"))
         print("a result")
     assert capsys.readouterr().out == "a result\n"
     assert "seed 1 (2 of 3), evaluating" in terminal.getvalue() and "a result" not in terminal.getvalue()

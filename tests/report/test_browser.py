@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lambert.report import shell, write_report
-from lambert.report.library import own_script
+from lambert.report import document, write_report
+from lambert.report.document import own_script
 
 MakeRun = Callable[..., Path]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -35,7 +35,7 @@ def browse(page: Path, *flags: str, width: int = 1280) -> str:
     return done.stdout
 
 
-def with_troubles(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_incidents(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The journal of a run with noise, the parts of its steps and a spike."""
     for record in records:
         if record["event"] == "step":
@@ -47,7 +47,7 @@ def with_troubles(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_everything_is_drawn_in_the_dark(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
-    out = write_report([make_run_folder(records=with_troubles(make_journal(steps=120)))], tmp_path / "report.html")
+    out = write_report([make_run_folder(records=with_incidents(make_journal(steps=120)))], tmp_path / "report.html")
     picture = tmp_path / "page.png"
     browse(out, "--blink-settings=preferredColorScheme=0", f"--screenshot={picture}")
     colours = pixels(picture)
@@ -59,7 +59,7 @@ def test_everything_is_drawn_in_the_dark(make_run_folder: MakeRun, make_journal:
 def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: Any, tmp_path: Path) -> None:
     """A name that would end the script is data; the charts fit the screen."""
     name = "<script>alert(1)<!--" + chr(34)
-    records = with_troubles(make_journal(steps=120))
+    records = with_incidents(make_journal(steps=120))
     for record in records:
         if record["event"] == "trust_ratios":
             record["trust_ratios"] = {"</script><script>alert(2)</script>": 0.3, "$x": 0.4}
@@ -73,7 +73,7 @@ def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: A
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
-    assert ">128 × 256<" in drawn
+    assert ">length 128 × batch 256<" in drawn
     assert ">$x</text>" in drawn
     assert "&lt;/script&gt;&lt;script" in drawn
 
@@ -101,7 +101,7 @@ drawing.then(async () => {
   await choose("[data-control=axis]", "hours"); look("hours");
   await choose("[data-control=axis]", "step"); await choose("[data-control=smoothing]", "2"); look("smooth");
   await choose("[data-log=loss]", true); look("log"); await choose("[data-log=loss]", false);
-  await choose("[data-control=share]", "0.25"); look("last quarter"); await choose("[data-control=share]", "1");
+  await choose("[data-control=range]", "0.25"); look("last quarter"); await choose("[data-control=range]", "1");
   await choose("[data-control=colour]", "optimizer"); look("by optimizer");
   await choose("[data-run='0']", false); look("one hidden");
   await choose("[data-group]", true); look("all again");
@@ -128,7 +128,7 @@ drawing.then(async () => {
 
 
 def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "own_script", lambda: own_script() + DRIVER)
+    monkeypatch.setattr(document, "own_script", lambda: own_script() + DRIVER)
     runs = [
         make_run_folder("a", steps=300, layers=1, second_phase=False),
         make_run_folder("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
@@ -161,9 +161,7 @@ def test_charts_are_lines_on_paper(make_run_folder: MakeRun, tmp_path: Path) -> 
 
 
 def pixels(picture: Path) -> dict[tuple[int, ...], float]:
-    import matplotlib.image
-    import numpy as np
-
-    shown = (matplotlib.image.imread(picture)[..., :3] * 255).round().astype(int).reshape(-1, 3)
-    values, counts = np.unique(shown, axis=0, return_counts=True)
-    return {tuple(value): count / len(shown) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+    """The fraction of the picture that each colour has."""
+    shown = pytest.importorskip("PIL.Image").open(picture).convert("RGB")
+    counts = shown.getcolors(maxcolors=shown.width * shown.height)
+    return {colour: count / (shown.width * shown.height) for count, colour in counts}

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from lambert.report.columns import (
+    baseline_rows,
     evaluations_table,
-    marks_rows,
+    incident_rows,
     noise_table,
     packed,
     phase_rows,
@@ -22,8 +23,8 @@ from lambert.report.columns import (
     steps_table,
     windows,
 )
-from lambert.runlog.reader import read_run
-from lambert.training.config.lr_schedule import LRSchedule
+from lambert.runlog.reader import Run, read_run
+from lambert.utils.lr_schedule import LRSchedule
 
 MakeRun = Callable[..., Path]
 
@@ -127,16 +128,38 @@ def test_noise_comes_with_two_standard_errors_and_stays_above_zero(make_run_fold
     assert table["batch"] == [64, 64]
 
 
-def test_marks_and_phases_lie_where_they_happened(make_run_folder: MakeRun, make_journal: Any) -> None:
+def test_incidents_and_phases_lie_where_they_happened(make_run_folder: MakeRun, make_journal: Any) -> None:
     records = [*make_journal(steps=100), {"event": "skipped", "step": 40, "reason": "</script>"}]
     run = read_run(make_run_folder(records=records))
-    (mark,) = marks_rows([run])
-    assert mark["step"] == 40 and mark["samples"] == 40 * 256 and mark["kind"] == "skipped"
-    assert mark["what"] == "step 40 changed nothing: </script>"
+    (incident,) = incident_rows([run])
+    assert incident["step"] == 40 and incident["samples"] == 40 * 256 and incident["kind"] == "skipped"
+    assert incident["what"] == "step 40 skipped: </script>"
     first, second = phase_rows([run, run])
-    assert first["label"] == "128 × 256" and second["step"] == 90.5 and second["last"] and not first["last"]
+    assert (
+        first["label"] == "length 128 × batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
+    )
     assert phase_rows([run, read_run(make_run_folder("other", steps=50))]) == []
     assert evaluations_table([run, run])["run"][-1] == 1 and evaluations_table([run])["step"][-1] == 100
+
+
+def test_baselines_are_those_of_each_phase_and_none_where_runs_differ(
+    make_run_folder: MakeRun, make_journal: Any
+) -> None:
+    def run(name: str, levels: tuple[float, float], steps: int = 100) -> Run:
+        records = make_journal(steps=steps)
+        for record in records:
+            if record["event"] == "evaluation":
+                record["unigram_loss"] = levels[record["step"] > 0.9 * steps]
+        return read_run(make_run_folder(name, records))
+
+    first, second = baseline_rows([run("a", (6.5, 6.25))])
+    assert (first["step"], first["step_stop"], first["unigram_loss"]) == (1, 90, 6.5)
+    assert (second["step"], second["step_stop"], second["unigram_loss"]) == (90.5, 100, 6.25)
+    assert first["samples_stop"] == 90 * 256 and second["nsp_majority_accuracy"] == 0.52
+    near, far = baseline_rows([run("b", (6.5, 6.25)), run("c", (6.52, 7.0), steps=200)])
+    assert near["unigram_loss"] == pytest.approx(6.51) and far["unigram_loss"] is None
+    assert (near["step_stop"], far["step"], far["step_stop"]) == (180, 90.5, 200)
+    assert baseline_rows([read_run(make_run_folder("d", steps=9, evaluate=False))]) == []
 
 
 def test_numbers_are_short_and_missing_ones_are_none() -> None:

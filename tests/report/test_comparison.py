@@ -13,9 +13,8 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.report import write_report
-from lambert.report.comparison import diverged_at
-from lambert.report.legend import Legend
-from lambert.report.library import library
+from lambert.report.comparison import Legend, diverged_at
+from lambert.report.document import library
 from lambert.report.spec import SERIES
 from lambert.runlog.reader import Run, read_run
 
@@ -53,8 +52,8 @@ def test_the_best_run_comes_first_and_the_lost_one_last(
     source = write_report(runs, tmp_path / "r.html").read_text("utf-8")
     rows = rows_of(source)
     assert [row[0] for row in rows] == ["better", "worse", "lost"]
-    assert rows[2][1] == "not a number" and rows[2][-1] == "diverged at step 31" and rows[0][-1] == "finished"
-    assert "The same in all: batch 256, 128; model mini 4 × 256; word frequencies 6.990." in source
+    assert rows[2][1] == "NaN" and rows[2][-1] == "diverged at step 31" and rows[0][-1] == "finished"
+    assert "The same in all runs: batch size 256, 128; model mini 4 × 256; unigram baseline 6.990." in source
     data = data_of(source)
     assert [run["name"] for run in data["tables"]["runs"]["rows"]] == ["better", "worse", "lost"]
     assert [re.findall(r'data-run="(\d+)"', source), data["axis"]] == [["0", "1", "2"], "step"]

@@ -13,7 +13,10 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.runlog.reader import read_run
-from lambert.runlog.records import parse_line
+from lambert.runlog.records import check_run_format, parse_line
+from lambert.runlog.schema import FORMAT_VERSION
+
+RUN: dict[str, Any] = {"event": "run", "format_version": FORMAT_VERSION}
 
 
 def step(number: int, loss: object = 7.0, **more: Any) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def step(number: int, loss: object = 7.0, **more: Any) -> dict[str, Any]:
 
 
 def test_the_last_record_of_a_step_wins_whatever_the_order(make_run_folder: Callable[..., Path]) -> None:
-    records = [step(1, 9.0), step(2, 8.0), step(3, 7.0), {"event": "run"}, step(2, 5.0), step(3, 4.0)]
+    records = [step(1, 9.0), step(2, 8.0), step(3, 7.0), RUN, step(2, 5.0), step(3, 4.0)]
     run = read_run(make_run_folder(records=records))
     assert run.steps.tolist() == [1, 2, 3]
     assert run.series["mlm_loss"].tolist() == [9.0, 5.0, 4.0]
@@ -29,9 +32,9 @@ def test_the_last_record_of_a_step_wins_whatever_the_order(make_run_folder: Call
 
 def test_an_end_before_a_resume_is_no_end(make_run_folder: Callable[..., Path]) -> None:
     end = {"event": "end", "step": 2, "reason": "interrupted", "seconds": 3.0}
-    run = read_run(make_run_folder("a", [{"event": "run"}, step(1), end, {"event": "run"}, step(2)]))
+    run = read_run(make_run_folder("a", [RUN, step(1), end, RUN, step(2)]))
     assert run.end is None and run.starts == 2
-    assert read_run(make_run_folder("b", [{"event": "run"}, step(1), end])).end == end
+    assert read_run(make_run_folder("b", [RUN, step(1), end])).end == end
 
 
 def test_half_a_last_line_is_skipped_silently_and_bad_lines_are_counted(
@@ -59,7 +62,7 @@ def test_half_a_last_line_is_skipped_silently_and_bad_lines_are_counted(
 def test_half_a_line_that_a_resumed_run_has_ended_is_no_damage(make_run_folder: Callable[..., Path]) -> None:
     folder = make_run_folder(records=[step(1)])
     with (folder / "journal.jsonl").open("a") as journal:
-        journal.write('{"event": "st\n{"event": "run"}\n' + json.dumps(step(2)) + "\n{damage\n")
+        journal.write('{"event": "st\n' + json.dumps(RUN) + "\n" + json.dumps(step(2)) + "\n{damage\n")
     assert read_run(folder).bad_lines == (5,)
 
 
@@ -107,7 +110,7 @@ def test_a_line_without_end_is_read_in_parts(
     make_run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run_folder(records=[step(1), {"event": "x", "text": "y" * 5_000}, step(2)])
-    monkeypatch.setattr("lambert.runlog.reader.MOST_LINE_BYTES", 1_000)
+    monkeypatch.setattr("lambert.runlog.records.MOST_LINE_BYTES", 1_000)
     run = read_run(folder)
     assert run.steps.tolist() == [1, 2] and len(run.bad_lines) == 1
 
@@ -138,7 +141,7 @@ def test_missing_and_empty_runs_are_refused_with_a_remedy(tmp_path: Path, make_r
         read_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds no journal\.jsonl"):
         read_run(tmp_path)
-    for name, records in (("empty", []), ("no-step", [{"event": "run"}]), ("damaged", [{"event": 3}])):
+    for name, records in (("empty", []), ("no-step", [RUN]), ("damaged", [{"event": 3}])):
         with pytest.raises(UserError, match="records no step yet") as caught:
             read_run(make_run_folder(name, records))
         assert caught.value.remedy
@@ -152,3 +155,16 @@ def test_a_missing_or_broken_recipe_is_a_notice(make_run_folder: Callable[..., P
 def test_only_objects_with_an_event_are_records() -> None:
     assert parse_line(b'{"event": "run"}') == {"event": "run"}
     assert [parse_line(line) for line in (b"", b"null", b'"event"', b'{"event": 1}', b"{")] == [None] * 5
+
+
+@pytest.mark.parametrize("version", [None, 1, 3, "2"])
+def test_a_journal_of_another_format_is_refused(make_run_folder: Callable[..., Path], version: object) -> None:
+    """Before anything of it is shown, wherever the record stands, with the way out."""
+    other = {"event": "run"} if version is None else {"event": "run", "format_version": version}
+    folder = make_run_folder(records=[RUN, step(1), other, step(2)])
+    for read in (read_run, lambda folder: check_run_format(folder / "journal.jsonl")):
+        with pytest.raises(UserError, match=r"journal\.jsonl has (a )?journal format .*reads format 2 only") as caught:
+            read(folder)
+        assert "--fresh" in caught.value.remedy
+    check_run_format(make_run_folder("same", [RUN, step(1)]) / "journal.jsonl")
+    check_run_format(folder / "no such file")

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from lambert.runlog.schema import FORMAT_VERSION
 from lambert.runlog.writer import Journal
 
 
@@ -29,7 +30,8 @@ def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
     with Journal(path) as journal:
         journal.write("run", {"resumed_from_step": 1})
     lines = path.read_text().splitlines()
-    assert lines[1] == '{"event": "st' and json.loads(lines[2])["event"] == "run"
+    assert lines[1] == '{"event": "st'
+    assert json.loads(lines[2]).items() >= {"event": "run", "format_version": FORMAT_VERSION}.items()
 
 
 def test_a_silent_journal_makes_no_file(tmp_path: Path) -> None:

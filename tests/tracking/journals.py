@@ -9,7 +9,14 @@ from typing import Any
 
 Record = dict[str, Any]
 
-RUN: Record = {"event": "run", "time": 100.0, "lambert": "0.1.0", "resumed_from_step": 0, "total_steps": 4}
+RUN: Record = {
+    "event": "run",
+    "format_version": 2,
+    "time": 100.0,
+    "lambert": "0.1.0",
+    "resumed_from_step": 0,
+    "total_steps": 4,
+}
 PHASE: Record = {
     "event": "phase", "time": 100.5, "phase": 1, "sequence_length": 16, "batch_size": 8, "first_step": 1, "steps": 4,
     "peak_learning_rate": 1e-3, "warmup_steps": 1,

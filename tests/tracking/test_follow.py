@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.tracking.figures import Figures
-from lambert.tracking.follow import RunFacts, Tracked, track
+from lambert.tracking.follow import Metrics, RunFacts, Tracked, track
 from tracking.journals import END, PHASE, RUN, append, evaluation, step, write
 
 
@@ -26,14 +25,14 @@ class ListSink:
         self.facts = facts
         return self.done
 
-    def add(self, place: int, figures: Figures) -> None:
-        self.told.append((place, figures.step))
+    def add(self, record: int, metrics: Metrics) -> None:
+        self.told.append((record, metrics.step))
 
     def restart(self, step: int, seconds: float | None) -> None:
         self.told.append(f"again after {step}")
 
-    def flush(self, place: int) -> None:
-        self.places.append(place)
+    def flush(self, record: int) -> None:
+        self.places.append(record)
 
     def close(self) -> None:
         self.closed = True
@@ -81,7 +80,7 @@ def test_an_end_before_a_resume_is_none(tmp_path: Path) -> None:
 def test_a_journal_that_another_run_replaces(tmp_path: Path) -> None:
     write(tmp_path, [RUN, step(1, 3.0)])
     sink = ListSink()
-    with pytest.raises(UserError, match="was replaced by that of another run"):
+    with pytest.raises(UserError, match="was replaced by the journal of another run"):
         track(tmp_path, [sink], follow=True, sleep=lambda _: write(tmp_path, [RUN | {"time": 200.0}, step(1, 1.0)]))
     assert sink.closed
 
@@ -91,3 +90,11 @@ def test_no_run(tmp_path: Path) -> None:
         track(tmp_path / "nowhere", [], follow=True)
     with pytest.raises(UserError, match=r"there is no .*journal.jsonl"):
         track(tmp_path, [])
+
+
+def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [RUN | {"format_version": 1}, step(1, 3.0)])
+    sink = ListSink()
+    with pytest.raises(UserError, match="journal format 1; this version of lambert reads format 2 only"):
+        track(tmp_path, [sink])
+    assert sink.closed and not sink.told

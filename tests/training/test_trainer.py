@@ -269,6 +269,17 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path, make_run
     assert make_run(run, seed=1, fresh=True).train().resumed_from_step == 0
 
 
+def test_a_run_whose_journal_has_another_format_is_not_resumed(tmp_path: Path, make_run: Any) -> None:
+    make_run(tmp_path).train()
+    journal = tmp_path / "journal.jsonl"
+    before = journal.read_text().replace('"format_version": 2', '"format_version": 1')
+    journal.write_text(before)
+    with pytest.raises(UserError, match="journal format 1; this version of lambert reads format 2 only"):
+        make_run(tmp_path).train()
+    assert journal.read_text() == before
+    assert make_run(tmp_path, fresh=True).train().finished
+
+
 def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     make_run(run).train()

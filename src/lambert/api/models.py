@@ -27,7 +27,7 @@ def evaluate(
     samples: int = 1_024,
     objective: ObjectiveConfig = BERT_OBJECTIVE,
 ) -> dict[str, float]:
-    """MLM and NSP metrics on a corpus's held-out text, beside the unigram and majority-class baselines.
+    """MLM and NSP metrics on a corpus's held-out text, beside the unigram and majority-class baselines::
 
         lambert.evaluate("runs/mine", "my-corpus")["mlm_loss"]
 
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
-    """The likeliest tokens for each [MASK] of a text, best first.
+    """The likeliest tokens for each [MASK] of a text, best first::
 
         lambert.fill_mask("runs/mine", "the capital of france is [MASK].")[0][0].word
 

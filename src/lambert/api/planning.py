@@ -31,7 +31,7 @@ def plan(
     progress: bool = False,
     **options: Any,
 ) -> Plan:
-    """Say what a run would do before it runs: every number with its formula, time and memory on this machine.
+    """Say what a run would do before it runs: every number with its formula, time and memory on this machine::
 
         plan = lambert.plan("my-corpus", model="mini", batch_size=256, epochs=3)
         print(plan)

@@ -24,13 +24,13 @@ from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
-from lambert.training.checkpoint.run_dir import JOURNAL_FILE, MODEL_FOLDER, REPORT_FILE
+from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
 from lambert.training.config.precision import resolve_precision
 from lambert.training.config.resolve import check_world_size, resolve_config, starting_model, with_recipe
 from lambert.training.config.training_config import (
-    RECIPE_FILE,
     TrainingConfig,
     recorded_choices,
     refuse_other_config,
@@ -50,7 +50,7 @@ _SECOND_SIGNAL_SECONDS = 2.0
 
 
 class Trainer(TrainingLoop):
-    """A run in a folder: iterate over it to train step by step, or call `train()`.
+    """A run in a folder: iterate over it to train step by step, or call `train()`::
 
         for step in lambert.Trainer("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3):
             print(step.step, step.mlm_loss)
@@ -155,7 +155,7 @@ def pretrain(
     command: str = "",
     **options: Any,
 ) -> TrainOutput:
-    """Pre-train a BERT to the end of its run, or resume it. Ctrl-C saves and stops; the same call resumes.
+    """Pre-train a BERT to the end of its run, or resume it. Ctrl-C saves and stops; the same call resumes::
 
         run = lambert.pretrain("my-corpus", out="runs/mine", model="mini", batch_size=256, epochs=3)
         run.metrics["eval_mlm_loss"], run.metrics["eval_unigram_loss"]
@@ -309,7 +309,7 @@ def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
 @contextmanager
 def _display(journal: Path, *, active: bool) -> Iterator[None]:
     """The live display of the run."""
-    from lambert.cli.live import LiveDisplay
+    from lambert.api.live import LiveDisplay
 
     display: AbstractContextManager[Any] = LiveDisplay(journal) if active else nullcontext()
     with display:

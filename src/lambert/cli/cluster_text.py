@@ -78,7 +78,8 @@ def _cluster_notes(plan: ClusterPlan) -> list[str]:
 
 def draw_steps(path: Path, plan: ClusterPlan, model_name: str) -> None:
     """Draw where a step's time goes into an .svg or .png file."""
-    from lambert.report.forecast_plots import StackedStep, step_picture, write_picture
+    from lambert.report.picture import write_picture
+    from lambert.report.pictures import StackedStep, step_picture
 
     labels, steps = ALWAYS_SHOWN | IF_ANY, []
     for one in plan.forecasts:

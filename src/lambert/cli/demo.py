@@ -69,8 +69,8 @@ class Demo(Subcommand):
         from lambert.api.models import open_model
         from lambert.model.fill import fill_masks
         from lambert.report import write_report
+        from lambert.runlog.schema import JOURNAL_FILE
         from lambert.runlog.writer import Journal
-        from lambert.training.checkpoint.run_dir import JOURNAL_FILE
 
         figures = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0

@@ -14,22 +14,22 @@ from lambert.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Subcommand):
-    """Show what is in a corpus: lengths, unknown words, duplicates, overlap, and examples to read."""
+    """Show statistics of a corpus: lengths, [UNK] rate, duplicates, train/held-out overlap, and sample examples."""
 
     corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
     """Corpus made by `lambert prepare`."""
     out: Path | None = None
-    """Also write a page with pictures there, such as corpus.html."""
+    """Also write a page with charts, such as corpus.html."""
     lengths: tuple[int, ...] = (128, 512)
-    """Tokens in a sequence, for the figures about examples."""
+    """Sequence lengths for the statistics of examples."""
     pairs: str = "nsp"
     """nsp, sop or none, as for pretrain."""
     masking: str = "token"
-    """pieces, words or spans, as for pretrain."""
+    """token, whole_word or span, as for pretrain."""
     mlm_probability: float = 0.15
-    """Share of the tokens that are hidden."""
+    """Fraction of the tokens that are masked."""
     verify: bool = False
-    """First compare every file with the SHA-256 in its manifest."""
+    """First check every file against the SHA-256 in the manifest."""
 
     def run(self) -> dict[str, Any]:
         """Results: `corpus`, `text`, `examples` and `to_read`."""
@@ -69,7 +69,7 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
         unknown = 100 * split["unknown_tokens"] / max(1, split["tokens"])
         lines.append(
             f"{name.replace('_', '-'):9} {split['documents']:>11,} documents {split['sentences']:>12,} sentences "
-            f"{split['tokens']:>14,} tokens, {unknown:.3f} % unknown, {split['vocabulary_used']:,} entries used"
+            f"{split['tokens']:>14,} tokens, {unknown:.3f} % [UNK], {split['vocabulary_used']:,} entries used"
         )
     lines.append("")
     lines.append(f"{'training text':26}{'mean':>9}" + "".join(f"{'p' + name:>9}" for name in _SHOWN))
@@ -82,10 +82,10 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
         "",
         f"duplicates: {duplicates['documents']:,} documents ({duplicates['near_documents']:,} with near-duplicates); "
         f"{_share(duplicates['sentences'], duplicates)} of the "
-        "sentences of 8 tokens or more stand there already",
+        "sentences of 8 tokens or more are repeats",
         f"overlap: {overlap['held_out_documents_in_training']:,} held-out documents "
         f"({overlap['held_out_documents_near_training']:,} with near-duplicates) and "
-        f"{_share(overlap['held_out_sentences_in_training'], overlap)} of the held-out sentences stand in the training "
+        f"{_share(overlap['held_out_sentences_in_training'], overlap)} of the held-out sentences are in the training "
         "text",
         "",
     ]
@@ -96,8 +96,8 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
         lines += [f"{entry['count']:>9,}  {entry['sentence'][:100]}" for entry in text["repeated_sentences"]]
     lines += ["", f"examples to read (length {facts['examples'][0]['sequence_length']}):"]
     for number, example in enumerate(facts["to_read"], start=1):
-        label = ", B does not follow A" if example["does_not_follow"] else ""
-        lines += [f"{number:>3}. {example['text']}", f"     hidden{label}: {' '.join(example['hidden'])}"]
+        label = ", negative pair" if example["does_not_follow"] else ""
+        lines += [f"{number:>3}. {example['text']}", f"     masked{label}: {' '.join(example['hidden'])}"]
     return lines
 
 
@@ -116,16 +116,16 @@ def _example_lines(at: dict[str, Any]) -> list[str]:
         if name in at
     )
     return [
-        f"length {at['sequence_length']}: {at['examples_a_pass']:,} examples a pass of {at['tokens_an_example']:.1f} "
-        f"tokens, rows filled {100 * at['fill']:.1f} %",
+        f"length {at['sequence_length']}: {at['examples_a_pass']:,} examples per epoch, {at['tokens_an_example']:.1f} "
+        f"tokens each, row utilization {100 * at['fill']:.1f} %",
         f"  realised (target) over {at['examples_measured']:,} examples: {rates}",
     ]
 
 
 _RATES = {
-    "mlm_probability": "hidden",
+    "mlm_probability": "masked",
     "shown_as_mask": "shown as [MASK]",
-    "replaced": "by a random word",
-    "kept": "left in place",
-    "does_not_follow": "B does not follow A",
+    "replaced": "replaced at random",
+    "kept": "kept",
+    "does_not_follow": "negative pairs",
 }

@@ -134,7 +134,7 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.planner.forecast import forecast_on_cluster
         from lambert.planner.selection import ClusterRequest, compare_plans
         from lambert.planning.plan import MIN_USEFUL_STEPS
-        from lambert.report.forecast_plots import check_picture
+        from lambert.report.picture import check_picture
 
         chips = tuple(dict.fromkeys(self.chips))
         request = ClusterRequest(name, chips, self.price_per_chip_hour, self.budget, self.hours)

@@ -1,4 +1,4 @@
-"""Progress of long preparations: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of `lambert prepare`: a bar on a terminal, lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def _plain_lines() -> Callable[[BuildProgress], None]:
         nonlocal last
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            share = f"{100 * progress.done_bytes / progress.total_bytes:.0f} %, " if progress.total_bytes else ""
+            percent = f"{100 * progress.done_bytes / progress.total_bytes:.0f} %, " if progress.total_bytes else ""
             stage = _STAGES[progress.stage]
             print(
-                f"{stage}: {share}{progress.documents:,} documents, {progress.tokens:,} tokens",
+                f"{stage}: {percent}{progress.documents:,} documents, {progress.tokens:,} tokens",
                 file=sys.stderr,
             )
 

@@ -13,12 +13,12 @@ from lambert.cli.subcommand import Subcommand, say
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Subcommand):
-    """Write one self-contained HTML page about one run, or comparing several."""
+    """Write one self-contained HTML page about one run, or a comparison of several."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
     """Run folders."""
     out: Path
-    """The page."""
+    """The HTML file to write."""
 
     def run(self) -> dict[str, Any]:
         """Results: `report`, the page's path, and its `bytes`."""

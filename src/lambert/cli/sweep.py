@@ -108,7 +108,8 @@ class SweepRuns(Subcommand):
     def _finish(self, folder: Callable[[Cell], Path], ended: Sequence[Ended], left: Sequence[Cell]) -> dict[str, Any]:
         from lambert.experiments.table import arms_of, result_of, tuned_rates, write_table
         from lambert.report import write_report
-        from lambert.report.sweep_plots import write_sweep_picture
+        from lambert.report.picture import write_picture
+        from lambert.report.pictures import sweep_picture
 
         results: list[Result] = []
         for one in ended:
@@ -129,7 +130,7 @@ class SweepRuns(Subcommand):
         failed = [one for one in ended if one.status == "failed"]
         for one in failed:
             say(f"failed    {one.cell.name}: {one.problem}")
-        picture = write_sweep_picture(facts, self.out / "loss_by_batch.svg")
+        picture = write_picture(sweep_picture(facts), self.out / "loss_by_batch.svg")
         report = write_report([folder(result.cell) for result in results], self.out / "report.html")
         say(f"Table: {self.out / 'table.json'}, picture: {picture}, report: {report}")
         return {

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Track(Subcommand):
-    """Show a run in TensorBoard or Weights & Biases: hand its journal on to them, once or while the run goes on."""
+    """Send the metrics of a run to TensorBoard or Weights & Biases, once or while it trains."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """A run. Nothing is written there; the same command again adds what is new."""
+    """A run. Nothing is written there; running the command again adds what is new."""
     tensorboard: Path | None = None
-    """Folder for event files, in a folder of the run's name (`pip install 'lambert-bert[tensorboard]'`)."""
+    """Folder for event files; each run gets a subfolder (`pip install 'lambert-bert[tensorboard]'`)."""
     wandb: str | None = None
-    """Project of Weights & Biases (`pip install 'lambert-bert[wandb]'`)."""
+    """W&B project (`pip install 'lambert-bert[wandb]'`)."""
     wandb_mode: str | None = None
-    """online, offline or disabled. That of WANDB_MODE otherwise, or offline, which needs no account."""
+    """online, offline or disabled. The default is WANDB_MODE, else offline, which needs no account."""
     follow: bool = False
-    """Go on until the run ends; it need not have begun."""
+    """Wait for new records until the run ends; it need not have started."""
 
     def run(self) -> dict[str, Any]:
         """Results: `records`, `step`, `ended`, and where they went: `tensorboard`, `wandb` (null where not)."""
@@ -51,7 +51,7 @@ class Track(Subcommand):
         if wandb is not None:
             say(f"Weights & Biases ({wandb.mode}): {wandb.folder}")
             if wandb.mode == "offline":
-                say("  upload it with `wandb sync`, or send it at once with --wandb-mode online")
+                say("  upload it with `wandb sync`, or use --wandb-mode online")
         return {
             "records": tracked.records,
             "step": tracked.step,

@@ -26,7 +26,6 @@ from lambert.corpus.sources import Document
 PACKAGES = (
     "torch",
     "numpy",
-    "matplotlib",
     "networkx",
     "sympy",
     "pyarrow",

@@ -175,6 +175,8 @@ class Corpus:
         self.manifest = manifest
         self.vocabulary_size: int = manifest["vocabulary_size"]
         self.fingerprint: str = manifest["fingerprint"]
+        self.summary: BuildSummary | None = None
+        """Of the build, where `lambert.build_corpus` has just made it."""
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:

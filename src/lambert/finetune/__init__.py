@@ -1,1 +1,1 @@
-"""What all fine-tuning shares: the training loop, seeds with their confidence interval, cached results."""
+"""Fine-tuning. What all tasks share is here; `squad` and `glue` are presets of it and do not import each other."""

@@ -1,89 +1,92 @@
-"""Fine-tunings that are done are kept, one file each, so that the same command does not do them again.
+"""Cached results: one file for each finished fine-tuning, so that the same command does not repeat it.
 
-A file says what its fine-tuning was made from: digests of model and questions, and every setting that decides the
-weights or the spans. Figures are not kept but computed anew, so a metric or a threshold can change without training.
+A file records what its fine-tuning was made from: digests of model and examples, and every setting that changes the
+weights or the predictions. Metrics are not cached but computed again, so a metric or a threshold can change without
+training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.finetune.squad.data import Question, read_json
-from lambert.finetune.squad.settings import FineTuneSettings
+from lambert.finetune.files import MAX_TEXT_BYTES, write_json
+from lambert.utils.io import read_json
 
+CACHE_FOLDER = "cache"
+FORMAT = 2
+"""Of a cache file. A file of another format counts as missing."""
 _MODEL_FILES = ("config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
-FREE_SETTINGS = ("null_threshold",)
-"""Settings that are applied to what a fine-tuning left, and decide nothing of it."""
 
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What one fine-tuning left: everything that its figures are computed from."""
+    """The outcome of one fine-tuning: everything that its metrics are computed from."""
 
     seed: int
     learning_rate: float | None
     """Peak; None: the default."""
-    train_loss: float | None
-    """None where the fine-tuning came to nothing."""
-    steps: int
-    train_windows: int
-    dev_windows: int
-    seconds: float
-    spans: dict[str, str]
-    """Question id → the best span."""
-    null_odds: dict[str, float] | None
-    """Question id → odds of no answer; None for v1.1."""
+    predictions: dict[str, Any]
+    """What the task predicts for the development examples; empty after a divergence."""
+    train_loss: float | None = None
+    """None after a divergence."""
+    steps: int = 0
+    train_sequences: int = 0
+    dev_sequences: int = 0
+    seconds: float = 0.0
     problem: str | None = None
-    """Why it came to nothing."""
+    """Why it diverged."""
 
 
 class ResultCache:
-    """The finished fine-tunings of a folder."""
+    """The finished fine-tunings in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, name: str, made_from: Mapping[str, Any]) -> FineTuneResult | None:
-        """The outcome kept under a name; None where there is none, or its file is damaged and has to be made again.
+        """The cached result of a name; None where there is none, or its file is damaged or of another format.
 
         Raises:
             UserError: it was made from something else; each difference is shown.
         """
         path = self._path(name)
-        if not path.exists():
-            return None
         try:
-            value = read_json(path, what="squad")
-            there, outcome = value["made_from"], value["outcome"]
-            kept = FineTuneResult(**{field.name: outcome[field.name] for field in fields(FineTuneResult)})
-            there = _flat(there)
-        except (UserError, KeyError, TypeError, AttributeError):
+            value = read_json(path, MAX_TEXT_BYTES)
+            if value["format"] != FORMAT:
+                return None
+            result = FineTuneResult(**{field.name: value["result"][field.name] for field in fields(FineTuneResult)})
+            cached = _flat(value["made_from"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        differences = _differences(there, _flat(json.loads(json.dumps(made_from))))
+        asked = _flat(json.loads(json.dumps(made_from)))
+        differences = [
+            f"{key}: {_short(cached.get(key, 'nothing'))} there, {_short(asked.get(key, 'nothing'))} now"
+            for key in sorted(cached.keys() | asked.keys())
+            if cached.get(key) != asked.get(key)
+        ]
         if differences:
             raise UserError(
                 f"{path} was made from something else ({'; '.join(differences)})",
-                remedy="Give what it was made from to go on, another --out, or --fresh to start over",
+                remedy="Give the same to resume, another `out`, or `fresh=True` to start over",
             )
-        return kept
+        return result
 
-    def put(self, name: str, made_from: Mapping[str, Any], outcome: FineTuneResult) -> None:
-        """Keep an outcome: written aside, synced, renamed.
+    def put(self, name: str, made_from: Mapping[str, Any], result: FineTuneResult) -> None:
+        """Cache a result, atomically.
 
         Raises:
             UserError: the folder cannot be written to.
         """
-        write_json(self._path(name), {"made_from": made_from, "outcome": asdict(outcome)})
+        write_json(self._path(name), {"format": FORMAT, "made_from": made_from, "result": asdict(result)})
 
-    def forget(self) -> None:
-        """Delete all of them, and nothing else that lies there."""
+    def clear(self) -> None:
+        """Delete all cached results, and nothing else in the folder."""
         for path in [*self._folder.glob("seed-*.json"), *self._folder.glob("rate-*.json")]:
             path.unlink(missing_ok=True)
 
@@ -91,47 +94,23 @@ class ResultCache:
         return self._folder / f"{name}.json"
 
 
-def made_from_digests(model: Path, **questions: Sequence[Question]) -> dict[str, Any]:
-    """SHA-256 of the model in a folder, and of each list of questions under its name."""
-    digests = {name: _questions_digest(some) for name, some in questions.items()}
-    return {"model": _model_digest(model), "questions": digests}
+def model_digest(folder: Path) -> str:
+    """SHA-256 of the files that decide a model."""
+    digest = hashlib.sha256()
+    for name in _MODEL_FILES:
+        path = folder / name
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def cached_settings(settings: FineTuneSettings) -> dict[str, Any]:
-    """The settings that decide an outcome, ready for JSON."""
-    told = asdict(settings)
-    told["precision"] = settings.precision.value
-    for name in FREE_SETTINGS:
-        del told[name]
-    return told
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A value as JSON in a file that is there whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    aside = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be written to ({error.strerror})", remedy="Choose another folder"
-        ) from error
-
-
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name}: {_short(there.get(name, 'nothing'))} there, {_short(now.get(name, 'nothing'))} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name)
-    ]
+def examples_digest(examples: Sequence[Any]) -> str:
+    """SHA-256 of a list of dataclasses."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(example, default=vars).encode())
+    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:
@@ -142,26 +121,5 @@ def _short(value: Any) -> str:
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
-
-
-def _model_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in _MODEL_FILES:
-        path = folder / name
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _questions_digest(questions: Sequence[Question]) -> str:
-    digest = hashlib.sha256()
-    for question in questions:
-        answers = [(answer.text, answer.start) for answer in question.answers]
-        digest.update(json.dumps((question.id, question.question, question.context, answers)).encode())
-    return digest.hexdigest()

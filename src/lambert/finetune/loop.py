@@ -1,65 +1,89 @@
-"""The passes of a fine-tuning over its examples, of whatever task: order, micro-batches, dropout, rate, refusal."""
+"""Fine-tuning and predicting, for any task.
+
+The trained weights depend on the model, the examples, the settings and the seed alone.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
-from lambert.finetune.squad.data import shuffled
-from lambert.finetune.squad.settings import FineTuneProgress, Progress
-from lambert.training.config.lr_schedule import LRSchedule
-from lambert.training.config.precision import Precision
-from lambert.training.step.train_step import MicroBatch, Task, train_step
+from lambert.finetune.inputs import Encoded, SequenceBatch, make_batch
+from lambert.finetune.model import check_fit
+from lambert.finetune.seeds import shuffled
+from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
+from lambert.model.bert import BertConfig
+from lambert.training.optimizer import make_optimizer, named_groups
+from lambert.training.step.train_step import TaskOutput, train_step
+from lambert.utils.lr_schedule import LRSchedule
 
+_BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
 
 
+Rows = Iterator[tuple[int, NDArray[np.float32]]]
+"""(index of a sequence, its logits), in any order."""
+
+
 class Diverged(UserError):
-    """The loss stopped being a number."""
+    """The loss became NaN or infinite."""
 
 
-class Sequenced(Protocol):
-    """What is learned from: it has a length."""
+@dataclass(frozen=True)
+class TaskPreset:
+    """All that distinguishes one fine-tuning task from another."""
 
-    @property
-    def token_ids(self) -> Sized:
-        """Of its sequence."""
-        ...
+    name: str
+    head: Callable[[BertConfig], Any]
+    """Builds encoder and head."""
+    encode: Callable[[Sequence[Any], Tokenizer, Any], Sequence[Encoded]]
+    """(examples, tokenizer, settings) → sequences, one or more for each example."""
+    logits: Callable[[nn.Module, SequenceBatch], Tensor]
+    """float32, a row for each sequence."""
+    loss: Callable[[Tensor, SequenceBatch], TaskOutput]
+    """Of the logits, summed over the batch."""
+    decode: Callable[[Sequence[Any], Sequence[Any], Rows, Any], dict[str, Any]]
+    """(examples, sequences, rows of logits, settings) → predictions that JSON can hold."""
 
-
-class LoopSettings(Protocol):
-    """What a fine-tuning's settings say of its passes."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Items in a step."""
-        ...
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Items that go through the model at once."""
-        ...
-
-    @property
-    def precision(self) -> Precision:
-        """Number format."""
-        ...
+    def task(self, model: nn.Module, batch: SequenceBatch) -> TaskOutput:
+        """The loss of a micro-batch."""
+        return self.loss(self.logits(model, batch), batch)
 
 
-Item = TypeVar("Item", bound=Sequenced)
-Batch = TypeVar("Batch", bound=MicroBatch)
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a fine-tuning did."""
+
+    sequences: int
+    """Training sequences of one epoch."""
+    steps: int
+    learning_rate: float
+    """Peak."""
+    train_loss: float
+    """Mean over the sequences of the last epoch, each before its own step."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for a list of examples."""
+
+    values: dict[str, Any]
+    """As `TaskPreset.decode` returns them."""
+    sequences: int
+    seconds: float
 
 
 def epoch_batches(items: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[list[int]]:
@@ -69,58 +93,108 @@ def epoch_batches(items: int, batch_size: int, *, seed: int, epoch: int) -> Iter
         yield order[first : first + batch_size]
 
 
-def train_epochs(
+def fine_tune(
     model: nn.Module,
-    optimizer: Optimizer,
-    items: Sequence[Item],
-    settings: LoopSettings,
+    tokenizer: Tokenizer,
+    preset: TaskPreset,
+    examples: Sequence[Any],
+    settings: FineTuneSettings,
     *,
-    make_batch: Callable[[Sequence[Item]], Batch],
-    task: Task[Batch],
-    schedule: LRSchedule,
-    max_grad_norm: float | None,
     seed: int,
+    optimizer: Optimizer | None = None,
     progress: Progress | None = None,
-) -> float:
-    """Train `model` in place; gives the mean loss over the last pass.
-
-    A batch goes through the model in parts of like length, so that short sequences are not padded to its longest.
+) -> TrainSummary:
+    """Train `model` in place, on its own device, with linear warm-up and linear decay.
 
     Args:
-        make_batch: a micro-batch of some items.
-        schedule: over all steps of all passes.
+        examples: at least one.
         seed: decides order and dropout, a whole number from 0.
+        optimizer: used instead of the one that `settings` names.
         progress: called after every step.
 
     Raises:
-        Diverged: the loss stopped being a number.
+        UserError: sequences or vocabulary do not fit the model; `Diverged` where the loss became NaN or infinite.
     """
-    began, step, loss_sum = time.monotonic(), 0, 0.0
+    assert examples
+    check_fit(model, tokenizer, settings.sequence_length)
+    sequences = preset.encode(examples, tokenizer, settings)
+    config: Any = model.config
+    peak = settings.resolved(config.hidden_size).learning_rate
+    assert peak is not None
+    total_steps = settings.epochs * math.ceil(len(sequences) / settings.batch_size)
+    schedule = LRSchedule(peak, round(settings.warmup_ratio * total_steps), total_steps)
+    if optimizer is None:
+        groups, names = named_groups(model, weight_decay=settings.weight_decay)
+        optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
+    began, step, loss_sum, pad_id = time.monotonic(), 0, 0.0, special_tokens(tokenizer).pad
     for epoch in range(settings.epochs):
         loss_sum = 0.0
-        for batch in epoch_batches(len(items), settings.batch_size, seed=seed, epoch=epoch):
+        for batch in epoch_batches(len(sequences), settings.batch_size, seed=seed, epoch=epoch):
             step += 1
             rate = schedule.rate(step)
-            by_length = sorted((items[index] for index in batch), key=lambda item: len(item.token_ids))
-            cuts = range(0, len(by_length), settings.micro_batch_size)
-            keys = [np.random.SeedSequence((seed, _DROPOUT, step, place)) for place in range(len(cuts))]
-            result = train_step(
+            micro_batches = _micro_batches([sequences[index] for index in batch], settings.micro_batch_size, pad_id)
+            keys = [np.random.SeedSequence((seed, _DROPOUT, step, index)) for index in range(len(micro_batches))]
+            loss = train_step(
                 model,
                 optimizer,
-                [make_batch(by_length[cut : cut + settings.micro_batch_size]) for cut in cuts],
-                task=task,
+                micro_batches,
+                task=preset.task,
                 learning_rate=rate,
-                max_grad_norm=max_grad_norm,
+                max_grad_norm=settings.max_grad_norm,
                 dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
                 precision=settings.precision,
-            )
-            if not math.isfinite(result.loss):
-                raise Diverged(
-                    f"the loss became {result.loss} at step {step} (learning rate {rate:.3g})",
-                    remedy="Lower the learning rate",
-                )
-            loss_sum += result.loss * len(batch)
+            ).loss
+            if not math.isfinite(loss):
+                what = f"the loss became {loss} at step {step} (learning rate {rate:.3g})"
+                raise Diverged(what, remedy="Lower the learning rate")
+            loss_sum += loss * len(batch)
             if progress is not None:
                 elapsed = time.monotonic() - began
-                progress(FineTuneProgress(seed, "training", step, schedule.total_steps, elapsed, result.loss, rate))
-    return loss_sum / len(items)
+                progress(FineTuneProgress(seed, "training", step, total_steps, elapsed, loss, rate))
+    return TrainSummary(len(sequences), total_steps, peak, loss_sum / len(sequences), time.monotonic() - began)
+
+
+def predict(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    preset: TaskPreset,
+    examples: Sequence[Any],
+    settings: FineTuneSettings,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Predictions:
+    """The model's predictions for the examples. `seed` is only passed on to `progress`.
+
+    Raises:
+        UserError: sequences or vocabulary do not fit the model.
+    """
+    check_fit(model, tokenizer, settings.sequence_length)
+    sequences = preset.encode(examples, tokenizer, settings)
+    began = time.monotonic()
+
+    @torch.no_grad()
+    def rows() -> Rows:
+        # The longest first: batches of similar length need little padding, and memory runs out at once or not at all.
+        order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].token_ids))
+        device, pad_id = next(model.parameters()).device, special_tokens(tokenizer).pad
+        size = settings.evaluation_batch_size or settings.batch_size
+        for first in range(0, len(order), size):
+            indices = order[first : first + size]
+            batch = make_batch([sequences[index] for index in indices], pad_id=pad_id).to(device)
+            with settings.precision.autocast(device):
+                logits = preset.logits(model, batch)
+            yield from zip(indices, logits.cpu().numpy(), strict=True)
+            if progress is not None:
+                done, elapsed = first + len(indices), time.monotonic() - began
+                progress(FineTuneProgress(seed, "evaluating", done, len(order), elapsed))
+
+    model.eval()
+    values = preset.decode(examples, sequences, rows(), settings)
+    return Predictions(values, len(sequences), time.monotonic() - began)
+
+
+def _micro_batches(batch: Sequence[Encoded], size: int, pad_id: int) -> list[SequenceBatch]:
+    """A batch in parts of similar length, so that short sequences get little padding."""
+    by_length = sorted(batch, key=lambda sequence: len(sequence.token_ids))
+    return [make_batch(by_length[first : first + size], pad_id=pad_id) for first in range(0, len(by_length), size)]

@@ -1,4 +1,4 @@
-"""Mean and confidence interval of a few seeds' figures."""
+"""What a seed decides, and the mean of several seeds' metrics with its confidence interval."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ import math
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lambert.errors import UserError
+
 CONFIDENCE = 0.95
-_HALVINGS = 200  # more than a float64 can tell apart
+_BISECTIONS = 200  # more than a float64 can resolve
+
+
+def checked_seeds(seeds: int | Sequence[int]) -> Sequence[int]:
+    """The seeds; a number stands for 0, 1, … Raises UserError unless each is a whole number from 0, and there once."""
+    if isinstance(seeds, int):
+        seeds = range(seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UserError(f"`seeds` = {list(seeds)}", remedy="Give at least one whole number from 0, each once")
+    return seeds
+
+
+def shuffled(count: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    """0 … count−1 in an order that `key` (whole numbers from 0) alone decides."""
+    # NumPy promises that SeedSequence never changes its output; its generators' methods may.
+    return np.argsort(np.random.SeedSequence(key).generate_state(count, np.uint64), kind="stable")
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """The interval that holds the mean of all seeds with this confidence, after Student; None for a single value.
+    """Student's confidence interval of the mean over all seeds; None for a single value.
 
     mean ± t · s/√n, where s is the standard deviation (n − 1) and t the two-sided quantile for n − 1 degrees of
-    freedom. It takes the seeds' figures for normal, and says nothing of other training data or another recipe.
+    freedom. It assumes that the values are normal. It does not cover other training data or another recipe.
 
     >>> low, high = mean_interval([10.0, 12.0, 14.0])
     >>> round(low, 2), round(high, 2)
@@ -28,16 +48,17 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
 
 
 def student_quantile(confidence: float, freedom: int) -> float:
-    """The t with P(|T| < t) = confidence, for T of Student's distribution with so many degrees of freedom."""
+    """The t with P(|T| < t) = confidence, for Student's T with so many degrees of freedom."""
+    # `scipy.stats.t.ppf` is one line, but scipy is an extra of 100 MB that `squad` and `sweep` do without.
     assert 0 < confidence < 1 and freedom >= 1
     low, high = 0.0, math.pi / 2
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < confidence else (low, middle)
+        low, high = (middle, high) if _probability_within(middle, freedom) < confidence else (low, middle)
     return math.tan(low) * math.sqrt(freedom)
 
 
-def _within(angle: float, freedom: int) -> float:
+def _probability_within(angle: float, freedom: int) -> float:
     """P(|T| < t) with angle = atan(t/√freedom); the finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2

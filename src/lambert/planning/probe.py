@@ -21,8 +21,8 @@ from lambert.data.dataloader import PretrainingBatch
 from lambert.data.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+from lambert.runlog.schema import JOURNAL_FILE
 from lambert.runlog.writer import Journal
-from lambert.training.checkpoint.run_dir import JOURNAL_FILE
 from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig

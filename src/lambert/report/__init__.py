@@ -1,7 +1,6 @@
-"""Run folders -> one HTML page. Reads files only; knows nothing of training.
+"""Run folders → HTML pages and pictures. Reads files only and never imports torch.
 
-The functions import their module when called, because `lambert.runlog.reader` and
-`lambert.utils.formatting` are also used while training and must not pay for matplotlib.
+The functions import their modules when called, so that training does not pay for the charts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def write_corpus_page(facts: Mapping[str, Any], out: Path) -> Path:
 
 
 def write_loss_curve(run: Path, out: Path) -> Path:
-    """See `lambert.report.page.write_loss_curve`."""
-    from lambert.report import page
+    """See `lambert.report.pictures.write_loss_curve`."""
+    from lambert.report import pictures
 
-    return page.write_loss_curve(run, out)
+    return pictures.write_loss_curve(run, out)

@@ -1,44 +1,88 @@
-"""Runs -> the tables that the page's charts are drawn from: few rows however long the run, numbers as"""
+"""Runs → the tables that charts are drawn from: a bounded number of rows, however long the run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.report.curves import Floats, smooth, window_steps
 from lambert.runlog.reader import Run
-from lambert.runlog.records import STEP_PARTS, Phase
+from lambert.runlog.records import Evaluation, Phase
+from lambert.runlog.schema import BASELINES, STEP_PARTS
+from lambert.utils.lr_schedule import LRSchedule
 
+Floats = NDArray[np.float64]
 Table = dict[str, list[float | None]]
 AXES = ("step", "samples", "tokens", "hours")
 """What a chart's x axis can count; every table has a column of each name."""
-SMOOTHED = (
-    "mlm_loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm", "tokens_per_second",
-    "mfu",
-)  # fmt: skip
+SMOOTHED = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm", "tokens_per_second", "mfu")
 BANDS = ("mlm_loss", "gradient_norm")
 """Columns whose lowest and highest value in each row's steps are kept too, so that no peak is lost."""
 LEVELS = ("none", "medium", "strong")
-"""Of smoothing; a column has one for each, called `name_0`, `name_1`, and so on."""
-_SHARES_OF_RUN = (0, 40, 12)  # a level averages one such part of the run
-_ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 2_400, 40
-_MOST_POINTS = 2_000  # of evaluations and of marks, all runs together
+"""Of smoothing; a smoothed column is there once for each, as `name_0`, `name_1` and so on."""
 MOST_WITH_BANDS = 2
+_WINDOWS_IN_RUN = (0, 40, 12)  # of each level; 0 is no smoothing
+_LEAST_STEPS_TO_SMOOTH = 60
+_ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 2_400, 40
+_MOST_POINTS = 2_000  # of evaluations and of incidents, all runs together
 
 
 def windows(steps: int) -> tuple[int, ...]:
     """Steps averaged at each level of smoothing: odd numbers; 1 is none, as for runs too short to smooth."""
-    if window_steps(steps) == 1:
+    if steps < _LEAST_STEPS_TO_SMOOTH:
         return (1,) * len(LEVELS)
-    return tuple(max(steps // share, 2) // 2 * 2 + 1 if share else 1 for share in _SHARES_OF_RUN)
+    return tuple(max(steps // count, 2) // 2 * 2 + 1 if count else 1 for count in _WINDOWS_IN_RUN)
+
+
+def smooth(values: Floats, window: int, groups: NDArray[np.generic]) -> Floats:
+    """Centred moving average of values [n] that never reaches across groups [n] (phases).
+
+    At the start of a group, where a loss falls fast, the window shrinks on both sides, so that the line starts where
+    the data starts. At the end only the missing half is left out. NaNs are not averaged and stay NaN: a gap in the
+    data is a gap in the line.
+    """
+    same = (groups[1:] == groups[:-1]) | ((groups[1:] != groups[1:]) & (groups[:-1] != groups[:-1]))
+    edges = [0, *(np.flatnonzero(~same) + 1).tolist(), len(groups)]
+    return np.concatenate([_smooth_group(values[start:stop], window) for start, stop in pairwise(edges)])
+
+
+def _smooth_group(values: Floats, window: int) -> Floats:
+    n = len(values)
+    index = np.arange(n)
+    reach = np.minimum(window // 2, index)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    low, high = index - reach, np.minimum(index + reach + 1, n)
+    return np.where(finite, (sums[high] - sums[low]) / np.maximum(counts[high] - counts[low], 1), np.nan)
+
+
+def y_limits(series: Sequence[Floats], references: Sequence[float], *, from_zero: bool) -> tuple[float, float, bool]:
+    """Lowest and highest y to show, and whether rare spikes reach beyond.
+
+    A divergence of a thousandfold would flatten all that led to it, so the top is cut where the highest point is far
+    above nearly all others. References and first points always fit.
+    """
+    finite = [values[np.isfinite(values)] for values in series]
+    together = np.concatenate([*finite, np.array(references)]) if finite or references else np.array([])
+    if not len(together):
+        return 0.0, 1.0, False
+    low, high = float(together.min()), float(together.max())
+    wanted = max([*references, *(float(values[0]) for values in finite if len(values))])
+    usual = max(float(np.quantile(together, 0.98)), wanted)
+    spread = usual - (0.0 if from_zero else low)
+    cut = high > usual + 1.5 * spread and spread > 0
+    high = usual + 0.15 * spread if cut else high
+    low = min(low, 0.0) if from_zero else low
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return (low if from_zero else low - margin), high + margin, cut
 
 
 def progress(run: Run) -> dict[str, Floats]:
-    """How far the run was after each recorded step, float64 [steps] each; NaN where the journal does not tell.
+    """How far the run was after each recorded step, float64 [steps] for each axis; NaN where not recorded.
 
     Samples are sequences; tokens are real ones, without padding; hours are of training, without pauses.
     """
@@ -46,8 +90,8 @@ def progress(run: Run) -> dict[str, Floats]:
     return {
         "step": run.steps.astype(np.float64),
         "samples": sequences_seen(run) if run.phases else np.full(len(run.steps), np.nan),
-        "tokens": _added_up(run.series["tokens_per_second"] * seconds),
-        "hours": _added_up(seconds) / 3600,
+        "tokens": _running_total(run.series["tokens_per_second"] * seconds),
+        "hours": _running_total(seconds) / 3600,
     }
 
 
@@ -60,13 +104,13 @@ def sequences_seen(run: Run) -> Floats:
 
 
 def steps_table(runs: Sequence[Run]) -> Table:
-    """One row for a stretch of steps of a run: means, some of them smoothed, lowest and highest."""
+    """One row for a stretch of steps of a run: means (smoothed at each level), lowest and highest values."""
     most = min(_ROWS_OF_ONE_RUN, max(_ROWS_IN_ALL // len(runs), _FEWEST_ROWS))
-    parts = []
-    for place, run in enumerate(runs):
-        starts = _starts(len(run.steps), most)
+    tables = []
+    for index, run in enumerate(runs):
+        starts = np.unique(np.linspace(0, len(run.steps), min(most, len(run.steps)), endpoint=False).astype(np.int64))
         lasts = np.append(starts[1:], len(run.steps)) - 1
-        columns = {"run": np.full(len(starts), float(place))}
+        columns = {"run": np.full(len(starts), float(index))}
         columns |= {name: values[lasts] for name, values in progress(run).items()}
         for name in SMOOTHED:
             for level, window in enumerate(windows(len(run.steps))):
@@ -78,45 +122,42 @@ def steps_table(runs: Sequence[Run]) -> Table:
                 columns[f"{name}_high"] = np.fmax.reduceat(run.series[name], starts)
             columns["recipe_rate"] = recipe_rates(run)[lasts]
         columns["learning_rate"] = run.series["learning_rate"][lasts]
-        for name in STEP_PARTS:
-            columns[f"seconds_of_{name}"] = _mean(run.series[f"seconds_of_{name}"], starts)
-        parts.append(columns)
-    names = [name for name in parts[0] if any(np.isfinite(columns[name]).any() for columns in parts)]
-    return packed({name: np.concatenate([columns[name] for columns in parts]) for name in names})
+        for part in STEP_PARTS:
+            columns[f"{part}_seconds"] = _mean(run.series[f"{part}_seconds"], starts)
+        tables.append(columns)
+    names = [name for name in tables[0] if any(np.isfinite(columns[name]).any() for columns in tables)]
+    return packed({name: np.concatenate([columns[name] for columns in tables]) for name in names})
 
 
 def evaluations_table(runs: Sequence[Run]) -> Table:
-    """One row for every held-out evaluation, thinned where there are very many."""
-    most = max(_MOST_POINTS // len(runs), 4)
+    """One row for each evaluation, thinned where there are very many."""
     rows = []
-    for place, run in enumerate(runs):
-        chosen = _some(run.evaluations, most)
+    for index, run in enumerate(runs):
+        chosen = evenly_spaced(run.evaluations, max(_MOST_POINTS // len(runs), 4))
         for x, e in zip(at(run, [e.step for e in chosen]), chosen, strict=True):
-            rows.append([place, *x, e.mlm_loss, e.mlm_accuracy, e.nsp_accuracy])
-    names = ("run", *AXES, "mlm_loss", "mlm_accuracy", "nsp_accuracy")
-    return packed(dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True)))
+            rows.append([index, *x, e.mlm_loss, e.mlm_accuracy, e.nsp_accuracy])
+    return _packed_rows(("run", *AXES, "mlm_loss", "mlm_accuracy", "nsp_accuracy"), rows)
 
 
 def noise_table(run: Run) -> Table:
-    """The noise scale in sequences with two standard errors either way, beside the batch."""
-    chosen = _some([noise for noise in run.noise if np.isfinite(noise.noise_scale)], _ROWS_OF_ONE_RUN)
+    """The noise scale in sequences with two standard errors either way, and the batch size."""
+    chosen = evenly_spaced([noise for noise in run.noise if np.isfinite(noise.noise_scale)], _ROWS_OF_ONE_RUN)
     rows = []
     for x, noise in zip(at(run, [noise.step for noise in chosen]), chosen, strict=True):
         reach = 2 * noise.standard_error
-        low = max(noise.noise_scale - reach, min(1.0, noise.noise_scale))  # a logarithmic axis has no place for less
+        low = max(noise.noise_scale - reach, min(1.0, noise.noise_scale))  # a logarithmic axis ends above zero
         rows.append([*x, noise.noise_scale, low, noise.noise_scale + reach, noise.large_batch])
-    names = (*AXES, "noise_scale", "low", "high", "batch")
-    return packed(dict(zip(names, np.array(rows, dtype=np.float64).reshape(-1, len(names)).T, strict=True)))
+    return _packed_rows((*AXES, "noise_scale", "low", "high", "batch"), rows)
 
 
-def marks_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What befell the runs, one object each."""
-    most = max(_MOST_POINTS // 10 // len(runs), 4)
+def incident_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for each incident of the runs."""
     rows: list[dict[str, Any]] = []
-    for place, run in enumerate(runs):
-        chosen = _some(run.marks, most)
-        for x, mark in zip(at(run, [mark.step for mark in chosen]), chosen, strict=True):
-            rows.append({"run": place, "kind": mark.kind.replace("_", "-"), "what": mark.text, **_finite(x)})
+    for index, run in enumerate(runs):
+        chosen = evenly_spaced(run.incidents, max(_MOST_POINTS // 10 // len(runs), 4))
+        for x, incident in zip(at(run, [incident.step for incident in chosen]), chosen, strict=True):
+            kind = incident.kind.replace("_", "-")
+            rows.append({"run": index, "kind": kind, "what": incident.text, **_finite(AXES, x)})
     return rows
 
 
@@ -125,14 +166,54 @@ def phase_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     spans = {tuple((p.first_step, p.steps, p.sequence_length, p.batch_size) for p in run.phases) for run in runs}
     run = runs[0]
     reached = [phase for phase in run.phases if phase.first_step <= run.steps[-1]]
-    if len(spans) > 1 or len(reached) < 2:
+    if len(spans) > 1:
         return []
+    label = "length {:,} × batch {:,}" if len(reached) <= 2 else "{:,} × {:,}"
     starts = at(run, [max(phase.first_step - 0.5, 1) for phase in reached])
     return [
-        {"label": f"{phase.sequence_length:,} × {phase.batch_size:,}", "place": place, "last": phase is reached[-1],
-         **_finite(x)}
-        for place, (phase, x) in enumerate(zip(reached, starts, strict=True))
+        {"label": label.format(phase.sequence_length, phase.batch_size), "index": index,
+         "last": 0 < index == len(reached) - 1, **_finite(AXES, x)}
+        for index, (phase, x) in enumerate(zip(reached, starts, strict=True))
     ]  # fmt: skip
+
+
+def baseline_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for each phase: its baselines, and where it begins and ends on each axis.
+
+    The validation set of a phase has its own sequence length, so its baselines are its own too. A level is the last
+    one measured in the phase; it is None where runs differ by more than 2 %.
+    """
+    rows = []
+    for number in sorted({phase.number for run in runs for phase in run.phases}):
+        levels: dict[str, list[float]] = {name: [] for name in BASELINES}
+        spans: list[list[float]] = []
+        for run in runs:
+            for phase in (phase for phase in run.phases if phase.number == number):
+                within = [e for e in run.evaluations if phase.first_step <= e.step <= phase.last_step]
+                if within:
+                    last = min(phase.last_step, int(run.steps[-1]))
+                    spans.append(np.ravel(at(run, [max(phase.first_step - 0.5, 1), last])).tolist())
+                    for name, known in levels.items():
+                        known += _last_finite(within, name)
+        if spans:
+            starts, stops = np.split(np.array(spans), 2, axis=1)
+            rows.append(
+                {name: _shared_level(known) for name, known in levels.items()}
+                | _finite(AXES, starts.min(axis=0))
+                | _finite([f"{axis}_stop" for axis in AXES], stops.max(axis=0))
+            )
+    return rows
+
+
+def _last_finite(evaluations: Sequence[Evaluation], name: str) -> list[float]:
+    return [value for e in evaluations if np.isfinite(value := getattr(e, name))][-1:]
+
+
+def _shared_level(levels: Sequence[float]) -> float | None:
+    """One level for all runs, None where they differ."""
+    if not levels or max(levels) - min(levels) > 0.02 * max(map(abs, levels)):
+        return None
+    return float(np.mean(levels))
 
 
 def at(run: Run, steps: Sequence[float]) -> list[list[float]]:
@@ -142,34 +223,34 @@ def at(run: Run, steps: Sequence[float]) -> list[list[float]]:
 
 
 def recipe_rates(run: Run) -> Floats:
-    """The learning rate that the recipe gives for each recorded step, float64 [steps]; NaN where it has none.
+    """The learning rate that recipe.toml gives for each recorded step, float64 [steps]; NaN where it has none.
 
-    A linear warm-up to the peak, some steps there, then (share of the decay that is left) ^ power, as recipe.toml
-    states them; phases that continue one before them lie on its schedule.
+    Phases that continue one before them lie on its schedule.
     """
     rates = np.full(len(run.steps), np.nan)
     stated = run.recipe.get("phases")
     tables = stated if isinstance(stated, list) and len(stated) == len(run.phases) else []
-    for place, (phase, table) in enumerate(zip(run.phases, tables, strict=False)):
+    for index, (phase, table) in enumerate(zip(run.phases, tables, strict=False)):
         if isinstance(table, dict) and not table.get("continues"):
-            following = takewhile(lambda t: isinstance(t, dict) and bool(t.get("continues")), tables[place + 1 :])
-            total = phase.steps + sum(run.phases[place + 1 + n].steps for n, _ in enumerate(following))
+            following = takewhile(lambda t: isinstance(t, dict) and bool(t.get("continues")), tables[index + 1 :])
+            total = phase.steps + sum(run.phases[index + 1 + n].steps for n, _ in enumerate(following))
             inside = (run.steps >= phase.first_step) & (run.steps < phase.first_step + total)
             try:
-                rates[inside] = _scheduled(run.steps[inside] - phase.first_step + 1, phase, table, total)
+                schedule = _schedule(phase, table, total)
+                rates[inside] = [schedule.rate(int(step) - phase.first_step + 1) for step in run.steps[inside]]
             except (TypeError, ValueError, ZeroDivisionError):
                 continue  # a recipe changed by hand to something that is no schedule: no line
     return rates
 
 
-def _scheduled(steps: NDArray[np.int64], phase: Phase, table: Mapping[str, Any], total: int) -> Floats:
-    warmup, held = phase.warmup_steps, phase.warmup_steps + int(table.get("stable_steps", 0))
-    began = 1 if table.get("decays_from_start") else max(held, 1)
-    left = np.clip((total - steps + 1) / (total - began + 1), 0.0, 1.0)
-    final = float(table.get("min_lr_ratio", 0.0))
-    decayed = final + (1 - final) * left ** float(table.get("decay_power", 1.0))
-    shares = np.where(steps <= warmup, steps / max(warmup, 1), np.where(steps <= held, 1.0, decayed))
-    return np.asarray(phase.peak_learning_rate * shares, dtype=np.float64)
+def _schedule(phase: Phase, table: Mapping[str, Any], total: int) -> LRSchedule:
+    return LRSchedule(
+        phase.peak_learning_rate, phase.warmup_steps, total,
+        stable_steps=int(table.get("stable_steps", 0)),
+        decay_power=float(table.get("decay_power", 1.0)),
+        decays_from_start=bool(table.get("decays_from_start")),
+        min_lr_ratio=float(table.get("min_lr_ratio", 0.0)),
+    )  # fmt: skip
 
 
 def packed(columns: Mapping[str, Floats]) -> Table:
@@ -179,15 +260,27 @@ def packed(columns: Mapping[str, Floats]) -> Table:
     }
 
 
+def rows_of(table: Table) -> list[dict[str, float | None]]:
+    """The same table row by row."""
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+
+
+def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]
+
+
+def _packed_rows(names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
+    columns = np.array(rows, dtype=np.float64).reshape(-1, len(names)).T
+    return packed(dict(zip(names, columns, strict=True)))
+
+
 def _short(value: float, digits: int) -> float | None:
     if not np.isfinite(value):
         return None
     return int(value) if value == int(value) else float(f"{value:.{digits}g}")
-
-
-def _starts(steps: int, most: int) -> NDArray[np.int64]:
-    """The first place of each of at most so many stretches."""
-    return np.unique(np.linspace(0, steps, min(most, steps), endpoint=False).astype(np.int64))
 
 
 def _mean(values: Floats, starts: NDArray[np.int64]) -> Floats:
@@ -198,20 +291,13 @@ def _mean(values: Floats, starts: NDArray[np.int64]) -> Floats:
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 
-def _added_up(amounts: Floats) -> Floats:
-    """Running total; a step that does not tell counts as their mean. NaN throughout where none tells."""
+def _running_total(amounts: Floats) -> Floats:
+    """A missing amount counts as the mean of the others. NaN throughout where all are missing."""
     finite = np.isfinite(amounts)
     if not finite.any():
         return np.full(len(amounts), np.nan)
     return np.cumsum(np.where(finite, amounts, amounts[finite].mean()))
 
 
-def _some(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly spaced, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]
-
-
-def _finite(values: Sequence[float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in zip(AXES, values, strict=True)}
+def _finite(names: Sequence[str], values: Sequence[float] | Floats) -> dict[str, float | None]:
+    return {name: float(value) if np.isfinite(value) else None for name, value in zip(names, values, strict=True)}

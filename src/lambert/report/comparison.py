@@ -1,23 +1,92 @@
-"""Several runs side by side: one table that is the charts' legend too, and the settings in which they differ."""
+"""Several runs side by side: their names and colours, one table that is the charts' legend, and differing settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
-from lambert.report.facts import flat, mean_speed, model_words
-from lambert.report.legend import Legend
-from lambert.report.tables import grid
+from lambert.report.spec import SERIES
+from lambert.report.tables import flat, grid, inline, mean_speed, model_text
 from lambert.runlog.reader import Run
 from lambert.utils import formatting
 
 _MOST_RUNS_SIDE_BY_SIDE, _MOST_SETTINGS = 6, 10
+_DASHES = ([1, 0], [6, 3], [2, 2])  # of the first six runs, of the next six, and so on
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The name of each run, and the groups it may be coloured by."""
+
+    names: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    batches: tuple[str, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Legend:
+        """The folders' names; their paths where two are the same."""
+        names = [run.name for run in runs]
+        shown = [run.name if names.count(run.name) == 1 else str(run.folder) for run in runs]
+        unique = [name if shown.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(shown, start=1)]
+        return cls(tuple(unique), tuple(map(optimizer_name, runs)), tuple(map(batch_text, runs)))
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What runs can be coloured by, in few enough colours."""
+        offered = {"run": "run"}
+        for name, values in (("optimizer", self.optimizers), ("batch", self.batches)):
+            if 2 <= len(set(values)) <= len(SERIES) * len(_DASHES) and len(set(values)) < len(self.names):
+                offered[name] = name
+        return offered
+
+    @property
+    def chosen(self) -> str:
+        """A colour for each run while there are enough colours."""
+        return "run" if len(self.names) <= len(SERIES) else ([*self.choices, "run"])[1]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Index, name, optimizer and batch sizes of each run."""
+        together = zip(self.names, self.optimizers, self.batches, strict=True)
+        return [
+            {"run": index, "name": name, "optimizer": optimizer, "batch": batch}
+            for index, (name, optimizer, batch) in enumerate(together)
+        ]
+
+    def colours(self) -> dict[str, dict[str, Any]]:
+        """For every choice: its field, its values with a colour and a dash each, and the colour of each run."""
+        found = {}
+        for choice, field in (("run", "name"), ("optimizer", "optimizer"), ("batch", "batch")):
+            if choice in self.choices:
+                values = [row[field] for row in self.rows()]
+                domain = list(dict.fromkeys(values))
+                index = {value: number for number, value in enumerate(domain)}
+                colours = [SERIES[number % len(SERIES)] for number in range(len(domain))]
+                found[choice] = {
+                    "field": field, "domain": domain, "range": colours,
+                    "dots": colours if len(self.names) > 1 else [SERIES[1]],
+                    "dashes": [_DASHES[number // len(SERIES) % len(_DASHES)] for number in range(len(domain))],
+                    "of_run": [colours[index[value]] for value in values],
+                }  # fmt: skip
+        return found
+
+
+def optimizer_name(run: Run) -> str:
+    """The optimizer's name, without its settings."""
+    optimizer = run.header.get("optimizer")
+    return inline(optimizer.get("name") if isinstance(optimizer, dict) else optimizer)
+
+
+def batch_text(run: Run) -> str:
+    """The batch sizes of the phases, one where they are the same."""
+    return ", ".join(dict.fromkeys(formatting.count(phase.batch_size) for phase in run.phases)) or formatting.MISSING
 
 
 def final_loss(run: Run) -> tuple[bool, float]:
-    """By what runs are sorted: those that came through first, then by the last held-out (else training) loss."""
+    """The sort key of runs: diverged ones last, then by the last held-out (else training) loss."""
     loss = run.final.mlm_loss if run.final is not None else float("nan")
     if not np.isfinite(loss):
         finite = run.series["mlm_loss"][np.isfinite(run.series["mlm_loss"])]
@@ -26,7 +95,7 @@ def final_loss(run: Run) -> tuple[bool, float]:
 
 
 def diverged_at(run: Run) -> int | None:
-    """The first step from which on no loss is a number, None where the last one is."""
+    """The first step after the last finite loss; None where the last loss is finite."""
     finite = np.isfinite(run.series["mlm_loss"])
     if finite[-1]:
         return None
@@ -34,7 +103,7 @@ def diverged_at(run: Run) -> int | None:
 
 
 def table(runs: Sequence[Run], legend: Legend) -> str:
-    """One row a run, which is the charts' legend as well: a colour, and a box that shows or hides the run."""
+    """One row for each run. It is the charts' legend too: a colour, and a box that shows or hides the run."""
     finals = [run.final for run in runs]
     losses = [final.mlm_loss if final else np.nan for final in finals]
     accuracies = [final.mlm_accuracy if final else np.nan for final in finals]
@@ -48,10 +117,10 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
     }
     shared = []
     for name, values in (
-        ("Batch", legend.batches),
+        ("Batch size", legend.batches),
         ("Optimizer", legend.optimizers),
-        ("Model", tuple(map(model_words, runs))),
-        ("Word frequencies", tuple(formatting.loss(final.unigram_loss if final else None) for final in finals)),
+        ("Model", tuple(map(model_text, runs))),
+        ("Unigram baseline", tuple(formatting.loss(final.unigram_loss if final else None) for final in finals)),
         ("Ended", tuple(map(_ended, runs))),
     ):
         if len(set(values)) > 1:
@@ -65,29 +134,29 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
         best.add((int(np.nanargmax(accuracies)), 2))
     chosen = legend.colours()[legend.chosen]["of_run"]
     leads = [
-        f'<input type="checkbox" checked data-run="{place}" autocomplete="off"> '
-        f'<span class="swatch" data-swatch="{place}" style="background:{colour}"></span>'
-        for place, colour in enumerate(chosen)
+        f'<input type="checkbox" checked data-run="{index}" autocomplete="off"> '
+        f'<span class="swatch" data-swatch="{index}" style="background:{colour}"></span>'
+        for index, colour in enumerate(chosen)
     ]
-    told = f"Best held-out loss first. The same in all: {'; '.join(shared)}." if shared else "Best held-out loss first."
-    everyone = (
-        f'<p class="note">{escape(told)}</p><p class="needs-script" hidden>'
+    note = "Best held-out loss first." + f" The same in all runs: {'; '.join(shared)}." * bool(shared)
+    above = (
+        f'<p class="note">{escape(note)}</p><p class="needs-script" hidden>'
         '<label><input type="checkbox" checked data-group="all"> Show all runs in the charts</label></p>'
     )
-    texts = {place for place, name in enumerate(columns) if name in ("Run", "Optimizer", "Model", "Ended")}
+    texts = {index for index, name in enumerate(columns) if name in ("Run", "Optimizer", "Model", "Ended")}
     rows = list(zip(*columns.values(), strict=True))
-    return f'{everyone}<div class="runs">{grid(list(columns), rows, texts=texts, best=best, leads=leads)}</div>'
+    return f'{above}<div class="runs">{grid(list(columns), rows, texts=texts, best=best, leads=leads)}</div>'
 
 
 def _ended(run: Run) -> str:
-    lost = diverged_at(run)
-    if lost is not None:
-        return f"diverged at step {formatting.count(lost)}"
+    diverged = diverged_at(run)
+    if diverged is not None:
+        return f"diverged at step {formatting.count(diverged)}"
     return str(run.end.get("reason") or formatting.MISSING) if run.end is not None else "no end recorded"
 
 
 def differences(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The recipe's settings that are not the same in all runs; "" where none differ. Of many runs one row each."""
+    """The recipe's settings that differ between runs; "" where none do. Many runs have a row each."""
     settings = [dict(flat(run.recipe)) for run in runs]
     known = dict.fromkeys(name for table in settings for name in table if name != "command")
     rows = []
@@ -101,6 +170,6 @@ def differences(runs: Sequence[Run], names: Sequence[str]) -> str:
         return grid(["Setting", *names], rows, texts=set(range(len(runs) + 1)))
     shown = rows[:_MOST_SETTINGS]
     left_out = f'<p class="note">Others that differ: {escape(", ".join(row[0] for row in rows[_MOST_SETTINGS:]))}.</p>'
-    turned = [[name, *(row[place + 1] for row in shown)] for place, name in enumerate(names)]
-    table = grid(["Run", *(row[0] for row in shown)], turned, texts=set(range(len(shown) + 1)))
+    transposed = [[name, *(row[index] for row in shown)] for index, name in enumerate(names, start=1)]
+    table = grid(["Run", *(row[0] for row in shown)], transposed, texts=set(range(len(shown) + 1)))
     return table + left_out * (len(rows) > len(shown))

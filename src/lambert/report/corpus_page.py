@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a corpus, from the facts that `lambert inspect` counts."""
+"""One self-contained HTML page about a corpus, from the statistics of `lambert inspect`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import FixedLocator, FuncFormatter
-
-from lambert.report.palette import light
-from lambert.report.plots import NARROW, new_axes, y_label_at
-from lambert.report.shell import document, writable, write
-from lambert.report.svg import house_settings, page_svg
+from lambert.report.document import document, tiles, writable, write
+from lambert.report.picture import page_svg
+from lambert.report.pictures import histogram
 from lambert.report.tables import grid
 from lambert.utils import formatting
 
@@ -23,7 +20,7 @@ def write_corpus_page(facts: Facts, out: Path) -> Path:
     """Writes the page and returns its path.
 
     Args:
-        facts: what `lambert inspect --json` prints.
+        facts: the output of `lambert inspect --json`.
 
     Raises:
         UserError: `out` cannot be written.
@@ -38,7 +35,7 @@ def render(facts: Facts) -> str:
     body = (
         f'<header><p class="eyebrow">lambert corpus</p><h1>{escape(title)}</h1>{_tiles(facts)}</header>'
         f"<h2>Lengths</h2>{_pictures(facts)}"
-        f"<h2>Parts</h2>{_splits(text['splits'])}"
+        f"<h2>Splits</h2>{_splits(text['splits'])}"
         f"<h2>Examples</h2>{_rates(facts['examples'])}"
     )
     if text["repeated_sentences"]:
@@ -55,31 +52,16 @@ def _tiles(facts: Facts) -> str:
     repeated = duplicates["sentences"] / max(1, duplicates["sentences_counted"])
     known = overlap["held_out_sentences_in_training"] / max(1, overlap["held_out_sentences_counted"])
     unknown = train["unknown_tokens"] / max(1, train["tokens"])
-    entries = (
-        (
-            "Training text",
-            formatting.large(train["tokens"]),
-            f"tokens in {formatting.count(train['documents'])} documents",
-        ),
-        (
-            "Unknown",
-            f"{100 * unknown:.3f} %",
-            f"of the tokens; {formatting.count(train['vocabulary_used'])} entries used",
-        ),
-        (
-            "Repeated",
-            formatting.percent(repeated),
-            f"of the sentences; {formatting.count(duplicates['documents'])} documents, "
-            f"{formatting.count(duplicates['near_documents'])} with near-duplicates",
-        ),
-        ("Held-out sentences", formatting.percent(known), "stand in the training text too"),
-    )
-    cells = (
-        f'<div class="tile"><dt>{escape(name)}</dt><dd><div class="value">{escape(value)}</div>'
-        f'<div class="beside">{escape(beside)}</div></dd></div>'
-        for name, value, beside in entries
-    )
-    return f'<dl class="tiles">{"".join(cells)}</dl>'
+    return tiles([
+        ("Training text", formatting.large(train["tokens"]),
+         f"tokens in {formatting.count(train['documents'])} documents"),
+        ("[UNK] rate", f"{100 * unknown:.3f} %",
+         f"of the tokens; {formatting.count(train['vocabulary_used'])} vocabulary entries used"),
+        ("Duplicates", formatting.percent(repeated),
+         f"of the sentences; {formatting.count(duplicates['documents'])} documents, "
+         f"{formatting.count(duplicates['near_documents'])} with near-duplicates"),
+        ("Held-out overlap", formatting.percent(known), "of the held-out sentences are in the training text"),
+    ])  # fmt: skip
 
 
 def _pictures(facts: Facts) -> str:
@@ -94,21 +76,9 @@ def _pictures(facts: Facts) -> str:
     return f'<div class="pair">{"".join(charts)}</div>'
 
 
-def _bars(title: str, what: str, histogram: Sequence[Sequence[int]], *, doubling: bool) -> str:
-    """Bins from their least length on; a bin ends where the next one begins."""
-    least, counts = [int(entry[0]) for entry in histogram], [int(entry[1]) for entry in histogram]
-    with house_settings():
-        drawn, axes = new_axes(NARROW)
-        axes.bar(range(len(counts)), counts, width=0.86, color=light("series-1"))
-        axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(least), 1 + len(least) // 9))))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda place, _: formatting.count(least[int(place)]) if 0 <= int(place) < len(least) else "")
-        )
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
-        axes.set_xlabel("tokens, from", color=light("muted"), fontsize=NARROW.font, labelpad=6)
-        y_label_at(axes, what, NARROW, above=10)
-    caption = "Each bar is twice as wide a range as the one before it." if doubling else "Special tokens counted."
-    picture = page_svg(drawn, title, f"{title}: {what}")
+def _bars(title: str, what: str, counts: Sequence[Sequence[int]], *, doubling: bool) -> str:
+    caption = "Each bar covers twice the range of the one before it." if doubling else "Special tokens included."
+    picture = page_svg(histogram(counts, y=what, x="tokens, from"), f"{title}: {what}")
     return f"<figure><h3>{escape(title)}</h3><figcaption>{caption}</figcaption>{picture}</figure>"
 
 
@@ -136,29 +106,29 @@ def _splits(splits: Mapping[str, Facts]) -> str:
 def _rates(examples: Sequence[Facts]) -> str:
     head = ["", *(f"length {at['sequence_length']}" for at in examples), "target"]
     rows = [
-        ["Examples a pass", *(formatting.count(at["examples_a_pass"]) for at in examples), ""],
-        ["Rows filled", *(formatting.percent(at["fill"]) for at in examples), ""],
-        ["Masked words an example", *(formatting.number(at["masked_words_an_example"]) for at in examples), ""],
+        ["Examples per epoch", *(formatting.count(at["examples_a_pass"]) for at in examples), ""],
+        ["Row utilization", *(formatting.percent(at["fill"]) for at in examples), ""],
+        ["Masked tokens per example", *(formatting.number(at["masked_words_an_example"]) for at in examples), ""],
     ]
     for label, key in (
-        ("Tokens hidden", "mlm_probability"),
-        ("Hidden words shown as [MASK]", "shown_as_mask"),
-        ("Hidden words replaced by a random one", "replaced"),
-        ("Hidden words left in place", "kept"),
-        ("B does not follow A", "does_not_follow"),
+        ("Masked tokens", "mlm_probability"),
+        ("Masked tokens shown as [MASK]", "shown_as_mask"),
+        ("Masked tokens replaced at random", "replaced"),
+        ("Masked tokens kept", "kept"),
+        ("Negative pairs (NSP or SOP)", "does_not_follow"),
     ):
         if key in examples[0]:
             target = formatting.percent(examples[0][key]["target"])
             rows.append([label, *(formatting.percent(at[key]["realised"]) for at in examples), target])
     note = (
-        "A lone sentence has no next one, so a little more than half of BERT's pairs do not follow; the cap on hidden "
-        "words an example (20 at length 128) lies a little above the share."
+        "A lone sentence has no next one, so slightly more than half of BERT's pairs are negative. The cap on masked "
+        "tokens per example (20 at length 128) is slightly above the masking probability."
     )
     return f'{grid(head, rows, texts={0})}<p class="note">{escape(note)}</p>'
 
 
 def _example(example: Facts) -> str:
     shown = escape(example["text"]).replace("[MASK]", '<span class="mask">[MASK]</span>')
-    beside = "B does not follow A. " if example["does_not_follow"] else ""
+    beside = "Negative pair. " if example["does_not_follow"] else ""
     hidden = escape(" ".join(example["hidden"]))
-    return f'<div class="fill"><p>{shown}</p><p class="note">{beside}Hidden: {hidden}</p></div>'
+    return f'<div class="fill"><p>{shown}</p><p class="note">{beside}Masked: {hidden}</p></div>'

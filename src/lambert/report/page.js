@@ -1,24 +1,26 @@
 // Draws the page's charts with Vega-Lite from the data in #charts, and again when the reader chooses something.
-// It holds no drawing of its own: a specification's blanks ("$x") are filled in, Vega-Lite does the rest.
+// It only replaces a specification's placeholders ("$x"); Vega-Lite does the drawing.
 "use strict";
 const page = JSON.parse(document.getElementById("charts").textContent);
 const state = {
-  axis: page.axis, smoothing: page.smoothing, share: 1, colour: page.colour, logs: new Set(page.logs), hidden: new Set(),
+  axis: page.axis, smoothing: page.smoothing, range: 1, colour: page.colour, logs: new Set(page.logs), hidden: new Set(),
 };
 const views = new Map();
 
-// What a blank stands for; undefined for a text that is none.
-function blank(text, name, width) {
+// The value of a placeholder; undefined for any other text.
+function placeholder(text, name, width) {
   const [kind, rest] = text.split(":");
   const axis = page.axes[state.axis];
   const colours = page.colours[state.colour];
   const narrow = width < 560;
   switch (kind) {
     case "$x": return state.axis;
+    case "$x_stop": return state.axis + "_stop";
+    case "$baseline_start": return `max(datum.${state.axis}, ${axis.most * (1 - state.range)})`;
     case "$x_title": return axis.title;
     case "$x_format": return axis.format;
     case "$x_scale": return state.logs.has("x") ? { type: "log", nice: false, padding: 8 } : { nice: false, zero: false, padding: 8 };
-    case "$from": return axis.most * (1 - state.share);
+    case "$from": return axis.most * (1 - state.range);
     case "$y": return page.charts[rest].scales[state.logs.has(rest) ? "log" : "linear"];
     case "$smooth": return rest + "_" + state.smoothing;
     case "$table": return { name: rest };
@@ -44,25 +46,25 @@ function blank(text, name, width) {
 function rows(table) {
   if (table.rows) return table.rows.map((row) => ({ ...row }));
   const columns = Object.entries(table.columns);
-  return columns[0][1].map((_, place) => Object.fromEntries(columns.map(([name, values]) => [name, values[place]])));
+  return columns[0][1].map((_, index) => Object.fromEntries(columns.map(([name, values]) => [name, values[index]])));
 }
 
 function fill(node, name, width) {
-  if (typeof node === "string" && node.startsWith("$")) return blank(node, name, width);
+  if (typeof node === "string" && node.startsWith("$")) return placeholder(node, name, width);
   if (Array.isArray(node)) return node.map((item) => fill(item, name, width));
   if (node === null || typeof node !== "object") return node;
   return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, fill(value, name, width)]));
 }
 
-async function draw(place) {
-  const name = place.dataset.chart;
+async function draw(element) {
+  const name = element.dataset.chart;
   const main = document.querySelector("main");
   const padding = parseFloat(getComputedStyle(main).paddingLeft) * 2;
-  const width = place.clientWidth || main.clientWidth - padding; // one in a closed <details> has no width of its own
+  const width = element.clientWidth || main.clientWidth - padding; // one in a closed <details> has no width of its own
   const spec = fill(page.charts[name].spec, name, width);
   spec.datasets = Object.fromEntries(page.charts[name].tables.map((table) => [table, rows(page.tables[table])]));
-  views.get(place)?.finalize();
-  views.set(place, await vegaEmbed(place, spec, {
+  views.get(element)?.finalize();
+  views.set(element, await vegaEmbed(element, spec, {
     mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, tooltip: { theme: "page" },
   }));
 }
@@ -71,10 +73,10 @@ async function draw(place) {
 let drawing = Promise.resolve(), wanted = 0;
 function drawAll() {
   const turn = ++wanted;
-  const far = (place) => Math.abs(place.getBoundingClientRect().top + place.clientHeight / 2 - window.innerHeight / 2);
+  const far = (element) => Math.abs(element.getBoundingClientRect().top + element.clientHeight / 2 - window.innerHeight / 2);
   drawing = drawing.then(async () => {
-    const places = [...document.querySelectorAll("[data-chart]")].sort((one, other) => far(one) - far(other));
-    for (const place of places) if (turn === wanted) await draw(place);
+    const elements = [...document.querySelectorAll("[data-chart]")].sort((one, other) => far(one) - far(other));
+    for (const element of elements) if (turn === wanted) await draw(element);
     document.documentElement.dataset.drawn = "yes";
   }).catch((error) => console.error(error));
 }
@@ -89,14 +91,14 @@ function recolour() {
 document.addEventListener("change", ({ target }) => {
   const { control, run, log, group } = target.dataset;
   if (control) {
-    state[control] = target.type === "range" || control === "share" ? Number(target.value) : target.value;
+    state[control] = target.type === "range" || control === "range" ? Number(target.value) : target.value;
     if (control === "smoothing") target.nextElementSibling.textContent = page.levels[state.smoothing];
     if (control === "colour") recolour();
   } else if (log) {
     state.logs[target.checked ? "add" : "delete"](log);
-    const place = document.querySelector(`[data-chart="${log}"]`);
-    if (place) {
-      drawing = drawing.then(() => draw(place)).catch((error) => console.error(error));
+    const element = document.querySelector(`[data-chart="${log}"]`);
+    if (element) {
+      drawing = drawing.then(() => draw(element)).catch((error) => console.error(error));
       return;
     }
   } else if (run) {

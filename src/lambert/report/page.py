@@ -1,4 +1,4 @@
-"""One self-contained HTML page for one run or many: no request, nothing run from data, the same bytes every time."""
+"""One self-contained HTML page about one or more runs: no requests, no scripts from data, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from lambert.errors import UserError
-from lambert.report import comparison, facts, tables
-from lambert.report.figures import Board
-from lambert.report.legend import Legend
-from lambert.report.shell import document, writable, write
-from lambert.runlog.reader import JOURNAL, RECIPE, Run, read_run
+from lambert.report import comparison, tables
+from lambert.report.charts import Board
+from lambert.report.comparison import Legend
+from lambert.report.document import document, writable, write
+from lambert.runlog.reader import Run, read_run
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE
 from lambert.utils import formatting
 
 CELLS = "cells"
-"""Where an experiment's folder has its runs."""
+"""Where the folder of a sweep has its runs."""
 _MOST_RUNS_IN_DETAIL = 4
 _MOST_STARTS_IN_FOOTER = 8
 
@@ -29,7 +30,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report of one run folder, or of several side by side, and returns its path.
 
     Args:
-        runs: run folders, and folders of experiments, which stand for the runs in their `cells/` that have done a step.
+        runs: run folders, or folders of sweeps: these stand for the runs in their `cells/` that have done a step.
         out: the page.
 
     Raises:
@@ -43,11 +44,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 def _runs_in(folder: Path) -> list[Run]:
     cells = folder / CELLS
-    if (folder / JOURNAL).exists() or not cells.is_dir():
+    if (folder / JOURNAL_FILE).exists() or not cells.is_dir():
         return [read_run(folder)]
     found = []
     for cell in sorted(cells.iterdir()):
-        with suppress(UserError):  # not begun yet, or failed before its first step
+        with suppress(UserError):  # not started yet, or failed before its first step
             found.append(read_run(cell))
     if not found:
         raise UserError(
@@ -56,48 +57,30 @@ def _runs_in(folder: Path) -> list[Run]:
     return found
 
 
-def write_loss_curve(run: Path, out: Path) -> Path:
-    """Writes the loss curve of one run as a picture, SVG or PNG by the ending of `out`; returns its path.
-
-    Raises:
-        UserError: another ending, a folder without a usable journal or loss, an `out` that cannot be written.
-    """
-    out, read = writable(Path(out)), read_run(Path(run))
-    if out.suffix.lower() not in (".svg", ".png"):
-        raise UserError(f"{out} is neither an SVG nor a PNG", remedy="Give a name that ends in .svg or .png")
-    if not np.isfinite(read.series["mlm_loss"]).any():
-        raise UserError(f"{read.folder / JOURNAL} records no finite loss", remedy="Give a run that did not diverge")
-    from lambert.report.plots import loss_curve_figure  # pages need no matplotlib
-    from lambert.report.svg import png, standing_svg
-
-    figure = loss_curve_figure(read)
-    if out.suffix.lower() == ".png":
-        return write(out, png(figure))
-    return write(out, standing_svg(figure, f"MLM loss, {read.name}").encode("utf-8", errors="replace"))
-
-
 def render(runs: Sequence[Run]) -> str:
-    """The page as a string. Several runs come in the order of their last held-out loss, lost ones last."""
+    """The page as a string. Several runs are sorted by their last held-out loss, diverged ones last."""
     runs = sorted(runs, key=comparison.final_loss)
     board = Board(runs, Legend.of(runs))
     single = runs[0] if len(runs) == 1 else None
     title = single.name if single else f"{len(runs)} runs compared"
-    body = _header(runs, title, board) + f"<h2>How it went</h2>{board.controls()}{board.curves()}"
+    body = _header(runs, title, board) + f"<h2>Curves</h2>{board.controls()}{board.curves()}"
     if single:
         body += _details(single, board, 0)
     else:
         differing = comparison.differences(runs, board.legend.names)
         body += f"<h2>Settings that differ</h2>{differing}" if differing else ""
-        body += "<h2>Each run</h2>" + "".join(_one_of_many(run, board, place) for place, run in enumerate(runs))
+        body += "<h2>Each run</h2>" + "".join(_one_of_many(run, board, index) for index, run in enumerate(runs))
     return document(title, body + _footer(runs), board.data())
 
 
-def _one_of_many(run: Run, board: Board, place: int) -> str:
-    """A run among others: everything of a few runs; of many what tells them apart and how to see more."""
-    inside = tables.tiles(run)
-    inside += _details(run, board, place) if len(board.runs) <= _MOST_RUNS_IN_DETAIL else _trouble(run) + _again(run)
+def _one_of_many(run: Run, board: Board, index: int) -> str:
+    """A run among others: all details of a few runs; a summary and the command to see more of many."""
+    inside = tables.run_tiles(run)
+    inside += (
+        _details(run, board, index) if len(board.runs) <= _MOST_RUNS_IN_DETAIL else _incidents(run) + _reproduce(run)
+    )
     return (
-        f"<details><summary>{escape(board.legend.names[place])}</summary><p>{escape(_summary(run))}</p>{_notices(run)}"
+        f"<details><summary>{escape(board.legend.names[index])}</summary><p>{escape(_summary(run))}</p>{_notices(run)}"
         f"{inside}</details>"
     )
 
@@ -106,14 +89,14 @@ def _header(runs: Sequence[Run], title: str, board: Board) -> str:
     eyebrow = f'<p class="eyebrow">lambert pre-training report</p><h1>{escape(title)}</h1>'
     if len(runs) == 1:
         summary = f'<p class="lead">{escape(_summary(runs[0]))}</p>'
-        return f"<header>{eyebrow}{summary}{_notices(runs[0])}{tables.tiles(runs[0])}</header>"
+        return f"<header>{eyebrow}{summary}{_notices(runs[0])}{tables.run_tiles(runs[0])}</header>"
     return f"<header>{eyebrow}{comparison.table(runs, board.legend)}</header>"
 
 
 def _summary(run: Run) -> str:
-    """One or two sentences: what was trained, how, and how it ended."""
+    """One or two sentences: the model, its training, and how it ended."""
     parameters = run.header.get("parameters")
-    model = facts.model_words(run)
+    model = tables.model_text(run)
     what = "A BERT" if model == formatting.MISSING else f"BERT {model}"
     if isinstance(parameters, int):
         what += f" with {formatting.large(parameters)} parameters"
@@ -129,7 +112,7 @@ def _ending(run: Run) -> str:
     step, starts = formatting.count(run.steps[-1]), run.starts
     resumed = f", started {starts} times" if starts > 1 else ""
     if run.end is None:
-        return f"The journal stops at step {step}: the run is still going on, or was killed{resumed}."
+        return f"The journal stops at step {step}: the run is still training, or was killed{resumed}."
     if run.end.get("reason") == "finished":
         return f"Finished after {step} steps{resumed}."
     return f"Stopped at step {step} ({run.end.get('reason') or 'no reason recorded'}){resumed}."
@@ -139,54 +122,54 @@ def _notices(run: Run) -> str:
     texts = list(run.notices)
     if run.bad_lines:
         lines = "line was" if len(run.bad_lines) == 1 else "lines were"
-        where = facts.ranges(run.bad_lines)
-        texts.append(f"{len(run.bad_lines)} damaged {lines} skipped in {JOURNAL} (line {where}).")
-    lost = ~np.isfinite(run.series["mlm_loss"])
-    if lost.any():
-        first = formatting.count(run.steps[lost][0])
-        steps = "step has" if lost.sum() == 1 else "steps have"
-        texts.append(f"{formatting.count(lost.sum())} {steps} a loss that is not a number, first at step {first}.")
+        where = tables.ranges(run.bad_lines)
+        texts.append(f"{len(run.bad_lines)} damaged {lines} skipped in {JOURNAL_FILE} (line {where}).")
+    bad = ~np.isfinite(run.series["mlm_loss"])
+    if bad.any():
+        first = formatting.count(run.steps[bad][0])
+        steps = "step has" if bad.sum() == 1 else "steps have"
+        texts.append(f"{formatting.count(bad.sum())} {steps} a NaN or infinite loss, the first is step {first}.")
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
 
 
-def _details(run: Run, board: Board, place: int) -> str:
-    """What belongs to one run alone."""
-    parts = [_trouble(run)]
-    own = board.of_one_run(place)
+def _details(run: Run, board: Board, index: int) -> str:
+    """The charts and tables of one run alone."""
+    parts = [_incidents(run)]
+    own = board.of_one_run(index)
     if own:
-        parts.append(f"<h2>Inside the run</h2>{own}")
+        parts.append(f"<h2>Training dynamics</h2>{own}")
     if run.outcome is not None:
-        parts.append(f"<h2>Predicted and actual</h2>{tables.outcome(run)}")
+        parts.append(f"<h2>Predicted and actual cost</h2>{tables.outcome(run)}")
     if run.fills:
-        parts.append(f"<h2>Filling in masked words</h2>{tables.fills(run)}")
+        parts.append(f"<h2>Fill-mask examples</h2>{tables.fills(run)}")
     if run.evaluations:
         parts.append(f"<h2>Held-out evaluations</h2>{tables.evaluations(run)}")
     recipe = tables.settings_tables(run.recipe)
     phases = tables.phases(run) if run.phases else ""
     if recipe or phases:
         parts.append(f'<h2>Recipe</h2>{phases}<div class="columns">{recipe}</div>')
-    machine = tables.settings(facts.machine_rows(run))
+    machine = tables.settings(tables.machine_rows(run))
     if machine:
         parts.append(f"<h2>Data, machine and software</h2>{machine}")
-    parts.append(_again(run))
+    parts.append(_reproduce(run))
     return "".join(parts)
 
 
-def _trouble(run: Run) -> str:
-    return f"<h2>What befell the run</h2>{tables.marks(run)}" if run.marks else ""
+def _incidents(run: Run) -> str:
+    return f"<h2>Incidents</h2>{tables.incidents(run)}" if run.incidents else ""
 
 
-def _again(run: Run) -> str:
-    command = facts.command(run.recipe)
+def _reproduce(run: Run) -> str:
+    command = tables.command(run.recipe)
     report = f"lambert report {shlex.quote(str(run.folder))} --out report.html"
     if command is None:
-        text = f"<p>{RECIPE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
+        text = f"<p>{RECIPE_FILE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
     else:
         text = (
-            "<p>The same command on the same corpus resumes where the run stopped; with <code>--fresh</code>"
-            f" it starts over.</p><pre><code>{escape(command)}</code></pre>"
+            "<p>This command on the same corpus resumes where the run stopped; with <code>--fresh</code> it starts"
+            f" from scratch.</p><pre><code>{escape(command)}</code></pre>"
         )
-    return f"<h2>How to run it again</h2>{text}<p>This page:</p><pre><code>{escape(report)}</code></pre>"
+    return f"<h2>Reproduce</h2>{text}<p>This page:</p><pre><code>{escape(report)}</code></pre>"
 
 
 def _footer(runs: Sequence[Run]) -> str:

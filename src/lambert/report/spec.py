@@ -1,21 +1,21 @@
-"""What the page's charts look like, in Vega-Lite's words.
+"""The charts as Vega-Lite specifications with placeholders.
 
-A specification has blanks: texts that begin with "$" and that page.js fills in before Vega-Lite sees it, with what
-the reader has chosen ("$x" is the column of the x axis) or with a table ("$table:steps"). Nothing that a run says
-of itself stands in a specification: names and texts are in the tables, as data.
+A placeholder is a string that begins with "$". page.js, or `fill` for a picture, replaces it before Vega-Lite sees the
+specification: "$x" by the chosen column of the x axis, "$table:steps" by a table. No text that a run contains stands
+in a specification; names and texts are in the tables, as data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lambert.report.catalogue import Curve
-from lambert.report.palette import FONT_STACK, PALETTE
+from lambert.report.style import FONT_STACK, PALETTE
 
 Spec = dict[str, Any]
 
-# Colours are variables of the page's style sheet, which knows light, dark and paper.
+# Colours are variables of the page's style sheet, which has light, dark and print sets.
 INK, MUTED, GRID, RULE, PAPER = (f"var(--{role})" for role in ("ink", "muted", "grid", "rule", "paper"))
 SERIES = tuple(f"var(--{role})" for role in PALETTE if role.startswith("series"))
 
@@ -63,27 +63,54 @@ _ZOOM: Spec = {
 }  # fmt: skip
 
 
-def lines(curve: Curve, level: float | None, *, phased: bool, dotted: bool) -> Spec:
-    """A line for every run by what the reader counts on the x axis.
+@dataclass(frozen=True)
+class Curve:
+    """A chart of one metric over all runs. `charts` switches off the options that there is no data for."""
+
+    name: str
+    """Unique on the page; the chart's y scale is the placeholder "$y:name"."""
+    column: str
+    """Of the table of steps."""
+    title: str
+    y_title: str
+    caption: str
+    smoothed: bool = True
+    """The column is there once for each level of smoothing."""
+    band: bool = False
+    """Lowest and highest values behind the line, and the values without smoothing."""
+    evaluated: bool = False
+    """The table of evaluations has the same column, drawn as dots."""
+    incidents: bool = False
+    """Incidents of the runs, as symbols at the top."""
+    beside: str = ""
+    """Another column of the table of steps, drawn wide and pale."""
+    beside_caption: str = ""
+    baseline: str = ""
+    """A column of the table of baselines, drawn as a dashed line over each phase."""
+    baseline_caption: str = ""
+    from_zero: bool = False
+    y_format: str = "~r"
+    tall: bool = False
+
+
+def lines(curve: Curve, *, phases: int, dotted: bool) -> Spec:
+    """A line for every run over the chosen x axis.
 
     Args:
-        curve: what is drawn, its options cut down to those that there is data for.
-        level: of the dashed line, None for no such line.
-        phased: mark where phases begin.
-        dotted: show each point too, since a line of one cannot be seen.
+        phases: how many to mark.
+        dotted: show each point too, since a line of one point cannot be seen.
     """
     field = f"$smooth:{curve.column}" if curve.smoothed else curve.column
     y: Spec = {
         "type": "quantitative", "scale": f"$y:{curve.name}", "title": curve.y_title, "axis": {"format": curve.y_format},
     }  # fmt: skip
-    layers = _phases() if phased else []
+    layers = _phases(phases)
     if curve.band:
         band = _of_steps(y, f"{curve.column}_low", {"type": "area", "opacity": 0.2})
         band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
         layers += [band, _of_steps(y, f"{curve.column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8})]
-    if level is not None:
-        mark = {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5}
-        layers.append({"data": {"values": [{}]}, "mark": mark, "encoding": {"y": {**y, "datum": level}}})
+    if curve.baseline:
+        layers.append(_baseline(y, curve.baseline))
     if curve.beside:
         layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
     line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
@@ -96,16 +123,16 @@ def lines(curve: Curve, level: float | None, *, phased: bool, dotted: bool) -> S
     layers.append(line)
     if curve.evaluated:
         layers.append(_dots(curve, y))
-    if curve.marked:
-        layers.append(_marks())
+    if curve.incidents:
+        layers.append(_incidents())
     near = _of_steps(y, field, _hidden_point())
     near["encoding"] |= {"tooltip": _tooltip(field, curve.y_title, curve.y_format)}
-    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phased=phased)
+    return chart([*layers, near], f"{curve.title}, {curve.y_title}", phases=phases)
 
 
-def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> Spec:
+def chart(layers: Sequence[Spec], description: str, *, phases: int = 0) -> Spec:
     """Layers on top of each other, as wide as the page allows; the labels of phases have a line above the plot."""
-    line = 16 if phased else 0
+    line = 16 if phases else 0
     return {
         "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"},
         "padding": {"top": 4, "right": 6}, "description": description, "layer": list(layers),
@@ -118,15 +145,24 @@ def chart(layers: Sequence[Spec], description: str, *, phased: bool = False) -> 
 
 
 def tables_of(drawn: Any) -> list[str]:
-    """The tables that a specification names, each once, in order."""
+    """The tables that a specification uses, each once, in order."""
     if isinstance(drawn, str):
         return [drawn.split(":")[1]] if drawn.startswith("$table:") else []
     inside = drawn.values() if isinstance(drawn, dict) else drawn if isinstance(drawn, list) else ()
     return list(dict.fromkeys(name for part in inside for name in tables_of(part)))
 
 
-def stack(name: str, columns: Sequence[str], run: int, y_title: str, *, phased: bool) -> Spec:
-    """Areas on top of each other, one for each column of one run."""
+def fill(node: Any, values: Mapping[str, Any]) -> Any:
+    """The specification with a value in place of every placeholder, as page.js does it."""
+    if isinstance(node, str):
+        return values[node] if node.startswith("$") else node
+    if isinstance(node, Mapping):
+        return {key: fill(value, values) for key, value in node.items()}
+    return [fill(item, values) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+def stack(name: str, columns: Sequence[str], run: int, *, phases: int) -> Spec:
+    """The parts of the step time of one run as stacked areas, one for each column."""
     layer: Spec = {
         "data": "$table:steps",
         "transform": [
@@ -137,20 +173,21 @@ def stack(name: str, columns: Sequence[str], run: int, y_title: str, *, phased: 
         "mark": {"type": "area", "clip": True},
         "encoding": {
             "x": X,
-            "y": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": y_title, "scale": f"$y:{name}"},
+            "y": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": "seconds per step",
+                  "scale": f"$y:{name}"},
             "color": {
                 "field": "part", "type": "nominal", "title": None, "sort": None,
                 "scale": {"domain": list(columns), "range": list(SERIES[: len(columns)])},
-                "legend": {"labelExpr": "replace(datum.label, 'seconds_of_', '')"},
+                "legend": {"labelExpr": "replace(datum.label, '_seconds', '')"},
             },
             "order": {"field": "part"},
         },
         "params": [_ZOOM],
     }  # fmt: skip
-    return chart([layer, *(_phases() if phased else [])], "Parts of a step, in seconds", phased=phased)
+    return chart([layer, *(_phases(phases))], "Step time by part, in seconds", phases=phases)
 
 
-def noise(name: str, table: str, *, phased: bool) -> Spec:
+def noise(name: str, table: str, *, phases: int) -> Spec:
     """The noise scale with its uncertainty, and the batch as a dashed line."""
     y = {"type": "quantitative", "scale": f"$y:{name}", "title": "sequences", "axis": {"format": "~s"}}
     data: Spec = {"data": f"$table:{table}", "transform": [{"filter": {"field": "$x", "gte": "$from"}}]}
@@ -162,7 +199,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
         {"field": "batch", "title": "batch", "format": ","},
     ]
     layers = [
-        *(_phases() if phased else []),
+        *(_phases(phases)),
         {**data, "mark": {"type": "area", "opacity": 0.2, "clip": True, "color": SERIES[0]},
          "encoding": {"x": X, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
         {**data, "mark": {"type": "line", "color": MUTED, "strokeDash": [5, 3], "clip": True, "interpolate": "step"},
@@ -171,7 +208,7 @@ def noise(name: str, table: str, *, phased: bool) -> Spec:
          "encoding": {"x": X, "y": {**y, "field": "noise_scale"}}},
         {**data, "mark": _hidden_point(), "encoding": {"x": X, "y": {**y, "field": "noise_scale"}, "tooltip": tooltip}},
     ]  # fmt: skip
-    return chart(layers, "Gradient noise scale, in sequences", phased=phased)
+    return chart(layers, "Gradient noise scale, in sequences", phases=phases)
 
 
 def heat(cells: str, rows: str, limits: tuple[float, float]) -> Spec:
@@ -208,6 +245,19 @@ def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
     }  # fmt: skip
 
 
+def _baseline(y: Spec, field: str) -> Spec:
+    """A dashed line from the start to the end of each phase; "$baseline_start" cuts it to what is in sight."""
+    return {
+        "data": "$table:baselines",
+        "transform": [
+            {"filter": {"field": "$x_stop", "gte": "$from"}}, {"filter": {"field": field, "valid": True}},
+            {"calculate": "$baseline_start", "as": "start"},
+        ],
+        "mark": {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5, "clip": True},
+        "encoding": {"x": {**X, "field": "start"}, "x2": {"field": "$x_stop"}, "y": {**y, "field": field}},
+    }  # fmt: skip
+
+
 def _dots(curve: Curve, y: Spec) -> Spec:
     return {
         "data": "$table:evaluations", "transform": [*_IN_SIGHT, _NAMED],
@@ -230,26 +280,22 @@ def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
 
 
 def _hidden_point() -> Spec:
-    """What answers to the pointer on and near a line, with figures."""
+    """A target for the pointer on and near a line; it shows the tooltip."""
     return {"type": "point", "filled": True, "size": 150, "opacity": 0, "aria": False, "clip": True}
 
 
-def _phases() -> list[Spec]:
-    """Lines where phases begin and, above the plot, what they are: the last one's label ends at the right end."""
+def _phases(count: int) -> list[Spec]:
+    """Lines where phases begin and, above the plot, their labels; the last label ends at the right edge."""
     mark: Spec = {
-        "type": "text",
-        "baseline": "bottom",
-        "fontSize": 12,
-        "fill": INK,
-        "y": -5,
-        "aria": False,
-        "clip": False,
-    }
+        "type": "text", "baseline": "bottom", "fontSize": 12, "fill": INK, "y": -5, "aria": False, "clip": False
+    }  # fmt: skip
     text: Spec = {"text": {"field": "label"}}
+    if count <= 1:  # of a whole run; a layer whose rows are all out of sight would make Vega complain
+        return [{"data": "$table:phases", "mark": {**mark, "align": "left", "x": 0}, "encoding": text}] * count
     in_sight = {"filter": {"field": "$x", "gte": "$from"}}
     return [
         {
-            "data": "$table:phases", "transform": [{"filter": {"field": "place", "gt": 0}}, in_sight],
+            "data": "$table:phases", "transform": [{"filter": {"field": "index", "gt": 0}}, in_sight],
             "mark": {"type": "rule", "stroke": RULE, "strokeWidth": 1.2, "aria": False, "clip": True},
             "encoding": {"x": X},
         },
@@ -264,13 +310,13 @@ def _phases() -> list[Spec]:
     ]  # fmt: skip
 
 
-def _marks() -> Spec:
+def _incidents() -> Spec:
     kinds = {
         "spike": "triangle-down", "skipped": "cross", "rollback": "triangle-left", "micro-batch": "square",
         "resumed": "triangle-right", "damaged": "diamond",
     }  # fmt: skip
     return {
-        "data": "$table:marks", "transform": [*_IN_SIGHT, _NAMED],
+        "data": "$table:incidents", "transform": [*_IN_SIGHT, _NAMED],
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "clip": True},
         "encoding": {
             "x": X, "y": {"value": 7}, "color": {"value": SERIES[5]},

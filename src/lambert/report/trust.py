@@ -1,7 +1,7 @@
 """Trust ratios by layer and step as a heat map that can be read with 4 layers and with 400.
 
-Above `_MOST_ROWS` layers, rows are parts of the model: names are cut at their dots, at the deepest level that
-leaves few enough rows, and a row shows the geometric mean of its layers.
+Above `_MOST_ROWS` layers, rows are modules: layer names are cut at their dots, at the deepest level with few enough
+rows, and a row shows the geometric mean of its layers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.report.columns import Table, packed
-from lambert.report.curves import Floats
+from lambert.report.columns import Floats, Table, packed
 from lambert.runlog.reader import TrustRatios
 
 _MOST_ROWS = 48
@@ -37,7 +36,7 @@ class HeatMap:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Ratios with the first and the last colour; a few beyond them do not pale all others."""
+        """Ratios of the first and the last colour; a few outliers beyond them do not compress the others."""
         return _colour_limits(self.values)
 
 
@@ -45,12 +44,12 @@ def heat_map(ratios: TrustRatios) -> HeatMap | None:
     """Rows and columns of the picture, or None where no layer has a ratio to show."""
     values = np.where(ratios.values > 0, ratios.values, np.nan)
     shown = [
-        place for place in range(len(ratios.layers))
-        if np.isfinite(values[:, place]).any() and not np.all(ratios.values[:, place] == 1.0)
+        index for index in range(len(ratios.layers))
+        if np.isfinite(values[:, index]).any() and not np.all(ratios.values[:, index] == 1.0)
     ]  # fmt: skip
     if not shown:
         return None
-    names = [ratios.layers[place] for place in shown]
+    names = [ratios.layers[index] for index in shown]
     keys = group_names(names, _MOST_ROWS)
     rows = tuple(dict.fromkeys(keys))
     logs = np.log(values[:, shown])
@@ -82,7 +81,7 @@ def group_names(names: list[str], most: int) -> list[str]:
 
 
 def short_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names without the leading parts that all share and without ".weight"; a slice keeps its number."""
+    """The names without their common prefix and without ".weight"; a slice keeps its number."""
     parts = [re.sub(r"\.weight(\[\d+\])?$", r"\1", name).split(".") for name in names]
     shared = 0
     while all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
@@ -93,7 +92,7 @@ def short_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _colour_limits(values: Floats) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
-    low, high = (float(np.quantile(finite, share)) for share in (0.005, 0.995))
+    low, high = (float(np.quantile(finite, q)) for q in (0.005, 0.995))
     return (low / 1.1, high * 1.1) if high / low < 1.05 else (low, high)
 
 

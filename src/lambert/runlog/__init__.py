@@ -1,1 +1,1 @@
-"""What a run writes down: the journal's writer, its reader and its records."""
+"""The journal and the other files of a run folder: their names, writer, reader and records."""

@@ -1,8 +1,7 @@
-"""A run folder as plain numbers: `journal.jsonl` and `recipe.toml` -> Run.
+"""A run folder as plain numbers: `journal.jsonl` and `recipe.toml` → Run.
 
-The journal is append-only and may be cut or damaged: half a last line is skipped, a bad line in the middle
-is counted and skipped, and where a step occurs twice (after a resume) its last record wins.
-`docs/journal.md` documents every field.
+The journal is append-only and may be truncated or damaged. Half a last line is skipped, a bad line in the middle is
+counted and skipped. Where a step occurs twice (after a resume) its last record wins.
 """
 
 from __future__ import annotations
@@ -17,35 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.errors import UserError
-from lambert.runlog.incidents import TROUBLES, trouble_line
-from lambert.runlog.records import (
-    EVALUATION_FIELDS,
-    STEP_FIELDS,
-    STEP_PARTS,
-    Evaluation,
-    Fill,
-    Mark,
-    Noise,
-    Phase,
-    Record,
-    fill_of,
-    float_or_nan,
-    mapping,
-    noise_of,
-    number_or_none,
-    parse_line,
-    phase_of,
-    step_figures,
-    whole,
-)
+from lambert.runlog import records
+from lambert.runlog.records import Evaluation, Fill, Incident, Noise, Phase, Record, number_or_none, whole
+from lambert.runlog.schema import EVALUATION_METRICS, INCIDENTS, JOURNAL_FILE, RECIPE_FILE, Event
 from lambert.utils import formatting
 
-_COLUMNS = (*STEP_FIELDS, *(f"seconds_of_{part}" for part in STEP_PARTS))
 Floats = NDArray[np.float64]
-
-JOURNAL, RECIPE = "journal.jsonl", "recipe.toml"
-MOST_LINE_BYTES = 10_000_000
-"""A longer line is read in parts, each of which counts as a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,7 @@ class TrustRatios:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the report knows of a run. Columns in `series` are float64 [recorded steps]."""
+    """Everything that the run folder says. Columns in `series` (records.STEP_COLUMNS) are float64 [recorded steps]."""
 
     folder: Path
     name: str
@@ -78,8 +54,8 @@ class Run:
     bad_lines: tuple[int, ...]  # line numbers, from 1
     notices: tuple[str, ...] = ()
     noise: tuple[Noise, ...] = ()
-    marks: tuple[Mark, ...] = ()
-    outcome: Record | None = None  # what it took beside what was predicted, of a run that finished in one sitting
+    incidents: tuple[Incident, ...] = ()
+    outcome: Record | None = None  # actual and predicted time and memory, of a run that finished in one session
 
     @property
     def final(self) -> Evaluation | None:
@@ -92,7 +68,7 @@ class Run:
 
     @property
     def last_fills(self) -> tuple[Fill, ...]:
-        """Of every sentence how it was filled in last."""
+        """The last predictions for each sentence."""
         return tuple({fill.text: fill for fill in self.fills}.values())
 
     @property
@@ -103,7 +79,7 @@ class Run:
 
 @dataclass
 class _Journal:
-    """What has been gathered so far; dictionaries by step, so that later records win."""
+    """The records so far; dictionaries by step, so that later records win."""
 
     header: Record = field(default_factory=dict)
     started: float | None = None
@@ -115,7 +91,7 @@ class _Journal:
     trust_ratios: dict[int, dict[int, float]] = field(default_factory=dict)
     noise: dict[int, Noise] = field(default_factory=dict)
     fills: dict[tuple[str, int], Fill] = field(default_factory=dict)
-    marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
+    incidents: dict[tuple[str, int], Incident] = field(default_factory=dict)
     outcome: Record | None = None
     last_step: int = 0
     checkpoints: dict[int, Record] = field(default_factory=dict)
@@ -126,64 +102,64 @@ class _Journal:
         if self.started is None:
             self.started = number_or_none(record.get("time"))
         match record["event"]:
-            case "run":
+            case Event.RUN:
                 self.header, self.end, self.outcome = record, None, None
                 self.starts += 1
                 if number_or_none(record.get("resumed_from_step")):
                     step = whole(record, "resumed_from_step")
-                    self.mark(Mark(step, "resumed", f"resumed from step {formatting.count(step)}"))
-            case "phase":
-                phase = phase_of(record)
+                    self.add_incident(Incident(step, "resumed", f"resumed from step {formatting.count(step)}"))
+            case Event.PHASE:
+                phase = records.phase_of(record)
                 self.phases[phase.number] = phase
-            case "step":
+            case Event.STEP:
                 self.last_step = whole(record, "step")
-                self.steps[self.last_step] = step_figures(record)
-            case "trust_ratios":
-                ratios = mapping(record.get("trust_ratios"))
+                self.steps[self.last_step] = records.step_values(record)
+            case Event.TRUST_RATIOS:
+                ratios = records.mapping(record.get("trust_ratios"))
                 self.trust_ratios[whole(record, "step")] = {
-                    self.layers.setdefault(str(layer), len(self.layers)): float_or_nan(ratio)
+                    self.layers.setdefault(str(layer), len(self.layers)): records.float_or_nan(ratio)
                     for layer, ratio in ratios.items()
                 }
-            case "evaluation":
+            case Event.EVALUATION:
                 step = whole(record, "step")
-                figures = {name: float_or_nan(record.get(name)) for name in EVALUATION_FIELDS}
-                self.evaluations[step] = Evaluation(step=step, **figures)
-            case "noise":
-                noise = noise_of(record)
+                metrics = {name: records.float_or_nan(record.get(name)) for name in EVALUATION_METRICS}
+                self.evaluations[step] = Evaluation(step=step, **metrics)
+            case Event.NOISE:
+                noise = records.noise_of(record)
                 self.noise[noise.step] = noise
-            case "fill":
-                fill = fill_of(record, self.last_step)
+            case Event.FILL:
+                fill = records.fill_of(record, self.last_step)
                 self.fills[fill.text, fill.step] = fill
-            case "checkpoint":
+            case Event.CHECKPOINT:
                 self.checkpoints[whole(record, "step")] = record
-            case "end":
+            case Event.END:
                 self.end = record
-            case "outcome":
+            case Event.OUTCOME:
                 self.outcome = record
-            case event if event in TROUBLES:
-                self.mark(Mark(whole(record, "step"), event, trouble_line(record)))
+            case event if event in INCIDENTS:
+                self.add_incident(Incident(whole(record, "step"), event, records.incident_text(record)))
 
-    def mark(self, mark: Mark) -> None:
-        """Keeps what befell the run; the last of the same kind at the same step stands."""
-        self.marks[mark.kind, mark.step] = mark
+    def add_incident(self, incident: Incident) -> None:
+        """The last of the same kind at the same step counts."""
+        self.incidents[incident.kind, incident.step] = incident
 
 
 def read_run(folder: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-        UserError: there is no such folder, no journal in it, or no step in the journal.
+        UserError: there is no such folder, no journal in it, no step in the journal, or another journal format.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no run folder {folder}", remedy="Give the folder that a run wrote (its --out)")
-    journal, bad_lines = _read_journal(folder / JOURNAL)
+    journal, bad_lines = _read_journal(folder / JOURNAL_FILE)
     if not journal.steps:
         raise UserError(
-            f"{folder / JOURNAL} records no step yet",
+            f"{folder / JOURNAL_FILE} records no step yet",
             remedy="Let the run finish its first step, then ask again",
         )
-    recipe, notices = _read_recipe(folder / RECIPE)
+    recipe, notices = _read_recipe(folder / RECIPE_FILE)
     steps = sorted(journal.steps)
     table = np.array([journal.steps[step] for step in steps], dtype=np.float64)
     return Run(
@@ -194,7 +170,7 @@ def read_run(folder: Path) -> Run:
         starts=journal.starts,
         phases=tuple(sorted(journal.phases.values(), key=lambda phase: phase.first_step)),
         steps=np.array(steps, dtype=np.int64),
-        series={name: table[:, column] for column, name in enumerate(_COLUMNS)},
+        series={name: table[:, column] for column, name in enumerate(records.STEP_COLUMNS)},
         evaluations=tuple(journal.evaluations[step] for step in sorted(journal.evaluations)),
         trust_ratios=_trust_table(journal),
         fills=tuple(journal.fills.values()),
@@ -204,7 +180,7 @@ def read_run(folder: Path) -> Run:
         bad_lines=tuple(bad_lines),
         notices=tuple(notices),
         noise=tuple(journal.noise[step] for step in sorted(journal.noise)),
-        marks=tuple(sorted(journal.marks.values(), key=lambda mark: mark.step)),
+        incidents=tuple(sorted(journal.incidents.values(), key=lambda incident: incident.step)),
         outcome=journal.outcome,
     )
 
@@ -214,14 +190,15 @@ def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
     bad_lines: list[int] = []
     try:
         with path.open("rb") as lines:
-            for line_number, line in enumerate(iter(partial(lines.readline, MOST_LINE_BYTES), b""), start=1):
+            for line_number, line in enumerate(iter(partial(lines.readline, records.MOST_LINE_BYTES), b""), start=1):
                 if not line.strip():
                     continue
-                record = parse_line(line)
-                if record is not None and record["event"] == "run" and bad_lines[-1:] == [line_number - 1]:
-                    bad_lines.pop()  # half a line, left by a killed run and ended by the one that resumes
+                record = records.parse_line(line)
                 try:
                     if record is not None:
+                        records.check_format(record, path)
+                        if record["event"] == Event.RUN and bad_lines[-1:] == [line_number - 1]:
+                            bad_lines.pop()  # half a line, left by a killed run and ended by the one that resumes
                         journal.add(record)
                     elif line.endswith(b"\n"):  # without it: the half line of a run just killed
                         bad_lines.append(line_number)
@@ -229,7 +206,7 @@ def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
                     bad_lines.append(line_number)
     except FileNotFoundError:
         raise UserError(
-            f"{path.parent} holds no {JOURNAL}", remedy="Give the folder that a run wrote (its --out)"
+            f"{path.parent} holds no {JOURNAL_FILE}", remedy="Give the folder that a run wrote (its --out)"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", remedy="Check its permissions") from None
@@ -240,9 +217,9 @@ def _read_recipe(path: Path) -> tuple[Record, list[str]]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")), []
     except FileNotFoundError:
-        return {}, [f"There is no {RECIPE} in the run folder, so the settings are missing here."]
+        return {}, [f"There is no {RECIPE_FILE} in the run folder, so the settings are missing here."]
     except (OSError, ValueError) as error:
-        return {}, [f"{RECIPE} could not be read ({error}), so the settings are missing here."]
+        return {}, [f"{RECIPE_FILE} could not be read ({error}), so the settings are missing here."]
 
 
 def _trust_table(journal: _Journal) -> TrustRatios:

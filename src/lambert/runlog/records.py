@@ -1,6 +1,6 @@
-"""One line of `journal.jsonl` -> one record; also used by the live display while a run goes on.
+"""Journal lines → records; the report, the live display and the trackers read them this way.
 
-`docs/journal.md` documents every field. Readers ignore events and fields they do not know.
+docs/journal.md documents every field. Readers ignore events and fields they do not know.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from lambert.errors import UserError
+from lambert.runlog import schema
+from lambert.runlog.schema import FORMAT_VERSION, SPIKE_FIELDS, Event
+from lambert.utils import formatting
 
 Record = dict[str, Any]
 
+MOST_LINE_BYTES = 10_000_000
+"""A longer line is read in parts, each of which counts as a damaged one."""
 _LARGEST_WHOLE = 2**53  # a float64 holds every whole number below it
-_FIGURES = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
-STEP_FIELDS = (
-    "phase", "loss", *_FIGURES, "learning_rate", "gradient_norm", "seconds", "sequences_per_second",
-    "tokens_per_second", "model_flops_per_second", "mfu",
-)  # fmt: skip
-STEP_PARTS = ("data", "forward", "backward", "communication", "optimizer")
-"""What `step_time_breakdown` of a step tells apart; their columns are called `seconds_of_data` and so on."""
-EVALUATION_FIELDS = (*_FIGURES, "nsp_majority_accuracy", "unigram_loss", "unigram_accuracy", "masked_tokens")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out figures after a step; losses in nats, accuracies between 0 and 1, NaN where not recorded."""
+    """Metrics on the validation set after a step; losses in nats, accuracies from 0 to 1, NaN where not recorded."""
 
     step: int
     mlm_loss: float
@@ -58,7 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Fill:
-    """A masked sentence and the words the model put in it, likeliest first: (word, probability)."""
+    """A masked sentence and the model's predictions, likeliest first: (word, probability)."""
 
     text: str
     candidates: tuple[tuple[str, float], ...]
@@ -67,8 +67,8 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Something that befell a run: its kind (the event's name, or `resumed`) and a line about it."""
+class Incident:
+    """One problem of a run or one resume: its kind (the event's name, or `resumed`) and a line about it."""
 
     step: int
     kind: str
@@ -86,7 +86,7 @@ class Noise:
     noise_scale: float
     standard_error: float
     steps: int
-    """Measured steps that it rests on."""
+    """Measured steps that the estimate uses."""
 
 
 def parse_line(line: bytes) -> Record | None:
@@ -96,6 +96,74 @@ def parse_line(line: bytes) -> Record | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None
+
+
+def check_format(record: Record, journal: Path) -> None:
+    """Refuses the journal of another version of lambert.
+
+    Args:
+        record: any; only `run` records say the format.
+        journal: where it stands.
+
+    Raises:
+        UserError: it is a `run` record in another format, or in none.
+    """
+    found = record.get("format_version")
+    if record["event"] == Event.RUN and found != FORMAT_VERSION:
+        written = f"journal format {found}" if found is not None else "a journal format without a version"
+        raise UserError(
+            f"{journal} has {written}; this version of lambert reads format {FORMAT_VERSION} only",
+            remedy="Use the version of lambert that wrote the run, or train it again (--fresh)",
+        )
+
+
+def check_run_format(journal: Path) -> None:
+    """`check_format` of every `run` record in a journal; a missing journal is fine.
+
+    Raises:
+        UserError: as `check_format`.
+        OSError: the journal cannot be read.
+    """
+    if journal.exists():
+        with journal.open("rb") as lines:
+            while line := lines.readline(MOST_LINE_BYTES):
+                record = parse_line(line) if b'"run"' in line else None
+                if record is not None:
+                    check_format(record, journal)
+
+
+def incident_text(record: Record) -> str:
+    """One of schema.INCIDENTS as a line that can be read on its own."""
+    step, phase, micro_batch, to_step = (
+        formatting.count(number_or_none(record.get(name))) for name in ("step", "phase", "micro_batch_size", "to_step")
+    )
+    match record["event"]:
+        case Event.DAMAGED:
+            problems = record.get("problems")
+            text = "; ".join(map(str, problems)) if isinstance(problems, list) else "unknown damage"
+            return f"{text}. Resuming from step {step}"
+        case Event.SKIPPED:
+            return f"step {step} skipped: {record.get('reason')}"
+        case Event.MICRO_BATCH:
+            return (
+                f"out of memory after step {step}: micro-batches of phase {phase} now have {micro_batch} sequences;"
+                " the global batch is unchanged"
+            )
+        case Event.ROLLBACK:
+            return f"rolling back from step {step} to step {to_step}"
+    spikes = record.get("spikes")
+    text = "; ".join(map(_spike, spikes)) if isinstance(spikes, list) else "unknown"
+    layers = record.get("moved_layers")
+    moved = f"; layers that moved most: {', '.join(layers)}" if isinstance(layers, dict) and layers else ""
+    return f"spike at step {step}: {text}{moved}"
+
+
+def _spike(spike: object) -> str:
+    if not isinstance(spike, dict):
+        return "unknown"
+    metric, *numbers = SPIKE_FIELDS
+    value, mean, z_score = (formatting.number(number_or_none(spike.get(name))) for name in numbers)
+    return f"{str(spike.get(metric)).replace('_', ' ')} {value}, mean {mean} (z-score {z_score})"
 
 
 def whole(record: Record, name: str) -> int:
@@ -112,34 +180,33 @@ def number_or_none(value: object) -> float | None:
     return converted if math.isfinite(converted) else None
 
 
-def total_steps(header: Record, phases: Mapping[int, Phase]) -> int | None:
-    """Steps of the whole run: the `run` event's `total_steps`, else where the phases known so far end."""
-    recorded = number_or_none(header.get("total_steps"))
-    if recorded is not None:
-        return int(recorded)
-    return max((phase.last_step for phase in phases.values()), default=None)
-
-
 def phase_of(record: Record) -> Phase:
     """A `phase` record as a Phase. Raises ValueError when it lacks a field."""
-    counts = ("sequence_length", "batch_size", "first_step", "steps", "warmup_steps")
-    values = {name: whole(record, name) for name in counts}
-    rate = float_or_nan(record.get("peak_learning_rate"))
-    return Phase(number=whole(record, "phase"), peak_learning_rate=rate, **values)
+    counts = {name: whole(record, name) for name in schema.PHASE_COUNTS}
+    return Phase(
+        number=counts.pop("phase"), peak_learning_rate=float_or_nan(record.get("peak_learning_rate")), **counts
+    )
 
 
 def noise_of(record: Record) -> Noise:
     """A `noise` record as a Noise. Raises ValueError when it lacks a field."""
-    counts = {name: whole(record, name) for name in ("step", "phase", "small_batch", "large_batch", "steps")}
-    scale, error = (float_or_nan(record.get(name)) for name in ("noise_scale", "standard_error"))
+    counts = {name: whole(record, name) for name in schema.NOISE_COUNTS}
+    scale, error = (float_or_nan(record.get(name)) for name in schema.NOISE_METRICS)
     return Noise(noise_scale=scale, standard_error=error, **counts)
 
 
-def step_figures(record: Record) -> tuple[float, ...]:
-    """The figures of a `step` record: STEP_FIELDS, then the seconds of STEP_PARTS; NaN where not recorded."""
-    parts = record.get("step_time_breakdown")
+STEP_COLUMNS = (
+    "phase", *schema.TRAINING_METRICS, *schema.THROUGHPUT_METRICS, *(f"{part}_seconds" for part in schema.STEP_PARTS)
+)  # fmt: skip
+"""Of `step_values`: the last ones are the parts of `step_time_breakdown`."""
+
+
+def step_values(record: Record) -> tuple[float, ...]:
+    """The values of a `step` record by STEP_COLUMNS; NaN where not recorded."""
+    parts = record.get(schema.BREAKDOWN)
     parts = parts if isinstance(parts, dict) else {}
-    return (*(float_or_nan(record.get(n)) for n in STEP_FIELDS), *(float_or_nan(parts.get(n)) for n in STEP_PARTS))
+    own = (float_or_nan(record.get(name)) for name in STEP_COLUMNS[: -len(schema.STEP_PARTS)])
+    return (*own, *(float_or_nan(parts.get(name)) for name in schema.STEP_PARTS))
 
 
 def fill_of(record: Record, step: int) -> Fill:

@@ -1,4 +1,4 @@
-"""Following a journal while a run goes on: new lines as they come, and what they add up to."""
+"""Following a journal while a run writes it: new lines as they come, and the state they add up to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lambert.runlog.records import Phase, Record, number_or_none, parse_line, phase_of, total_steps
+from lambert.runlog.records import Phase, Record, number_or_none, parse_line, phase_of
+from lambert.runlog.schema import Event
 
 _HEAD_BYTES = 256
 
@@ -18,7 +19,7 @@ class JournalTail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
-        self._head = b""  # how the file began when its lines were read: tells a new file from a grown one
+        self._head = b""  # the file's first bytes when its lines were read: tells a new file from a grown one
 
     def read(self) -> Iterator[Record]:
         """New records; damaged lines are skipped, half a line waits for its rest, a missing file has none.
@@ -59,29 +60,33 @@ class LiveState:
     def update(self, record: Record) -> None:
         """Takes one record in; one that lacks what it needs changes nothing."""
         match record["event"]:
-            case "run":
-                if record.get("resumed_from_step") == 0:  # from the beginning: what was known is of another run
+            case Event.RUN:
+                if record.get("resumed_from_step") == 0:  # a new run: what was known is of another one
                     self.phases, self.step, self.evaluation, self.checkpoint = {}, None, None, None
                 self.header, self.end = record, None
-            case "phase":
+            case Event.PHASE:
                 try:
                     phase = phase_of(record)
                 except ValueError:
                     return
                 self.phases[phase.number] = phase
-            case "step":
+            case Event.STEP:
                 self.step = record
-            case "evaluation":
+            case Event.EVALUATION:
                 self.evaluation = record
-            case "checkpoint":
+            case Event.CHECKPOINT:
                 self.checkpoint = record
-            case "end":
+            case Event.END:
                 self.end = record
 
     def number(self, name: str) -> float | None:
-        """A figure of the last step."""
+        """A metric of the last step."""
         return number_or_none(self.step.get(name)) if self.step else None
 
     @property
     def total_steps(self) -> int | None:
-        return total_steps(self.header, self.phases)
+        """Of the whole run, as far as it is known: recorded, else where the phases so far end."""
+        recorded = number_or_none(self.header.get("total_steps"))
+        if recorded is not None:
+            return int(recorded)
+        return max((phase.last_step for phase in self.phases.values()), default=None)

@@ -1,4 +1,4 @@
-"""The run's diary: one JSON object a line in `journal.jsonl` (fields in docs/journal.md)."""
+"""Writes `journal.jsonl`: one JSON object a line (fields in docs/journal.md)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lambert.runlog.schema import FORMAT_VERSION, Event
+
 
 class Journal:
     """Appends events to a file; every line is complete and readable at once.
 
-    A file that ends in half a line, as a killed run leaves it, is ended there before anything is added. Where the disk
-    is full, events wait in memory for the next one to be written.
+    Half a last line, as a killed run leaves it, is ended before anything is added. Where the disk is full, events wait
+    in memory for the next one to be written.
     """
 
     def __init__(self, path: Path, *, silent: bool = False) -> None:
-        """`silent` writes nothing, for the processes that are not the first."""
+        """`silent` writes nothing, for ranks other than 0."""
         self._silent = silent
         if silent:
             return
@@ -35,9 +37,11 @@ class Journal:
         return self._file.read(1) == b"\n"
 
     def write(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Add one event; numbers that are not finite become null, since JSON has no word for them."""
+        """Adds one event. Numbers that are not finite become null, as JSON has none; `run` gets the format version."""
         if self._silent:
             return
+        if event == Event.RUN:
+            fields = {"format_version": FORMAT_VERSION, **fields}
         line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, allow_nan=False)
         self._waiting += line.encode() + b"\n"
         self._write_waiting()

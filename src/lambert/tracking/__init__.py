@@ -1,1 +1,1 @@
-"""A run's journal → TensorBoard or Weights & Biases, for people who keep their runs there; reads the journal only."""
+"""Journals of runs → TensorBoard or Weights & Biases. Reads journals only."""

@@ -1,50 +1,110 @@
-"""Handing a journal on, once or while its run goes on."""
+"""Sends the metrics of a journal to dashboards, once or while the run trains."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lambert.errors import UserError
-from lambert.runlog.reader import JOURNAL, RECIPE
-from lambert.runlog.records import Record, number_or_none
+from lambert.runlog import schema
+from lambert.runlog.records import MOST_LINE_BYTES, Record, check_format, number_or_none
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, Event
 from lambert.runlog.tail import JournalTail
-from lambert.tracking.figures import Figures, figures_of, returns_to
 
 _POLL_SECONDS = 2.0
+_FIELDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    Event.STEP: {"train": schema.TRAINING_METRICS, "speed": schema.THROUGHPUT_METRICS},
+    Event.EVALUATION: {"held_out": (*schema.LOSSES, *schema.BASELINES)},
+    Event.NOISE: {"noise": schema.NOISE_METRICS},
+    Event.PHASE: {"phase": ("sequence_length", "batch_size")},
+    Event.MICRO_BATCH: {"phase": ("micro_batch_size",)},
+    Event.CHECKPOINT: {"checkpoint": ("bytes", "seconds")},
+    Event.SKIPPED: {"incidents": ("consecutive",)},
+}
+"""Event → group → fields of docs/journal.md; a metric is called group/field."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of one record."""
+
+    step: int
+    seconds: float | None
+    """When the record was written, since 1970-01-01 00:00 UTC."""
+    values: Mapping[str, float]
+    """Finite numbers only."""
+
+
+def metrics_of(record: Record) -> Metrics | None:
+    """The metrics of a record; None for records without any, or without a step."""
+    event = record["event"]
+    step = number_or_none(record.get("first_step" if event == Event.PHASE else "step"))
+    if step is None or step < 0 or step != int(step):
+        return None
+    found = {name: number for name, value in _named(record) if (number := number_or_none(value)) is not None}
+    return Metrics(int(step), number_or_none(record.get("time")), found) if found else None
+
+
+def returns_to(record: Record) -> int | None:
+    """The step to which a resume or a rollback returns; None for other records."""
+    field = {Event.RUN: "resumed_from_step", Event.ROLLBACK: "to_step"}.get(record["event"])
+    step = None if field is None else number_or_none(record.get(field))
+    return None if step is None or step < 0 else int(step)
+
+
+def _named(record: Record) -> Iterator[tuple[str, object]]:
+    event = record["event"]
+    for group, fields in _FIELDS.get(event, {}).items():
+        for field in fields:
+            yield f"{group}/{field}", record.get(field)
+    if event == Event.STEP:
+        for part, seconds in _items(record.get(schema.BREAKDOWN)):
+            yield f"speed/{part}_seconds", seconds
+    elif event == Event.TRUST_RATIOS:
+        for layer, ratio in _items(record.get("trust_ratios")):
+            yield f"trust_ratio/{layer}", ratio
+    elif event == Event.SPIKE:
+        for spike in record.get("spikes") or ():
+            if isinstance(spike, Mapping):
+                yield f"incidents/{spike.get('metric')}_spike_z_score", spike.get("z_score")
+
+
+def _items(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a sink is told before the first record."""
+    """What a sink gets before the first record."""
 
     name: str
     """Of the run folder."""
     journal_id: str
-    """Tells this journal from every other one: a digest of its first line, which holds the time."""
+    """A digest of the journal's first line, which holds the time: no other journal has it."""
     recipe: dict[str, Any]
     """`recipe.toml`; empty where there is none."""
 
 
 class Sink(Protocol):
-    """Where figures go."""
+    """A dashboard. Records are counted from 1 over the journal."""
 
     def begin(self, facts: RunFacts) -> int:
-        """Get ready; how many records of this journal it has already."""
+        """Get ready; returns how many records of this journal it has already."""
 
-    def add(self, place: int, figures: Figures) -> None:
-        """Take the figures of the record at this place, from 1, of the journal."""
+    def add(self, record: int, metrics: Metrics) -> None:
+        """Take the metrics of one record."""
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """What was told of later steps is about to be told anew."""
+        """The run has returned to `step`: metrics of later steps come again."""
 
-    def flush(self, place: int) -> None:
-        """Everything up to this place has been handed over."""
+    def flush(self, record: int) -> None:
+        """Everything up to this record has been handed over."""
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -52,14 +112,14 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Tracked:
-    """What was handed on."""
+    """The result of `track`."""
 
     records: int
     """Of the journal, from its beginning."""
     step: int
-    """The last one told of, 0 for none."""
+    """The last one with metrics, 0 for none."""
     ended: bool
-    """Whether the run had stopped in good order."""
+    """Whether the journal ends with an `end` event."""
 
 
 def track(
@@ -70,20 +130,20 @@ def track(
     poll_seconds: float = _POLL_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Tracked:
-    """Hand a run's journal on to `sinks`, each from where it stopped the last time.
+    """Send a run's journal to `sinks`, each from where it stopped the last time.
 
     Args:
-        follow: wait for more until the run ends, and for the journal itself should the run not have begun.
+        follow: wait for more until the run ends; the journal need not exist yet.
         sleep: for tests.
 
     Raises:
-        UserError: there is no run folder or no journal, or the journal was replaced by another run's meanwhile.
+        UserError: there is no run folder or no journal, the journal has another format, or another run replaced it.
     """
-    journal = run / JOURNAL
+    journal = run / JOURNAL_FILE
     if not run.is_dir() or not (follow or journal.is_file()):
         raise UserError(f"there is no {journal}", remedy="Give the folder that a run wrote (its --out)")
     tail, have, journal_id = JournalTail(journal), [0] * len(sinks), None
-    place, step, ended, flushed = 0, 0, False, 0
+    count, step, ended, flushed = 0, 0, False, 0
     try:
         while True:
             first = _first_line_digest(journal)
@@ -92,40 +152,43 @@ def track(
                 facts = RunFacts(run.resolve().name, journal_id, _recipe(run))
                 have = [sink.begin(facts) for sink in sinks]
             elif journal_id is not None and first != journal_id:
-                raise UserError(f"{journal} was replaced by that of another run", remedy="Give the same command again")
+                raise UserError(
+                    f"{journal} was replaced by the journal of another run", remedy="Run the same command again"
+                )
             for record in tail.read():
-                place += 1
-                ended = record["event"] == "end" or (ended and record["event"] != "run")
-                figures = figures_of(record)
-                step = step if figures is None else figures.step
+                check_format(record, journal)
+                count += 1
+                ended = record["event"] == Event.END or (ended and record["event"] != Event.RUN)
+                metrics = metrics_of(record)
+                step = step if metrics is None else metrics.step
                 for sink, done in zip(sinks, have, strict=True):
-                    if place > done:
-                        _hand_over(sink, place, record, figures)
-            if place > flushed:
-                flushed = place
+                    if count > done:
+                        _hand_over(sink, count, record, metrics)
+            if count > flushed:
+                flushed = count
                 for sink, done in zip(sinks, have, strict=True):
-                    sink.flush(max(place, done))
+                    sink.flush(max(count, done))
             if ended or not follow:
-                return Tracked(place, step, ended)
+                return Tracked(count, step, ended)
             sleep(poll_seconds)
     finally:
         for sink in sinks:
             sink.close()
 
 
-def _hand_over(sink: Sink, place: int, record: Record, figures: Figures | None) -> None:
+def _hand_over(sink: Sink, count: int, record: Record, metrics: Metrics | None) -> None:
     back = returns_to(record)
     if back is not None:
         sink.restart(back, number_or_none(record.get("time")))
-    if figures is not None:
-        sink.add(place, figures)
+    if metrics is not None:
+        sink.add(count, metrics)
 
 
 def _first_line_digest(journal: Path) -> str | None:
     """A digest of the first line; None while there is no complete one."""
     try:
         with journal.open("rb") as file:
-            line = file.readline(10_000_000)
+            line = file.readline(MOST_LINE_BYTES)
     except OSError:
         return None
     return hashlib.sha256(line).hexdigest() if line.endswith(b"\n") else None
@@ -133,7 +196,7 @@ def _first_line_digest(journal: Path) -> str | None:
 
 def _recipe(run: Path) -> dict[str, Any]:
     try:
-        with (run / RECIPE).open("rb") as file:
+        with (run / RECIPE_FILE).open("rb") as file:
             return tomllib.load(file)
-    except (OSError, ValueError):  # the figures are worth having without it
+    except (OSError, ValueError):  # the metrics are useful without it
         return {}

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.tracking.figures import Figures
-from lambert.tracking.follow import RunFacts
+from lambert.tracking.follow import Metrics, RunFacts
 from lambert.utils.io import write_json
 
 _STATE = "lambert.json"
 
 
 class TensorBoardSink:
-    """Figures of runs in `folder`, each run in a folder of its own name, so that one TensorBoard shows them together.
+    """Writes the metrics of each run into its own folder below `folder`, so that one TensorBoard shows all runs.
 
-    What has been written is noted beside the events, so that a later call adds only what is new. After a resume or a
-    rollback TensorBoard is told to drop the steps that are about to be told anew.
+    `lambert.json` beside the events says how far the journal has been read, so a later call adds only what is new.
+    After a resume or a rollback, TensorBoard drops the steps that come again.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -53,25 +52,25 @@ class TensorBoardSink:
             self._add_text("recipe", json.dumps(facts.recipe, indent=4))
         return written
 
-    def add(self, place: int, figures: Figures) -> None:
-        """One event with a scalar for each figure."""
+    def add(self, record: int, metrics: Metrics) -> None:
+        """One event with a scalar for each metric."""
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
-        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in figures.values.items()]
-        self._add(event_pb2.Event(summary=summary_pb2.Summary(value=values)), figures.step, figures.seconds)
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in metrics.values.items()]
+        self._add(event_pb2.Event(summary=summary_pb2.Summary(value=values)), metrics.step, metrics.seconds)
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """The mark after which TensorBoard forgets what it knows of later steps."""
+        """The event on which TensorBoard drops later steps."""
         from tensorboard.compat.proto import event_pb2
 
         log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(event_pb2.Event(session_log=log), step + 1, seconds)
 
-    def flush(self, place: int) -> None:
-        """Write what waits, and how far that is."""
+    def flush(self, record: int) -> None:
+        """Write waiting events, and how far they go."""
         assert self.folder is not None
         self._writer.flush()
-        write_json(self.folder / _STATE, {"journal": self._journal_id, "records": place})
+        write_json(self.folder / _STATE, {"journal": self._journal_id, "records": record})
 
     def close(self) -> None:
         """End the event file."""
@@ -79,7 +78,7 @@ class TensorBoardSink:
             self._writer.close()
 
     def _written(self) -> int:
-        """How many records of this journal are in the events; those of another one are dropped by its first record."""
+        """How many records of this journal are in the events; its first record drops those of another journal."""
         assert self.folder is not None
         try:
             state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
@@ -88,7 +87,7 @@ class TensorBoardSink:
             return 0
 
     def _add_text(self, name: str, text: str) -> None:
-        """A text as it stands; four spaces before each line make it code in TensorBoard's Markdown."""
+        """Plain text; four spaces before each line make it code in TensorBoard's Markdown."""
         from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 
         indented = "\n".join(f"    {line}" for line in text.splitlines())

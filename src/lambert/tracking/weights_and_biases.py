@@ -1,4 +1,4 @@
-"""Weights & Biases through its own client (the extra `wandb`); offline, without an account, unless told otherwise."""
+"""Weights & Biases through its own client (the extra `wandb`); offline, without an account, by default."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from lambert.errors import UserError, unknown_name
-from lambert.tracking.figures import Figures
-from lambert.tracking.follow import RunFacts
+from lambert.tracking.follow import Metrics, RunFacts
 
 MODES = ("offline", "online", "disabled")
 _MODE_VARIABLE = "WANDB_MODE"
@@ -18,8 +17,8 @@ _ID_CHARACTERS = 16
 class WandbSink:
     """A run of Weights & Biases in `project`.
 
-    Its id follows from the journal, so that a later call continues the same run. Charts go by lambert's step; W&B's own
-    step is the record's place in the journal, which also grows where steps are told anew after a resume.
+    Its id comes from the journal, so a later call continues the same run. Charts use lambert's step. W&B's own step is
+    the record's number in the journal, which also grows where steps come again after a resume.
 
     Args:
         mode: `offline`, `online` or `disabled`; None takes that of WANDB_MODE, and offline where it is not set.
@@ -61,7 +60,7 @@ class WandbSink:
                 config=facts.recipe,
                 resume="allow" if self.mode == "online" else None,
                 mode=self.mode,
-                # What this process prints and takes says nothing of the run.
+                # The output and the resources of this process are not those of the run.
                 settings=wandb.Settings(console="off", x_disable_stats=True),
             )
         except wandb.errors.Error as error:
@@ -74,14 +73,14 @@ class WandbSink:
         # What an earlier call sent last has the step before this one.
         return max(0, int(self._run.starting_step) - 1)
 
-    def add(self, place: int, figures: Figures) -> None:
-        """Log the figures with lambert's step."""
-        self._run.log({**figures.values, "step": figures.step}, step=place)
+    def add(self, record: int, metrics: Metrics) -> None:
+        """Log the metrics with lambert's step."""
+        self._run.log({**metrics.values, "step": metrics.step}, step=record)
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """W&B keeps everything; the steps told anew come later in its own count."""
+        """W&B keeps everything; repeated steps come later in its own count."""
 
-    def flush(self, place: int) -> None:
+    def flush(self, record: int) -> None:
         """The client sends by itself."""
 
     def close(self) -> None:

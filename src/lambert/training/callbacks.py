@@ -19,7 +19,7 @@ class Callback:
 
     Hooks run on the main process only, after the event was written to `journal.jsonl`. `trainer` is the running loop:
     `trainer.step`, `trainer.model`, `trainer.settings`, `trainer.request_stop()`. An exception in a hook ends the run;
-    its last checkpoint stays.
+    its last checkpoint stays::
 
         class StopEarly(lambert.Callback):
             def on_evaluate(self, trainer, record):

@@ -13,13 +13,13 @@ from lambert.corpus.watch import Watch, watched
 from lambert.data.dataloader import PretrainingBatch, SampleStream
 from lambert.errors import Interrupted
 from lambert.model.heads import BertForPreTraining
+from lambert.runlog.schema import JOURNAL_FILE
 from lambert.runlog.writer import Journal
 from lambert.training.callbacks import Callback, EventLog
 from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.export import export_finished
 from lambert.training.checkpoint.resume import agreed_checkpoint
 from lambert.training.checkpoint.run_dir import (
-    JOURNAL_FILE,
     open_run_folder,
     skipped_steps,
     write_skipped_steps,
@@ -345,6 +345,6 @@ class TrainingLoop:
             **self.facts,
             **events.run_facts(self.settings, self.corpus, self.processes, self.trainer_options),
             "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
-            "product_flops_per_second": self._pace.peak,
+            "peak_matmul_flops_per_second": self._pace.peak,
             "resumed_from_step": resumed,
         }

@@ -1,4 +1,4 @@
-"""Numbers as people read them: durations, sizes, shares and counts."""
+"""Numbers as text for people: durations, sizes, percentages and counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return MISSING
     if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "infinite"
+        return "NaN" if math.isnan(value) else "infinite"
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 10**digits:
@@ -33,9 +33,10 @@ def loss(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and math.isfinite(value) else number(value)
 
 
-def percent(share: float | None) -> str:
-    """A share between 0 and 1 as a percentage with one decimal."""
-    return f"{share:.1%}".replace("%", " %") if share is not None and math.isfinite(share) else number(share)
+def percent(fraction: float | None) -> str:
+    """A fraction from 0 to 1 as a percentage with one decimal."""
+    known = fraction is not None and math.isfinite(fraction)
+    return f"{fraction:.1%}".replace("%", " %") if known else number(fraction)
 
 
 def count(value: int | float | None) -> str:
@@ -44,7 +45,7 @@ def count(value: int | float | None) -> str:
 
 
 def large(value: int | float | None) -> str:
-    """A count in words where it is large: 4.39 million."""
+    """A count, large ones in millions or billions: 4.39 million."""
     if value is None or not math.isfinite(value) or value < _MILLION:
         return count(value)
     scale, name = (_BILLION, "billion") if value >= _BILLION else (_MILLION, "million")
@@ -82,18 +83,7 @@ def size(number_of_bytes: int | float | None) -> str:
 
 
 def times(value: float, reference: float) -> str | None:
-    """How many times the reference a value is ("2.7 times"); None where that says nothing."""
+    """A ratio as text ("2.7 times"); None where it is undefined."""
     if not (math.isfinite(value) and math.isfinite(reference)) or reference <= 0:
         return None
     return f"{value / reference:.1f} times"
-
-
-def tick(value: float, top: float) -> str:
-    """A number on an axis that reaches up to `top`, short: 0.005, 40 k, 1.2 M."""
-    if value == 0:
-        return "0"
-    if top >= _MILLION:
-        return f"{value / _MILLION:g} M"
-    if top >= 10_000:
-        return f"{value / 1_000:g} k"
-    return number(value) if abs(value) < 1e-3 else f"{value:,.6g}"

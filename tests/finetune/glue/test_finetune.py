@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +17,20 @@ from finetune.squad.articles import CAFE, HARBOUR
 from lambert.cli.main import main
 from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
 from lambert.errors import UserError
-from lambert.finetune.glue.comparison import fine_tune_and_score, load_for_task
-from lambert.finetune.glue.finetune import (
+from lambert.finetune import job
+from lambert.finetune.glue.api import GlueResult, finetune_glue
+from lambert.finetune.glue.task import (
     GlueSettings,
-    fine_tune,
-    label_task,
-    make_batch,
-    make_sequences,
-    predict,
-    shares,
+    encode_examples,
+    glue_preset,
+    truncated_lengths,
 )
 from lambert.finetune.glue.tasks import Example, find_task
+from lambert.finetune.inputs import make_batch
+from lambert.finetune.loop import fine_tune, predict
+from lambert.finetune.model import load_with_head
 from lambert.model.bert import BertConfig
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import BertForClassification, BertForPreTraining
 from lambert.model.huggingface import save_model
 
 WORDS = HARBOUR.split()
@@ -54,66 +57,90 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
+def _load(folder: Path, task: str, **options: Any) -> BertForClassification:
+    return load_with_head(folder, partial(BertForClassification, classes=find_task(task).classes), **options)[0]
+
+
 def test_sequences_equal_those_of_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     save_tokenizer(tokenizer, tmp_path)
     oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
     examples = [Example(HARBOUR, None, 0), Example("Edna", CAFE, 0), Example(HARBOUR, "1843", 0)]
-    for example, ours in zip(examples, make_sequences(examples, tokenizer, 20), strict=True):
+    for example, ours in zip(
+        examples, encode_examples(examples, tokenizer, dataclasses.replace(SETTINGS, sequence_length=20)), strict=True
+    ):
         theirs = oracle(example.first, example.second, max_length=20, truncation="longest_first")
         assert ours.token_ids.tolist() == theirs["input_ids"]
-        assert (np.arange(len(ours.token_ids)) >= ours.second_starts).tolist() == theirs["token_type_ids"]
+        assert (np.arange(len(ours.token_ids)) >= ours.second_start).tolist() == theirs["token_type_ids"]
 
 
-def test_the_longer_text_gives_way() -> None:
-    assert [shares(10, 3, 8), shares(3, 10, 8), shares(10, 10, 7), shares(2, 3, 8)] == [(5, 3), (3, 5), (4, 3), (2, 3)]
+def test_the_longer_text_is_truncated() -> None:
+    assert [
+        truncated_lengths(10, 3, 8),
+        truncated_lengths(3, 10, 8),
+        truncated_lengths(10, 10, 7),
+        truncated_lengths(2, 3, 8),
+    ] == [(5, 3), (3, 5), (4, 3), (2, 3)]
 
 
 def test_the_loss_whatever_the_padding(folder: Path, tokenizer: Tokenizer) -> None:
     for name, label in (("sst-2", 1.0), ("sts-b", 3.5)):
-        model, _ = load_for_task(folder, find_task(name), seed=1)
+        model, preset = _load(folder, name, seed=1), glue_preset(find_task(name))
         model.eval()
-        sequences = make_sequences([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, 24)
+        sequences = encode_examples([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, SETTINGS)
         batch = make_batch(sequences, pad_id=0)
         scores = [
             model(one.token_ids, one.segment_ids, None)[0]
             for one in (make_batch([sequence], pad_id=0) for sequence in sequences[1:])
         ]
-        together = label_task(model, batch).loss_sums["label"].item()
-        first = label_task(model, make_batch(sequences[:1], pad_id=0)).loss_sums["label"].item()
+        together = preset.task(model, batch).loss_sums["sequence"].item()
+        first = preset.task(model, make_batch(sequences[:1], pad_id=0)).loss_sums["sequence"].item()
         by_hand = (scores[0][0] - label) ** 2 if name == "sts-b" else -scores[0].log_softmax(0)[int(label)]
         assert together - first == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 def test_learns_and_repeats_itself(folder: Path, tokenizer: Tokenizer) -> None:
-    task = find_task("sst-2")
+    task, preset = "sst-2", glue_preset(find_task("sst-2"))
     ends = []
     for seed in (1, 1, 2):
         torch.rand(seed)
-        model, _ = load_for_task(folder, task, seed=seed)
-        loss = fine_tune(model, tokenizer, EXAMPLES, SETTINGS, seed=seed)
-        ends.append(loss)
-        assert predict(model, tokenizer, EXAMPLES, SETTINGS) == [example.label for example in EXAMPLES]
+        model = _load(folder, task, seed=seed)
+        ends.append(fine_tune(model, tokenizer, preset, EXAMPLES, SETTINGS, seed=seed).train_loss)
+        labels = predict(model, tokenizer, preset, EXAMPLES, SETTINGS).values["labels"]
+        assert labels == [example.label for example in EXAMPLES]
     assert ends[0] == ends[1] != ends[2] and max(ends) < 0.4
     one_by_one = dataclasses.replace(SETTINGS, batch_size=1)
-    assert predict(model, tokenizer, EXAMPLES, one_by_one) == predict(model, tokenizer, EXAMPLES, SETTINGS)
+    assert predict(model, tokenizer, preset, EXAMPLES, one_by_one).values["labels"] == labels
 
 
 def test_the_pretrained_pooler_is_taken(folder: Path) -> None:
-    task = find_task("mrpc")
-    one, other = (load_for_task(folder, task, seed=seed)[0] for seed in (1, 2))
-    fresh, _ = load_for_task(folder, task, seed=1, random_weights=True)
+    task = "mrpc"
+    one, other = (_load(folder, task, seed=seed) for seed in (1, 2))
+    fresh = _load(folder, task, seed=1, random_weights=True)
     assert torch.equal(one.pooler.dense.weight, other.pooler.dense.weight)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
     assert not torch.equal(one.pooler.dense.weight, fresh.pooler.dense.weight)
 
 
-def test_numbers_are_learned_over_seeds(folder: Path) -> None:
+def test_a_regression_over_seeds(folder: Path) -> None:
     examples = [Example(GOOD if n % 2 else BAD, WORDS[n], 5.0 * (n % 2)) for n in range(8)]
-    result = fine_tune_and_score(folder, find_task("sts-b"), examples, examples, SETTINGS, seeds=(0, 1))
-    assert result.figures["pearson"] > 90 and set(result.figures) == {"pearson", "spearman"}
+    result = finetune_glue(folder, "sts-b", data=(examples, examples), settings=SETTINGS, seeds=2)
+    assert result.metrics["pearson"] > 90 and set(result.metrics) == {"pearson", "spearman"}
     assert result.score == pytest.approx(np.mean([seed.score for seed in result.seeds]))
-    assert result.score_interval is not None and result.commonest == {"pearson": 0.0, "spearman": 0.0}
+    assert result.score_interval is not None and result.majority_baseline == {"pearson": 0.0, "spearman": 0.0}
+
+
+def test_finished_seeds_are_not_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(seeds: int, **options: Any) -> GlueResult:
+        data = (EXAMPLES, EXAMPLES)
+        return finetune_glue(folder, "sst-2", data=data, settings=SETTINGS, seeds=seeds, out=tmp_path, **options)
+
+    first = run(1, epochs=1)
+    monkeypatch.setattr(job, "fine_tune", lambda *args, **options: pytest.fail("trained again"))
+    again = run(1, epochs=1)
+    assert again.seeds == (dataclasses.replace(first.seeds[0], reused=True),) and not first.seeds[0].reused
+    with pytest.raises(UserError, match=r"seed-0.json was made from .*\(settings.epochs: 1 there, 40 now\)"):
+        run(2)
 
 
 def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,20 +150,20 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     command = ["glue", str(folder), "sst-2", "--data", str(tmp_path), "--out", str(out), "--sequence-length", "24"]
     assert main([*command, "--seeds", "2", "--epochs", "1", "--precision", "float32", "--json"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    results = json.loads(told[-1])
+    lines = capsys.readouterr().out.splitlines()
+    results = json.loads(lines[-1])
     assert results == json.loads((out / "glue.json").read_text())
-    assert results["commonest"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(told)
+    assert results["majority_baseline"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(lines)
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) <= {"0", "1"}
     assert main([*command[:2], "sst2", *command[3:]]) == 2
     assert "Did you mean 'sst-2'" in capsys.readouterr().err
-    assert main([*command, "--sequence-length", "64"]) == 2
+    assert main([*command, "--sequence-length", "64", "--fresh"]) == 2
     assert "do not fit a model of 32 positions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"epochs": 0}, "epochs = 0"), ({"learning_rate": 0.0}, "learning_rate"), ({"optimizer": "adam"}, "'adamw'")],
+    [({"epochs": 0}, "`epochs` = 0"), ({"learning_rate": 0.0}, "learning_rate"), ({"optimizer": "adam"}, "'adamw'")],
 )
 def test_impossible_settings(changes: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):

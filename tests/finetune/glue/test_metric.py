@@ -1,4 +1,4 @@
-"""GLUE's figures against values worked out by hand."""
+"""GLUE's metrics against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.finetune.glue import metric
-from lambert.finetune.glue.metric import check_installed, figures
+from lambert.finetune.glue.metric import check_installed, compute_metrics
 
 LABELS = [1.0, 1.0, 1.0, 0.0, 0.0]
 SAID = [1.0, 1.0, 0.0, 1.0, 0.0]  # 2 true positives, 1 false positive, 1 false negative, 1 true negative
 
 
 def test_classes() -> None:
-    found = figures(("accuracy", "f1", "matthews"), LABELS, SAID)
+    found = compute_metrics(("accuracy", "f1", "matthews"), LABELS, SAID)
     assert found["accuracy"] == pytest.approx(60.0)
     assert found["f1"] == pytest.approx(100 * 4 / 6)
     # (2·1 − 1·1) / √(3·3·2·2)
@@ -23,7 +23,7 @@ def test_classes() -> None:
 
 
 def test_numbers() -> None:
-    found = figures(("pearson", "spearman"), [0.0, 1.0, 2.0, 5.0], [1.0, 3.0, 2.0, 9.0])
+    found = compute_metrics(("pearson", "spearman"), [0.0, 1.0, 2.0, 5.0], [1.0, 3.0, 2.0, 9.0])
     # deviations −2 −1 0 3 and −2.75 −.75 −1.75 5.25: 22 / √(14 · 38.75)
     assert found["pearson"] == pytest.approx(100 * 22 / math.sqrt(14 * 38.75))
     # ranks 1 3 2 4: 1 − 6·2/(4·15)
@@ -31,8 +31,8 @@ def test_numbers() -> None:
 
 
 def test_what_is_not_defined_counts_nothing() -> None:
-    assert figures(("pearson", "spearman"), [1.0, 2.0], [3.0, 3.0]) == {"pearson": 0.0, "spearman": 0.0}
-    assert figures(("f1", "matthews"), [1.0, 0.0], [0.0, 0.0]) == {"f1": 0.0, "matthews": 0.0}
+    assert compute_metrics(("pearson", "spearman"), [1.0, 2.0], [3.0, 3.0]) == {"pearson": 0.0, "spearman": 0.0}
+    assert compute_metrics(("f1", "matthews"), [1.0, 0.0], [0.0, 0.0]) == {"f1": 0.0, "matthews": 0.0}
 
 
 def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

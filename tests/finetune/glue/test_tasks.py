@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.finetune.glue.tasks import Example, find_task, read_part
+from lambert.finetune.glue.tasks import Example, find_task, read_split
 
 FILES = [
     ("sst-2", "dev.tsv", "sentence\tlabel\na \"fine film \t1\ndull\t0\n",
@@ -28,7 +28,7 @@ FILES = [
 @pytest.mark.parametrize(("task", "name", "content", "expected"), FILES)
 def test_every_layout(tmp_path: Path, task: str, name: str, content: str, expected: list[Example]) -> None:
     (tmp_path / name).write_bytes(content.encode())
-    assert list(read_part(tmp_path, find_task(task), "dev")) == expected
+    assert list(read_split(tmp_path, find_task(task), "dev")) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_every_layout(tmp_path: Path, task: str, name: str, content: str, expect
 def test_what_is_refused(tmp_path: Path, task: str, content: str, said: str) -> None:
     (tmp_path / "dev.tsv").write_text(content)
     with pytest.raises(UserError, match=said):
-        read_part(tmp_path, find_task(task), "dev")
+        read_split(tmp_path, find_task(task), "dev")
 
 
 def test_missing_files_and_tasks(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no train.tsv or sts-train.csv.*--data"):
-        read_part(tmp_path, find_task("sts-b"), "train")
+    with pytest.raises(UserError, match=r"has no train.tsv or sts-train.csv.*as `data`"):
+        read_split(tmp_path, find_task("sts-b"), "train")
     with pytest.raises(UserError, match=r"Did you mean 'sst-2'"):
         find_task("sst2")
     assert find_task("SST-2").name == "sst-2"

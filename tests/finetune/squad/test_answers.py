@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -11,17 +12,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
-from lambert.finetune.squad.answers import NO_SPAN_ODDS, AnswerCollector, best_spans, collect
+from lambert.finetune.squad.answers import NO_SPAN_ODDS, AnswerCollector, Logits, best_spans
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import Window, WindowShape, make_windows
+from lambert.finetune.squad.features import Window, make_windows
+from lambert.finetune.squad.settings import SquadSettings
 
-SHORT = WindowShape(sequence_length=40, document_stride=12, question_length=10)
+SHORT = SquadSettings(sequence_length=40, document_stride=12, question_length=10)
 
 
 def _peaks(size: int, peaks: dict[int, float]) -> np.ndarray:
     scores = np.zeros(size, dtype=np.float32)
-    for place, score in peaks.items():
-        scores[place] = score
+    for index, score in peaks.items():
+        scores[index] = score
     return scores
 
 
@@ -35,15 +37,15 @@ def test_best_spans_equal_an_exhaustive_search(seed: int, tokens: int, answer_le
     random = np.random.default_rng(seed)
     start, end = random.permutation(tokens) * 1.0, random.permutation(tokens) * 1.37
     may_start = random.random(tokens) < 0.7
-    starts = sorted(np.flatnonzero(may_start), key=lambda place: -start[place])[:best]
-    ends = sorted(range(tokens), key=lambda place: -end[place])[:best]
+    starts = sorted(np.flatnonzero(may_start), key=lambda index: -start[index])[:best]
+    ends = sorted(range(tokens), key=lambda index: -end[index])[:best]
     every = [
         (first, last, start[first] + end[last])
         for first, last in itertools.product(starts, ends)
         if first <= last < first + answer_length
     ]
     expected = sorted(every, key=lambda span: (-span[2], span[0], span[1]))[:best]
-    assert best_spans(start, end, may_start, best=best, answer_length=answer_length) == expected
+    assert best_spans(start, end, may_start, n_best=best, answer_length=answer_length) == expected
 
 
 def test_an_answer_has_at_most_thirty_tokens_and_does_not_run_backwards() -> None:
@@ -59,22 +61,29 @@ def test_equal_scores_go_to_the_first_place() -> None:
     anywhere = np.ones(380, dtype=bool)
     high = np.random.default_rng(0).random(380) < 0.5
     start = np.where(high, 1.0, 0.0)
-    first, *rest = (int(place) for place in np.flatnonzero(high)[:20])
-    expected = [(first, place, 2.0) for place in (first, *rest) if place < first + 30]
+    first, *rest = (int(index) for index in np.flatnonzero(high)[:20])
+    expected = [(first, index, 2.0) for index in (first, *rest) if index < first + 30]
     assert best_spans(start, start, anywhere)[: len(expected)] == expected[:20]
 
 
 def test_no_span_where_none_may_start_or_every_end_is_before_it() -> None:
     scores = np.arange(6.0)
     assert best_spans(scores, scores, np.zeros(6, dtype=bool)) == []
-    assert best_spans(scores, -scores, np.arange(6) == 5, best=2) == []
+    assert best_spans(scores, -scores, np.arange(6) == 5, n_best=2) == []
     assert best_spans(scores[:0], scores[:0], np.zeros(0, dtype=bool)) == []
 
 
+def _collect(questions: list[Question], logits: Iterable[tuple[Window, Logits, Logits]]) -> dict[str, str]:
+    collector = AnswerCollector(questions)
+    for window, start_logits, end_logits in logits:
+        collector.add(window, start_logits, end_logits)
+    return collector.results()[0]
+
+
 def _perfect(window: Window) -> tuple[Window, np.ndarray, np.ndarray]:
-    """The scores of a model sure of the training positions; a window without the answer says [CLS]."""
+    """The logits of a model sure of the training positions; a window without the answer says [CLS]."""
     size = len(window.token_ids) + 5  # as if padded
-    return window, _peaks(size, {window.start_position: 9.0}), _peaks(size, {window.end_position: 9.0})
+    return window, _peaks(size, {window.target[0]: 9.0}), _peaks(size, {window.target[1]: 9.0})
 
 
 @pytest.mark.parametrize(
@@ -96,26 +105,26 @@ def test_the_text_is_the_contexts_own(tokenizer: Tokenizer, context: str, text: 
     windows = make_windows([question], tokenizer, SHORT)
     assert len(windows) > 1
     for order in (windows, windows[::-1]):
-        assert collect([question], map(_perfect, order)) == {"id": text}
+        assert _collect([question], map(_perfect, order)) == {"id": text}
 
 
 def test_a_span_counts_only_where_its_first_token_has_most_context(tokenizer: Tokenizer) -> None:
     question = Question("id", "Which?", HARBOUR, ())
     windows = make_windows([question], tokenizer, SHORT)
-    place = int(np.flatnonzero(~windows[0].most_context)[0])
-    position = windows[0].context_position + place
+    index = int(np.flatnonzero(~windows[0].most_context)[0])
+    position = windows[0].second_start + index
     size = len(windows[0].token_ids)
     collector = AnswerCollector([question])
     collector.add(windows[0], _peaks(size, {position: 9.0}), _peaks(size, {position: 9.0}))
     best = collector.candidates(0)[0]
-    assert best.start != windows[0].spans[place, 0] and best.score == 9.0  # the end may be there, the start not
+    assert best.start != windows[0].spans[index, 0] and best.score == 9.0  # the end may be there, the start not
     # A span that begins inside and ends past the border stays reachable.
     start = position - 1
-    assert windows[0].most_context[place - 1]
+    assert windows[0].most_context[index - 1]
     collector = AnswerCollector([question])
     collector.add(windows[0], _peaks(size, {start: 9.0}), _peaks(size, {position: 9.0}))
     best = collector.candidates(0)[0]
-    assert (best.start, best.stop, best.score) == (*_span(windows[0], place - 1, place), 18.0)
+    assert (best.start, best.stop, best.score) == (*_span(windows[0], index - 1, index), 18.0)
 
 
 def _span(window: Window, first: int, last: int) -> tuple[int, int]:
@@ -126,11 +135,11 @@ def test_windows_are_joined_by_score_and_texts_named_once(tokenizer: Tokenizer) 
     context = "pier one. " * 30
     question = Question("id", "Which?", context, ())
     windows = make_windows([question], tokenizer, SHORT)
-    collector = AnswerCollector([question], best=4)
+    collector = AnswerCollector([question], n_best=4)
     for rank, window in enumerate(windows):
-        place = window.context_position + int(np.flatnonzero(window.most_context)[0])
+        index = window.second_start + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
-        collector.add(window, _peaks(size, {place: rank + 1.0}), _peaks(size, {place: 1.0}))
+        collector.add(window, _peaks(size, {index: rank + 1.0}), _peaks(size, {index: 1.0}))
     candidates = collector.candidates(0)
     assert candidates[0].score == len(windows) + 1.0
     assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
@@ -141,12 +150,12 @@ def test_windows_are_joined_by_score_and_texts_named_once(tokenizer: Tokenizer) 
 
 def test_scores_outside_the_context_do_not_count(tokenizer: Tokenizer) -> None:
     question = Question("id", "Who built the pier?", "Edna built it", ())
-    (window,) = make_windows([question], tokenizer, WindowShape())
+    (window,) = make_windows([question], tokenizer, SquadSettings())
     size = len(window.token_ids)
     start = _peaks(size + 3, dict.fromkeys([0, 1, 2, size - 1, size, size + 2], 50.0))
     end = start.copy()
-    start[window.context_position] = end[window.context_position] = 1.0
-    (text,) = collect([question], [(window, start, end)]).values()
+    start[window.second_start] = end[window.second_start] = 1.0
+    (text,) = _collect([question], [(window, start, end)]).values()
     assert text == question.context[: window.spans[0, 1]]
 
 
@@ -158,12 +167,12 @@ def test_every_question_has_a_prediction(tokenizer: Tokenizer) -> None:
     ]
     windows = make_windows(questions, tokenizer, SHORT)
     scored = [(w, np.zeros(len(w.token_ids)), np.zeros(len(w.token_ids))) for w in windows if w.question != 2]
-    assert list(collect(questions, scored).items()) == [
+    assert list(_collect(questions, scored).items()) == [
         ("a", ""),
-        ("b", collect(questions, scored)["b"]),
+        ("b", _collect(questions, scored)["b"]),
         ("c", ""),
     ]
-    assert collect(questions, scored)["b"] != ""
+    assert _collect(questions, scored)["b"] != ""
 
 
 def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
@@ -172,7 +181,7 @@ def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
     windows = make_windows([question], tokenizer, SHORT)[:2]
     collector = AnswerCollector([question, Question("empty", "Who?", "", ())])
     for window, null, span in zip(windows, (7.0, 4.0), (1.0, 3.0), strict=True):
-        place = window.context_position + int(np.flatnonzero(window.most_context)[0])
+        index = window.second_start + int(np.flatnonzero(window.most_context)[0])
         size = len(window.token_ids)
-        collector.add(window, _peaks(size, {0: null, place: span}), _peaks(size, {0: 0.5, place: 2.0}))
-    assert collector.null_odds() == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}
+        collector.add(window, _peaks(size, {0: null, index: span}), _peaks(size, {0: 0.5, index: 2.0}))
+    assert collector.results()[1] == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}

@@ -1,4 +1,4 @@
-"""Reading SQuAD files: what is taken, what is mended and counted, what is refused and with which words."""
+"""Reading SQuAD files: what is accepted, what is corrected and counted, what is refused with which message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from lambert.errors import UserError
-from lambert.finetune.squad.data import Answer, nearest_occurrence, read_questions, select_questions, shuffled
+from lambert.finetune.seeds import shuffled
+from lambert.finetune.squad.data import Answer, nearest_occurrence, read_questions, select_questions
 
 Write = Callable[..., Path]
 Document = dict[str, Any]
@@ -114,10 +115,10 @@ def _question(document: Document, index: int = 0) -> Document:
     return found
 
 
-def _break(document: Document, place: str, value: Any) -> Document:
+def _break(document: Document, field: str, value: Any) -> Document:
     """A copy with the field at a dotted path removed (None) or replaced."""
     broken = copy.deepcopy(document)
-    *steps, last = place.split(".")
+    *steps, last = field.split(".")
     at: Any = broken
     for step in steps:
         at = at[int(step)] if step.isdigit() else at[step]
@@ -129,7 +130,7 @@ def _break(document: Document, place: str, value: Any) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "said"),
+    ("field", "value", "said"),
     [
         ("data", None, "the file has no field 'data'"),
         ("data", {}, "'data' of the file is not a list"),
@@ -169,11 +170,11 @@ def _break(document: Document, place: str, value: Any) -> Document:
         ("data.1.paragraphs.0.qas.0.is_impossible", "no", "'is_impossible' of .*'q3' is not true or false"),
     ],
 )
-def test_refused_with_the_place(write: Write, document: Document, place: str, value: Any, said: str) -> None:
-    if place.endswith("is_impossible"):
+def test_refused_with_the_place(write: Write, document: Document, field: str, value: Any, said: str) -> None:
+    if field.endswith("is_impossible"):
         document["data"][1]["paragraphs"][0]["qas"][0]["is_impossible"] = False
     with pytest.raises(UserError, match=said):
-        read_questions(write(_break(document, place, value)))
+        read_questions(write(_break(document, field, value)))
 
 
 @pytest.mark.parametrize(
@@ -212,8 +213,8 @@ def test_a_sample_is_decided_by_its_seed_and_keeps_the_order(write: Write, docum
     (one,) = read_questions(write(document)).questions[:1]
     questions = [type(one)(str(index), one.question, one.context, one.answers) for index in range(50)]
     sample = select_questions(questions, 20, sample_seed=3)
-    places = [int(question.id) for question in sample]
-    assert places == sorted(set(places)) and len(places) == 20
+    indices = [int(question.id) for question in sample]
+    assert indices == sorted(set(indices)) and len(indices) == 20
     assert sample == select_questions(questions, 20, sample_seed=3)
     assert sample != select_questions(questions, 20, sample_seed=4)
     assert sample != select_questions(questions, 20)

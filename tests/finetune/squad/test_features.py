@@ -14,17 +14,12 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.vocabulary import save_tokenizer, special_tokens
 from lambert.errors import UserError
+from lambert.finetune.inputs import make_batch
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import (
-    WindowShape,
-    answer_tokens,
-    make_batch,
-    make_windows,
-    most_context,
-    pieces,
-)
+from lambert.finetune.squad.features import answer_tokens, chunks, make_windows, most_context
+from lambert.finetune.squad.settings import SquadSettings
 
-SHORT = WindowShape(sequence_length=40, document_stride=12, question_length=10)
+SHORT = SquadSettings(sequence_length=40, document_stride=12, question_length=10)
 LONG_ANSWER = "thirty years. Fishing boats, coal ships and one royal yacht"
 TEXTS = [
     HARBOUR,
@@ -57,7 +52,7 @@ def oracle(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> An
 def test_windows_equal_those_of_transformers(
     tokenizer: Tokenizer, oracle: Any, context: str, length: int, stride: int, asked: str
 ) -> None:
-    shape = WindowShape(sequence_length=length, document_stride=stride, question_length=29)
+    shape = SquadSettings(sequence_length=length, document_stride=stride, question_length=29)
     asked_tokens = len(oracle(asked, add_special_tokens=False)["input_ids"])
     assert asked_tokens <= 29
     room = length - asked_tokens - 3
@@ -66,14 +61,14 @@ def test_windows_equal_those_of_transformers(
         context,
         max_length=length,
         truncation="only_second",
-        stride=room - min(room, stride),  # theirs is what two pieces share, BERT's how far they are apart
+        stride=room - min(room, stride),  # theirs is the overlap of two chunks, BERT's their distance
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
     windows = make_windows([_question(context, asked)], tokenizer, shape)
     assert [window.token_ids.tolist() for window in windows] == expected["input_ids"]
     for row, window in enumerate(windows):
-        first, count = window.context_position, len(window.spans)
+        first, count = window.second_start, len(window.spans)
         theirs = expected["offset_mapping"][row][first : first + count]
         assert [tuple(span) for span in window.spans.tolist()] == [tuple(span) for span in theirs]
         batch = make_batch([window], pad_id=0)
@@ -83,15 +78,19 @@ def test_windows_equal_those_of_transformers(
 
 
 def test_a_long_question_is_cut(tokenizer: Tokenizer) -> None:
-    (whole,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, WindowShape(64, 8, 60))
+    (whole,) = make_windows(
+        [_question("word", "Who built it? " * 9)],
+        tokenizer,
+        SquadSettings(sequence_length=64, document_stride=8, question_length=60),
+    )
     (cut,) = make_windows([_question("word", "Who built it? " * 9)], tokenizer, SHORT)
-    assert cut.context_position == 12
+    assert cut.second_start == 12
     assert cut.token_ids[:11].tolist() == whole.token_ids[:11].tolist()
     assert cut.token_ids[11] == special_tokens(tokenizer).separate
 
 
 def test_special_tokens_in_a_text_are_plain_text(tokenizer: Tokenizer) -> None:
-    (window,) = make_windows([_question("a [SEP] b [MASK] c", "[CLS]?")], tokenizer, WindowShape())
+    (window,) = make_windows([_question("a [SEP] b [MASK] c", "[CLS]?")], tokenizer, SquadSettings())
     specials = special_tokens(tokenizer)
     ids = window.token_ids.tolist()
     assert ids.count(specials.separate) == 2 and ids.count(specials.classify) == 1
@@ -103,13 +102,13 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
     own.enable_truncation(5)
     own.enable_padding(length=7)
     before = own.to_str()
-    (window,) = make_windows([_question(HARBOUR)], own, WindowShape())
+    (window,) = make_windows([_question(HARBOUR)], own, SquadSettings())
     assert own.to_str() == before
     assert len(window.spans) > 60
 
 
 @pytest.mark.parametrize(
-    ("tokens", "room", "stride", "cuts"),
+    ("tokens", "room", "stride", "bounds"),
     [
         (0, 6, 3, [(0, 0)]),
         (6, 6, 3, [(0, 6)]),
@@ -118,14 +117,14 @@ def test_the_given_tokenizer_is_left_alone(tokenizer: Tokenizer) -> None:
         (12, 4, 9, [(0, 4), (4, 8), (8, 12)]),  # a stride beyond the room leaves no gap
     ],
 )
-def test_pieces(tokens: int, room: int, stride: int, cuts: list[tuple[int, int]]) -> None:
-    assert pieces(tokens, room, stride) == cuts
+def test_chunks(tokens: int, room: int, stride: int, bounds: list[tuple[int, int]]) -> None:
+    assert chunks(tokens, room, stride) == bounds
 
 
-def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
-    """The piece that run_squad.py scores a token in, loop for loop after its description."""
+def _berts_choice(bounds: list[tuple[int, int]], token: int) -> int:
+    """The chunk that run_squad.py scores a token in, loop for loop after its description."""
     best_score, best_index = None, -1
-    for index, (start, stop) in enumerate(cuts):
+    for index, (start, stop) in enumerate(bounds):
         if not start <= token < stop:
             continue
         score = min(token - start, stop - 1 - token) + 0.01 * (stop - start)
@@ -136,21 +135,21 @@ def _berts_choice(cuts: list[tuple[int, int]], token: int) -> int:
 
 @given(tokens=st.integers(1, 900), room=st.integers(1, 400), stride=st.integers(1, 400))
 def test_every_token_is_scored_in_one_window_the_one_bert_chose(tokens: int, room: int, stride: int) -> None:
-    cuts = pieces(tokens, room, stride)
-    owners = most_context(cuts, tokens)
+    bounds = chunks(tokens, room, stride)
+    owners = most_context(bounds, tokens)
     chosen = np.full(tokens, -1)
-    for index, ((start, _), owner) in enumerate(zip(cuts, owners, strict=True)):
+    for index, ((start, _), owner) in enumerate(zip(bounds, owners, strict=True)):
         assert (chosen[start:][: len(owner)][owner] == -1).all()
         chosen[start:][: len(owner)][owner] = index
-    assert chosen.tolist() == [_berts_choice(cuts, token) for token in range(tokens)]
+    assert chosen.tolist() == [_berts_choice(bounds, token) for token in range(tokens)]
 
 
 def test_most_context_by_hand() -> None:
-    # Of tokens 3 … 5, 3 has 2 to its right in the first piece and 0 to its left in the second; 4: 1 and 1.
+    # Of tokens 3 … 5, 3 has 2 to its right in the first chunk and 0 to its left in the second; 4: 1 and 1.
     first, second = most_context([(0, 6), (3, 9)], 9)
     assert first.tolist() == [True, True, True, True, True, False]
     assert second.tolist() == [False, False, True, True, True, True]
-    # 300 has 80 to its right in the first piece, 81 to its left in the second, which is 161 tokens shorter:
+    # 300 has 80 to its right in the first chunk, 81 to its left in the second, which is 161 tokens shorter:
     # 80 + 3.81 beats 81 + 2.20.
     first, second = most_context([(0, 381), (219, 439)], 439)
     assert first[300] and not second[300 - 219]
@@ -175,12 +174,12 @@ def test_training_positions_recover_the_answer_in_every_window_that_holds_it(tok
         shown_from, shown_to = int(window.spans[0, 0]), int(window.spans[-1, 1])
         if shown_from <= answer.start and answer.start + len(text) <= shown_to:
             held += 1
-            first = window.start_position - window.context_position
-            last = window.end_position - window.context_position
+            first = window.target[0] - window.second_start
+            last = window.target[1] - window.second_start
             assert HARBOUR[window.spans[first, 0] : window.spans[last, 1]] == text
         else:
             cut_off += shown_from <= answer.start < shown_to
-            assert (window.start_position, window.end_position) == (0, 0)
+            assert window.target == (0, 0)
     assert held >= 1
     assert cut_off or text != LONG_ANSWER
 
@@ -196,7 +195,7 @@ def test_windows_follow_the_questions_and_shared_contexts(tokenizer: Tokenizer) 
 
 
 def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
-    windows = make_windows([_question("word"), _question(CAFE), _question("two words")], tokenizer, WindowShape())
+    windows = make_windows([_question("word"), _question(CAFE), _question("two words")], tokenizer, SquadSettings())
     batch = make_batch(windows, pad_id=77)
     longest = max(len(window.token_ids) for window in windows)
     assert batch.token_ids.shape[1] % 8 == 0
@@ -207,20 +206,20 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
         assert (batch.token_ids[row, tokens:] == 77).all()
         assert batch.attention_mask[row].tolist() == [True] * tokens + [False] * (len(batch.token_ids[row]) - tokens)
         assert (batch.segment_ids[row, tokens:] == 0).all()
-    assert batch.counts() == {"span": 3}
+    assert batch.counts() == {"sequence": 3}
     moved = batch.to(torch.device("cpu"))
-    assert torch.equal(moved.token_ids, batch.token_ids) and torch.equal(moved.end_positions, batch.end_positions)
+    assert torch.equal(moved.token_ids, batch.token_ids) and torch.equal(moved.targets, batch.targets)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((0, 128, 64), "sequence_length = 0"),
-        ((384, 0, 64), "document_stride = 0"),
-        ((384, 128, -1), "question_length = -1"),
-        ((67, 128, 64), "sequence_length 67 leaves no room for a context"),
+        ((0, 128, 64), "`sequence_length` = 0. Give a whole number from 8"),
+        ((384, 0, 64), "`document_stride` = 0"),
+        ((384, 128, -1), "`question_length` = -1"),
+        ((67, 128, 64), "`sequence_length` 67 leaves no room for a context"),
     ],
 )
 def test_impossible_shapes(settings: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        WindowShape(*settings)
+        SquadSettings(**dict(zip(("sequence_length", "document_stride", "question_length"), settings, strict=True)))

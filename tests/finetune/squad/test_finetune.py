@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,17 @@ from tokenizers import Tokenizer
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
-from lambert.finetune.loop import epoch_batches
-from lambert.finetune.squad.comparison import fine_tune_and_evaluate, load_for_questions
+from lambert.finetune import job
+from lambert.finetune.inputs import make_batch
+from lambert.finetune.loop import epoch_batches, fine_tune, predict
+from lambert.finetune.model import load_with_head
+from lambert.finetune.settings import FineTuneProgress, default_learning_rate
+from lambert.finetune.squad.api import finetune_squad
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.features import WindowShape, make_batch, make_windows
-from lambert.finetune.squad.finetune import fine_tune, predict, span_task
+from lambert.finetune.squad.features import make_windows
 from lambert.finetune.squad.metric import score
-from lambert.finetune.squad.results import result_fields, write_result
-from lambert.finetune.squad.settings import FineTuneProgress, FineTuneSettings, default_learning_rate
+from lambert.finetune.squad.settings import SquadSettings
+from lambert.finetune.squad.task import squad_preset
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 from lambert.model.huggingface import model_folder, save_model
@@ -40,11 +44,14 @@ QUESTIONS = [
     Question(f"q{index}", asked, context, (Answer(text, context.index(text)),))
     for index, (asked, context, text) in enumerate(ASKED)
 ]
-SETTINGS = FineTuneSettings(
+SQUAD = squad_preset()
+SETTINGS = SquadSettings(
     learning_rate=3e-3,
     epochs=120,
     batch_size=8,
-    shape=WindowShape(sequence_length=64, document_stride=24, question_length=16),
+    sequence_length=64,
+    document_stride=24,
+    question_length=16,
 )
 BRIEF = dataclasses.replace(SETTINGS, epochs=2)
 
@@ -81,14 +88,14 @@ def test_learns_a_handful_of_questions_by_heart(tokenizer: Tokenizer, optimizer:
     logits nobody trained: on which processors that happens is rounding, so four right answers of six are enough."""
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, learning_rate=learning_rate)
     model = _model(tokenizer, dropout=0.0)
-    before = predict(model, tokenizer, QUESTIONS, settings)
-    summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=1)
-    after = predict(model, tokenizer, QUESTIONS, settings)
-    assert score(QUESTIONS, before.answers).exact_match == 0
-    assert score(QUESTIONS, after.answers).exact_match > 66
+    before = predict(model, tokenizer, SQUAD, QUESTIONS, settings)
+    summary = fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=1)
+    after = predict(model, tokenizer, SQUAD, QUESTIONS, settings)
+    assert score(QUESTIONS, before.values["spans"]).exact_match == 0
+    assert score(QUESTIONS, after.values["spans"]).exact_match > 66
     assert summary.train_loss < 0.05 and summary.learning_rate == learning_rate
-    assert summary.windows == after.windows > len(QUESTIONS)
-    assert summary.steps == settings.epochs * math.ceil(summary.windows / settings.batch_size)
+    assert summary.sequences == after.sequences > len(QUESTIONS)
+    assert summary.steps == settings.epochs * math.ceil(summary.sequences / settings.batch_size)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_does_not(tokenizer: Tokenizer) -> None:
@@ -96,7 +103,7 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(tokenizer: Toke
     for seed in (1, 1, 2):
         torch.rand(seed)  # what went before must not matter
         model = _model(tokenizer)
-        fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=seed)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=seed)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -109,7 +116,7 @@ def test_dropout_is_drawn_afresh_in_each_step_from_the_seed(tokenizer: Tokenizer
     for dropout, seed in ((0.0, 1), (0.1, 1), (0.1, 2)):
         seen: list[FineTuneProgress] = []
         model = _model(tokenizer, dropout=dropout)
-        fine_tune(model, tokenizer, QUESTIONS[-1:], still, seed=seed, progress=seen.append)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS[-1:], still, seed=seed, progress=seen.append)
         losses.append([progress.loss for progress in seen])
     assert len(losses[0]) == 3 and len(set(losses[0])) == 1
     assert len({*losses[0], *losses[1], *losses[2]}) == 1 + 3 + 3
@@ -120,7 +127,7 @@ def test_micro_batches_do_not_change_the_step(tokenizer: Tokenizer) -> None:
     for size in (1, 3, 8):
         model = _model(tokenizer, dropout=0.0)
         settings = dataclasses.replace(BRIEF, micro_batch_size=size)
-        fine_tune(model, tokenizer, QUESTIONS, settings, seed=1)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=1)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     for other in weights[1:]:
         assert torch.linalg.vector_norm(other - weights[0]) < 1e-4 * torch.linalg.vector_norm(weights[0])
@@ -128,24 +135,26 @@ def test_micro_batches_do_not_change_the_step(tokenizer: Tokenizer) -> None:
 
 def test_the_loss_is_the_mean_of_both_ends_whatever_the_padding(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer).eval()
-    windows = make_windows(QUESTIONS, tokenizer, SETTINGS.shape)
+    windows = make_windows(QUESTIONS, tokenizer, SETTINGS)
     by_hand = []
     for window in windows:
         batch = make_batch([window], pad_id=0)
         count = len(window.token_ids)
         starts, ends = model(batch.token_ids[:, :count], batch.segment_ids[:, :count], None)
-        start_loss = -starts[0].log_softmax(0)[window.start_position]
-        end_loss = -ends[0].log_softmax(0)[window.end_position]
+        start_loss = -starts[0].log_softmax(0)[window.target[0]]
+        end_loss = -ends[0].log_softmax(0)[window.target[1]]
         by_hand.append((start_loss + end_loss).item() / 2)
-    together = span_task(model, make_batch(windows, pad_id=0)).loss_sums["span"]
+    together = SQUAD.task(model, make_batch(windows, pad_id=0)).loss_sums["sequence"]
     assert together.item() == pytest.approx(sum(by_hand), rel=1e-5)
 
 
 def test_the_answers_do_not_depend_on_how_windows_are_scored_together(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
-    fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1)
+    fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
     answers = [
-        predict(model, tokenizer, questions, dataclasses.replace(BRIEF, evaluation_batch_size=size)).answers
+        predict(model, tokenizer, SQUAD, questions, dataclasses.replace(BRIEF, evaluation_batch_size=size)).values[
+            "spans"
+        ]
         for questions, size in ((QUESTIONS, 1), (QUESTIONS, 3), (QUESTIONS[::-1], 100))
     ]
     assert answers[0] == answers[1] == answers[2]
@@ -165,10 +174,10 @@ def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     seen: list[FineTuneProgress] = []
     settings = dataclasses.replace(BRIEF, warmup_ratio=0.5, batch_size=4, learning_rate=1e-3)
     model = _model(tokenizer)
-    summary = fine_tune(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
+    summary = fine_tune(model, tokenizer, SQUAD, QUESTIONS, settings, seed=6, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, summary.steps + 1))
     assert {(progress.seed, progress.stage, progress.total) for progress in seen} == {(6, "training", summary.steps)}
-    assert summary.windows == 10  # the last epoch's batches have 4, 4 and 2
+    assert summary.sequences == 10  # the last epoch's batches have 4, 4 and 2
     last = [progress.loss for progress in seen[-3:]]
     assert summary.train_loss == pytest.approx(np.average(last, weights=[4, 4, 2]))
     rates = [progress.learning_rate for progress in seen]
@@ -176,15 +185,15 @@ def test_progress_shows_the_schedule(tokenizer: Tokenizer) -> None:
     assert rates[:warmup_steps] == pytest.approx([1e-3 * (i + 1) / warmup_steps for i in range(warmup_steps)])
     assert all(later < earlier for earlier, later in zip(rates[warmup_steps:], rates[warmup_steps + 1 :], strict=False))
     seen.clear()
-    result = predict(model, tokenizer, QUESTIONS, settings, seed=6, progress=seen.append)
-    assert seen[-1].stage == "evaluating" and seen[-1].done == seen[-1].total == result.windows
+    result = predict(model, tokenizer, SQUAD, QUESTIONS, settings, seed=6, progress=seen.append)
+    assert seen[-1].stage == "evaluating" and seen[-1].done == seen[-1].total == result.sequences
 
 
 def test_an_optimizer_of_ones_own(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.span_head.parameters(), lr=0.0)
-    fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1, optimizer=optimizer)
+    fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1, optimizer=optimizer)
     changed = [
         name
         for (name, parameter), old in zip(model.named_parameters(), before, strict=True)
@@ -201,22 +210,21 @@ def test_default_learning_rates_fall_with_width() -> None:
 
 
 def test_seeds_and_the_files_they_leave(folder: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(BRIEF, precision=Precision.BFLOAT16_AUTOCAST)
-    result = fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS[:4], settings, seeds=(5, 6, 7))
+    out = tmp_path / "out" / "deep"
+    options: dict[str, Any] = {"settings": BRIEF, "precision": "bfloat16-autocast"}
+    result = finetune_squad(folder, QUESTIONS, QUESTIONS[:4], seeds=(5, 6, 7), out=out, **options)
     f1s = [seed.f1 for seed in result.seeds]
     assert [seed.seed for seed in result.seeds] == [5, 6, 7] and result.new_head
     assert result.f1 == pytest.approx(np.mean(f1s))
     assert result.f1_deviation == pytest.approx(np.std(f1s, ddof=1))
     assert len({seed.train_loss for seed in result.seeds}) == 3
-    again = fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS[:4], settings, seeds=(6,))
+    again = finetune_squad(folder, QUESTIONS, QUESTIONS[:4], seeds=(6,), **options)
     assert again.seeds[0].predictions == result.seeds[1].predictions
     assert again.seeds[0].train_loss == result.seeds[1].train_loss
     assert again.f1_deviation is None
 
-    out = tmp_path / "out" / "deep"
-    write_result(result, out)
     written = json.loads((out / "squad.json").read_text())
-    assert written == json.loads(json.dumps(result_fields(result)))
+    assert written == json.loads(json.dumps(result.to_dict()))
     assert written["f1"] == result.f1 and written["dev_questions"] == 4 and written["train_questions"] == 6
     assert [seed["seed"] for seed in written["seeds"]] == [5, 6, 7] and "predictions" not in written["seeds"][0]
     assert json.loads((out / "predictions.json").read_text()) == result.seeds[0].predictions
@@ -224,45 +232,44 @@ def test_seeds_and_the_files_they_leave(folder: Path, tmp_path: Path) -> None:
     assert not list(out.glob("*.partial"))
 
 
-def test_the_seed_decides_a_new_head_and_leaves_torchs_chance_alone(folder: Path) -> None:
+def test_the_seed_decides_a_new_head_and_leaves_torchs_generator_alone(folder: Path) -> None:
     before = torch.random.get_rng_state()
-    heads = [load_for_questions(folder, seed=seed)[0].span_head.weight for seed in (1, 1, 2)]
+    heads = [load_with_head(folder, BertForQuestionAnswering, seed=seed)[0].span_head.weight for seed in (1, 1, 2)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
 def test_random_weights_take_only_the_size(folder: Path) -> None:
-    trained, _, _ = load_for_questions(folder, seed=1)
-    fresh, _, new_head = load_for_questions(folder, seed=1, random_weights=True)
-    other, _, _ = load_for_questions(folder, seed=2, random_weights=True)
+    trained, _, _ = load_with_head(folder, BertForQuestionAnswering, seed=1)
+    fresh, _, new = load_with_head(folder, BertForQuestionAnswering, seed=1, random_weights=True)
+    other, _, _ = load_with_head(folder, BertForQuestionAnswering, seed=2, random_weights=True)
     words = [model.encoder.embeddings.word.weight for model in (trained, fresh, other)]
-    assert words[0].shape == words[1].shape and new_head
+    assert words[0].shape == words[1].shape and len(new) == len(list(fresh.parameters()))
     assert not torch.equal(words[0], words[1]) and not torch.equal(words[1], words[2])
-    settings = dataclasses.replace(BRIEF, epochs=1)
-    assert fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS, settings, random_weights=True).random_weights
+    result = finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, epochs=1, random_weights=True)
+    assert result.random_weights and result.new_head and result.settings.epochs == 1
 
 
-def test_every_finished_seed_is_told_at_once(folder: Path) -> None:
-    told: list[tuple[int, ...]] = []
-    settings = dataclasses.replace(BRIEF, epochs=1)
-    fine_tune_and_evaluate(
-        folder,
-        QUESTIONS,
-        QUESTIONS,
-        settings,
-        seeds=(3, 1),
-        finished=lambda so_far: told.append(tuple(one.seed for one in so_far.seeds)),
-    )
-    assert told == [(3,), (3, 1)]
+def test_results_are_written_after_every_seed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(model: Any, tokenizer: Any, *others: Any, seed: int, **more: Any) -> Any:
+        if seed == 1:
+            raise KeyboardInterrupt
+        return fine_tune(model, tokenizer, *others, seed=seed, **more)
+
+    monkeypatch.setattr(job, "fine_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, seeds=(3, 1), out=tmp_path)
+    written = json.loads((tmp_path / "squad.json").read_text())
+    assert [seed["seed"] for seed in written["seeds"]] == [3] and (tmp_path / "predictions.json").exists()
 
 
-def test_a_trained_head_is_kept(folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model, _, new_head = load_for_questions(folder, seed=1)
-    assert new_head
+def test_a_trained_head_is_loaded(folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, _, new = load_with_head(folder, BertForQuestionAnswering, seed=1)
+    assert new == ["span_head.weight", "span_head.bias"]
     save_model(model, tmp_path / "answers")
     save_tokenizer(tokenizer, tmp_path / "answers")
-    again, _, new_head = load_for_questions(tmp_path / "answers", seed=2)
-    assert not new_head
+    again, _, not_new = load_with_head(tmp_path / "answers", BertForQuestionAnswering, seed=2)
+    assert not not_new
     assert torch.equal(again.span_head.weight, model.span_head.weight)
 
 
@@ -278,31 +285,31 @@ def test_a_run_folder_stands_for_its_export(folder: Path, tmp_path: Path) -> Non
         model_folder(tmp_path / "nowhere")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tokenizer: Tokenizer) -> None:
+def test_a_nan_loss_stops_the_run(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
     torch.nn.init.constant_(model.span_head.weight, math.nan)
     with pytest.raises(UserError, match=r"the loss became nan at step 1 .*Lower the learning rate"):
-        fine_tune(model, tokenizer, QUESTIONS, BRIEF, seed=1)
+        fine_tune(model, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
 
 
 def test_windows_and_vocabulary_must_fit_the_model(tokenizer: Tokenizer) -> None:
     model = _model(tokenizer)
-    with pytest.raises(UserError, match=r"windows of 384 tokens do not fit a model of 64 positions.*to 64 or less"):
-        predict(model, tokenizer, QUESTIONS, FineTuneSettings())
+    with pytest.raises(UserError, match=r"sequences of 384 tokens do not fit a model of 64 positions.*to 64 or less"):
+        predict(model, tokenizer, SQUAD, QUESTIONS, SquadSettings())
     small = BertForQuestionAnswering(dataclasses.replace(_config(tokenizer), vocabulary_size=50))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ entries, the model 50"):
-        fine_tune(small, tokenizer, QUESTIONS, BRIEF, seed=1)
+        fine_tune(small, tokenizer, SQUAD, QUESTIONS, BRIEF, seed=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"optimizer": "adam"}, "unknown optimizer 'adam'.*'adamw'"),
-        ({"epochs": 0}, "epochs = 0"),
-        ({"batch_size": -1}, "batch_size = -1"),
-        ({"learning_rate": 0.0}, "learning_rate = 0.0"),
-        ({"max_grad_norm": math.nan}, "max_grad_norm = nan"),
-        ({"warmup_ratio": 1.5}, "warmup_ratio = 1.5"),
+        ({"epochs": 0}, "`epochs` = 0"),
+        ({"batch_size": -1}, "`batch_size` = -1"),
+        ({"learning_rate": 0.0}, "`learning_rate` = 0.0"),
+        ({"max_grad_norm": math.nan}, "`max_grad_norm` = nan"),
+        ({"warmup_ratio": 1.5}, "`warmup_ratio` = 1.5"),
         ({"precision": Precision.BFLOAT16_MASTER}, "does not run in bfloat16-master"),
     ],
 )
@@ -313,12 +320,11 @@ def test_impossible_settings(changes: dict[str, object], said: str) -> None:
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,)])
 def test_impossible_seeds(folder: Path, seeds: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="the seeds are"):
-        fine_tune_and_evaluate(folder, QUESTIONS, QUESTIONS, BRIEF, seeds=seeds)
+    with pytest.raises(UserError, match="`seeds` = "):
+        finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, seeds=seeds)
 
 
 def test_an_unwritable_folder(folder: Path, tmp_path: Path) -> None:
-    result = fine_tune_and_evaluate(folder, QUESTIONS[:1], QUESTIONS[:1], dataclasses.replace(BRIEF, epochs=1))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written to"):
-        write_result(result, tmp_path / "file" / "out")
+        finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, out=tmp_path / "file" / "out")

@@ -70,6 +70,6 @@ def test_score_takes_the_best_answer_and_counts_missing_as_zero() -> None:
     assert (result.questions, result.missing, result.unknown) == (4, ("four",), ("nine",))
 
 
-def test_the_two_figures_may_come_from_different_answers() -> None:
+def test_the_two_metrics_may_come_from_different_answers() -> None:
     result = score([_question("one", "the", "a b c")], {"one": "the"})
     assert (result.exact_match, result.f1) == (100.0, 0.0)

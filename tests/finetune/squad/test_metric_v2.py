@@ -3,13 +3,19 @@ threshold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lambert.finetune.squad.data import Answer, Question
-from lambert.finetune.squad.metric import BestThreshold, Part
-from lambert.finetune.squad.metric_v2 import f1, score_v2
+from lambert.finetune.squad.metric import BestThreshold, Score, SubsetScore, f1_v2, score
+
+
+def score_v2(questions: Sequence[Question], predictions: dict[str, str], **odds: Any) -> Score:
+    return score(questions, predictions, "2.0", **odds)
 
 
 def _question(identifier: str, *answers: str) -> Question:
@@ -33,14 +39,14 @@ ODDS = {"team": 0.2, "colour": 0.6, "year": 0.1, "none": 0.9, "nothing": 0.4}
     [("", "", 1.0), ("the", "", 1.0), ("", "gold", 0.0), ("gold", "", 0.0), ("Denver", "Denver Broncos", 2 / 3)],
 )
 def test_f1_of_nothing(prediction: str, answer: str, expected: float) -> None:
-    assert f1(prediction, answer) == pytest.approx(expected)
+    assert f1_v2(prediction, answer) == pytest.approx(expected)
 
 
-def test_the_figures_and_their_two_parts() -> None:
+def test_the_metrics_and_their_two_subsets() -> None:
     result = score_v2(QUESTIONS, ANSWERED)
     assert (result.exact_match, result.f1) == (pytest.approx(40.0), pytest.approx(100 * (2 / 3 + 1 + 1) / 5))
-    assert result.has_answer == Part(pytest.approx(100 / 3), pytest.approx(100 * (5 / 3) / 3), 3)  # type: ignore[arg-type]
-    assert result.no_answer == Part(50.0, 50.0, 2)
+    assert result.has_answer == SubsetScore(pytest.approx(100 / 3), pytest.approx(100 * (5 / 3) / 3), 3)  # type: ignore[arg-type]
+    assert result.no_answer == SubsetScore(50.0, 50.0, 2)
     assert result.best is None and not result.missing and not result.unknown
 
 
@@ -53,7 +59,7 @@ def test_odds_above_the_threshold_empty_an_answer() -> None:
     assert score_v2(QUESTIONS, ANSWERED, null_odds=ODDS, threshold=0.4).f1 == pytest.approx(100 * (2 / 3 + 1) / 5)
     result = score_v2(QUESTIONS, ANSWERED, null_odds=ODDS, threshold=0.39)
     assert result.f1 == pytest.approx(100 * (2 / 3 + 1 + 1) / 5)
-    assert result.no_answer == Part(100.0, 100.0, 2)
+    assert result.no_answer == SubsetScore(100.0, 100.0, 2)
 
 
 def test_the_best_threshold() -> None:
@@ -68,7 +74,7 @@ def test_an_answer_without_words_does_not_count() -> None:
     assert score_v2([_question("q", "the", "gold")], {"q": ""}).exact_match == 0
 
 
-def test_missing_predictions_count_nothing_and_unknown_ones_are_told() -> None:
+def test_missing_predictions_count_zero_and_unknown_ones_are_listed() -> None:
     answered = {name: text for name, text in ANSWERED.items() if name != "colour"} | {"other": "x"}
     result = score_v2(QUESTIONS, answered)
     assert result.f1 == pytest.approx(100 * (2 / 3 + 1) / 5)
@@ -84,9 +90,9 @@ def test_missing_predictions_count_nothing_and_unknown_ones_are_told() -> None:
 def test_no_threshold_is_better_than_the_best(cases: list[tuple[bool, str]], random: object) -> None:
     questions = [_question(f"q{index}", *(["gold"] if answered else [])) for index, (answered, _) in enumerate(cases)]
     predictions = {f"q{index}": text for index, (_, text) in enumerate(cases)}
-    places = list(range(1, len(cases) + 1))
-    random.shuffle(places)  # type: ignore[attr-defined]
-    odds = {f"q{index}": float(place) for index, place in enumerate(places)}
+    ranks = list(range(1, len(cases) + 1))
+    random.shuffle(ranks)  # type: ignore[attr-defined]
+    odds = {f"q{index}": float(rank) for index, rank in enumerate(ranks)}
     best = score_v2(questions, predictions, null_odds=odds).best
     every = [score_v2(questions, predictions, null_odds=odds, threshold=float(t)) for t in range(len(cases) + 1)]
     assert best is not None

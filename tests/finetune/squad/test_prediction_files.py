@@ -1,4 +1,4 @@
-"""Files of predictions and of odds: read, refused with their place, and scored by the questions' version."""
+"""Files of predictions and of null odds: read, refused with the position, scored by the questions' version."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def test_malformed_predictions(write: Write, content: bytes, said: str) -> None:
     ("content", "said"),
     [
         (b"[1]", "holds a JSON list, not an object of numbers"),
-        (b'{"q1": "a"}', "value for question 'q1' is \"a\", not a number"),
-        (b'{"q1": true}', "value for question 'q1' is true"),
-        (b'{"q1": NaN}', "value for question 'q1' is NaN"),
+        (b'{"q1": "a"}', "number for question 'q1' is \"a\", not a number"),
+        (b'{"q1": true}', "number for question 'q1' is true"),
+        (b'{"q1": 1' + b"0" * 400 + b"}", "number for question 'q1' is 1000"),
+        (b'{"q1": NaN}', "number for question 'q1' is NaN"),
         (b'{"q1": 1, "q1": 2}', "two numbers for question 'q1'"),
     ],
 )

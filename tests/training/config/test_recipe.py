@@ -10,10 +10,10 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.training.config import recipe as recipes
-from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.recipe import recipe_by_rule
 from lambert.training.config.scaling_rules import PAPER_SAMPLES, round_half_up
+from lambert.utils.lr_schedule import LRSchedule
 
 
 def make_phases(

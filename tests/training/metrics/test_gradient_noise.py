@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lambert.training.checkpoint.format import load_checkpoint
-from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.config.phase import Phase
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.metrics.gradient_noise import GradientNoiseTracker
 from lambert.training.step.train_step import StepResult, TaskOutput, train_step
+from lambert.utils.lr_schedule import LRSchedule
 
 SMALL, LARGE, POPULATION = 4, 16, 200
 

@@ -56,8 +56,8 @@ def test_a_step_without_a_number_changes_nothing(
             assert torch.equal(tensor, four.tensors[part][name]), name
     assert five.tensors["optimizer"]["pooler.dense.weight/step"] == 4
     (skipped,) = events(tmp_path / "run", "skipped")
-    assert skipped["step"] == 4 and skipped["in_a_row"] == 1
-    assert skipped["samples"] == {"first": 24, "count": 8} and skipped["samples_without_a_loss"] == [[28, 4]]
+    assert skipped["step"] == 4 and skipped["consecutive"] == 1
+    assert skipped["samples"] == {"first": 24, "count": 8} and skipped["non_finite_samples"] == [[28, 4]]
     steps = events(tmp_path / "run", "step")
     assert len(steps) == 10 and steps[3]["loss"] is None and steps[3]["learning_rate"] > 0
 
@@ -73,7 +73,7 @@ def test_two_in_a_row_are_skipped_and_ten_stop_the_run(
 ) -> None:
     poison(monkeypatch, range(4, 8))
     make_run(tmp_path / "two", trainer_options=SAVING).train()
-    assert [event["in_a_row"] for event in events(tmp_path / "two", "skipped")] == [1, 2]
+    assert [event["consecutive"] for event in events(tmp_path / "two", "skipped")] == [1, 2]
     monkeypatch.undo()
     poison(monkeypatch, range(1_000))
     with pytest.raises(UserError, match=r"10 steps in a row, up to step 10 .*samples of phase 2 .* 0 to 1, .*rate"):
@@ -165,7 +165,7 @@ def test_a_spike_warns_with_the_layers_that_moved(tmp_path: Path, make_run: Any,
     trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=2)
     assert make_run(tmp_path / "run", trainer_options=trainer_options).train().finished
     (spike,) = events(tmp_path / "run", "spike")
-    assert spike["step"] == 7 and {one["figure"] for one in spike["spikes"]} == {"loss", "gradient_norm"}
+    assert spike["step"] == 7 and {one["metric"] for one in spike["spikes"]} == {"loss", "gradient_norm"}
     assert len(spike["moved_layers"]) == 5 and spike["samples"] == {"first": 48, "count": 8}
     assert not events(tmp_path / "run", "rollback")
 

@@ -97,7 +97,7 @@ def test_activation_checkpointing_changes_no_bit(
         run = make_run(tmp_path / kind, precision=precision, trainer_options=trainer_options, model=size)
         run.train()
         ends.append(weights(run))
-        assert events(tmp_path / kind, "run")[0]["path"]["activation_checkpointing"] == kind
+        assert events(tmp_path / kind, "run")[0]["execution"]["activation_checkpointing"] == kind
     assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
 
 
@@ -167,8 +167,8 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
         assert sum(parts.values()) <= step["seconds"]
         assert 0 < step["mfu"] < 1
     facts = events(tmp_path / "run", "run")[0]
-    assert facts["product_flops_per_second"] > 1e9
-    assert facts["path"]["precision"].startswith("float32")
+    assert facts["peak_matmul_flops_per_second"] > 1e9
+    assert facts["execution"]["precision"].startswith("float32")
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""GLUE's smaller tasks: sentences and pairs → a fine-tuned classifier → the task's own figures."""
+"""Five tasks of GLUE: sentences and pairs → a fine-tuned classifier → the metrics of the task."""

@@ -1,6 +1,6 @@
-"""GLUE's figures by the libraries that its own scripts use: scikit-learn and SciPy (the extra `glue`).
+"""GLUE's metrics from the libraries that its own scripts use: scikit-learn and SciPy (the extra `glue`).
 
-All run to 100. A figure that is not defined, such as the correlation with predictions that are all the same, is 0.
+All are times 100. A metric that is undefined, such as the correlation with constant predictions, is 0.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import numpy as np
 
 from lambert.errors import UserError
 
-METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
-
 
 def check_installed() -> None:
     """Raises UserError where the extra is missing."""
     if find_spec("sklearn") is None or find_spec("scipy") is None:
         raise UserError(
-            "GLUE's figures need the packages scikit-learn and scipy, which are not installed",
+            "GLUE's metrics need the packages scikit-learn and scipy, which are not installed",
             remedy="Install them with: pip install 'lambert-bert[glue]'",
         )
 
 
-def figures(metrics: Sequence[str], labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
-    """Metric → its value for predictions of the labels, 0 to 100 (correlations −100 to 100)."""
+def compute_metrics(names: Sequence[str], labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Metric → its value, 0 to 100 (correlations −100 to 100)."""
     assert len(labels) == len(predictions) > 0
-    return {name: 100 * _figure(name, np.asarray(labels), np.asarray(predictions)) for name in metrics}
+    return {name: 100 * _metric(name, np.asarray(labels), np.asarray(predictions)) for name in names}
 
 
-def _figure(name: str, labels: Any, predictions: Any) -> float:
+def _metric(name: str, labels: Any, predictions: Any) -> float:
     from scipy import stats
     from sklearn import metrics
 

@@ -1,6 +1,6 @@
 """Five tasks of GLUE (Wang et al. 2019, arXiv 1804.07461) and their files → checked examples.
 
-Files are tab-separated without quoting. Where a task was published in several layouts, all of them are read.
+Files are tab-separated without quoting. All published layouts of a task are read.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lambert.corpus.compression import open_text_bytes, read_blocks
 from lambert.errors import UserError, unknown_name
+from lambert.finetune.files import read_text
 
-_MOST_BYTES = 200_000_000
-Part = Literal["train", "dev"]
+Split = Literal["train", "dev"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of a file: by name where it has a header, else by number from 0."""
+    """Columns of a file: by name where it has a header, else by index."""
 
     first: str | int
     second: str | int | None
@@ -37,32 +36,32 @@ class GlueTask:
 
     name: str
     labels: tuple[str, ...]
-    """In the order of their class numbers; none: a number to be met."""
+    """In the order of their class indices; none: a regression."""
     metrics: tuple[str, ...]
-    """Of `metric.METRICS`; the task's score is their mean."""
-    files: Mapping[Part, tuple[str, ...]]
-    """Names that a part may have."""
+    """Names in `metric`; the task's score is their mean."""
+    files: Mapping[Split, tuple[str, ...]]
+    """Names that the file of a split may have."""
     layouts: tuple[Layout, ...]
-    """A file with a header has the first of these whose names stand in it."""
+    """The first one whose names the header contains."""
 
     @property
     def classes(self) -> int:
-        """Outputs of the model: 1 for a number."""
+        """Outputs of the model: 1 for a regression."""
         return len(self.labels) or 1
 
 
 @dataclass(frozen=True)
 class Example:
-    """One or two texts and what is to be said of them."""
+    """One or two texts and their label."""
 
     first: str
     second: str | None
     label: float
-    """Number of the class, or the number itself."""
+    """Index of the class, or the number of a regression."""
 
 
-_TSV: Mapping[Part, tuple[str, ...]] = {"train": ("train.tsv",), "dev": ("dev.tsv",)}
-_STS: Mapping[Part, tuple[str, ...]] = {"train": ("train.tsv", "sts-train.csv"), "dev": ("dev.tsv", "sts-dev.csv")}
+_TSV: Mapping[Split, tuple[str, ...]] = {"train": ("train.tsv",), "dev": ("dev.tsv",)}
+_STS: Mapping[Split, tuple[str, ...]] = {"train": ("train.tsv", "sts-train.csv"), "dev": ("dev.tsv", "sts-dev.csv")}
 TASKS = {
     task.name: task
     for task in (
@@ -86,25 +85,23 @@ def find_task(name: str) -> GlueTask:
     return TASKS[name.lower()]
 
 
-def read_part(folder: Path, task: GlueTask, part: Part) -> tuple[Example, ...]:
-    """The examples of `folder`'s file for a part, in file order.
+def read_split(folder: Path, task: GlueTask, split: Split) -> tuple[Example, ...]:
+    """The examples of a split in GLUE's folder of the task, in file order.
 
     Raises:
-        UserError: there is no such file, it is no table of this task, or a line of it is not right (named).
+        UserError: there is no such file, it is no table of this task, or a line is wrong (named).
     """
-    for name in task.files[part]:
+    for name in task.files[split]:
         if (folder / name).is_file():
             return tuple(_examples(folder / name, task))
     raise UserError(
-        f"{folder} has no {' or '.join(task.files[part])}", remedy=f"Give GLUE's folder of {task.name} as --data"
+        f"{folder} has no {' or '.join(task.files[split])}", remedy=f"Give GLUE's folder of {task.name} as `data`"
     )
 
 
 def _examples(path: Path, task: GlueTask) -> Iterator[Example]:
-    lines = _text(path).split("\n")
+    lines = read_text(path, remedy=f"Give GLUE's file of {task.name}").split("\n")
     rows = [(number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not rows:
-        raise UserError(f"{path} is empty", remedy=f"Give GLUE's file of {task.name}")
     layout, columns = _columns(path, task, rows[0][1])
     for number, row in rows[layout.has_header :]:
         try:
@@ -119,7 +116,7 @@ def _examples(path: Path, task: GlueTask) -> Iterator[Example]:
 
 
 def _columns(path: Path, task: GlueTask, header: Sequence[str]) -> tuple[Layout, tuple[int, int | None, int]]:
-    """The layout of a file and where its columns are."""
+    """The layout of a file and the indices of its columns."""
     for layout in task.layouts:
         wanted = (layout.first, layout.second, layout.label)
         if not layout.has_header:
@@ -127,12 +124,11 @@ def _columns(path: Path, task: GlueTask, header: Sequence[str]) -> tuple[Layout,
             assert isinstance(first, int) and isinstance(label, int) and not isinstance(second, str)
             return layout, (first, second, label)
         if all(name is None or name in header for name in wanted):
-            places = [None if name is None else header.index(str(name)) for name in wanted]
-            assert places[0] is not None and places[2] is not None
-            return layout, (places[0], places[1], places[2])
-    names = ", ".join(
-        str(name) for name in (task.layouts[0].first, task.layouts[0].second, task.layouts[0].label) if name
-    )
+            found = [None if name is None else header.index(str(name)) for name in wanted]
+            assert found[0] is not None and found[2] is not None
+            return layout, (found[0], found[1], found[2])
+    layout = task.layouts[0]
+    names = ", ".join(str(name) for name in (layout.first, layout.second, layout.label) if name)
     raise UserError(f"{path} has no columns {names}", remedy=f"Give GLUE's file of {task.name}")
 
 
@@ -144,17 +140,3 @@ def _label(task: GlueTask, text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
-
-
-def _text(path: Path) -> str:
-    content, left = [], _MOST_BYTES
-    with open_text_bytes(path) as (stream, _):
-        for block in read_blocks(stream):
-            left -= len(block)
-            if left < 0:
-                raise UserError(f"{path} holds more than {_MOST_BYTES:,} bytes", remedy="Give GLUE's own file")
-            content.append(block)
-    try:
-        return b"".join(content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})", remedy="Give GLUE's own file") from None

@@ -1,8 +1,8 @@
-"""Start and end scores of windows → the best answer texts, cut straight out of the original context."""
+"""Start and end logits of windows → the best answer texts, as they stand in the original context."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from lambert.finetune.squad.data import Question
 from lambert.finetune.squad.features import Window
 
-Scores = NDArray[np.floating]
+Logits = NDArray[np.floating]
 
 NO_SPAN_ODDS = 1e6
-"""Odds of no answer where no window offered a span: beyond every threshold, and still a number for JSON."""
+"""Null odds where no window has a candidate: above every threshold, and still finite for JSON."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Candidate:
 
     text: str
     score: float
-    """Start score + end score; comparable between the windows of one question."""
+    """Start logit + end logit; comparable between the windows of one question."""
     start: int
     """First character in the context."""
     stop: int
@@ -31,36 +31,36 @@ class Candidate:
 
 
 class AnswerCollector:
-    """Gathers the candidates of every question while windows are scored, in any order.
+    """Collects the candidate answers of every question, window by window in any order.
 
-    A span is a candidate when its start and its end are among the `best` highest scores of the window's
-    context tokens, the end is not before the start, it has at most `answer_length` tokens, and its first
-    token has its most context in this window (BERT's rule: every span starts in exactly one window).
+    A span is a candidate when its start and its end are among the `n_best` highest logits of the window's context
+    tokens, the end is not before the start, it has at most `answer_length` tokens, and its first token has its most
+    context in this window (BERT's rule: every span starts in exactly one window).
 
     Args:
         questions: those the windows were made from.
-        best: how many starts, ends and, at last, answers are kept.
+        n_best: starts, ends and answers that are kept.
         answer_length: longest answer in tokens.
     """
 
-    def __init__(self, questions: Sequence[Question], *, best: int = 20, answer_length: int = 30) -> None:
-        assert best >= 1 and answer_length >= 1
+    def __init__(self, questions: Sequence[Question], *, n_best: int = 20, answer_length: int = 30) -> None:
+        assert n_best >= 1 and answer_length >= 1
         self._questions = questions
-        self._best = best
+        self._n_best = n_best
         self._answer_length = answer_length
         self._candidates: dict[int, list[Candidate]] = {}
         self._null_scores: dict[int, float] = {}
 
-    def add(self, window: Window, start_scores: Scores, end_scores: Scores) -> None:
-        """Take in one window's scores, each [tokens of the window] or longer (padding is ignored)."""
-        null_score = float(start_scores[0]) + float(end_scores[0])  # [CLS] stands for "no answer here"
+    def add(self, window: Window, start_logits: Logits, end_logits: Logits) -> None:
+        """Add one window's logits, each [tokens of the window] or longer (padding is ignored)."""
+        null_score = float(start_logits[0]) + float(end_logits[0])  # [CLS] stands for "no answer here"
         self._null_scores[window.question] = min(null_score, self._null_scores.get(window.question, np.inf))
-        context = slice(window.context_position, window.context_position + len(window.spans))
+        context = slice(window.second_start, window.second_start + len(window.spans))
         found = best_spans(
-            start_scores[context],
-            end_scores[context],
+            start_logits[context],
+            end_logits[context],
             window.most_context,
-            best=self._best,
+            n_best=self._n_best,
             answer_length=self._answer_length,
         )
         text = self._questions[window.question].context
@@ -75,73 +75,52 @@ class AnswerCollector:
         by_text: dict[str, Candidate] = {}
         for candidate in ranked:
             by_text.setdefault(candidate.text, candidate)
-        return list(by_text.values())[: self._best]
+        return list(by_text.values())[: self._n_best]
 
-    def predictions(self) -> dict[str, str]:
-        """Question id → best answer, in question order; "" where no window offered a span."""
-        answers = {}
-        for index, question in enumerate(self._questions):
-            ranked = self.candidates(index)
-            answers[question.id] = ranked[0].text if ranked else ""
-        return answers
+    def results(self) -> tuple[dict[str, str], dict[str, float]]:
+        """(question id → best answer, question id → null odds), in question order; "" where there is no candidate.
 
-    def null_odds(self) -> dict[str, float]:
-        """Question id → how far "no answer" is ahead of the best answer, in question order.
-
-        The score of [CLS] as start and end, least over the question's windows, minus that of its best span: BERT's
-        null score difference (run_squad.py with version_2_with_negative).
+        The null odds are BERT's null score difference (run_squad.py with version_2_with_negative): the score of [CLS]
+        as start and end, minimum over the question's windows, minus that of its best span.
         """
-        odds = {}
+        spans, odds = {}, {}
         for index, question in enumerate(self._questions):
-            ranked = self.candidates(index)
-            odds[question.id] = self._null_scores[index] - ranked[0].score if ranked else NO_SPAN_ODDS
-        return odds
+            best = next(iter(self.candidates(index)), None)
+            spans[question.id] = "" if best is None else best.text
+            odds[question.id] = NO_SPAN_ODDS if best is None else self._null_scores[index] - best.score
+        return spans, odds
 
 
 def best_spans(
-    start_scores: Scores,
-    end_scores: Scores,
+    start_logits: Logits,
+    end_logits: Logits,
     may_start: NDArray[np.bool_],
     *,
-    best: int = 20,
+    n_best: int = 20,
     answer_length: int = 30,
 ) -> list[tuple[int, int, float]]:
-    """The `best` spans of one window, best first: (first token, last token, score).
+    """The `n_best` spans of one window, best first: (first token, last token, score).
 
     Args:
-        start_scores, end_scores: [tokens] each.
+        start_logits, end_logits: [tokens] each.
         may_start: [tokens], where a span may begin.
-        best: starts and ends tried, and spans returned.
+        n_best: starts and ends tried, and spans returned.
         answer_length: longest span in tokens.
     """
-    starts = _highest(np.where(may_start, start_scores, -np.inf), best)
+    starts = _highest(np.where(may_start, start_logits, -np.inf), n_best)
     starts = starts[may_start[starts]]
-    ends = _highest(end_scores, best)
+    ends = _highest(end_logits, n_best)
     lengths = ends[None, :] - starts[:, None] + 1
     allowed = (lengths >= 1) & (lengths <= answer_length)
-    scores = start_scores[starts].astype(np.float64)[:, None] + end_scores[ends].astype(np.float64)[None, :]
+    scores = start_logits[starts].astype(np.float64)[:, None] + end_logits[ends].astype(np.float64)[None, :]
     rows, columns = np.nonzero(allowed)
-    order = np.lexsort((ends[columns], starts[rows], -scores[rows, columns]))[:best]
+    order = np.lexsort((ends[columns], starts[rows], -scores[rows, columns]))[:n_best]
     return [
         (int(starts[row]), int(ends[column]), float(scores[row, column]))
         for row, column in zip(rows[order], columns[order], strict=True)
     ]
 
 
-def collect(
-    questions: Sequence[Question],
-    scored: Iterable[tuple[Window, Scores, Scores]],
-    *,
-    best: int = 20,
-    answer_length: int = 30,
-) -> dict[str, str]:
-    """Predictions from (window, start scores, end scores) in any order."""
-    collector = AnswerCollector(questions, best=best, answer_length=answer_length)
-    for window, start_scores, end_scores in scored:
-        collector.add(window, start_scores, end_scores)
-    return collector.predictions()
-
-
-def _highest(scores: Scores, count: int) -> NDArray[np.intp]:
-    """Places of the `count` highest scores, highest first; of equals, the first place first."""
-    return np.argsort(-scores, kind="stable")[:count]
+def _highest(logits: Logits, count: int) -> NDArray[np.intp]:
+    """Indices of the `count` highest logits, highest first; of equals, the lowest index first."""
+    return np.argsort(-logits, kind="stable")[:count]

@@ -1,23 +1,27 @@
-"""Choosing a learning rate on training questions that are kept from training, never on the development set."""
+"""Choosing a learning rate on held-out training questions, never on the development set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lambert.errors import UserError
-from lambert.finetune.squad.data import Question, shuffled
+from lambert.finetune.job import FineTuneJob
+from lambert.finetune.seeds import shuffled
+from lambert.finetune.squad.data import Question, Version
+from lambert.finetune.squad.results import RateTrial, Tuning, seed_result
+from lambert.finetune.squad.settings import SquadSettings
 
-HELD_OUT_SHARE = 0.1
-_FEWEST_ARTICLES = 10
-_DRAW = (1618,)  # one draw for every seed, model and rate, apart from those of `select_questions`
+HELD_OUT_FRACTION = 0.1
+_MIN_ARTICLES = 10
+_STREAM = (1618,)  # one shuffle for every seed, model and rate, apart from those of `select_questions`
 
 
 @dataclass(frozen=True)
-class Division:
+class Split:
     """Training questions in two parts that share no context."""
 
-    learned: tuple[Question, ...]
+    train: tuple[Question, ...]
     held_out: tuple[Question, ...]
     unit: str
     """What was held out whole: "articles" or "paragraphs"."""
@@ -25,76 +29,70 @@ class Division:
     """How many were held out."""
     all_units: int
 
-
-@dataclass(frozen=True)
-class RateTrial:
-    """One learning rate on the held-out questions."""
-
-    learning_rate: float
-    exact_match: float | None  # 0 to 100; None where the loss stopped being a number
-    f1: float | None
-    train_loss: float | None
-    problem: str | None
+    def __str__(self) -> str:
+        return (
+            f"{self.units:,} of {self.all_units:,} {self.unit} of the training file, "
+            f"{len(self.held_out):,} of {len(self.train) + len(self.held_out):,} questions"
+        )
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How the learning rate was chosen."""
+def tune(job: FineTuneJob[SquadSettings], rates: Sequence[float], *, version: Version, seed: int) -> Tuning:
+    """Try each rate on a split of the job's training questions.
 
-    seed: int
-    """Of all the trials."""
-    held_out: str
-    """Which part of the training questions the trials were measured on, in words."""
-    learned_questions: int
-    held_out_questions: int
-    trials: tuple[RateTrial, ...]
-    learning_rate: float
-    """The one with the highest F1; of equals, the lowest."""
+    Raises:
+        UserError: all questions are about one paragraph, or every rate diverged.
+    """
+    split = hold_out(job.train)
+    trials = []
+    for number, rate in enumerate(rates, start=1):
+        trial = replace(job, train=split.train, dev=split.held_out, settings=replace(job.settings, learning_rate=rate))
+        title = f"learning rate {rate:g} ({number} of {len(rates)})"
+        result, _ = trial.run(f"rate-{rate:g}", seed, title, may_diverge=True)
+        if result.problem is not None:
+            trials.append(RateTrial(rate, None, None, None, result.problem))
+        else:
+            metrics = seed_result(
+                result, split.held_out, version, null_threshold=job.settings.null_threshold, reused=False
+            )
+            trials.append(RateTrial(rate, metrics.exact_match, metrics.f1, result.train_loss, None))
+    return Tuning(seed, str(split), len(split.train), len(split.held_out), tuple(trials), best_rate(trials))
 
 
-def divide(questions: Sequence[Question]) -> Division:
-    """A tenth of the questions by whole articles, or by whole paragraphs where there are fewer than ten articles.
+def hold_out(questions: Sequence[Question]) -> Split:
+    """Hold out a tenth of the questions by whole articles, or whole paragraphs where there are fewer than ten articles.
 
-    Which articles these are depends on the questions alone.
+    The choice depends on the questions alone.
 
     Raises:
         UserError: all questions are about one paragraph.
     """
     articles = [question.article for question in questions]
     contexts = [question.context for question in questions]
-    unit, keys = ("articles", articles) if len(set(articles)) >= _FEWEST_ARTICLES else ("paragraphs", contexts)
+    unit, keys = ("articles", articles) if len(set(articles)) >= _MIN_ARTICLES else ("paragraphs", contexts)
     distinct = list(dict.fromkeys(keys))
     if len(distinct) < 2:
         raise UserError(
             "all training questions are about one paragraph, so none can be held out to choose a learning rate",
-            remedy="Give more training questions, or one --learning-rate",
+            remedy="Give more training questions, or one `learning_rate`",
         )
     held, count = set(), 0
-    for place in shuffled(len(distinct), _DRAW)[: len(distinct) - 1].tolist():
-        held.add(distinct[place])
+    for index in shuffled(len(distinct), _STREAM)[: len(distinct) - 1].tolist():
+        held.add(distinct[index])
         count = sum(key in held for key in keys)
-        if count >= HELD_OUT_SHARE * len(questions):
+        if count >= HELD_OUT_FRACTION * len(questions):
             break
-    learned = tuple(question for question, key in zip(questions, keys, strict=True) if key not in held)
+    train = tuple(question for question, key in zip(questions, keys, strict=True) if key not in held)
     held_out = tuple(question for question, key in zip(questions, keys, strict=True) if key in held)
-    return Division(learned, held_out, unit, len(held), len(distinct))
+    return Split(train, held_out, unit, len(held), len(distinct))
 
 
-def choose(trials: Sequence[RateTrial]) -> float:
+def best_rate(trials: Sequence[RateTrial]) -> float:
     """The rate with the highest F1 on the held-out questions; of equals, the lowest.
 
     Raises:
-        UserError: no rate came to an end.
+        UserError: every rate diverged.
     """
     finished = [(trial.f1, -trial.learning_rate) for trial in trials if trial.f1 is not None]
     if not finished:
-        raise UserError(f"no learning rate came to an end ({trials[0].problem})", remedy="Try lower learning rates")
+        raise UserError(f"every learning rate diverged ({trials[0].problem})", remedy="Try lower learning rates")
     return -max(finished)[1]
-
-
-def described(division: Division, *, questions: int) -> str:
-    """The held-out part in words."""
-    return (
-        f"{division.units:,} of {division.all_units:,} {division.unit} of the training file, "
-        f"{len(division.held_out):,} of {questions:,} questions"
-    )

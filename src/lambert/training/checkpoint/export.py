@@ -14,9 +14,9 @@ from lambert.errors import Interrupted, UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
+from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.training.config.training_config import RECIPE_FILE
 from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes
 
 

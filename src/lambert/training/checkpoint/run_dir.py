@@ -11,17 +11,16 @@ from filelock import FileLock, Timeout
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
+from lambert.runlog.records import check_run_format
+from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
 from lambert.training.checkpoint.format import FOLDER, LATEST
-from lambert.training.config.training_config import RECIPE_FILE, TrainingConfig, refuse_other_config, write_recipe
+from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
 
-JOURNAL_FILE = "journal.jsonl"
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
-REPORT_FILE = "report.html"
 LOCK_FILE = "lock"
-SKIPPED_FILE = "skipped_steps.json"
 _PARTIAL = (f"{RECIPE_FILE}.partial", f"{LATEST}.partial", f"{SKIPPED_FILE}.partial")
 _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE, FOLDER, LATEST)
 
@@ -94,6 +93,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
             if is_run and fresh:
                 _delete_run(run)
             if is_run and not fresh:
+                check_run_format(run / JOURNAL_FILE)
                 refuse_other_config(run, settings)
             write_recipe(run, settings, command=command)
         except BaseException:

@@ -13,9 +13,9 @@ import numpy as np
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
 from lambert.errors import UserError
-from lambert.training.config.lr_schedule import LRSchedule
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.training_config import TrainingConfig
+from lambert.utils.lr_schedule import LRSchedule
 
 _DROPOUT = 2
 """Sets these draws apart from those of the sample order."""

@@ -13,12 +13,12 @@ import tomli_w
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
+from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.utils.diff import differences
 from lambert.utils.io import SETTINGS_BYTES, read_bytes, write_text
 
-RECIPE_FILE = "recipe.toml"
 REDUCE_DTYPES = ("float32", "bfloat16")
 
 

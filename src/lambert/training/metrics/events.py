@@ -1,13 +1,14 @@
-"""What the journal says of a run, a step, a checkpoint and a fault (fields in docs/journal.md)."""
+"""The fields of journal events about the run, its steps, checkpoints and incidents (docs/journal.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from lambert.corpus.store import Corpus
+from lambert.runlog.schema import SPIKE_FIELDS
 from lambert.training.checkpoint.async_writer import CheckpointInfo
 from lambert.training.config.phase import Phase
 from lambert.training.config.trainer_options import TrainerOptions
@@ -21,15 +22,15 @@ from lambert.training.step.train_step import StepResult
 def run_facts(
     settings: TrainingConfig, corpus: Corpus, processes: ProcessGroup, trainer_options: TrainerOptions
 ) -> dict[str, Any]:
-    """Of the `run` event: everything that can be known before the first step."""
+    """Of the `run` event: what is known before the first step."""
     return {
         "model": settings.model_name,
         "optimizer": settings.optimizer,
         "precision": settings.precision.value,
-        "path": describe_execution(settings, processes, trainer_options),
+        "execution": describe_execution(settings, processes, trainer_options),
         "seed": settings.seed,
         "micro_batch_size": list(settings.micro_batch_sizes),
-        "processes": processes.world_size,
+        "world_size": processes.world_size,
         "deterministic": settings.deterministic,
         "total_steps": settings.total_steps,
         "corpus": {
@@ -41,7 +42,7 @@ def run_facts(
 
 
 def step_facts(step: int, phase: Phase, result: StepResult) -> dict[str, Any]:
-    """Of the `step` event, but for its speed."""
+    """Of the `step` event, except throughput."""
     return {
         "step": step,
         "phase": phase.number,
@@ -56,7 +57,7 @@ def step_facts(step: int, phase: Phase, result: StepResult) -> dict[str, Any]:
 
 
 def skipped_facts(step: int, phase: Phase, reason: str, **more: Any) -> dict[str, Any]:
-    """Of the `skipped` event: a step that changed nothing, and which samples it would have learned from."""
+    """Of the `skipped` event: a step that was not applied, and its samples."""
     first, _ = phase.samples_of(step, 0)
     samples = {"first": first, "count": phase.config.batch_size}
     return {"step": step, "phase": phase.number, "reason": reason, "samples": samples, **more}
@@ -65,12 +66,12 @@ def skipped_facts(step: int, phase: Phase, reason: str, **more: Any) -> dict[str
 def spike_facts(
     step: int, phase: Phase, spikes: Sequence[Spike], before: Mapping[str, float], now: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Of the `spike` event: what rose, and which layers moved since their figures were last written down."""
+    """Of the `spike` event: the metrics that rose, and the layers that changed most since the last `trust_ratios`."""
     first, _ = phase.samples_of(step, 0)
     return {
         "step": step,
         "phase": phase.number,
-        "spikes": [asdict(spike) for spike in spikes],
+        "spikes": [dict(zip(SPIKE_FIELDS, astuple(spike), strict=True)) for spike in spikes],
         "moved_layers": moved_layers(before, now),
         "samples": {"first": first, "count": phase.config.batch_size},
     }

@@ -105,7 +105,7 @@ class StepLogger:
         self._journal.write(
             "skipped",
             events.skipped_facts(
-                step, phase, "the loss or its gradient is no number", in_a_row=in_a_row, samples_without_a_loss=samples
+                step, phase, "the loss or its gradient is no number", consecutive=in_a_row, non_finite_samples=samples
             ),
         )
         if in_a_row >= MOST_SKIPPED_IN_A_ROW:

@@ -1,4 +1,4 @@
-"""Progress of a fine-tuning: a bar on a terminal, a line now and then elsewhere; on standard error."""
+"""Progress of a fine-tuning on standard error: a bar on a terminal, a line every 20 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from lambert.utils import formatting
 
 if TYPE_CHECKING:
-    from lambert.finetune.squad.settings import FineTuneProgress
+    from lambert.finetune.settings import FineTuneProgress
 
 _SECONDS_BETWEEN_LINES = 20.0
 
 
 @contextmanager
 def fine_tune_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[FineTuneProgress], None]]:
-    """A callback that shows how far a fine-tuning or an evaluation is, and how long its stage will still take.
+    """A callback that shows the progress of training and evaluation, and the time left.
 
     Args:
         clock: seconds from any origin, for tests.
@@ -30,7 +30,7 @@ def fine_tune_progress(*, clock: Callable[[], float] = time.monotonic) -> Iterat
         yield _plain_lines(clock)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
-    # What is printed meanwhile goes above the bar where it goes to a terminal too; a pipe stays a pipe.
+    # Printed lines go above the bar where standard output is a terminal too; a pipe stays a pipe.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("reading", total=None, facts="")
 
@@ -55,11 +55,11 @@ def _plain_lines(clock: Callable[[], float]) -> Callable[[FineTuneProgress], Non
 
 
 def _title(progress: FineTuneProgress) -> str:
-    return f"{progress.part or f'seed {progress.seed}'}, {progress.stage}"
+    return f"{progress.run or f'seed {progress.seed}'}, {progress.stage}"
 
 
 def _facts(progress: FineTuneProgress) -> list[str]:
-    unit = "steps" if progress.stage == "training" else "windows"
+    unit = "steps" if progress.stage == "training" else "sequences"
     facts = [f"{progress.done:,} of {progress.total:,} {unit}"]
     if progress.loss is not None:
         facts.append(f"loss {progress.loss:.3f}")

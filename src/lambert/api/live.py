@@ -1,7 +1,7 @@
-"""The live display of a run: follows journal.jsonl, in the process that trains or in any other.
+"""The live display of a run: follows its journal in a thread.
 
-On a terminal a panel that is redrawn in place; elsewhere plain lines, each readable on its own. The panel
-never hides the cursor: a killed process then cannot leave a terminal without one.
+On a terminal it redraws a panel in place; elsewhere it prints lines, each readable on its own. The panel never hides
+the cursor, so a killed process cannot leave a terminal without one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lambert.runlog.incidents import trouble_line
-from lambert.runlog.records import Record, number_or_none, phase_of
+from lambert.runlog.records import Record, incident_text, number_or_none, phase_of
+from lambert.runlog.schema import INCIDENTS, Event
 from lambert.runlog.tail import JournalTail, LiveState
 from lambert.utils import formatting
 
@@ -32,16 +32,16 @@ _JOIN_SECONDS = 5.0
 
 
 class LiveDisplay:
-    """`with LiveDisplay(run / "journal.jsonl"): train()` shows the run while it goes on.
+    """`with LiveDisplay(run / "journal.jsonl"): train()` shows the run while it trains.
+
+    An error in the display never stops the training: the display ends and `fault` holds the error.
 
     Args:
-        journal: the file to follow; it need not exist yet. What it holds already is taken in, not printed.
+        journal: the file to follow; it need not exist yet. What it holds already is read, not printed.
         stream: where to write; standard output when None.
-        plain_every_seconds: where there is no terminal, the time between two lines about steps.
-        poll_seconds: how often the file is looked at.
+        plain_every_seconds: without a terminal, the time between two lines about steps.
+        poll_seconds: the time between two reads of the file.
         clock: seconds from any origin, for tests.
-
-    A fault in the display never stops the training: the display ends and `fault` holds what went wrong.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LiveDisplay:
                 self._show_new()
             self._show_new()  # what was written just before the end
             self._plain.finish(self.state)
-        except Exception as fault:  # whatever it is, the training goes on
+        except Exception as fault:  # a display must never stop the training
             self.fault = fault
 
     def _show_new(self) -> None:
@@ -105,7 +105,7 @@ class LiveDisplay:
 
 
 class PlainLines:
-    """The run as lines of text: steps now and then, everything else when it happens."""
+    """The run as lines of text: steps at intervals, everything else when it happens."""
 
     def __init__(self, stream: IO[str], every_seconds: float, clock: Callable[[], float]) -> None:
         self._stream, self._every_seconds, self._clock = stream, every_seconds, clock
@@ -114,35 +114,22 @@ class PlainLines:
 
     def show(self, record: Record, state: LiveState) -> None:
         """Prints a line about this record, unless it is a step and the last such line is recent."""
-        if record["event"] == "step":
+        if record["event"] == Event.STEP:
             now = self._clock()
             if self._last_time is not None and now - self._last_time < self._every_seconds:
                 return
             self._last_time, self._shown = now, record
-        elif record["event"] == "end":
+        elif record["event"] == Event.END:
             self.finish(state)
         text = plain_line(record, state)
         if text is not None:
             print(text, file=self._stream, flush=True)
 
     def finish(self, state: LiveState) -> None:
-        """Prints the last step, where a later one than the last printed has been seen here."""
+        """Prints the last step, unless it has been printed."""
         if self._shown is not None and state.step is not None and state.step is not self._shown:
             self._shown = state.step
             print(plain_line(state.step, state), file=self._stream, flush=True)
-
-
-def follow(
-    journal: Path,
-    *,
-    stream: IO[str] | None = None,
-    poll_seconds: float = _POLL_SECONDS,
-    until_end: bool = True,
-) -> None:
-    """Follows a run of another process until its `end`, or until Ctrl-C."""
-    with LiveDisplay(journal, stream=stream, poll_seconds=poll_seconds) as display:
-        while display.fault is None and not (until_end and display.state.end):
-            time.sleep(poll_seconds)
 
 
 def plain_line(record: Record, state: LiveState) -> str | None:
@@ -152,26 +139,20 @@ def plain_line(record: Record, state: LiveState) -> str | None:
         return number_or_none(record.get(name))
 
     match record["event"]:
-        case "phase":
-            return _phase_line(record, state)
-        case "step":
+        case Event.PHASE:
+            return _phase_line(record)
+        case Event.STEP:
             return ", ".join(
-                f"{name} {text}" for name, text in _step_figures(record, state) if text != formatting.MISSING
+                f"{name} {text}" for name, text in _step_metrics(record, state) if text != formatting.MISSING
             )
-        case "evaluation":
+        case Event.EVALUATION:
             return f"held-out at step {formatting.count(value('step'))}: {_evaluation_text(record)}"
-        case "checkpoint":
+        case Event.CHECKPOINT:
             cost = f"{formatting.size(value('bytes'))} in {formatting.duration(value('seconds'))}"
             return f"checkpoint at step {formatting.count(value('step'))}: {record.get('path')} ({cost})"
-        case "micro_batch":
-            return (
-                f"memory did not suffice after step {formatting.count(value('step'))}: micro-batches of phase "
-                f"{formatting.count(value('phase'))} are of {formatting.count(value('micro_batch_size'))} sequences "
-                "from here on, the batch stays what it is"
-            )
-        case "damaged" | "skipped" | "spike" | "rollback":
-            return trouble_line(record)
-        case "end":
+        case event if event in INCIDENTS:
+            return incident_text(record)
+        case Event.END:
             return f"{_end_text(record)} after {formatting.duration(value('seconds'))}"
     return None
 
@@ -184,7 +165,7 @@ def panel(state: LiveState) -> Panel:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
-    for name, text in _step_figures(state.step, state):
+    for name, text in _step_metrics(state.step, state):
         grid.add_row(name, Text(text))
         if name == "step" and total:
             grid.add_row("", ProgressBar(total=total, completed=min(step, total)))
@@ -199,16 +180,16 @@ def panel(state: LiveState) -> Panel:
     return Panel(grid, title="lambert", title_align="left", border_style="blue")
 
 
-def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
-    """Name and text of the figures of a step, in reading order; the same for panel and line."""
+def _step_metrics(record: Record, state: LiveState) -> list[tuple[str, str]]:
+    """Name and text of the metrics of a step, in reading order; the same for panel and line."""
 
     def value(name: str) -> float | None:
         return number_or_none(record.get(name))
 
     step, total = value("step"), state.total_steps
-    place = formatting.count(step)
+    position = formatting.count(step)
     if total and step is not None:
-        place = f"{place} of {formatting.count(total)} ({min(step / total, 1):.0%})".replace("%", " %")
+        position = f"{position} of {formatting.count(total)} ({min(step / total, 1):.0%})".replace("%", " %")
     speed = f"{formatting.number(value('sequences_per_second'))} sequences/s"
     if value("tokens_per_second") is not None:
         speed += f", {formatting.count(value('tokens_per_second'))} tokens/s"
@@ -217,7 +198,7 @@ def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
     about = f" (length {phase.sequence_length}, batch {formatting.count(phase.batch_size)})" if phase else ""
     return [
         ("phase", formatting.count(number) + about),
-        ("step", place),
+        ("step", position),
         ("loss", formatting.loss(value("loss"))),
         ("MLM accuracy", formatting.percent(value("mlm_accuracy"))),
         ("learning rate", formatting.number(value("learning_rate"))),
@@ -226,7 +207,7 @@ def _step_figures(record: Record, state: LiveState) -> list[tuple[str, str]]:
     ]
 
 
-def _phase_line(record: Record, state: LiveState) -> str | None:
+def _phase_line(record: Record) -> str | None:
     try:
         phase = phase_of(record)
     except ValueError:
@@ -234,7 +215,7 @@ def _phase_line(record: Record, state: LiveState) -> str | None:
     peak, warmup = formatting.number(phase.peak_learning_rate), formatting.count(phase.warmup_steps)
     rate = f"peak learning rate {peak} after {warmup} warm-up steps"
     if record.get("continues") is True:
-        rate = "learning rate along the schedule of the phase before"
+        rate = "learning rate on the schedule of the previous phase"
     return (
         f"phase {phase.number}: steps {formatting.count(phase.first_step)} to {formatting.count(phase.last_step)},"
         f" sequence length {phase.sequence_length}, batch {formatting.count(phase.batch_size)}, {rate}"
@@ -246,9 +227,9 @@ def _evaluation_text(record: Record) -> str:
         return number_or_none(record.get(name))
 
     return (
-        f"MLM loss {formatting.loss(value('mlm_loss'))} (guessing from word frequencies"
-        f" {formatting.loss(value('unigram_loss'))}), accuracy {formatting.percent(value('mlm_accuracy'))}"
-        f" (always the commonest word {formatting.percent(value('unigram_accuracy'))})"
+        f"MLM loss {formatting.loss(value('mlm_loss'))} (unigram baseline {formatting.loss(value('unigram_loss'))}),"
+        f" accuracy {formatting.percent(value('mlm_accuracy'))}"
+        f" (most frequent token {formatting.percent(value('unigram_accuracy'))})"
     )
 
 
@@ -257,7 +238,7 @@ def _end_text(record: Record) -> str:
 
 
 def _live(console: Console, state: LiveState) -> Live:
-    """A panel that catches what others print only where that goes to a terminal: a pipe stays a pipe."""
+    """A panel that redirects printed text only where it goes to a terminal: a pipe stays a pipe."""
     return Live(
         panel(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
         redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
@@ -265,6 +246,6 @@ def _live(console: Console, state: LiveState) -> Live:
 
 
 def _flush_proxies() -> None:
-    """What was printed without an end of line waits in rich's stand-in for the stream: pass it on."""
+    """Passes on text without a line end, which waits in rich's proxy of the stream."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,10 +1,10 @@
-"""Which figures a record gives, under which names."""
+"""Which metrics a record gives, under which names."""
 
 from __future__ import annotations
 
 import pytest
 
-from lambert.tracking.figures import Figures, figures_of, returns_to
+from lambert.tracking.follow import Metrics, metrics_of, returns_to
 from tracking.journals import PHASE, RUN, Record, evaluation, step
 
 
@@ -16,8 +16,8 @@ from tracking.journals import PHASE, RUN, Record, evaluation, step
             3,
             {
                 "train/loss": 2.5, "train/mlm_loss": 2.5, "train/learning_rate": 1e-3, "train/gradient_norm": 2,
-                "speed/seconds": 0.5, "speed/tokens_per_second": 800, "speed/seconds_of_data": 0.1,
-                "speed/seconds_of_forward": 0.2,
+                "speed/seconds": 0.5, "speed/tokens_per_second": 800, "speed/data_seconds": 0.1,
+                "speed/forward_seconds": 0.2,
             },
         ),
         (evaluation(4, 5.5), 4, {"held_out/mlm_loss": 5.5, "held_out/unigram_loss": 6.0}),
@@ -29,16 +29,16 @@ from tracking.journals import PHASE, RUN, Record, evaluation, step
         ),
         ({"event": "noise", "step": 2, "noise_scale": 90.5, "standard_error": 3}, 2,
          {"noise/noise_scale": 90.5, "noise/standard_error": 3}),
-        ({"event": "skipped", "step": 2, "in_a_row": 1}, 2, {"trouble/skipped_in_a_row": 1}),
-        ({"event": "spike", "step": 2, "spikes": [{"figure": "loss", "deviations": 9.5}, "odd"]}, 2,
-         {"trouble/spike_of_loss": 9.5}),
+        ({"event": "skipped", "step": 2, "consecutive": 1}, 2, {"incidents/consecutive": 1}),
+        ({"event": "spike", "step": 2, "spikes": [{"metric": "loss", "z_score": 9.5}, "odd"]}, 2,
+         {"incidents/loss_spike_z_score": 9.5}),
         ({"event": "checkpoint", "step": 2, "bytes": 10, "seconds": 0.1, "path": "x"}, 2,
          {"checkpoint/bytes": 10, "checkpoint/seconds": 0.1}),
         ({"event": "micro_batch", "step": 2, "micro_batch_size": 4}, 2, {"phase/micro_batch_size": 4}),
     ],
 )  # fmt: skip
-def test_the_names_of_figures(record: Record, number: int, values: dict[str, float]) -> None:
-    assert figures_of(record) == Figures(number, record.get("time"), values)
+def test_metric_names(record: Record, number: int, values: dict[str, float]) -> None:
+    assert metrics_of(record) == Metrics(number, record.get("time"), values)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_the_names_of_figures(record: Record, number: int, values: dict[str, flo
         {"event": "end", "step": 4, "seconds": 20.0},
     ],
 )
-def test_records_without_figures(record: Record) -> None:
-    assert figures_of(record) is None
+def test_records_without_metrics(record: Record) -> None:
+    assert metrics_of(record) is None
 
 
 def test_where_a_record_returns_to() -> None:

@@ -23,15 +23,16 @@ class LRSchedule:
     stable_steps: int = 0
     """Steps that stay at the peak after the warm-up."""
     decay_power: float = 1.0
-    """The rate falls as (share of the decay that is left) ^ power: 1 is a line, .5 stays high and falls late."""
+    """The rate falls as (fraction of the decay that is left) ^ power: 1 is a line, .5 stays high and falls late."""
     decays_from_start: bool = False
-    """Count the decay from the first step on, as BERT's and NVIDIA's own code do: the rate then drops at once, by
-    what the decay has done so far, in the step after the warm-up."""
+    """Count the decay from the first step, as BERT's and NVIDIA's code do. The rate then drops in the step after the
+    warm-up, by what the decay would have taken off so far."""
     min_lr_ratio: float = 0.0
-    """Share of the peak that the decay ends at; it is reached one step after the last."""
+    """Fraction of the peak that the decay ends at; it is reached one step after the last."""
 
     def __post_init__(self) -> None:
-        assert 0 <= self.warmup_steps <= self.total_steps and self.stable_steps >= 0
+        if not 0 <= self.warmup_steps <= self.total_steps or self.stable_steps < 0:
+            raise ValueError(f"a schedule of {self.total_steps} steps with {self.warmup_steps} of warm-up")
 
     def rate(self, step: int) -> float:
         """The rate of `step`: 1 for the first, `total_steps` for the last, which still has a rate above 0."""

@@ -1,0 +1,70 @@
+"""Padded batches of token ids, the same for all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+_PAD_TO_TOKENS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One sequence, one or two texts as token ids, with its training target."""
+
+    token_ids: NDArray[np.integer]
+    """[tokens], special tokens included, no padding."""
+    second_start: int
+    """Position of the first token of the second text, from which the segment id is 1."""
+    target: float | tuple[int, int]
+    """A class or a number, or the first and the last position of a span."""
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """B sequences, padded to S tokens: a micro-batch of `training.step`."""
+
+    token_ids: Tensor  # [B, S] int64
+    segment_ids: Tensor  # [B, S] int64
+    attention_mask: Tensor  # [B, S] bool, True at real tokens
+    targets: Tensor  # [B] float32, or [B, 2] int64 for spans
+
+    def counts(self) -> dict[str, int]:
+        """What the loss of the global batch is divided by: its sequences."""
+        return {"sequence": len(self.token_ids)}
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """The same batch on another device."""
+        return SequenceBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+
+def make_batch(sequences: Sequence[Encoded], *, pad_id: int) -> SequenceBatch:
+    """Pad to the longest sequence, rounded up to a multiple of 8 tokens."""
+    longest = max(len(sequence.token_ids) for sequence in sequences)
+    width = -(-longest // _PAD_TO_TOKENS) * _PAD_TO_TOKENS
+    token_ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
+    segment_ids, attention_mask = np.zeros_like(token_ids), np.zeros(token_ids.shape, dtype=np.bool_)
+    for row, sequence in enumerate(sequences):
+        tokens = len(sequence.token_ids)
+        token_ids[row, :tokens] = sequence.token_ids
+        segment_ids[row, sequence.second_start : tokens] = 1
+        attention_mask[row, :tokens] = True
+    targets: list[Any] = [sequence.target for sequence in sequences]
+    arrays = (torch.from_numpy(token_ids), torch.from_numpy(segment_ids), torch.from_numpy(attention_mask))
+    return SequenceBatch(*arrays, torch.tensor(targets))
+
+
+def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that neither truncates nor pads, and reads "[SEP]" in a text as plain text."""
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True
+    return plain

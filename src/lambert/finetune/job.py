@@ -1,0 +1,144 @@
+"""One fine-tuning, whatever the task: load, train, predict, cache, for one seed or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from tokenizers import Tokenizer
+
+from lambert.errors import UserError
+from lambert.finetune.cache import CACHE_FOLDER, FineTuneResult, ResultCache, examples_digest, model_digest
+from lambert.finetune.files import make_folder
+from lambert.finetune.loop import Diverged, TaskPreset, fine_tune, predict
+from lambert.finetune.model import load_with_head
+from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
+from lambert.model.huggingface import model_folder
+from lambert.training.distributed.process_group import init_process_group
+from lambert.training.malloc import apply_allocator_settings
+
+Settings = TypeVar("Settings", bound=FineTuneSettings)
+
+
+@dataclass(frozen=True)
+class FineTuneJob(Generic[Settings]):
+    """A fine-tuning in everything but its seed.
+
+    Args:
+        path: a run, or a Hugging Face BERT folder.
+        train, dev: examples to train on and to predict.
+        out: the folder of its results, in which finished fine-tunings are cached; None caches none.
+        random_weights: take only size and vocabulary from the model: the baseline of a pre-training.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
+        device: None chooses the GPU where there is one.
+        progress: called after every training step and evaluation batch.
+    """
+
+    path: Path
+    preset: TaskPreset
+    train: Sequence[Any]
+    dev: Sequence[Any]
+    settings: Settings
+    out: Path | None = None
+    random_weights: bool = False
+    cased: bool = False
+    device: torch.device | None = None
+    progress: Progress | None = None
+
+    def prepare(self, *, fresh: bool = False) -> None:
+        """Check the process, and make the folder of the results before hours of work; forget the cache if `fresh`.
+
+        Raises:
+            UserError: the folder cannot be made, or this is one of several processes.
+        """
+        processes = init_process_group()
+        apply_allocator_settings()
+        if processes.world_size > 1:
+            raise UserError(f"fine-tuning was started in {processes.world_size} processes", remedy="Start it in one")
+        if self.out is not None:
+            make_folder(self.out)
+        if self._cache is not None and fresh:
+            self._cache.clear()
+
+    def load(self, seed: int) -> tuple[Any, Tokenizer, list[str]]:
+        """See `load_with_head`."""
+        how: dict[str, Any] = {"seed": seed, "cased": self.cased, "random_weights": self.random_weights}
+        return load_with_head(self.path, self.preset.head, **how)
+
+    def run_seeds(self, seeds: Sequence[int]) -> Iterator[tuple[FineTuneResult, bool]]:
+        """Every seed's result, and whether it comes from the cache."""
+        for seed in seeds:
+            self._cached(f"seed-{seed}", seed)  # refuses other work before hours of training
+        for number, seed in enumerate(seeds, start=1):
+            yield self.run(f"seed-{seed}", seed, f"seed {seed} ({number} of {len(seeds)})")
+
+    def run(self, name: str, seed: int, title: str, *, may_diverge: bool = False) -> tuple[FineTuneResult, bool]:
+        """Train and predict with one seed, unless the cache has the result under this name.
+
+        Args:
+            title: what `progress` calls this fine-tuning.
+            may_diverge: give a result with a `problem` instead of raising `Diverged`.
+        """
+        cached = self._cached(name, seed)
+        if cached is not None:
+            return cached, True
+        model, tokenizer, _ = self.load(seed)
+        model.to(self.device or init_process_group().device)
+        how: dict[str, Any] = {
+            "seed": seed,
+            "progress": None if self.progress is None else _titled(self.progress, title),
+        }
+        try:
+            summary = fine_tune(model, tokenizer, self.preset, self.train, self.settings, **how)
+        except Diverged as error:
+            if not may_diverge:
+                raise
+            result = FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
+        else:
+            predictions = predict(model, tokenizer, self.preset, self.dev, self.settings, **how)
+            result = FineTuneResult(
+                seed=seed,
+                learning_rate=summary.learning_rate,
+                predictions=predictions.values,
+                train_loss=summary.train_loss,
+                steps=summary.steps,
+                train_sequences=summary.sequences,
+                dev_sequences=predictions.sequences,
+                seconds=summary.seconds + predictions.seconds,
+            )
+        if self._cache is not None:
+            self._cache.put(name, self._made_from | {"seed": seed}, result)
+        return result, False
+
+    def _cached(self, name: str, seed: int) -> FineTuneResult | None:
+        return None if self._cache is None else self._cache.get(name, self._made_from | {"seed": seed})
+
+    @property
+    def _cache(self) -> ResultCache | None:
+        return None if self.out is None else ResultCache(self.out / CACHE_FOLDER)
+
+    @cached_property
+    def _made_from(self) -> dict[str, Any]:
+        """Everything that decides the predictions but the seed, ready for JSON."""
+        settings = {
+            name: value for name, value in vars(self.settings).items() if name not in self.settings.APPLIED_AFTERWARDS
+        }
+        return {
+            "task": self.preset.name,
+            "model": model_digest(model_folder(self.path)),
+            "examples": {"train": examples_digest(self.train), "dev": examples_digest(self.dev)},
+            "random_weights": self.random_weights,
+            "cased": self.cased,
+            "settings": settings | {"precision": self.settings.precision.value},
+        }
+
+
+def _titled(progress: Progress, title: str) -> Progress:
+    def show(one: FineTuneProgress) -> None:
+        progress(replace(one, run=title))
+
+    return show

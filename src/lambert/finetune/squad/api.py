@@ -1,0 +1,146 @@
+"""Fine-tuning on SQuAD from Python: files or questions in, metrics with their confidence interval out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lambert.errors import UserError
+from lambert.finetune.job import FineTuneJob
+from lambert.finetune.seeds import checked_seeds
+from lambert.finetune.settings import Progress
+from lambert.finetune.squad.data import Question, Version, select_questions, version_of
+from lambert.finetune.squad.official import Questions, find_questions
+from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
+from lambert.finetune.squad.settings import SquadSettings
+from lambert.finetune.squad.task import squad_preset
+from lambert.finetune.squad.tuning import tune
+from lambert.model.huggingface import model_folder, read_config
+
+log = logging.getLogger("lambert")
+
+
+def finetune_squad(
+    model: str | Path,
+    train: Questions = None,
+    dev: Questions = None,
+    *,
+    out: str | Path | None = None,
+    seeds: int | Sequence[int] = 1,
+    learning_rates: Sequence[float] = (),
+    train_questions: int | None = None,
+    dev_questions: int | None = None,
+    version_2: bool | None = None,
+    fresh: bool = False,
+    settings: SquadSettings | None = None,
+    random_weights: bool = False,
+    cased: bool = False,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SquadResult:
+    """Fine-tune a model on SQuAD v1.1 or v2.0, once for each seed, and measure exact match and F1::
+
+        result = lambert.finetune_squad("runs/mine", "train.json", "dev.json", seeds=5, out="runs/squad")
+        result.f1, result.f1_interval
+
+    Args:
+        model: a run, or a Hugging Face BERT folder.
+        train, dev: questions to train on and to measure: a file, also compressed; or `Question` objects; None or
+            "official" downloads the published file, "official-v2.0" that of v2.0.
+        out: folder for `squad.json`, the predictions and the finished seeds, which the same call does not repeat. It is
+            written after every seed. None writes nothing.
+        seeds: how many (0, 1, …) or which. A seed decides order, dropout and the initialisation of a new head.
+        learning_rates: peaks to choose from on held-out training questions (docs/squad.md).
+        train_questions: train on a random sample of this size, the same for every seed and model.
+        dev_questions: measure on the first so many questions.
+        version_2: whether the questions are v2.0, in which some have no answer; None: as the dev file says.
+        fresh: repeat every seed.
+        settings: everything else as one object; or give the fields of `SquadSettings` by name, such as `epochs`.
+        random_weights, cased, device, progress: as in `FineTuneJob`.
+
+    Raises:
+        UserError: an argument, the model or a file is wrong, the loss diverged, or `out` holds results of other work.
+    """
+    config = read_config(model_folder(Path(model)))  # before the questions are read and anything is written
+    seeds, settings = checked_seeds(seeds), SquadSettings.of(settings, **options)
+    _check_rates(learning_rates, settings)
+    version, learned, measured = _read_both(train, dev, version_2, train_questions, dev_questions)
+    how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
+    how["out"] = None if out is None else Path(out)
+    job = FineTuneJob(Path(model), squad_preset(version), learned, measured, settings, **how)
+    job.prepare(fresh=fresh)
+    tuning = None
+    if learning_rates:
+        tuning = tune(job, learning_rates, version=version, seed=seeds[0])
+        _log_tuning(tuning)
+        settings = replace(settings, learning_rate=tuning.learning_rate)
+    return _run(replace(job, settings=settings.resolved(config.hidden_size)), seeds, version, tuning)
+
+
+def _run(job: FineTuneJob[SquadSettings], seeds: Sequence[int], version: Version, tuning: Tuning | None) -> SquadResult:
+    """All seeds; results are written after each, so that an interruption loses at most the next one."""
+    new_head = any(name.startswith("span_head.") for name in job.load(seeds[0])[2])
+    results = []
+    for one, reused in job.run_seeds(seeds):
+        last = seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)
+        results.append(last)
+        so_far = over_seeds(
+            results,
+            version=version,
+            train_questions=len(job.train),
+            dev_questions=len(job.dev),
+            tuning=tuning,
+            new_head=new_head,
+            random_weights=job.random_weights,
+            settings=job.settings,
+        )
+        if job.out is not None:
+            so_far.write(job.out)
+        where = "cached" if reused else f"{last.seconds:.0f} s"
+        log.info(f"seed {last.seed}: exact match {last.exact_match:.2f}  F1 {last.f1:.2f}  ({where})")
+    return so_far
+
+
+def _read_both(
+    train: Questions, dev: Questions, version_2: bool | None, train_count: int | None, dev_count: int | None
+) -> tuple[Version, Sequence[Question], Sequence[Question]]:
+    """The version, and the questions to train on and to measure, of which the same version is required."""
+    asked = find_questions(dev, "dev", "2.0" if version_2 else "1.1")
+    if version_2 is False and asked.version == "2.0":
+        raise UserError("`version_2` is False, and the development questions are SQuAD v2.0", remedy="Leave it out")
+    version: Version = "2.0" if version_2 else asked.version
+    learned = select_questions(find_questions(train, "train", version).questions, train_count, sample_seed=0)
+    if version != version_of(learned):
+        have = "every training question has an answer" if version == "2.0" else "some training questions have no answer"
+        raise UserError(
+            f"the development questions are SQuAD v{version}, and {have}", remedy="Give both files of the same version"
+        )
+    return version, learned, select_questions(asked.questions, dev_count)
+
+
+def _log_tuning(tuning: Tuning) -> None:
+    """Say what each learning rate reached and which one was chosen."""
+    log.info(f"learning rates, seed {tuning.seed}, measured on held-out questions ({tuning.held_out}):")
+    for trial in tuning.trials:
+        log.info(
+            f"  {trial.learning_rate:g}: "
+            + (trial.problem or f"exact match {trial.exact_match:.2f}  F1 {trial.f1:.2f}")
+        )
+    rates = [trial.learning_rate for trial in tuning.trials]
+    at_end = len(rates) > 1 and tuning.learning_rate in (min(rates), max(rates))
+    log.info(f"  chosen: {tuning.learning_rate:g}" + (", at an end of the list: try rates beyond it" if at_end else ""))
+
+
+def _check_rates(rates: Sequence[float], settings: SquadSettings) -> None:
+    if rates and settings.learning_rate is not None:
+        raise UserError("both `learning_rate` and `learning_rates` are given", remedy="Give one of them")
+    if len({f"{rate:g}" for rate in rates}) != len(rates):
+        raise UserError(f"`learning_rates` = {list(rates)}", remedy="Give each once")
+    for rate in rates:
+        replace(settings, learning_rate=rate)  # refuses what is out of range
