@@ -49,9 +49,9 @@ def test_counts_by_hand(corpus: Corpus) -> None:
     facts = text_statistics(corpus)
     train, held_out = facts["splits"]["train"], facts["splits"]["held_out"]
     assert train["documents"] + held_out["documents"] == 32
-    assert train["unknown_tokens"] + held_out["unknown_tokens"] == 1
-    assert train["tokens_in_a_sentence"]["quantiles"]["0"] == 2  # the unknown letter and its full stop
-    assert train["sentences_in_a_document"]["quantiles"]["50"] == 3
+    assert train["unk_tokens"] + held_out["unk_tokens"] == 1
+    assert train["tokens_per_sentence"]["quantiles"]["0"] == 2  # the unknown letter and its full stop
+    assert train["sentences_per_document"]["quantiles"]["50"] == 3
     copies = train["documents"] - len(set(corpus.split("train").document_hashes.tolist()))
     assert facts["duplicates"]["documents"] == copies
     # Of two telling sentences a document, the second is always the same one.
@@ -89,10 +89,10 @@ def test_realised_rates_stand_beside_their_targets(corpus: Corpus, pairing: str)
     kind = ObjectiveConfig(pairing=pairing)
     at32, at64 = example_statistics(corpus, kind, (32, 64))
     assert (at32["sequence_length"], at64["sequence_length"]) == (32, 64)
-    assert at32["examples_a_pass"] == at32["examples_measured"] == sum(count for _, count in at32["histogram"])
-    assert at32["mlm_probability"]["target"] == 0.15 and abs(at32["mlm_probability"]["realised"] - 0.15) < 0.05
-    assert abs(sum(at32[name]["realised"] for name in ("shown_as_mask", "kept", "replaced")) - 1) < 0.02
-    assert ("does_not_follow" in at32) == (pairing != "none")
+    assert at32["examples_per_epoch"] == at32["examples_measured"] == sum(count for _, count in at32["histogram"])
+    assert at32["mlm_probability"]["target"] == 0.15 and abs(at32["mlm_probability"]["actual"] - 0.15) < 0.05
+    assert abs(sum(at32[name]["actual"] for name in ("as_mask", "as_original", "as_random")) - 1) < 0.02
+    assert ("is_random_next" in at32) == (pairing != "none")
     assert 0 < at32["fill"] <= 1
 
 
@@ -100,4 +100,4 @@ def test_sample_examples(corpus: Corpus) -> None:
     examples = sample_examples(corpus, ObjectiveConfig(), 32)
     assert len(examples) == 10
     assert examples == sample_examples(corpus, ObjectiveConfig(), 32)
-    assert all(example["text"].startswith("[CLS] ") and example["hidden"] for example in examples)
+    assert all(example["text"].startswith("[CLS] ") and example["masked"] for example in examples)

@@ -138,10 +138,10 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_bits_do_not_depend_on_room_for_the_direction(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_do_not_depend_on_memory_for_the_direction(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = bits_after(1)
-    rooms = [10**9 if keeps else 0] * 8
-    monkeypatch.setattr(cpu, "_scratch_rooms", lambda sizes, budget, threads: [min(r, max(sizes)) for r in rooms])
+    kept = [10**9 if keeps else 0] * 8
+    monkeypatch.setattr(cpu, "_scratch_sizes", lambda sizes, budget, threads: [min(r, max(sizes)) for r in kept])
     for one, other in zip(expected, bits_after(2), strict=True):
         assert torch.equal(one, other)
 
@@ -149,8 +149,8 @@ def test_bits_do_not_depend_on_room_for_the_direction(keeps: bool, monkeypatch: 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_room_for_directions_is_at_most_a_byte_a_parameter(threads: int) -> None:
     for sizes in ([10**7], [10**6] * 30, [5 * 10**6, 10**6, 10**6, 10], [3, 2, 1]):
-        rooms = cpu._scratch_rooms(sizes, sum(sizes) // 4, threads)
-        assert len(rooms) == threads and 4 * sum(rooms) <= sum(sizes)
+        kept = cpu._scratch_sizes(sizes, sum(sizes) // 4, threads)
+        assert len(kept) == threads and 4 * sum(kept) <= sum(sizes)
 
 
 def test_no_temporaries_beyond_a_byte_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_no_temporaries_beyond_a_byte_a_parameter(monkeypatch: pytest.MonkeyPatc
             optimizer.step()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    scratch = own.room.nbytes
+    scratch = own.buffer.nbytes
     torch_bytes = sum(max(0, event.self_cpu_memory_usage) for event in profile.events() or [])
     assert 1e6 < scratch <= 8e6
     assert peak + torch_bytes < 2e5

@@ -87,7 +87,7 @@ def test_options_of_a_preset_can_be_changed() -> None:
 
 
 def test_unknown_presets_and_missing_models_are_refused() -> None:
-    with pytest.raises(ValueError, match="no preset is called 'apx'; there are paper, bert, google"):
+    with pytest.raises(ValueError, match="no preset 'apx'; choose one of paper, bert, google"):
         LAMB.from_preset("apx", model())
-    with pytest.raises(ValueError, match="'bert' leaves layer norms and biases out, so it needs the model itself"):
+    with pytest.raises(ValueError, match="'bert' excludes layer norms and biases, so it needs the model itself"):
         LAMB.from_preset("bert", model().parameters())

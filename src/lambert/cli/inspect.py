@@ -66,14 +66,14 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
     text = facts["text"]
     lines = []
     for name, split in text["splits"].items():
-        unknown = 100 * split["unknown_tokens"] / max(1, split["tokens"])
+        unknown = 100 * split["unk_tokens"] / max(1, split["tokens"])
         lines.append(
             f"{name.replace('_', '-'):9} {split['documents']:>11,} documents {split['sentences']:>12,} sentences "
             f"{split['tokens']:>14,} tokens, {unknown:.3f} % [UNK], {split['vocabulary_used']:,} entries used"
         )
     lines.append("")
     lines.append(f"{'training text':26}{'mean':>9}" + "".join(f"{'p' + name:>9}" for name in _SHOWN))
-    for name in ("tokens_in_a_sentence", "sentences_in_a_document", "tokens_in_a_document"):
+    for name in ("tokens_per_sentence", "sentences_per_document", "tokens_per_document"):
         lengths = text["splits"]["train"][name]
         values = "".join(f"{lengths['quantiles'].get(percent, 0):>9,}" for percent in _SHOWN)
         lines.append(f"{name.replace('_', ' '):26}{lengths['mean']:>9,.1f}{values}")
@@ -96,8 +96,8 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
         lines += [f"{entry['count']:>9,}  {entry['sentence'][:100]}" for entry in text["repeated_sentences"]]
     lines += ["", f"examples to read (length {facts['examples'][0]['sequence_length']}):"]
     for number, example in enumerate(facts["to_read"], start=1):
-        label = ", negative pair" if example["does_not_follow"] else ""
-        lines += [f"{number:>3}. {example['text']}", f"     masked{label}: {' '.join(example['hidden'])}"]
+        label = ", negative pair" if example["is_random_next"] else ""
+        lines += [f"{number:>3}. {example['text']}", f"     masked{label}: {' '.join(example['masked'])}"]
     return lines
 
 
@@ -111,21 +111,21 @@ def _share(count: int, counts: dict[str, int]) -> str:
 
 def _example_lines(at: dict[str, Any]) -> list[str]:
     rates = ", ".join(
-        f"{label} {100 * at[name]['realised']:.2f} % ({100 * at[name]['target']:g} %)"
+        f"{label} {100 * at[name]['actual']:.2f} % ({100 * at[name]['target']:g} %)"
         for name, label in _RATES.items()
         if name in at
     )
     return [
-        f"length {at['sequence_length']}: {at['examples_a_pass']:,} examples per epoch, {at['tokens_an_example']:.1f} "
-        f"tokens each, row utilization {100 * at['fill']:.1f} %",
-        f"  realised (target) over {at['examples_measured']:,} examples: {rates}",
+        f"length {at['sequence_length']}: {at['examples_per_epoch']:,} examples per epoch, "
+        f"{at['tokens_per_example']:.1f} tokens each, row utilization {100 * at['fill']:.1f} %",
+        f"  actual (target) over {at['examples_measured']:,} examples: {rates}",
     ]
 
 
 _RATES = {
     "mlm_probability": "masked",
-    "shown_as_mask": "shown as [MASK]",
-    "replaced": "replaced at random",
-    "kept": "kept",
-    "does_not_follow": "negative pairs",
+    "as_mask": "shown as [MASK]",
+    "as_random": "replaced at random",
+    "as_original": "kept",
+    "is_random_next": "negative pairs",
 }

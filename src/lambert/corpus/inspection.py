@@ -69,11 +69,11 @@ def _split_statistics(split: Split, unk_id: int) -> dict[str, Any]:
         "documents": split.document_count,
         "sentences": split.sentence_count,
         "tokens": split.token_count,
-        "unknown_tokens": int(counts[unk_id]),
+        "unk_tokens": int(counts[unk_id]),
         "vocabulary_used": int((counts > 0).sum()),
-        "tokens_in_a_sentence": Lengths.of(sentences).__dict__,
-        "sentences_in_a_document": Lengths.of(documents).__dict__,
-        "tokens_in_a_document": Lengths.of(tokens).__dict__,
+        "tokens_per_sentence": Lengths.of(sentences).__dict__,
+        "sentences_per_document": Lengths.of(documents).__dict__,
+        "tokens_per_document": Lengths.of(tokens).__dict__,
     }
 
 

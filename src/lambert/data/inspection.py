@@ -54,25 +54,25 @@ def _statistics_at(corpus: Corpus, objective: ObjectiveConfig, length: int) -> d
     is_mask, is_kept = shown == examples.special.mask, shown == labels
     statistics: dict[str, Any] = {
         "sequence_length": length,
-        "examples_a_pass": len(examples),
+        "examples_per_epoch": len(examples),
         "examples_measured": count,
-        "tokens_an_example": float(lengths.mean()),
+        "tokens_per_example": float(lengths.mean()),
         "fill": float(lengths.sum() / (length * count)),
         "full_rows": float((lengths == length).mean()),
         "histogram": _histogram(lengths, length),
-        "masked_words_an_example": len(labels) / count,
+        "masked_tokens_per_example": len(labels) / count,
         "mlm_probability": _against(len(labels) / lengths.sum(), objective.mlm_probability),
-        "shown_as_mask": _against(float(is_mask.mean()), MASK_PROBABILITY),
-        "kept": _against(float(is_kept.mean()), 1 - MASK_PROBABILITY - RANDOM_PROBABILITY),
-        "replaced": _against(float((~is_mask & ~is_kept).mean()), RANDOM_PROBABILITY),
+        "as_mask": _against(float(is_mask.mean()), MASK_PROBABILITY),
+        "as_original": _against(float(is_kept.mean()), 1 - MASK_PROBABILITY - RANDOM_PROBABILITY),
+        "as_random": _against(float((~is_mask & ~is_kept).mean()), RANDOM_PROBABILITY),
     }
     if isinstance(examples, PairSource):
-        statistics["does_not_follow"] = _against(_random_next_rate(parts), RANDOM_NEXT_PROBABILITY)
+        statistics["is_random_next"] = _against(_random_next_rate(parts), RANDOM_NEXT_PROBABILITY)
     return statistics
 
 
 def _against(actual: float, target: float) -> dict[str, float]:
-    return {"realised": float(actual), "target": round(target, 12)}
+    return {"actual": float(actual), "target": round(target, 12)}
 
 
 def _random_next_rate(parts: list[Rows]) -> float:
@@ -90,4 +90,4 @@ def _as_text(examples: ExampleSource, tokenizer: Tokenizer, index: int) -> dict[
     example = examples.example(0, index)
     shown = tokenizer.decode(example.token_ids.tolist(), skip_special_tokens=False)
     masked = [tokenizer.id_to_token(int(label)) for label in example.masked_labels]
-    return {"text": shown, "hidden": masked, "does_not_follow": example.is_random_next}
+    return {"text": shown, "masked": masked, "is_random_next": example.is_random_next}

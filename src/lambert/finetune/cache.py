@@ -16,7 +16,8 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.finetune.files import MAX_TEXT_BYTES, write_json
-from lambert.utils.io import read_json
+from lambert.utils.diff import differences, flatten
+from lambert.utils.io import file_sha256, read_json
 
 CACHE_FOLDER = "cache"
 FORMAT = 2
@@ -61,18 +62,12 @@ class ResultCache:
             if value["format"] != FORMAT:
                 return None
             result = FineTuneResult(**{field.name: value["result"][field.name] for field in fields(FineTuneResult)})
-            cached = _flat(value["made_from"])
+            cached = flatten(value["made_from"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        asked = _flat(json.loads(json.dumps(made_from)))
-        differences = [
-            f"{key}: {_short(cached.get(key, 'nothing'))} there, {_short(asked.get(key, 'nothing'))} now"
-            for key in sorted(cached.keys() | asked.keys())
-            if cached.get(key) != asked.get(key)
-        ]
-        if differences:
+        if found := differences(cached, json.loads(json.dumps(made_from)), show=_short):
             raise UserError(
-                f"{path} was made from something else ({'; '.join(differences)})",
+                f"{path} was made from something else ({'; '.join(found)})",
                 remedy="Give the same to resume, another `out`, or `fresh=True` to start over",
             )
         return result
@@ -100,8 +95,7 @@ def model_digest(folder: Path) -> str:
     for name in _MODEL_FILES:
         path = folder / name
         if path.is_file():
-            with path.open("rb") as file:
-                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+            digest.update(name.encode() + bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 
@@ -116,10 +110,3 @@ def examples_digest(examples: Sequence[Any]) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}…"
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

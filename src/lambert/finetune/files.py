@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambert.corpus.compression import open_text_bytes, read_blocks
 from lambert.errors import UserError
+from lambert.utils import io
 
 if TYPE_CHECKING:
     from lambert.finetune.settings import FineTuneSettings
@@ -50,14 +49,9 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        io.write_json(path, value)
     except OSError as error:
         raise UserError(
             f"{path.parent} cannot be written to ({error.strerror})", remedy="Choose another folder"

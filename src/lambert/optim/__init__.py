@@ -1,6 +1,6 @@
-"""The optimizer family: LAMB, LARS and LANS, and the parameter groups they are used with.
+"""Optimizers for large batches: LAMB, LARS, LANS and Muon with AdamW; their parameter groups; the gradient noise scale.
 
-Needs torch, and numba for LAMB's kernel on the CPU.
+Needs PyTorch only; LAMB's compiled kernels also need numba (CPU) or Triton (GPU).
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from lambert.optim.groups import any_of, by_dimensions, by_module, by_name, para
 from lambert.optim.lamb import LAMB
 from lambert.optim.lans import LANS
 from lambert.optim.lars import LARS
+from lambert.optim.layer_stats import LayerStats
 from lambert.optim.layerwise import LayerwiseOptimizer
+from lambert.optim.muon import MuonAdamW
 from lambert.optim.noise import GradientNoise, NoiseEstimate
-from lambert.optim.telemetry import LayerStats
 
 __all__ = [
     "LAMB",
@@ -20,6 +21,7 @@ __all__ = [
     "GradientNoise",
     "LayerStats",
     "LayerwiseOptimizer",
+    "MuonAdamW",
     "NoiseEstimate",
     "any_of",
     "by_dimensions",

@@ -1,11 +1,11 @@
-"""The equations as pure functions of tensors: what every kernel is tested against, and what runs where none does.
+"""The equations as pure functions of tensors: the reference for every kernel, and the fallback where none runs.
 
 The letters of "Large Batch Optimization for Deep Learning" (You et al., ICLR 2020, arXiv 1904.00962), here and in the
 kernels only:
     x   the parameters of one layer            g   their gradient
     m,v first and second moments of g          r   the Adam direction m̂ / (√v̂ + ε)
     u   the update direction r + λx            η   the learning rate
-    φ   what is made of ‖x‖: itself, or held between two bounds
+    φ   ‖x‖, or ‖x‖ clamped to two bounds
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LayerHyperparameters:
-    """What one layer's step is computed with."""
+    """Hyperparameters of one layer's step."""
 
     learning_rate: float
     beta1: float
@@ -35,7 +35,7 @@ class LayerHyperparameters:
     adapt: bool
     """False takes the trust ratio as 1."""
     norm_bounds: tuple[float, float] | None
-    """Least and most of φ."""
+    """Min and max of φ; None is φ = ‖x‖."""
 
     @property
     def m_correction(self) -> float:
@@ -60,7 +60,7 @@ def trust_ratio(x_norm: Tensor, u_norm: Tensor, bounds: tuple[float, float] | No
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """An algorithm: x ← x − η · Σ share · φ(‖x‖)/‖u‖ · u, over one or more directions u."""
+    """An optimizer: x ← x − η · Σ weight · φ(‖x‖)/‖u‖ · u, over one or more directions u."""
 
     state: tuple[str, ...]
     """Names of the moments, each of the shape of x."""
@@ -68,7 +68,7 @@ class UpdateRule:
     """x, g and moments → moments changed in place."""
     directions: Callable[[Tensor, Tensor, tuple[Tensor, ...], LayerHyperparameters], tuple[Tensor, ...]]
     """x, g and moments → new tensors u."""
-    shares: Callable[[LayerHyperparameters], tuple[float, ...]] = lambda numbers: (1.0,)
+    weights: Callable[[LayerHyperparameters], tuple[float, ...]] = lambda hyper: (1.0,)
     """The weight of each direction."""
     direction_count: int = 1
     normalises_gradient: bool = False
@@ -77,29 +77,29 @@ class UpdateRule:
     """The compiled loops compute it."""
 
 
-def lamb_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> None:
+def lamb_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> None:
     """Algorithm 2, moments: m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
     m, v = moments
-    m.lerp_(g, 1 - numbers.beta1)
-    v.mul_(numbers.beta2).addcmul_(g, g, value=1 - numbers.beta2)
+    m.lerp_(g, 1 - hyper.beta1)
+    v.mul_(hyper.beta2).addcmul_(g, g, value=1 - hyper.beta2)
 
 
-def lamb_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
+def lamb_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> tuple[Tensor]:
     """Algorithm 2, direction: u = m̂ / (√v̂ + ε) + λx."""
     m, v = moments
-    denominator = (v * numbers.v_correction).sqrt_().add_(numbers.epsilon)
-    return ((m * numbers.m_correction).div_(denominator).add_(x, alpha=numbers.weight_decay),)
+    denominator = (v * hyper.v_correction).sqrt_().add_(hyper.epsilon)
+    return ((m * hyper.m_correction).div_(denominator).add_(x, alpha=hyper.weight_decay),)
 
 
 LAMB = UpdateRule(("exp_avg", "exp_avg_sq"), lamb_moments, lamb_directions, has_kernel=True)
 
 
-def lars_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> None:
+def lars_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> None:
     """Algorithm 1 of the same paper: m ← β₁m + (1 − β₁)(g + λx)."""
-    moments[0].lerp_(g.add(x, alpha=numbers.weight_decay), 1 - numbers.beta1)
+    moments[0].lerp_(g.add(x, alpha=hyper.weight_decay), 1 - hyper.beta1)
 
 
-def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
+def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> tuple[Tensor]:
     """Algorithm 1: u = m."""
     return (moments[0].clone(),)
 
@@ -108,20 +108,20 @@ LARS = UpdateRule(("momentum_buffer",), lars_moments, lars_directions)
 
 
 def lans_directions(
-    x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters
+    x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters
 ) -> tuple[Tensor, Tensor]:
     """LANS (Zheng et al. 2020, arXiv 2006.13484): m̂ / (√v̂ + ε) + λx, and g̃ / (√v̂ + ε) + λx with g̃ = g/‖g‖."""
     m, v = moments
-    denominator = (v * numbers.v_correction).sqrt_().add_(numbers.epsilon)
-    by_momentum = (m * numbers.m_correction).div_(denominator).add_(x, alpha=numbers.weight_decay)
-    return by_momentum, g.div(denominator).add_(x, alpha=numbers.weight_decay)
+    denominator = (v * hyper.v_correction).sqrt_().add_(hyper.epsilon)
+    by_momentum = (m * hyper.m_correction).div_(denominator).add_(x, alpha=hyper.weight_decay)
+    return by_momentum, g.div(denominator).add_(x, alpha=hyper.weight_decay)
 
 
 LANS = UpdateRule(
     ("exp_avg", "exp_avg_sq"),
     lamb_moments,
     lans_directions,
-    shares=lambda numbers: (numbers.beta1, 1 - numbers.beta1),
+    weights=lambda hyper: (hyper.beta1, 1 - hyper.beta1),
     direction_count=2,
     normalises_gradient=True,
 )

@@ -1,7 +1,7 @@
-"""Which parameters are decayed and which adapted: two separate choices, by name, by shape or by module.
+"""Parameter groups: which parameters get weight decay and which a trust ratio, two independent choices.
 
-A rule answers for one parameter whether it is left out. `by_name("*bias", "*norm*")`, `by_dimensions(1)` and
-`by_module(nn.LayerNorm)` make rules, `any_of(...)` joins them, and any function of the same arguments is one.
+A `ParamFilter` selects the parameters to exclude. `by_name("*bias", "*norm*")`, `by_dimensions(1)` and
+`by_module(nn.LayerNorm)` make filters, `any_of(...)` joins them, and any function of the same arguments is one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from torch import Tensor, nn
 
 ParamFilter = Callable[[str, Tensor, nn.Module], bool]
-"""(name, parameter, the module that holds it) → whether the parameter is left out."""
+"""(name, parameter, the module that holds it) → whether to exclude the parameter."""
 
 
 def by_name(*patterns: str) -> ParamFilter:
-    """Parameters whose full name fits a shell pattern: `*` is anything, `?` one character, `[ab]` one of some."""
+    """Parameters whose full name matches a shell pattern: `*` anything, `?` one character, `[ab]` one of several."""
     return lambda name, parameter, module: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def by_dimensions(most: int) -> ParamFilter:
-    """Parameters of at most so many dimensions: 1 is every bias, and every scale of a normalisation."""
-    return lambda name, parameter, module: parameter.ndim <= most
+def by_dimensions(max_dimensions: int) -> ParamFilter:
+    """Parameters of at most so many dimensions: 1 selects every bias and every scale of a normalization."""
+    return lambda name, parameter, module: parameter.ndim <= max_dimensions
 
 
 def by_module(*types: type[nn.Module]) -> ParamFilter:
@@ -31,13 +31,13 @@ def by_module(*types: type[nn.Module]) -> ParamFilter:
     return lambda name, parameter, module: isinstance(module, types)
 
 
-def any_of(*rules: ParamFilter) -> ParamFilter:
-    """Parameters that any of the rules leaves out; nothing without rules."""
-    return lambda name, parameter, module: any(rule(name, parameter, module) for rule in rules)
+def any_of(*filters: ParamFilter) -> ParamFilter:
+    """Parameters that any of the filters selects; none without filters."""
+    return lambda name, parameter, module: any(one(name, parameter, module) for one in filters)
 
 
 BERT_NO_DECAY: ParamFilter = any_of(by_module(nn.LayerNorm), by_name("bias", "*.bias"))
-"""Layer norms and biases, which Google's published LAMB (in the ALBERT code) leaves out of both."""
+"""Layer norms and biases; Google's published LAMB (in the ALBERT code) excludes them from both."""
 
 
 def parameter_groups(
@@ -52,17 +52,17 @@ def parameter_groups(
     Works for LAMB and, since it ignores `adapt`, for `torch.optim.AdamW`.
 
     Args:
-        model: frozen parameters are left out; a tied parameter is counted once, under its first name.
-        weight_decay: λ of the parameters that are decayed; the others get 0.
-        no_decay, no_adaptation: what is left out of either; BERT's layer norms and biases unless said otherwise.
+        model: frozen parameters are skipped; a tied parameter is used once, under its first name.
+        weight_decay: λ of the parameters with weight decay; the others get 0.
+        no_decay, no_adaptation: parameters excluded from weight decay, and from trust ratios.
 
     Returns:
-        Groups with `params` as (name, tensor) pairs, `weight_decay`, `adapt` and `slices`; empty ones are left out.
-        Slices come from modules that say in `param_slices` which of their parameters hold several layers: name →
+        Groups with `params` as (name, tensor) pairs, `weight_decay`, `adapt` and `slices`, without empty ones.
+        Slices come from modules whose `param_slices` says which parameters hold several layers: name →
         (dimension, sizes).
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is not a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(

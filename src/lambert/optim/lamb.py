@@ -1,53 +1,54 @@
 """LAMB: Algorithm 2 of "Large Batch Optimization for Deep Learning" (You et al., ICLR 2020, arXiv 1904.00962).
 
-The equations are in `equations.py`; here is the optimizer around them. A "layer" is one tensor, or one of the slices
-that a group declares in it. Its trust ratio is φ(‖x‖) / ‖u‖, so an adapted layer moves by exactly η‖x‖ in every step
-(by η‖u‖ where either norm is 0).
+The equations are in `equations.py`. A "layer" is one tensor, or one of the slices that a group declares in it. Its
+trust ratio is φ(‖x‖) / ‖u‖, so an adapted layer moves by exactly η‖x‖ in every step (by η‖u‖ where either norm is 0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
 from lambert.optim import equations
+from lambert.optim.groups import parameter_groups
 from lambert.optim.layerwise import LayerwiseOptimizer, Parameters
 from lambert.optim.options import Slices
-from lambert.optim.presets import preset_arguments
 
 
 class LAMB(LayerwiseOptimizer):
     """Layer-wise Adaptive Moments for Batch training.
 
-    `LAMB(model.parameters(), lr=…)` is Algorithm 2 as published, for every tensor alike. `parameter_groups` leaves
-    layer norms and biases out, as the BERT recipe does. Every option can differ between groups.
+    `LAMB(model.parameters(), lr=…)` is Algorithm 2 as published, applied to every tensor. Use `parameter_groups` to
+    exclude layer norms and biases from weight decay and trust ratios, as the BERT recipe does. Every option can differ
+    between groups. Works with FSDP2 and tensor parallelism (`DTensor`), `torch.amp.GradScaler` and schedulers.
 
     Args:
         params: tensors, named tensors, or groups of either.
-        lr: learning rate η, also as a 0-dimensional tensor; the share of its own norm by which an adapted layer moves.
+        lr: learning rate η, a float or a 0-dimensional tensor; an adapted layer moves by this fraction of its norm.
         betas: decay of the first and the second moment, each from 0 to below 1.
         eps: ε, added to √v̂, above 0.
-        weight_decay: λ, added as λx to the direction before it is normalised.
-        adapt: whether layers get a trust ratio; `"decayed"` asks for it where `weight_decay` is not 0.
-        bias_correction: divide m by 1 − β₁ᵗ and v by 1 − β₂ᵗ; it never touches the learning rate.
-        max_grad_norm: scale gradients down to this L2 norm, taken over all groups that give the same number; None, 0
-            and infinity clip nothing. `p.grad` is left as it is.
-        norm_bounds: least and most of φ(‖x‖); None is the norm itself.
-        maximize: go up instead of down.
-        master_weights: keep a float32 copy of parameters of less precision and update that; it is part of the state.
-        slices: for each parameter of the group None, or (dimension, sizes): the layers that lie behind one another
-            along that dimension, such as `(0, (h, h, h))` for query, key and value in one matrix of 3h rows.
-        fused: True insists on the compiled kernel, False leaves it alone, None takes it where it can run: float32
-            parameters on a CPU.
+        weight_decay: λ, added as λx to the direction before it is normalized.
+        adapt: whether layers get a trust ratio; `"decayed"` gives one where `weight_decay` is not 0.
+        bias_correction: divide m by 1 − β₁ᵗ and v by 1 − β₂ᵗ; the learning rate is never changed.
+        max_grad_norm: clip gradients to this L2 norm, taken over all groups with the same value; None, 0 and infinity
+            clip nothing. `p.grad` is not modified.
+        norm_bounds: (min, max) of φ(‖x‖); None means φ(‖x‖) = ‖x‖.
+        maximize: ascend instead of descend.
+        master_weights: keep and update a float32 copy of lower-precision parameters; it is part of the state.
+        slices: for each parameter of the group None, or (dimension, sizes): the layers stacked along that dimension,
+            such as `(0, (h, h, h))` for query, key and value in one matrix of 3h rows.
+        fused: True requires a compiled kernel, False disables it, None uses one where it can run: dense float32
+            parameters, with numba on a CPU or Triton on a GPU.
 
-    State of a parameter: `step`, `exp_avg` and `exp_avg_sq` as AdamW's, so that either optimizer reads the other's, and
-    `master` where asked for. Moments are float32 for parameters of less precision.
+    The state of a parameter is `step`, `exp_avg` and `exp_avg_sq`, as AdamW's, so that either optimizer loads the
+    other's, and `master` with `master_weights`. Moments of lower-precision parameters are float32.
 
     Raises:
-        ValueError: an option is out of its range (the message names it and its value).
-        RuntimeError: a gradient is sparse, or a parameter a flat shard (FSDP1, ZeRO), from `step`.
+        ValueError: an option is out of its range; the message names it and its value.
+        RuntimeError: from `step`: a gradient is sparse, or a parameter is a flat shard (FSDP1, ZeRO).
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -77,34 +78,70 @@ class LAMB(LayerwiseOptimizer):
         slices: Sequence[Slices | None] | None = None,
         fused: bool | None = None,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "adapt": adapt,
-            "bias_correction": bias_correction,
-            "max_grad_norm": max_grad_norm,
-            "norm_bounds": norm_bounds,
-            "maximize": maximize,
-            "master_weights": master_weights,
-            "slices": slices,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())
 
     @classmethod
     def from_preset(
         cls, name: str, params: nn.Module | Iterable[Any], lr: float | Tensor = 1e-3, **options: Any
     ) -> Self:
-        """LAMB as somebody else has it: `paper`, `bert`, `google`, `apex`, `nvlamb` or `optax`.
+        """LAMB as in another implementation: `paper`, `bert`, `google`, `apex`, `nvlamb` or `optax`.
 
         Args:
-            params: the model (which `bert` and `google` need), or whatever `LAMB` takes.
-            options: any of `LAMB`'s, in place of the preset's.
+            name: the preset; docs/lamb.md has the source of each.
+            params: the model (required by `bert` and `google`), or anything that `LAMB` takes.
+            lr: learning rate η.
+            options: any of `LAMB`'s; they override the preset's.
 
         Raises:
             ValueError: there is no such preset, or an option is out of its range.
         """
-        arguments, options = preset_arguments(name, params, options)
+        arguments, options = _preset_arguments(name, params, options)
         return cls(arguments, lr, **options)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of `LAMB`, and whether layer norms and biases are excluded from weight decay and trust ratios."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    excludes_norms: bool = False
+
+
+PRESETS: dict[str, Preset] = {
+    # Algorithm 2 of the ICLR paper: every tensor alike.
+    "paper": Preset(),
+    # This project's recipe for BERT; the training step clips, as BERT did.
+    "bert": Preset(excludes_norms=True),
+    # The authors' TensorFlow code (as published with ALBERT): no bias correction; clipping is the caller's.
+    "google": Preset({"bias_correction": False}, excludes_norms=True),
+    # NVIDIA apex FusedLAMB: groups without decay are not adapted, and the gradient is clipped inside.
+    "apex": Preset({"adapt": "decayed", "max_grad_norm": 1.0}),
+    # The same with use_nvlamb=True: every group is adapted.
+    "nvlamb": Preset({"max_grad_norm": 1.0}),
+    # optax.lamb: no decay unless asked for.
+    "optax": Preset({"weight_decay": 0.0}),
+}
+
+
+def _preset_arguments(
+    name: str, params: nn.Module | Iterable[Any], options: dict[str, Any]
+) -> tuple[Iterable[Any], dict[str, Any]]:
+    """The arguments of `LAMB`: parameters or groups, and options, where given ones override the preset's.
+
+    Raises:
+        ValueError: there is no such preset, or it needs a model.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"LAMB: no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    options = preset.options | options
+    if not isinstance(params, nn.Module):
+        if preset.excludes_norms:
+            raise ValueError(
+                f"LAMB: preset {name!r} excludes layer norms and biases, so it needs the model itself; "
+                "give it instead of its parameters"
+            )
+        return params, options
+    if not preset.excludes_norms:
+        return params.named_parameters(), options
+    return parameter_groups(params, weight_decay=options.pop("weight_decay", 0.01)), options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from lambert.optim.options import Slices
 
 
 class LANS(LayerwiseOptimizer):
-    """LAMB with a normalised gradient and Nesterov's look ahead: two directions, each with a ratio of its own.
+    """LAMB with normalized gradients and Nesterov momentum: two directions, each with its own trust ratio.
 
     Each layer's gradient is divided by its own norm first, so the loss scale and any clip cancel out.
 
@@ -23,8 +23,8 @@ class LANS(LayerwiseOptimizer):
         adapt, norm_bounds, maximize, master_weights, slices: as `LAMB`'s.
 
     Raises:
-        ValueError: an option is out of its range (the message names it and its value).
-        RuntimeError: a gradient is sparse, or a parameter a flat shard, from `step`.
+        ValueError: an option is out of its range; the message names it and its value.
+        RuntimeError: from `step`: a gradient is sparse, or a parameter is a flat shard (FSDP1, ZeRO).
     """
 
     rule = equations.LANS
@@ -43,15 +43,4 @@ class LANS(LayerwiseOptimizer):
         master_weights: bool = False,
         slices: Sequence[Slices | None] | None = None,
     ) -> None:
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "adapt": adapt,
-            "norm_bounds": norm_bounds,
-            "maximize": maximize,
-            "master_weights": master_weights,
-            "slices": slices,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,8 +15,8 @@ from lambert.optim.options import Slices
 class LARS(LayerwiseOptimizer):
     """Layer-wise Adaptive Rate Scaling: m ← βm + (1 − β)(g + λx), x ← x − η · φ(‖x‖)/‖m‖ · m.
 
-    An adapted layer moves by exactly η‖x‖ in every step, as with LAMB. The older LARS (arXiv 1708.03888) scales the
-    gradient inside momentum instead and has a trust coefficient; this is not that one.
+    An adapted layer moves by exactly η‖x‖ in every step, as with LAMB. This is not the older LARS (arXiv 1708.03888),
+    which scales the gradient before momentum and has a trust coefficient.
 
     Args:
         params: tensors, named tensors, or groups of either.
@@ -26,8 +26,8 @@ class LARS(LayerwiseOptimizer):
         adapt, max_grad_norm, norm_bounds, maximize, master_weights, slices: as `LAMB`'s.
 
     Raises:
-        ValueError: an option is out of its range (the message names it and its value).
-        RuntimeError: a gradient is sparse, or a parameter a flat shard, from `step`.
+        ValueError: an option is out of its range; the message names it and its value.
+        RuntimeError: from `step`: a gradient is sparse, or a parameter is a flat shard (FSDP1, ZeRO).
     """
 
     rule = equations.LARS
@@ -46,15 +46,4 @@ class LARS(LayerwiseOptimizer):
         master_weights: bool = False,
         slices: Sequence[Slices | None] | None = None,
     ) -> None:
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "adapt": adapt,
-            "max_grad_norm": max_grad_norm,
-            "norm_bounds": norm_bounds,
-            "maximize": maximize,
-            "master_weights": master_weights,
-            "slices": slices,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, locals())

@@ -1,4 +1,4 @@
-"""From parameters to layers: the views of memory, and the numbers, that one step of one layer works on."""
+"""From parameters to layers: the views of memory, and the hyperparameters, of one step of one layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lambert.optim.options import Slices
 
 @dataclass
 class Layer:
-    """One layer of one step, or this process's part of it."""
+    """One layer of one step, or this rank's shard of it."""
 
     x: Tensor
     """Parameters: real, any float type, changed in place."""
@@ -26,13 +26,13 @@ class Layer:
     """Gradient, of the shape of `x`; never changed."""
     moments: tuple[Tensor, ...]
     """Of the shape of `x`, float32 (float64 for float64 parameters), changed in place."""
-    numbers: LayerHyperparameters
+    hyper: LayerHyperparameters
     parameter: Tensor
     """The parameter it belongs to."""
-    place: int | None
-    """Which slice of the parameter; None for all of it."""
-    cut: norms.ShardedOver
-    """What the layer is cut along, over processes."""
+    slice_index: int | None
+    """Index of the slice in the parameter; None for a whole parameter."""
+    sharded_over: norms.ShardedOver
+    """The mesh dimensions that the layer is sharded over."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -41,7 +41,7 @@ class Layer:
 
     @functools.cached_property
     def flat(self) -> list[Tensor] | None:
-        """All tensors as `flat` makes them."""
+        """All tensors, flattened by `flat`."""
         return flat(self.tensors)
 
 
@@ -65,7 +65,7 @@ def layers_of(
     weights: Tensor,
     gradient: Tensor,
     moments: tuple[Tensor, ...],
-    numbers: LayerHyperparameters,
+    hyper: LayerHyperparameters,
     slices: Slices | None,
 ) -> list[Layer]:
     """The layers that make up a parameter.
@@ -74,19 +74,19 @@ def layers_of(
         weights: the parameter, or its float32 master copy.
         slices: layers along one dimension; None when the parameter is one layer.
     """
-    cut = norms.sharded_over(parameter)
+    sharded_over = norms.sharded_over(parameter)
     tensors = [_real(norms.local_part(t)) for t in (weights, norms.like_parameter(gradient, parameter), *moments)]
     if slices is None:
         x, g, *rest = tensors
-        return [Layer(x, g, tuple(rest), numbers, parameter, None, cut)]
+        return [Layer(x, g, tuple(rest), hyper, parameter, None, sharded_over)]
     dimension, sizes = slices
     begin, end = norms.local_range(parameter, dimension)
     layers, start = [], 0
-    for place, size in enumerate(sizes):
-        # The part of this slice that lies here; empty where a shard holds none of it.
+    for slice_index, size in enumerate(sizes):
+        # The part of this slice in the local shard; empty where it has none.
         first, stop = min(max(start, begin), end), max(min(start + size, end), begin)
         x, g, *rest = (t.narrow(dimension, first - begin, max(0, stop - first)) for t in tensors)
-        layers.append(Layer(x, g, tuple(rest), numbers, parameter, place, cut))
+        layers.append(Layer(x, g, tuple(rest), hyper, parameter, slice_index, sharded_over))
         start += size
     return layers
 
@@ -96,7 +96,7 @@ def _real(tensor: Tensor) -> Tensor:
 
 
 def hyperparameters_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> LayerHyperparameters:
-    """The numbers of a layer that takes its step number `step`, from 1."""
+    """Of a layer at step `step`, from 1."""
     betas = group["betas"] if "betas" in group else (group["momentum"], 0.0)
     beta1, beta2 = float(betas[0]), float(betas[1])
     bounds = group["norm_bounds"]

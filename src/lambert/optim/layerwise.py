@@ -1,4 +1,4 @@
-"""What LAMB, LARS and LANS share: groups, state, shards, clipping, loss scales, figures, and the order of a step."""
+"""What LAMB, LARS and LANS share: groups, state, shards, clipping, loss scales, statistics and the order of a step."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lambert.optim import norms
-from lambert.optim.engine import global_norms, layer_norms, take_step
+from lambert.optim.engine import global_norms, layer_norms, step_layers
 from lambert.optim.equations import UpdateRule
+from lambert.optim.layer_stats import LayerStats, LayerStatsRecorder
 from lambert.optim.layers import Layer, hyperparameters_of, layers_of
 from lambert.optim.options import check_group, clip_limit, is_adapted
 from lambert.optim.state import mark_synced, restore_widths, resync_master, state_of
-from lambert.optim.telemetry import LayerStats, Telemetry
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, named tensors, or groups of either."""
 
 
 class LayerwiseOptimizer(Optimizer):
-    """An optimizer whose layers each move by a share of their own norm; `rule` says in which direction.
+    """Base of optimizers with a trust ratio per layer; `rule` gives moments and directions.
 
     Args:
         params: tensors, named tensors, or groups of either.
-        defaults: every option, for groups that do not give it.
+        arguments: the constructor's `locals()`: every option, for groups that do not give it.
     """
 
     rule: ClassVar[UpdateRule]
     _step_supports_amp_scaling = True  # torch.amp.GradScaler then hands over `grad_scale` and `found_inf`
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Parameters, arguments: dict[str, Any]) -> None:
         if isinstance(params, nn.Module):
             name = type(self).__name__
             raise TypeError(
                 f"{name} takes parameters: give model.parameters() or parameter_groups(model, ...), not the model"
             )
-        self._telemetry = Telemetry()
+        self._recorder = LayerStatsRecorder()
         self._versions: dict[Tensor, int] = {}
+        defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -58,7 +59,7 @@ class LayerwiseOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._telemetry = Telemetry()
+        self._recorder = LayerStatsRecorder()
         self._versions = {}
         for group in self.param_groups:
             for option, default in self.defaults.items():
@@ -87,7 +88,7 @@ class LayerwiseOptimizer(Optimizer):
         if found_inf is not None and bool(found_inf.item()):
             return loss
         layers, fused = self._layers()
-        self._telemetry.record(layers, take_step(layers, fused, self.rule))
+        self._recorder.record(layers, step_layers(layers, fused, self.rule))
         self._advance()
         return loss
 
@@ -121,8 +122,8 @@ class LayerwiseOptimizer(Optimizer):
         if self.rule.normalises_gradient:
             for layer, norm in zip(layers, layer_norms(layers), strict=True):
                 if norm > 0:
-                    sign = 1.0 if layer.numbers.gradient_factor > 0 else -1.0
-                    layer.numbers = replace(layer.numbers, gradient_factor=sign / norm)
+                    sign = 1.0 if layer.hyper.gradient_factor > 0 else -1.0
+                    layer.hyper = replace(layer.hyper, gradient_factor=sign / norm)
         return layers, fused
 
     def _refuse_what_cannot_be_updated(self, parameter: Tensor) -> None:
@@ -161,17 +162,16 @@ class LayerwiseOptimizer(Optimizer):
     def layer_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, LayerStats]:
         """Norms and trust ratio of every layer of the last step, by name.
 
-        The step itself only keeps the sums; reading them here is what waits for a GPU.
+        The step keeps only the sums of squares; reading them here waits for the GPU.
 
         Args:
-            named_parameters: names to use; those the optimizer was made with otherwise, or else the places of the
-                parameters in their groups.
+            named_parameters: names to use; otherwise those the optimizer was made with, or else `group.index`.
 
         Returns:
             Adapted layers only; a slice of a parameter is called `name[0]`, `name[1]`, …
         """
-        return self._telemetry.read(self.param_groups, named_parameters)
+        return self._recorder.read(self.param_groups, named_parameters)
 
     def trust_ratios(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, float]:
         """The trust ratios of `layer_stats`."""
-        return {name: figures.trust_ratio for name, figures in self.layer_stats(named_parameters).items()}
+        return {name: stats.trust_ratio for name, stats in self.layer_stats(named_parameters).items()}

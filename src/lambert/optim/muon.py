@@ -1,7 +1,7 @@
-"""PyTorch's Muon for the hidden matrices and AdamW for everything else, as one optimizer.
+"""PyTorch's Muon for the hidden matrices and AdamW for all other parameters, as one optimizer.
 
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes a matrix's momentum nearly orthogonal; embeddings,
-output layers and vectors are meant to be left to AdamW. With `match_rms_adamw` (Liu et al. 2025, arXiv 2502.16982) its
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalizes the momentum of a matrix; embeddings,
+output layers and vectors use AdamW. With `match_rms_adamw` (Liu et al. 2025, arXiv 2502.16982) its
 updates are scaled to the size of AdamW's, so that both take one learning rate and one weight decay.
 """
 
@@ -18,17 +18,17 @@ from torch.optim import AdamW, Muon, Optimizer
 class MuonAdamW(Optimizer):
     """`torch.optim.Muon` and `torch.optim.AdamW` over the same parameter groups.
 
-    A tensor that holds several layers (query, key and value of BERT here) is made orthogonal as one.
+    A tensor that holds several layers (query, key and value of BERT here) is orthogonalized as one.
 
     Args:
-        groups: parameter groups whose `uses_muon` says which of the two takes them; matrices only where it is true.
-        lr: of both.
-        betas, eps: of AdamW.
-        momentum: of Muon, with Nesterov's step.
-        weight_decay: of groups that do not say.
+        groups: parameter groups; those with `uses_muon` may hold matrices only.
+        lr: learning rate of both.
+        betas, eps: AdamW's.
+        momentum: Muon's, with Nesterov momentum.
+        weight_decay: of groups without their own.
 
     Raises:
-        ValueError: a parameter of Muon's is no matrix.
+        ValueError: a parameter of a `uses_muon` group is not a matrix.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MuonAdamW(Optimizer):
             part = kind(own, lr=lr, weight_decay=weight_decay, **options)
             for group, completed in zip(own, part.param_groups, strict=True):
                 group.update(completed)
-            # One state and the same groups: whoever sets a rate or saves the state needs to know of one optimizer only.
+            # One state and the same groups: schedulers and checkpoints see one optimizer.
             part.param_groups, part.state = own, self.state
             self._parts.append(part)
 
@@ -71,19 +71,19 @@ class MuonAdamW(Optimizer):
         return loss
 
 
-def hidden_matrices_apart(
+def split_hidden_matrices(
     groups: Iterable[dict[str, Any]], is_hidden: Callable[[Tensor], bool]
 ) -> list[dict[str, Any]]:
-    """The groups with Muon's parameters in groups of their own.
+    """Splits groups by `uses_muon`.
 
     Args:
         groups: with `params` as a list of tensors.
-        is_hidden: whether a tensor is a matrix within the network; embeddings and output layers are not.
+        is_hidden: whether a tensor is a matrix inside the network; embeddings and output layers are not.
     """
-    apart = []
+    split = []
     for group in groups:
         for uses_muon in (True, False):
             own = [tensor for tensor in group["params"] if (tensor.ndim == 2 and is_hidden(tensor)) is uses_muon]
             if own:
-                apart.append({**group, "params": own, "uses_muon": uses_muon})
-    return apart
+                split.append({**group, "params": own, "uses_muon": uses_muon})
+    return split

@@ -4,9 +4,9 @@ McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812
 norms of gradients at two batch sizes b < B, averaged gradients both,
     ‖G‖²  ≈ (B·|G_B|² − b·|G_b|²) / (B − b)
     tr(Σ) ≈ (|G_b|² − |G_B|²) / (1/b − 1/B)
-each without bias. Their ratio is the simple noise scale B_simple, in sequences, as the batches are. The ratio of
-two noisy numbers is biased, so both are averaged over steps before they are divided. The small gradients are those
-of micro-batches or of processes, the large one that of the whole step: they are there anyway.
+each without bias. Their ratio is the simple noise scale B_simple, in sequences. The ratio of two noisy numbers is
+biased, so both are averaged over steps before they are divided. The small gradients are those of micro-batches or
+ranks, the large one is that of the whole step, so all are available anyway.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """What the steps so far say."""
+    """The estimate from the steps so far."""
 
     noise: float
     """tr(Σ): variance of one sequence's gradient, summed over parameters."""
     signal: float
-    """‖G‖²: squared norm of the gradient without noise. Can come out negative while there is too little to go by."""
+    """‖G‖²: squared norm of the gradient without noise. Can be negative while there are too few steps."""
     noise_scale: float
     """tr(Σ) / ‖G‖², in sequences; infinite where the signal is not above zero."""
     standard_error: float
     """Of `noise_scale`, by leaving out one step at a time (jackknife); infinite below two steps."""
     steps: int
-    """How many steps it rests on."""
+    """Number of steps it is based on."""
 
 
 class GradientNoise:
-    """Gathers both estimates step by step.
+    """Accumulates both estimates step by step.
 
     Args:
-        window: how many of the latest steps are kept; None is all of them.
+        window: number of latest steps to keep; None keeps all.
     """
 
     def __init__(self, window: int | None = None) -> None:
@@ -48,18 +48,18 @@ class GradientNoise:
     def add(
         self, small_squares: Sequence[float], large_square: float, *, small_batch: float, large_batch: float
     ) -> tuple[float, float]:
-        """Take in one step.
+        """Adds one step.
 
         Args:
-            small_squares: squared norms of the averaged gradients of equal parts of the batch, one or several.
+            small_squares: squared norms of the averaged gradients of one or several equal parts of the batch.
             large_square: squared norm of the averaged gradient of the whole batch.
-            small_batch, large_batch: sequences in one part, and in the whole.
+            small_batch, large_batch: sequences in one part, and in the whole batch.
 
         Returns:
             This step's own tr(Σ) and ‖G‖².
 
         Raises:
-            ValueError: there are no parts, or they are not smaller than the whole.
+            ValueError: there are no parts, or they are not smaller than the batch.
         """
         if not small_squares or not 0 < small_batch < large_batch:
             raise ValueError(
@@ -72,15 +72,15 @@ class GradientNoise:
         return self._noise[-1], self._signal[-1]
 
     def estimate(self, latest: int | None = None) -> NoiseEstimate:
-        """The noise scale of all steps that are kept, or of the latest so many of them.
+        """The noise scale over all kept steps, or over the `latest` ones.
 
         Raises:
-            ValueError: no step has been taken in.
+            ValueError: no step was added.
         """
         pairs = list(zip(self._noise, self._signal, strict=True))[-(latest or len(self._noise)) :]
         count = len(pairs)
         if not count:
-            raise ValueError("no step has been taken in yet")
+            raise ValueError("no step was added yet")
         noise, signal = math.fsum(n for n, _ in pairs), math.fsum(s for _, s in pairs)
         left_out = [_ratio(noise - n, signal - s) for n, s in pairs]
         error = math.inf
@@ -90,7 +90,7 @@ class GradientNoise:
         return NoiseEstimate(noise / count, signal / count, _ratio(noise, signal), error, count)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs, as JSON can hold it."""
+        """Plain values for JSON."""
         return {"noise": list(self._noise), "signal": list(self._signal)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

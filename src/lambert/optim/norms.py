@@ -1,8 +1,8 @@
-"""Norms over shards: what a parameter's local part is, and sums that run over the processes that hold the rest.
+"""Norms of sharded parameters: the local shard, and all-reduces over the ranks that hold the rest.
 
-A `DTensor` (FSDP2's `fully_shard`, tensor parallelism) says along which mesh dimensions it is cut. Local sums of
-squares are added up over exactly those dimensions, for all layers in one collective a mesh dimension; copies are never
-counted twice. Flat shards (FSDP1, ZeRO) do not say which layers they hold, so they are refused.
+A `DTensor` (FSDP2's `fully_shard`, tensor parallelism) says over which mesh dimensions it is sharded. Local sums of
+squares are all-reduced over exactly those dimensions, for all layers in one collective per mesh dimension; replicas are
+never counted twice. Flat shards (FSDP1, ZeRO) do not say which layers they hold and are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ else:  # builds of PyTorch without distributed training
 
 
 ShardedOver = tuple[tuple[Any, int], ...]
-"""(mesh, dimension) pairs that a tensor is cut along; empty for a whole one."""
+"""(mesh, mesh dimension) pairs that a tensor is sharded over; empty for an unsharded one."""
 
 _FLAT_MARKS = {
     "_is_flat_param": "FSDP1 (torch.distributed.fsdp.FullyShardedDataParallel)",
@@ -33,7 +33,7 @@ _FLAT_MARKS = {
 
 
 def refuse_flat_shard(optimizer: str, parameter: Tensor) -> None:
-    """Refuse a parameter that its framework flattened.
+    """Refuse a parameter that a framework has flattened.
 
     Raises:
         RuntimeError: the ratio of such a shard would be that of an unknown piece of an unknown layer.
@@ -48,10 +48,10 @@ def refuse_flat_shard(optimizer: str, parameter: Tensor) -> None:
 
 
 def sharded_over(tensor: Tensor) -> ShardedOver:
-    """The mesh dimensions along which `tensor` is cut.
+    """The mesh dimensions that `tensor` is sharded over.
 
     Raises:
-        RuntimeError: it holds partial sums, which are no part of a tensor.
+        RuntimeError: it holds partial sums, which are not a shard.
     """
     if not isinstance(tensor, DTensor):
         return ()
@@ -62,12 +62,12 @@ def sharded_over(tensor: Tensor) -> ShardedOver:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """This process's part of a `DTensor`, sharing its memory; any other tensor itself."""
+    """The local shard of a `DTensor`, sharing its memory; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """`gradient` cut as `parameter` is."""
+    """`gradient` with the placements of `parameter`."""
     if not (isinstance(parameter, DTensor) and isinstance(gradient, DTensor)):
         return gradient
     if gradient.placements == parameter.placements:
@@ -77,31 +77,31 @@ def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 
 def local_range(tensor: Tensor, dimension: int) -> tuple[int, int]:
-    """First index and one past the last of this process's part along `dimension` of the whole tensor."""
+    """First index and one past the last of the local shard along `dimension` of the full tensor."""
     if not isinstance(tensor, DTensor):
         return 0, tensor.shape[dimension]
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return offset[dimension], offset[dimension] + shape[dimension]
 
 
-def all_reduce_partial_norms(rows: Tensor, cuts: Sequence[ShardedOver]) -> Tensor:
-    """Rows [L, K] of local sums, added up over the processes that hold the rest of each row's layer.
+def all_reduce_partial_norms(rows: Tensor, sharded: Sequence[ShardedOver]) -> Tensor:
+    """All-reduces rows [L, K] of local sums over the ranks that hold the rest of each row's layer.
 
-    One collective for each mesh dimension, whatever the number of layers; every process must call it with the same
+    One collective per mesh dimension, regardless of the number of layers; every rank must call it with the same
     layers.
     """
-    by_cut: dict[tuple[Any, int], list[int]] = {}
-    for row, cut in enumerate(cuts):
-        for pair in cut:
-            by_cut.setdefault(pair, []).append(row)
+    by_mesh: dict[tuple[Any, int], list[int]] = {}
+    for row, pairs in enumerate(sharded):
+        for pair in pairs:
+            by_mesh.setdefault(pair, []).append(row)
     rows = rows.clone()
-    for (mesh, dimension), places in by_cut.items():
-        chosen = rows[places].to(mesh.device_type)
+    for (mesh, dimension), indices in by_mesh.items():
+        chosen = rows[indices].to(mesh.device_type)
         distributed.all_reduce(chosen, group=mesh.get_group(dimension))
-        rows[places] = chosen.to(rows.device)
+        rows[indices] = chosen.to(rows.device)
     return rows
 
 
 def accumulator(device: torch.device) -> torch.dtype:
-    """What sums of squares are kept in between blocks: float64 where the device has it."""
+    """The dtype in which sums of squares are accumulated: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""What a parameter group may say, and what is refused."""
+"""Options of a parameter group, and their checks."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from torch import Tensor
 
 Slices = tuple[int, tuple[int, ...]]
-"""A dimension, and the sizes of the layers that lie behind one another along it."""
+"""A dimension, and the sizes of the layers stacked along it."""
 
 
 _KEPT_BY_TORCH = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
 
 def is_adapted(group: dict[str, Any]) -> bool:
-    """Whether the layers of a group get a trust ratio; `"decayed"` asks for one where there is weight decay."""
+    """Whether the layers of a group get a trust ratio; `"decayed"` gives one where there is weight decay."""
     return bool(group["weight_decay"] != 0) if group["adapt"] == "decayed" else bool(group["adapt"])
 
 
 def clip_limit(group: dict[str, Any]) -> float | None:
-    """The group's clip as a finite number above 0; None, 0 and infinity all mean that nothing is clipped."""
+    """The group's `max_grad_norm` as a finite number above 0; None where nothing is clipped."""
     limit = group.get("max_grad_norm")
     return None if limit is None or limit == 0 or limit == math.inf else float(limit)
 
 
 def check_group(optimizer: str, group: dict[str, Any], known: Collection[str]) -> None:
-    """Refuse options out of their range, and misspelt ones.
+    """Refuses options out of their range, and misspelled ones.
 
     Args:
-        known: the optimizer's options. A group may hold other things too, unless they look like one of these.
+        known: the optimizer's options. A group may hold other keys, unless they look like a typo of one of these.
 
     Raises:
         ValueError: names the optimizer, the option and its value.
@@ -80,7 +80,7 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "norm_bounds": (
         lambda value: value is None or (_is_pair(value) and 0 <= value[0] <= value[1]),
-        "None, or (least, most)",
+        "None, or (min, max)",
     ),
     "bias_correction": (_is_one_of(True, False), "True or False"),
     "maximize": (_is_one_of(True, False), "True or False"),

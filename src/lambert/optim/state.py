@@ -1,4 +1,4 @@
-"""What is kept for a parameter between steps, and how it goes through `state_dict` and back."""
+"""The state of a parameter between steps, and how `load_state_dict` restores it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 def state_of(state: dict[str, Any], parameter: Tensor, moments: Sequence[str], *, master: bool) -> dict[str, Any]:
-    """`state` with everything a parameter needs; what is missing starts at zero, the master copy at the parameter.
+    """Fills in what `state` lacks: moments start at zero, the master copy at the parameter.
 
     Keys and the step tensor are AdamW's, so that either optimizer reads the other's.
     """
@@ -33,7 +33,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any], moments: Sequence[str]) -> None:
-    """Put back the precision that `Optimizer.load_state_dict` casts to the parameters', in tensors of our own."""
+    """Restores the precision that `Optimizer.load_state_dict` casts to the parameters', in new tensors."""
     saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for i, parameter in zip(saved_ids, own, strict=True):
@@ -47,9 +47,9 @@ def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any], moments: Se
 
 
 def resync_master(versions: dict[Tensor, int], parameter: Tensor, state: dict[str, Any]) -> None:
-    """Start the master copy again from weights that somebody has changed since the last step, by loading for example.
+    """Restarts the master copy from weights that were changed since the last step, by loading for example.
 
-    A copy that rounds to the parameter as it stands is kept: that is what a checkpoint of both restores.
+    A copy that rounds to the parameter is kept: a checkpoint restores both.
     """
     master = state.get("master")
     if master is None or versions.get(parameter) == parameter._version:
@@ -59,5 +59,5 @@ def resync_master(versions: dict[Tensor, int], parameter: Tensor, state: dict[st
 
 
 def mark_synced(versions: dict[Tensor, int], parameter: Tensor) -> None:
-    """Remember `parameter` as it stands."""
+    """Marks `parameter` as in sync with its master copy."""
     versions[parameter] = parameter._version

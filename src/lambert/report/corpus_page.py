@@ -51,7 +51,7 @@ def _tiles(facts: Facts) -> str:
     overlap = facts["text"]["overlap"]
     repeated = duplicates["sentences"] / max(1, duplicates["sentences_counted"])
     known = overlap["held_out_sentences_in_training"] / max(1, overlap["held_out_sentences_counted"])
-    unknown = train["unknown_tokens"] / max(1, train["tokens"])
+    unknown = train["unk_tokens"] / max(1, train["tokens"])
     return tiles([
         ("Training text", formatting.large(train["tokens"]),
          f"tokens in {formatting.count(train['documents'])} documents"),
@@ -67,8 +67,8 @@ def _tiles(facts: Facts) -> str:
 def _pictures(facts: Facts) -> str:
     train = facts["text"]["splits"]["train"]
     charts = [
-        _bars("Tokens in a sentence", "sentences", train["tokens_in_a_sentence"]["histogram"], doubling=True),
-        _bars("Tokens in a document", "documents", train["tokens_in_a_document"]["histogram"], doubling=True),
+        _bars("Tokens in a sentence", "sentences", train["tokens_per_sentence"]["histogram"], doubling=True),
+        _bars("Tokens in a document", "documents", train["tokens_per_document"]["histogram"], doubling=True),
     ]
     for at in facts["examples"]:
         title = f"Tokens in an example of at most {at['sequence_length']}"
@@ -90,14 +90,14 @@ def _splits(splits: Mapping[str, Facts]) -> str:
             ("Documents", "documents"),
             ("Sentences", "sentences"),
             ("Tokens", "tokens"),
-            ("Unknown tokens", "unknown_tokens"),
+            ("[UNK] tokens", "unk_tokens"),
         )
     ]
     rows += [
         [f"{label}, mean", *(formatting.number(split[key]["mean"]) for split in splits.values())]
         for label, key in (
-            ("Tokens in a sentence", "tokens_in_a_sentence"),
-            ("Sentences in a document", "sentences_in_a_document"),
+            ("Tokens in a sentence", "tokens_per_sentence"),
+            ("Sentences in a document", "sentences_per_document"),
         )
     ]
     return grid(head, rows, texts={0})
@@ -106,20 +106,20 @@ def _splits(splits: Mapping[str, Facts]) -> str:
 def _rates(examples: Sequence[Facts]) -> str:
     head = ["", *(f"length {at['sequence_length']}" for at in examples), "target"]
     rows = [
-        ["Examples per epoch", *(formatting.count(at["examples_a_pass"]) for at in examples), ""],
+        ["Examples per epoch", *(formatting.count(at["examples_per_epoch"]) for at in examples), ""],
         ["Row utilization", *(formatting.percent(at["fill"]) for at in examples), ""],
-        ["Masked tokens per example", *(formatting.number(at["masked_words_an_example"]) for at in examples), ""],
+        ["Masked tokens per example", *(formatting.number(at["masked_tokens_per_example"]) for at in examples), ""],
     ]
     for label, key in (
         ("Masked tokens", "mlm_probability"),
-        ("Masked tokens shown as [MASK]", "shown_as_mask"),
-        ("Masked tokens replaced at random", "replaced"),
-        ("Masked tokens kept", "kept"),
-        ("Negative pairs (NSP or SOP)", "does_not_follow"),
+        ("Masked tokens shown as [MASK]", "as_mask"),
+        ("Masked tokens replaced at random", "as_random"),
+        ("Masked tokens kept", "as_original"),
+        ("Negative pairs (NSP or SOP)", "is_random_next"),
     ):
         if key in examples[0]:
             target = formatting.percent(examples[0][key]["target"])
-            rows.append([label, *(formatting.percent(at[key]["realised"]) for at in examples), target])
+            rows.append([label, *(formatting.percent(at[key]["actual"]) for at in examples), target])
     note = (
         "A lone sentence has no next one, so slightly more than half of BERT's pairs are negative. The cap on masked "
         "tokens per example (20 at length 128) is slightly above the masking probability."
@@ -129,6 +129,6 @@ def _rates(examples: Sequence[Facts]) -> str:
 
 def _example(example: Facts) -> str:
     shown = escape(example["text"]).replace("[MASK]", '<span class="mask">[MASK]</span>')
-    beside = "Negative pair. " if example["does_not_follow"] else ""
-    hidden = escape(" ".join(example["hidden"]))
+    beside = "Negative pair. " if example["is_random_next"] else ""
+    hidden = escape(" ".join(example["masked"]))
     return f'<div class="fill"><p>{shown}</p><p class="note">{beside}Masked: {hidden}</p></div>'

@@ -10,7 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from lambert.errors import unknown_name
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
-from lambert.optim.muon import MuonAdamW, hidden_matrices_apart
+from lambert.optim.muon import MuonAdamW, split_hidden_matrices
 from lambert.training.distributed.fsdp import shard_like
 
 LAYERWISE = ("lamb", "lars", "lans")
@@ -61,7 +61,7 @@ def make_optimizer(
         return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
     plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
     if name == "muon":
-        apart = hidden_matrices_apart(plain, lambda tensor: any(part in names[tensor] for part in _HIDDEN))
+        apart = split_hidden_matrices(plain, lambda tensor: any(part in names[tensor] for part in _HIDDEN))
         return MuonAdamW(apart, betas=betas, eps=epsilon)
     return AdamW(plain, betas=betas, eps=epsilon, fused=True)
 

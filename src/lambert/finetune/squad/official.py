@@ -14,6 +14,7 @@ from typing import Literal
 
 from lambert.errors import UserError
 from lambert.finetune.squad.data import Question, QuestionFile, Version, read_questions, version_of
+from lambert.utils.io import file_sha256
 
 OFFICIAL_ADDRESS = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 OFFICIAL_FILES = {
@@ -75,7 +76,7 @@ def official_file(
     wanted, size_bytes = OFFICIAL_FILES[name]
     path, url = (_cache_folder() if folder is None else folder) / name, address + name
     try:
-        if path.is_file() and _sha256(path) == wanted:
+        if path.is_file() and file_sha256(path) == wanted:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -114,8 +115,3 @@ def _download(url: str, target: Path, *, limit_bytes: int, timeout_seconds: floa
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,5 @@
-"""The same step in several ways: plain tensor operations anywhere, compiled loops on the CPU, Triton's on a GPU.
+"""Implementations of the step: plain tensor operations anywhere, numba loops on the CPU, Triton on a GPU.
 
-Every way offers two sweeps, `first` (moments, and the sums of squares that the norms need) and `second` (the weights),
-so that norms can be completed over processes in between, and `both` for layers that are whole.
+Each has two sweeps, `update_moments` (moments, and the sums of squares for the norms) and `apply_update` (weights), so
+that norms can be all-reduced in between, and `fused_step` for layers that are not sharded.
 """

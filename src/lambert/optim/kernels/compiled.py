@@ -56,7 +56,7 @@ def _moved(x, u, step):
 
 
 # Loops go by strips of a constant length and request a later strip before they compute one. `u` and `step` may be None,
-# which compiles to code without them; `c` are the constants of `first`.
+# which compiles to code without them; `c` are the constants of `update_moments`.
 
 
 @_compiled(fastmath={"reassoc", "nsz", "contract"})
@@ -108,7 +108,7 @@ def _move_one(x, m, v, u, step, c, i):
 
 
 @_compiled()
-def first(x, g, m, v, u, step, c, block_sums):
+def update_moments(x, g, m, v, u, step, c, block_sums):
     """Moments of a stretch of a layer, and the sums of its blocks.
 
     Args:
@@ -127,7 +127,7 @@ def first(x, g, m, v, u, step, c, block_sums):
 
 
 @_compiled()
-def second(x, m, v, u, step, c):
+def apply_update(x, m, v, u, step, c):
     """x ← x − step · u, from the end to the start, where the first sweep left the cache warm.
 
     Args:
@@ -149,19 +149,19 @@ def second(x, m, v, u, step, c):
 
 
 @_compiled()
-def both(x, g, m, v, u, c, learning_rate, least, most, sums):
+def fused_step(x, g, m, v, u, c, learning_rate, min_norm, max_norm, sums):
     """The whole step of an adapted layer; `sums` float64 [2] gets Σx² and Σu².
 
     Args:
-        least, most: the bounds of φ.
+        min_norm, max_norm: the bounds of φ.
     """
     block_sums = np.empty((2, (x.shape[0] + BLOCK - 1) // BLOCK))
-    first(x, g, m, v, u, None, c, block_sums)
+    update_moments(x, g, m, v, u, None, c, block_sums)
     sums[0], sums[1] = block_sums[0].sum(), block_sums[1].sum()
     ratio = 1.0
     if sums[0] > 0 and sums[1] > 0:
-        ratio = min(max(np.sqrt(sums[0]), least), most) / np.sqrt(sums[1])
-    second(x, m, v, u, np.float32(learning_rate * ratio), c)
+        ratio = min(max(np.sqrt(sums[0]), min_norm), max_norm) / np.sqrt(sums[1])
+    apply_update(x, m, v, u, np.float32(learning_rate * ratio), c)
 
 
 def compile_now() -> None:
@@ -171,7 +171,7 @@ def compile_now() -> None:
     """
     x, g, m, v, u = np.zeros((5, 1), np.float32)
     constants = tuple(np.float32(0) for _ in range(9))
-    both(x, g, m, v, u, constants, 0.0, 0.0, np.inf, np.zeros(2))
+    fused_step(x, g, m, v, u, constants, 0.0, 0.0, np.inf, np.zeros(2))
 
 
 @_compiled(fastmath={"reassoc", "nsz", "contract"})

@@ -1,4 +1,4 @@
-"""The compiled kernel on CPU tensors: which layers it can take, and how they are dealt to threads."""
+"""The compiled kernel on CPU tensors: which layers it supports, and how threads share them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from lambert.optim.layers import Layer, flat
 
 Floats = NDArray[np.float32]
 
-KEPT_AT_MOST = 4_194_304
-"""Elements of a layer whose directions are kept between the sweeps; those of a larger one leave every cache on the way,
-and to compute them twice is quicker than to fetch them."""
+MAX_KEPT = 4_194_304
+"""Largest layer, in elements, whose directions are kept between the two sweeps; those of a larger one fall out of every
+cache, and computing them twice is faster than reading them back."""
 
 
 @functools.cache
 def compiled() -> ModuleType | None:
-    """The compiled loops; None where numba cannot be used, which is said once."""
+    """The compiled loops; None where numba cannot be used, with one warning."""
     loops, why = load()
     if why:
-        told = f"LAMB steps on the CPU with plain tensor operations, about twice as slowly: {why}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        message = f"LAMB steps on the CPU with plain tensor operations, about twice as slowly: {why}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     return loops
 
 
 def load() -> tuple[ModuleType | None, str]:
-    """The compiled loops, or None and why not, in a few words."""
+    """The compiled loops, or None and the reason as text."""
     try:
         from lambert.optim.kernels import compiled as loops
 
@@ -69,44 +69,44 @@ def runs(layer: Layer) -> bool:
     )
 
 
-def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
-    """Both sweeps of whole layers, each layer while it is in the cache; `rows` get their sums."""
+def fused_step(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Both sweeps of unsharded layers, each while it is in the cache; `rows` receive the sums of squares."""
     if not layers:
         return
     queue = sorted(zip(layers, rows, strict=True), key=lambda item: -item[0].x.numel())
     sizes = [layer.x.numel() for layer, _ in queue]
     threads = torch.get_num_threads()
-    # A layer that would keep one thread busy when the others have finished is cut between them all.
-    giants = sum(threads > 1 and size > sum(sizes) / threads for size in sizes)
-    for layer, row in queue[:giants]:
+    # A layer that would keep one thread busy after the others have finished is split over all threads.
+    large = sum(threads > 1 and size > sum(sizes) / threads for size in sizes)
+    for layer, row in queue[:large]:
         job = _Job(layer, row)
-        _first_cut(job, threads)
-        _second_cut(job, threads)
-    del queue[:giants]
-    rooms = _scratch_rooms(sizes[giants:], sum(sizes) // 4, threads)
+        _update_moments_threaded(job, threads)
+        _apply_update_threaded(job, threads)
+    del queue[:large]
+    sizes_kept = _scratch_sizes(sizes[large:], sum(sizes) // 4, threads)
 
     def work(worker: int) -> None:
-        scratch = _scratch(rooms[worker])
+        scratch = _scratch(sizes_kept[worker])
         while True:
             try:
                 job = _Job(*queue.pop(0))
             except IndexError:
                 return
-            job.both(scratch[: job.size] if job.size <= rooms[worker] else None)
+            job.fused_step(scratch[: job.size] if job.size <= sizes_kept[worker] else None)
 
     _in_threads(work, min(threads, len(queue)))
 
 
-def first(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+def update_moments(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """The first sweep of each layer."""
     for layer, row in zip(layers, rows, strict=True):
-        _first_cut(_Job(layer, row), torch.get_num_threads())
+        _update_moments_threaded(_Job(layer, row), torch.get_num_threads())
 
 
-def second(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+def apply_update(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """The second sweep of each layer, with `rows` as they are now."""
     for layer, row in zip(layers, rows, strict=True):
-        _second_cut(_Job(layer, row), torch.get_num_threads())
+        _apply_update_threaded(_Job(layer, row), torch.get_num_threads())
 
 
 def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -148,33 +148,33 @@ class _Job:
     def __init__(self, layer: Layer, row: Tensor) -> None:
         assert layer.flat is not None
         self.x, self.g, self.m, self.v = (_array(view) for view in layer.flat)
-        self.numbers = layer.numbers
-        self.constants = _constants(layer.numbers)
+        self.hyper = layer.hyper
+        self.constants = _constants(layer.hyper)
         self.row = row.numpy()
         self.size = self.x.size
 
-    def both(self, u: Floats | None) -> None:
+    def fused_step(self, u: Floats | None) -> None:
         """The whole step; directions are kept in `u`, or computed twice without it."""
         loops = _loops()
-        if self.numbers.adapt:
-            least, most = self.numbers.norm_bounds or (0.0, math.inf)
-            rate = self.numbers.learning_rate
-            loops.both(self.x, self.g, self.m, self.v, u, self.constants, rate, least, most, self.row)
+        if self.hyper.adapt:
+            min_norm, max_norm = self.hyper.norm_bounds or (0.0, math.inf)
+            rate = self.hyper.learning_rate
+            loops.fused_step(self.x, self.g, self.m, self.v, u, self.constants, rate, min_norm, max_norm, self.row)
         else:
             sums = np.empty((2, -(-self.size // loops.BLOCK)))
-            loops.first(self.x, self.g, self.m, self.v, None, self.step_size(), self.constants, sums)
+            loops.update_moments(self.x, self.g, self.m, self.v, None, self.step_size(), self.constants, sums)
 
     def step_size(self) -> np.float32:
         """η · ratio."""
         ratio = 1.0
-        if self.numbers.adapt:
+        if self.hyper.adapt:
             norms = torch.from_numpy(self.row).sqrt()
-            ratio = float(trust_ratio(norms[0], norms[1], self.numbers.norm_bounds))
-        return np.float32(self.numbers.learning_rate * ratio)
+            ratio = float(trust_ratio(norms[0], norms[1], self.hyper.norm_bounds))
+        return np.float32(self.hyper.learning_rate * ratio)
 
 
-def _first_cut(job: _Job, threads: int) -> None:
-    """The first sweep of one layer, cut between threads at ends of blocks."""
+def _update_moments_threaded(job: _Job, threads: int) -> None:
+    """The first sweep of one layer, split over threads at block boundaries."""
     loops = _loops()
     sums = np.zeros((2, -(-job.size // loops.BLOCK)))
     edges = _edges(sums.shape[1], threads)
@@ -183,22 +183,22 @@ def _first_cut(job: _Job, threads: int) -> None:
         blocks = slice(edges[worker], edges[worker + 1])
         part = slice(blocks.start * loops.BLOCK, blocks.stop * loops.BLOCK)
         own = np.zeros((2, blocks.stop - blocks.start))
-        loops.first(job.x[part], job.g[part], job.m[part], job.v[part], None, None, job.constants, own)
+        loops.update_moments(job.x[part], job.g[part], job.m[part], job.v[part], None, None, job.constants, own)
         sums[:, blocks] = own
 
     _in_threads(work, threads)
-    if job.numbers.adapt:
+    if job.hyper.adapt:
         job.row[:] = sums.sum(1)
 
 
-def _second_cut(job: _Job, threads: int) -> None:
+def _apply_update_threaded(job: _Job, threads: int) -> None:
     loops = _loops()
     edges = _edges(-(-job.size // loops.BLOCK), threads)
     step = job.step_size()
 
     def work(worker: int) -> None:
         part = slice(edges[worker] * loops.BLOCK, edges[worker + 1] * loops.BLOCK)
-        loops.second(job.x[part], job.m[part], job.v[part], None, step, job.constants)
+        loops.apply_update(job.x[part], job.m[part], job.v[part], None, step, job.constants)
 
     _in_threads(work, threads)
 
@@ -211,19 +211,19 @@ _own = threading.local()
 
 
 def _scratch(size: int) -> Floats:
-    """Room for `size` elements that stays with this thread from step to step: fresh pages are dear."""
-    room: Floats | None = getattr(_own, "room", None)
-    if room is None or room.size < size:
-        room = _own.room = np.empty(size, np.float32)
-    return room
+    """Room for `size` elements that this thread keeps from step to step: new pages are slow."""
+    buffer: Floats | None = getattr(_own, "buffer", None)
+    if buffer is None or buffer.size < size:
+        buffer = _own.buffer = np.empty(size, np.float32)
+    return buffer
 
 
-def _scratch_rooms(sizes: Sequence[int], budget: int, threads: int) -> list[int]:
+def _scratch_sizes(sizes: Sequence[int], budget: int, threads: int) -> list[int]:
     """Elements of u that each thread may keep, at most `budget` in all (a byte a parameter): the first thread, which
-    begins with the largest layer, gets room for it, and the others share the rest."""
+    starts with the largest layer, gets enough for it, and the others share the rest."""
     largest = max(sizes, default=0)
-    alone = min(largest, budget, KEPT_AT_MOST)
-    others = min((budget - alone) // max(1, threads - 1), largest, KEPT_AT_MOST)
+    alone = min(largest, budget, MAX_KEPT)
+    others = min((budget - alone) // max(1, threads - 1), largest, MAX_KEPT)
     return [alone, *[others] * (threads - 1)]
 
 
@@ -236,17 +236,17 @@ def _array(view: Tensor) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _constants(numbers: LayerHyperparameters) -> tuple[np.float32, ...]:
+def _constants(hyper: LayerHyperparameters) -> tuple[np.float32, ...]:
     constants = (
-        numbers.beta1,
-        numbers.beta2,
-        numbers.m_correction,
-        numbers.v_correction,
-        numbers.epsilon,
-        numbers.weight_decay,
-        numbers.gradient_factor,
-        1 - numbers.beta1,
-        1 - numbers.beta2,
+        hyper.beta1,
+        hyper.beta2,
+        hyper.m_correction,
+        hyper.v_correction,
+        hyper.epsilon,
+        hyper.weight_decay,
+        hyper.gradient_factor,
+        1 - hyper.beta1,
+        1 - hyper.beta2,
     )
     return tuple(np.float32(constant) for constant in constants)
 

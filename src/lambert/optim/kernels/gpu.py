@@ -1,4 +1,4 @@
-"""The Triton loops on GPU tensors: which layers they take, and the tables they read. Untested on GPU."""
+"""The Triton kernels on GPU tensors: which layers they support, and the tables they read. Untested on GPU."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ def runs(layer: Layer) -> bool:
     )
 
 
-def both(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+def fused_step(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Both sweeps of whole layers; `rows` [2] get their sums."""
     for table in _tables(layers, rows):
-        table.first()
-        table.second()
+        table.update_moments()
+        table.apply_update()
 
 
-def first(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
-    """Moments of all layers, and this process's sums into `rows`."""
+def update_moments(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Moments of all layers, and the local sums of squares into `rows`."""
     for table in _tables(layers, rows):
-        table.first()
+        table.update_moments()
 
 
-def second(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+def apply_update(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
     """Weights of all layers, with `rows` as they are now."""
     for table in _tables(layers, rows):
-        table.second()
+        table.apply_update()
 
 
 class _Table:
@@ -83,26 +83,26 @@ class _Table:
         counts = [-(-size // code.CHUNK) for size in sizes]
         self.chunks = sum(counts)
         addresses = [[t.data_ptr() for t in (layer.x, layer.g, *layer.moments)] for layer in layers]
-        numbers = [_numbers(layer.numbers) for layer in layers]
+        table = [_row_of(layer.hyper) for layer in layers]
         self.first_chunk = self._on_device([0, *itertools.accumulate(counts)], torch.int64)
         self.arguments = (
             self._on_device(addresses, torch.int64),
             self._on_device(sizes, torch.int64),
-            self._on_device(numbers, torch.float32),
+            self._on_device(table, torch.float32),
             self._on_device([i for i, count in enumerate(counts) for _ in range(count)], torch.int64),
             self._on_device([code.CHUNK * i for count in counts for i in range(count)], torch.int64),
         )
 
-    def first(self) -> None:
+    def update_moments(self) -> None:
         partial = torch.empty(self.chunks, 2, dtype=torch.float32, device=self.device)
-        self.code.first[(self.chunks,)](*self.arguments, partial, self.gradient_type, self.code.CHUNK)
+        self.code.update_moments[(self.chunks,)](*self.arguments, partial, self.gradient_type, self.code.CHUNK)
         sums = torch.empty(len(self.rows), 2, dtype=torch.float64, device=self.device)
         self.code.add_up[(len(self.rows),)](partial, self.first_chunk, sums, _ADDING)
         torch._foreach_copy_(self.rows, list(sums))
 
-    def second(self) -> None:
+    def apply_update(self) -> None:
         sums = torch.stack(self.rows).double()
-        self.code.second[(self.chunks,)](*self.arguments, sums, self.code.CHUNK)
+        self.code.apply_update[(self.chunks,)](*self.arguments, sums, self.code.CHUNK)
 
     def _on_device(self, values: list[list[int]] | list[list[float]] | list[int], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
@@ -115,20 +115,20 @@ def _tables(layers: Sequence[Layer], rows: Sequence[Tensor]) -> list[_Table]:
     return [_Table([layers[i] for i in chosen], [rows[i] for i in chosen]) for chosen in places.values()]
 
 
-def _numbers(numbers: LayerHyperparameters) -> list[float]:
-    least, most = numbers.norm_bounds or (0.0, float("inf"))
+def _row_of(hyper: LayerHyperparameters) -> list[float]:
+    min_norm, max_norm = hyper.norm_bounds or (0.0, float("inf"))
     return [
-        numbers.learning_rate,
-        numbers.beta1,
-        numbers.beta2,
-        1 - numbers.beta1,
-        1 - numbers.beta2,
-        numbers.m_correction,
-        numbers.v_correction,
-        numbers.epsilon,
-        numbers.weight_decay,
-        numbers.gradient_factor,
-        float(numbers.adapt),
-        least,
-        most,
+        hyper.learning_rate,
+        hyper.beta1,
+        hyper.beta2,
+        1 - hyper.beta1,
+        1 - hyper.beta2,
+        hyper.m_correction,
+        hyper.v_correction,
+        hyper.epsilon,
+        hyper.weight_decay,
+        hyper.gradient_factor,
+        float(hyper.adapt),
+        min_norm,
+        max_norm,
     ]

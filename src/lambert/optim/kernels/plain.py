@@ -29,53 +29,53 @@ Kept = list[tuple[Tensor, ...]]
 """The directions of each block."""
 
 
-def first(layer: Layer, sums: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
-    """Moments of the layer; ‖x‖² and every ‖u‖² of this process's part are added to `sums` [1 + directions].
+def update_moments(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
+    """Moments of the layer; ‖x‖² and every ‖u‖² of the local shard are added to `squares` [1 + directions].
 
     Args:
-        kept: gets the directions, for a second sweep that need not compute them again.
+        kept: receives the directions, so that `apply_update` need not compute them again.
     """
     by_adamw = _by_adamw(layer, rule)
     for x, g, moments in _blocks(layer, ADAMW_BLOCK if by_adamw else BLOCK * torch.get_num_threads()):
-        wide, gradient = _working(x), _scaled(g, layer.numbers)
+        wide, gradient = _working(x), _scaled(g, layer.hyper)
         directions: tuple[Tensor, ...]
         if by_adamw:
-            directions = _lamb_by_adamw(wide, gradient, moments, layer.numbers)
+            directions = _lamb_by_adamw(wide, gradient, moments, layer.hyper)
         else:
-            rule.update_moments(wide, gradient, moments, layer.numbers)
-            directions = rule.directions(wide, gradient, moments, layer.numbers)
-        if layer.numbers.adapt:
+            rule.update_moments(wide, gradient, moments, layer.hyper)
+            directions = rule.directions(wide, gradient, moments, layer.hyper)
+        if layer.hyper.adapt:
             norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in (wide, *directions)])
-            sums += norms.to(sums.dtype).square()
+            squares += norms.to(squares.dtype).square()
         if kept is not None:
             kept.append(directions)
 
 
-def second(layer: Layer, sums: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
-    """x ← x − η · Σ share · ratio · u."""
-    rate = layer.numbers.learning_rate
-    steps: list[Tensor | float] = [share * rate for share in rule.shares(layer.numbers)]
-    if layer.numbers.adapt:
-        norms = sums.sqrt()
-        ratios = trust_ratio(norms[:1], norms[1:], layer.numbers.norm_bounds)
+def apply_update(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept | None = None) -> None:
+    """x ← x − η · Σ weight · ratio · u."""
+    rate = layer.hyper.learning_rate
+    steps: list[Tensor | float] = [weight * rate for weight in rule.weights(layer.hyper)]
+    if layer.hyper.adapt:
+        norms = squares.sqrt()
+        ratios = trust_ratio(norms[:1], norms[1:], layer.hyper.norm_bounds)
         steps = [step * ratio.to(_working_dtype(layer.x)) for step, ratio in zip(steps, ratios, strict=True)]
     length = ADAMW_BLOCK if _by_adamw(layer, rule) else BLOCK * torch.get_num_threads()
     for block, (x, g, moments) in enumerate(_blocks(layer, length)):
         new = _working(x)
-        directions = kept[block] if kept else rule.directions(new, _scaled(g, layer.numbers), moments, layer.numbers)
+        directions = kept[block] if kept else rule.directions(new, _scaled(g, layer.hyper), moments, layer.hyper)
         for step, u in zip(steps, directions, strict=True):
             new = new.sub_(u.mul_(step))
         if new is not x:
             x.copy_(new)
 
 
-def both(layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule) -> None:
-    """Whole layers, one after another; directions are kept where that takes at most a byte a parameter."""
+def fused_step(layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule) -> None:
+    """Unsharded layers, one after another; directions are kept where that takes at most one byte per parameter."""
     budget = sum(layer.x.numel() for layer in layers) // (4 * rule.direction_count)
     for layer, row in zip(layers, rows, strict=True):
         kept: Kept | None = [] if layer.x.numel() <= budget else None
-        first(layer, row, rule, kept)
-        second(layer, row, rule, kept)
+        update_moments(layer, row, rule, kept)
+        apply_update(layer, row, rule, kept)
 
 
 def _by_adamw(layer: Layer, rule: UpdateRule) -> bool:
@@ -87,32 +87,32 @@ def _by_adamw(layer: Layer, rule: UpdateRule) -> bool:
     )
 
 
-def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], numbers: LayerHyperparameters) -> tuple[Tensor]:
+def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> tuple[Tensor]:
     """What the rule's two functions compute, by a loop that PyTorch has compiled: AdamW with a learning rate of −1 and
     no decay adds its direction to a tensor that holds λx.
     """
-    u = x * numbers.weight_decay
+    u = x * hyper.weight_decay
     torch._fused_adamw_(
         [u],
         [g],
         [moments[0]],
         [moments[1]],
         [],
-        [torch.tensor(numbers.correction_step, dtype=torch.float32)],
+        [torch.tensor(hyper.correction_step, dtype=torch.float32)],
         lr=-1.0,
-        beta1=numbers.beta1,
-        beta2=numbers.beta2,
+        beta1=hyper.beta1,
+        beta2=hyper.beta2,
         weight_decay=0.0,
-        eps=numbers.epsilon,
+        eps=hyper.epsilon,
         amsgrad=False,
         maximize=False,
     )
     return (u,)
 
 
-def _scaled(g: Tensor, numbers: LayerHyperparameters) -> Tensor:
+def _scaled(g: Tensor, hyper: LayerHyperparameters) -> Tensor:
     wide = _working(g)
-    return wide if numbers.gradient_factor == 1 else wide * numbers.gradient_factor
+    return wide if hyper.gradient_factor == 1 else wide * hyper.gradient_factor
 
 
 def _working_dtype(tensor: Tensor) -> torch.dtype:

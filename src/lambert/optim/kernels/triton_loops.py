@@ -14,7 +14,7 @@ import triton.language as tl
 CHUNK = 4_096
 """Elements that one program works on."""
 # Rows of `addresses`, four columns: x, g, m, v. Rows of `numbers`, thirteen columns: η, β₁, β₂, 1 − β₁, 1 − β₂,
-# corrections of m and v, ε, λ, the factor of g, whether the layer is adapted, least and most of φ.
+# corrections of m and v, ε, λ, the factor of g, whether the layer is adapted, min and max of φ.
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def _direction(x, m, v, numbers, layer):
 
 
 @triton.jit
-def first(
+def update_moments(
     addresses, sizes, numbers, chunk_layer, chunk_start, partial, gradient_type: tl.constexpr, size: tl.constexpr
 ):
     """Moments in place; Σx² and Σu² of each chunk into `partial` float32 [chunks, 2]."""
@@ -70,7 +70,7 @@ def add_up(partial, first_chunk, sums, size: tl.constexpr):
 
 
 @triton.jit
-def second(addresses, sizes, numbers, chunk_layer, chunk_start, sums, size: tl.constexpr):
+def apply_update(addresses, sizes, numbers, chunk_layer, chunk_start, sums, size: tl.constexpr):
     """x ← x − η · ratio · u."""
     chunk = tl.program_id(0)
     layer = tl.load(chunk_layer + chunk)

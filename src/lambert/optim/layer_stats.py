@@ -1,4 +1,4 @@
-"""Norms and trust ratios of the last step by layer name; kept as sums until somebody reads them."""
+"""Norms and trust ratios of the last step by layer name; kept as sums of squares until they are read."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LayerStats:
     trust_ratio: float
 
 
-class Telemetry:
-    """Holds on to the last step's sums; outside `state`, so that it never lands in a checkpoint."""
+class LayerStatsRecorder:
+    """Keeps the last step's sums of squares, outside `state`, so that they are never saved in a checkpoint."""
 
     def __init__(self) -> None:
         self._layers: list[tuple[Tensor, int | None, tuple[float, float] | None]] = []
@@ -32,8 +32,8 @@ class Telemetry:
 
     def record(self, layers: Sequence[Layer], sums: Sequence[Tensor]) -> None:
         """Keep the sums [2] of adapted layers."""
-        kept = [(layer, row) for layer, row in zip(layers, sums, strict=True) if layer.numbers.adapt]
-        self._layers = [(layer.parameter, layer.place, layer.numbers.norm_bounds) for layer, _ in kept]
+        kept = [(layer, row) for layer, row in zip(layers, sums, strict=True) if layer.hyper.adapt]
+        self._layers = [(layer.parameter, layer.slice_index, layer.hyper.norm_bounds) for layer, _ in kept]
         self._sums = [row for _, row in kept]
 
     def read(
@@ -42,22 +42,22 @@ class Telemetry:
         """By name; with `named_parameters` only those."""
         if named_parameters is None:
             named_parameters = [
-                (names[place] if names else f"{number}.{place}", parameter)
+                (names[index] if names else f"{number}.{index}", parameter)
                 for number, group in enumerate(groups)
                 for names in [group.get("param_names")]
-                for place, parameter in enumerate(group["params"])
+                for index, parameter in enumerate(group["params"])
             ]
         name_of = {parameter: name for name, parameter in named_parameters}
-        figures = {}
-        for (parameter, place, bounds), row in zip(self._layers, self._sums, strict=True):
+        stats = {}
+        for (parameter, slice_index, bounds), row in zip(self._layers, self._sums, strict=True):
             if parameter in name_of:
-                name = name_of[parameter] + ("" if place is None else f"[{place}]")
+                name = name_of[parameter] + ("" if slice_index is None else f"[{slice_index}]")
                 x_square, u_square = row[:2].tolist()
-                figures[name] = _figures(x_square, u_square, bounds)
-        return figures
+                stats[name] = _stats_of(x_square, u_square, bounds)
+        return stats
 
 
-def _figures(x_square: float, u_square: float, bounds: tuple[float, float] | None) -> LayerStats:
+def _stats_of(x_square: float, u_square: float, bounds: tuple[float, float] | None) -> LayerStats:
     x_norm, u_norm = math.sqrt(x_square), math.sqrt(u_square)
     phi = x_norm if bounds is None else min(max(x_norm, bounds[0]), bounds[1])
     return LayerStats(x_norm, u_norm, phi / u_norm if x_norm > 0 and u_norm > 0 else 1.0)
