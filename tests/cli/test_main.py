@@ -71,7 +71,7 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("pretran --corpus x", "unknown verb 'pretran'. Did you mean 'pretrain'?"),
+        ("pretran --corpus x", "unknown subcommand 'pretran'. Did you mean 'pretrain'?"),
         ("", "{demo, prepare, inspect, plan,"),
         ("pretrain --batch-size 8", "lambert pretrain needs --corpus and --out. `lambert pretrain --help`"),
         ("fill", "lambert fill needs MODEL_FOLDER and TEXT."),

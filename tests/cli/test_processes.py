@@ -106,7 +106,7 @@ def test_a_process_that_hangs_is_named_in_time(two_processes: Callable[..., subp
     began = time.monotonic()
     os.kill(hung, signal.SIGSTOP)
     assert process.stdout is not None
-    told = next(line for line in process.stdout if "gives no sign of life" in line)
+    told = next(line for line in process.stdout if "has no heartbeat" in line)
     assert time.monotonic() - began < 60  # 12 s of time-out, some seconds to look around, a busy machine
     assert told.startswith("lambert: process 1 on ") and "the same command" in told
     while not has_ended(sound) and time.monotonic() - began < 90:
@@ -157,7 +157,7 @@ def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, t
         command = [sys.executable, "-m", "lambert", *words(cut, "--processes", "2", "--shard", "--restarts", "0")]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert ended.returncode == 0, ended.stderr
-        assert "cut over the processes, as gradients and moments are (--shard)" in ended.stdout
+        assert "sharded over the ranks, as gradients and moments are (--shard)" in ended.stdout
         one, other = (load_checkpoint(run, 10) for run in (tmp_path / "alone", cut))
         for part in ("model", "optimizer"):
             assert one.tensors[part].keys() == other.tensors[part].keys()

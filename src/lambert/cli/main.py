@@ -59,8 +59,8 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 a check failed, 2 wrong input, 3 the run could not go on (its last checkpoint is whole), 4 another process
-    of the run was lost, 128 + signal stopped by a signal.
+    0 done, 1 a check failed, 2 wrong input, 3 the run could not continue (its last checkpoint is complete), 4
+    another process of the run was lost, 128 + signal stopped by a signal.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
@@ -124,14 +124,14 @@ def _is_news(error: UserError) -> bool:
 
 
 def _parse(words: list[str]) -> Subcommand:
-    """The verb that `words` name, with its options; `--help` prints and exits.
+    """The subcommand that `words` name, with its options; `--help` prints and exits.
 
     Raises:
         UserError: the words make no command.
     """
     name = words[0] if words and not words[0].startswith("-") else ""
     if name and name not in SUBCOMMANDS:
-        raise unknown_name("verb", name, SUBCOMMANDS)
+        raise unknown_name("subcommand", name, SUBCOMMANDS)
     told = StringIO()
     try:
         with redirect_stderr(told):

@@ -1,4 +1,4 @@
-"""Words that make no command, told in one line: tyro draws a box, a person wants what was wrong and what to do."""
+"""Usage errors in one line: what was wrong and what to do, in place of the box that tyro draws."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def usage_error(box: str, verb: str) -> UserError:
 
     Args:
         box: what tyro wrote on standard error.
-        verb: the verb that was typed, or "" when there was none.
+        verb: the subcommand that was typed, or "" when there was none.
     """
     first, *hints = _sections(box)
     command = f"lambert {verb}".strip()

@@ -2,7 +2,7 @@
 
 Three ways: as autograd leaves them (one process, float32 weights); added up in float32 buffers that are summed over the
 processes while the last backward pass still runs; or in one fixed binary tree, so that the sum has the same bits on any
-number of processes. PyTorch's DistributedDataParallel does the second for weights of one number format; here bfloat16
+number of processes. PyTorch's DistributedDataParallel does the second for weights of one dtype; here bfloat16
 gradients of every micro-batch are added up in float32, and the order of the sums can be fixed.
 """
 

@@ -1,4 +1,4 @@
-"""Which way a step takes on this machine, in words: what bit-equality holds fixed besides the recipe."""
+"""How a step is computed on this machine, as text: what bit-equality needs besides the recipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe_execution(
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
-        "weights": "cut over the processes, as gradients and moments are (`shard=True`)"
+        "weights": "sharded over the ranks, as gradients and moments are (`shard=True`)"
         if trainer_options.shard and processes.world_size > 1
         else "whole in every process",
     }
