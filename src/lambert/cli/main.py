@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lambert {__version__}")
         return 0
     try:
-        verb = _parse(words)
+        subcommand = _parse(words)
         with printed_messages(reword=with_flags):
-            results = verb.run()
+            results = subcommand.run()
     except UserError as error:
         if _is_news(error):
             print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if verb.json and not results.get(PRINTED) and is_first_process():
+    if subcommand.json and not results.get(PRINTED) and is_first_process():
         print(json.dumps(results))
     return int(results.get("exit_code", 0))
 
@@ -135,7 +135,7 @@ def _parse(words: list[str]) -> Subcommand:
     told = StringIO()
     try:
         with redirect_stderr(told):
-            verb: Subcommand = tyro.extras.subcommand_cli_from_dict(
+            subcommand: Subcommand = tyro.extras.subcommand_cli_from_dict(
                 SUBCOMMANDS,
                 prog="lambert",
                 description=DESCRIPTION,
@@ -146,4 +146,4 @@ def _parse(words: list[str]) -> Subcommand:
         if not ended.code:
             raise
         raise usage_error(told.getvalue(), name) from None
-    return verb
+    return subcommand

@@ -54,7 +54,7 @@ class Result:
     loss: float
     """Held out, behind [MASK], at the end; NaN where it diverged."""
     accuracy: float
-    guesser_loss: float
+    unigram_loss: float
     """Of the unigram baseline."""
     peak_learning_rate: float
     noise_scale: float
@@ -142,7 +142,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
                 Mean.of([result.noise_scale for result in done if not math.isnan(result.noise_scale)]),
                 sum(result.status == "diverged" for result in own),
                 sum(result.status == "failed" for result in own),
-                sum(result.loss >= result.guesser_loss for result in done),
+                sum(result.loss >= result.unigram_loss for result in done),
             )
         )
     return sorted(arms, key=lambda arm: (arm.optimizer, arm.batch_size, arm.recipe, arm.multiplier))

@@ -32,7 +32,7 @@ class Precision(Enum):
 def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) -> Precision:
     """The precision called `name`; `auto` is float32 where bfloat16 does not gain.
 
-    Where it does, a run on a CPU takes bfloat16-master, for which there are loops of our own, and others
+    Where it does, a run on a CPU takes bfloat16-master, for which there are fused kernels; other devices take
     bfloat16-autocast.
 
     Raises:
@@ -51,7 +51,7 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
 class MasterWeights:
     """A float32 copy of a model's weights for the optimizer; the model itself becomes bfloat16.
 
-    Whoever accumulates gradients (`gradients.py`) moves them from each of `pairs` to the other.
+    `gradient_reduction.py` moves the gradients from each of `pairs` to the other.
     """
 
     def __init__(self, model: nn.Module) -> None:
