@@ -1,7 +1,7 @@
 """Heartbeats of the ranks of a run: which one is missing when a collective fails.
 
-Each rank counts up a key of its own in the group's store, in a thread beside the training. When a collective fails or times
-out, the ranks that are left look whose counter stands still.
+Each rank counts up a key of its own in the group's store, in a thread beside the training. When a collective fails
+or times out, the ranks that are left look whose counter stands still.
 """
 
 from __future__ import annotations
