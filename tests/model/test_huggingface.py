@@ -1,4 +1,4 @@
-"""Our BERT against `transformers`': the same weights give the same scores, losses and gradients, both ways."""
+"""Our BERT against `transformers`': the same weights give the same logits, losses and gradients, both ways."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_transformers_opens_our_folder(tmp_path: Path, inputs: dict[str, torch.T
     ours = shaken(BertForPreTraining(CONFIG))
     save_model(ours, tmp_path)
     theirs = transformers.AutoModelForPreTraining.from_pretrained(tmp_path).eval()
-    words, pairs = ours(**inputs, masked_positions=all_positions(inputs))
+    mlm_logits, nsp_logits = ours(**inputs, masked_positions=all_positions(inputs))
     expected = theirs_on(theirs, inputs)
     real = inputs["attention_mask"]
-    torch.testing.assert_close(words, expected.prediction_logits[real], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(pairs, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mlm_logits, expected.prediction_logits[real], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_we_open_a_folder_of_transformers(tmp_path: Path, inputs: dict[str, torch.Tensor]) -> None:
@@ -83,13 +83,13 @@ def test_we_open_a_folder_of_transformers(tmp_path: Path, inputs: dict[str, torc
     theirs.save_pretrained(tmp_path)
     ours, report = load_model(tmp_path, BertForPreTraining)
     assert report.freshly_initialised == [] and report.unused == []
-    words, pairs = ours.eval()(**inputs, masked_positions=all_positions(inputs))
+    mlm_logits, nsp_logits = ours.eval()(**inputs, masked_positions=all_positions(inputs))
     expected = theirs_on(theirs, inputs)
-    torch.testing.assert_close(words, expected.prediction_logits[inputs["attention_mask"]], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(pairs, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mlm_logits, expected.prediction_logits[inputs["attention_mask"]], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("hidden_size", [48, 128])  # by PyTorch's operations, and by the compiled loops
+@pytest.mark.parametrize("hidden_size", [48, 128])  # eager, and fused CPU kernels
 @pytest.mark.parametrize("padded", [True, False])
 def test_gradients_equal_those_of_transformers(
     tmp_path: Path, inputs: dict[str, torch.Tensor], hidden_size: int, padded: bool
