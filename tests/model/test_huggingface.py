@@ -248,3 +248,14 @@ def test_any_size_by_hand() -> None:
     assert model_config("6×384", vocabulary_size=100) == model_config("6x384", vocabulary_size=100)
     config = model_config("6x384", vocabulary_size=100)
     assert (config.layers, config.hidden_size, config.attention_heads, config.feed_forward_size) == (6, 384, 6, 1536)
+
+
+def test_save_pretrained_and_from_pretrained_are_inverse(tmp_path: Path) -> None:
+    ours = shaken(BertForPreTraining(CONFIG))
+    ours.save_pretrained(str(tmp_path / "run" / "huggingface"))
+    again = BertForPreTraining.from_pretrained(tmp_path / "run")  # a run is as good as its exported folder
+    assert again.config == CONFIG and not again.training
+    for (name, parameter), other in zip(ours.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+    with pytest.warns(UserWarning, match=r"no weights for span_head\.weight, span_head\.bias"):
+        BertForQuestionAnswering.from_pretrained(tmp_path / "run")
