@@ -108,12 +108,12 @@ def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -
     theirs = model(**encoded).prediction_logits[0].softmax(-1)
     fill = transformers.pipeline("fill-mask", model=str(run / "huggingface"))
     from lambert.corpus.vocabulary import load_vocabulary
-    from lambert.model.fill import fill_masks
+    from lambert.model.fill import fill_mask
     from lambert.model.heads import BertForPreTraining
     from lambert.model.huggingface import load_model
 
     ours, _ = load_model(run / "huggingface", BertForPreTraining)
-    (words,) = fill_masks(ours, load_vocabulary(run / "huggingface", cased=False), text, candidates=5)
+    (words,) = fill_mask(ours, load_vocabulary(run / "huggingface", cased=False), text, top_k=5)
     place = encoded["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     assert words[0].probability == pytest.approx(theirs[place].max().item(), rel=1e-5)
     assert [word.word for word in words] == [guess["token_str"] for guess in fill(text)]

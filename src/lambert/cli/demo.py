@@ -67,7 +67,7 @@ class Demo(Subcommand):
 
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
         from lambert.api.models import open_model
-        from lambert.model.fill import fill_masks
+        from lambert.model.fill import fill_mask
         from lambert.report import write_report
         from lambert.runlog.schema import JOURNAL_FILE
         from lambert.runlog.writer import Journal
@@ -91,7 +91,7 @@ class Demo(Subcommand):
         filled = []
         with Journal(self.out / JOURNAL_FILE) as journal:
             for text in SENTENCES:
-                words = [asdict(word) for word in fill_masks(model, tokenizer, text)[0]]
+                words = [asdict(word) for word in fill_mask(model, tokenizer, text)[0]]
                 say(f"  {text:55} {', '.join(word['word'] for word in words)}")
                 filled.append({"text": text, "candidates": words})
                 journal.write("fill", filled[-1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lambert.errors import unknown_name
-from lambert.model.cpu.encoder import has_loops
+from lambert.model.ops import has_numba
 
 
 class Precision(Enum):
@@ -41,7 +41,7 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
     if name == "auto":
         if not bfloat16_gains:
             return Precision.FLOAT32
-        return Precision.BFLOAT16_MASTER if on_cpu and has_loops() else Precision.BFLOAT16_AUTOCAST
+        return Precision.BFLOAT16_MASTER if on_cpu and has_numba() else Precision.BFLOAT16_AUTOCAST
     try:
         return Precision(name)
     except ValueError:

@@ -18,7 +18,7 @@ from lambert.training.step.train_step import TaskOutput
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
     """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
-    (word_loss, words_right), pair_scores = model(
+    (mlm_loss, mlm_correct), nsp_logits = model(
         batch.token_ids,
         batch.segment_ids,
         batch.attention_mask,
@@ -26,11 +26,11 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
         **batch.packing(),
         masked_labels=batch.masked_labels,
     )
-    loss_sums, correct = {"mlm": word_loss}, {"mlm": words_right}
+    loss_sums, correct = {"mlm": mlm_loss}, {"mlm": mlm_correct}
     labels = batch.next_sentence_labels
     if len(labels):
-        loss_sums["nsp"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
-        correct["nsp"] = (pair_scores.argmax(-1) == labels).sum()
+        loss_sums["nsp"] = functional.cross_entropy(nsp_logits.float(), labels, reduction="sum")
+        correct["nsp"] = (nsp_logits.argmax(-1) == labels).sum()
     return TaskOutput(loss_sums, correct)
 
 
