@@ -50,7 +50,7 @@ def test_a_demo_twice_as_good_as_the_guesser_succeeds(run_demo: Run, monkeypatch
     monkeypatch.setattr(demo, "LEARNED_RATIO", 0.0)
     # Made-up words: what a model of a few steps guesses is word frequencies, now just above and now just below them.
     monkeypatch.setattr(
-        "lambert.training.step.pretraining_loss.UnigramBaseline.loss_sum", lambda unigram, labels: 100.0 * len(labels)
+        "lambert.training.config.unigram.UnigramBaseline.loss_sum", lambda unigram, labels: 100.0 * len(labels)
     )
     code, _, printed = run_demo()
     assert code == 0 and "times the unigram baseline." in printed

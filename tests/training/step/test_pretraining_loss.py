@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from lambert.data.dataloader import PretrainingBatch
 from lambert.training.config.precision import Precision
-from lambert.training.step.pretraining_loss import UnigramBaseline, evaluate, pretraining_task
+from lambert.training.config.unigram import UnigramBaseline
+from lambert.training.step.pretraining_loss import evaluate, pretraining_task
 
 
 def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

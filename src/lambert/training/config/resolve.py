@@ -28,7 +28,7 @@ from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
 from lambert.training.config.scaling_rules import PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.step.pretraining_loss import UnigramBaseline
+from lambert.training.config.unigram import UnigramBaseline
 from lambert.utils.io import file_sha256
 
 DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1

@@ -7,7 +7,8 @@ from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.objective import ObjectiveConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
-from lambert.training.step.pretraining_loss import Evaluation, UnigramBaseline, evaluate
+from lambert.training.config.unigram import UnigramBaseline
+from lambert.training.step.pretraining_loss import Evaluation, evaluate
 
 _SEED = 0
 _PHASE = 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from lambert.data.dataloader import PretrainingBatch
 from lambert.training.config.precision import Precision
+from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.step.train_step import TaskOutput
 
 
@@ -52,24 +51,6 @@ class Evaluation:
     """Accuracy of always predicting the most frequent token of the training text."""
     masked_tokens: int
     """How many tokens were masked."""
-
-
-class UnigramBaseline:
-    """Predicts by token frequency alone: counts [V] of the training text, each raised by one."""
-
-    def __init__(self, token_counts: NDArray[np.int64]) -> None:
-        smoothed = token_counts.astype(np.float64) + 1
-        self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
-        """[V] natural logarithms."""
-        self._most_frequent = int(token_counts.argmax())
-
-    def loss_sum(self, labels: NDArray[np.int64]) -> float:
-        """Sum of −log p over `labels`, nats."""
-        return float(-self.log_probabilities[labels].sum())
-
-    def correct(self, labels: NDArray[np.int64]) -> int:
-        """How many labels are the most frequent token."""
-        return int((labels == self._most_frequent).sum())
 
 
 @torch.no_grad()

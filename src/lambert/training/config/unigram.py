@@ -1,0 +1,24 @@
+"""The unigram baseline: what a model knows that only knows how often each token occurs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class UnigramBaseline:
+    """Predicts by token frequency alone: counts [V] of the training text, each raised by one."""
+
+    def __init__(self, token_counts: NDArray[np.int64]) -> None:
+        smoothed = token_counts.astype(np.float64) + 1
+        self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
+        """[V] natural logarithms."""
+        self._most_frequent = int(token_counts.argmax())
+
+    def loss_sum(self, labels: NDArray[np.int64]) -> float:
+        """Sum of −log p over `labels`, nats."""
+        return float(-self.log_probabilities[labels].sum())
+
+    def correct(self, labels: NDArray[np.int64]) -> int:
+        """How many labels are the most frequent token."""
+        return int((labels == self._most_frequent).sum())
