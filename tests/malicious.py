@@ -156,7 +156,7 @@ CASES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
     "a model with only a pickle": (pickled_weights, FILL, 2, "is a pickle, which can run code"),
     "a model with code of its own": (remote_code, FILL, 0, ""),
     "a model that wants a terabyte": (
-        lambda: changed_config(hidden_size=1 << 20, num_hidden_layers=99), FILL, 2, "asks for"
+        lambda: changed_config(hidden_size=1 << 20, num_hidden_layers=99), FILL, 2, "config.json implies"
     ),
     "a configuration nested deeply": (lambda: spoil("model/config.json", DEEP_OBJECT), FILL, 2, "nested too deeply"),
     "a configuration of 20 GB": (lambda: huge("model/config.json"), FILL, 2, "more than 1,000,000 bytes"),
