@@ -156,9 +156,11 @@ def test_a_killed_process_is_named_and_all_are_started_again(
 def test_a_process_that_hangs_is_named_in_time(two_processes: Callable[..., subprocess.Popen[str]]) -> None:
     process = two_processes("--timeout-minutes", "0.3", "--restarts", "0")
     sound, hung = workers(process.pid)
+    began = time.monotonic()
     os.kill(hung, signal.SIGSTOP)
     assert process.stdout is not None
     told = next(line for line in process.stdout if "has no heartbeat" in line)
+    assert time.monotonic() - began < 300  # 18 s were asked for; the default of 600 s would be seen
     assert told.startswith("lambert: process 1 on ") and "the same command" in told
     while not has_ended(sound):
         time.sleep(0.05)
