@@ -1,4 +1,4 @@
-"""A run's exported folder against `transformers`: the same token ids on real lines, the same scores, fill-mask.
+"""A run's exported folder against `transformers`: the same token ids on real lines, the same logits, fill-mask.
 
 python benchmarks/conformance.py RUN TEXT_FILE --lines 1000
 """
@@ -15,9 +15,9 @@ import transformers
 
 from lambert.corpus.sources import TextReader
 from lambert.corpus.vocabulary import load_vocabulary
-from lambert.model.fill import fill_masks
+from lambert.model.fill import fill_mask
 from lambert.model.heads import BertForPreTraining
-from lambert.model.huggingface import load_model, model_folder
+from lambert.model.huggingface import model_folder
 
 
 def real_lines(path: Path, count: int) -> list[str]:
@@ -30,24 +30,24 @@ def real_lines(path: Path, count: int) -> list[str]:
     return lines[:count]
 
 
-def score_difference(folder: Path, ids: list[list[int]]) -> float:
-    """Largest absolute difference of any masked-word or next-sentence score over whole sequences."""
-    ours, _ = load_model(folder, BertForPreTraining)
+def logit_difference(folder: Path, ids: list[list[int]]) -> float:
+    """Largest absolute difference of any MLM or NSP logit over whole sequences."""
+    ours = BertForPreTraining.from_pretrained(folder)
     theirs = transformers.AutoModelForPreTraining.from_pretrained(folder).eval()
-    ours.eval()
     worst = 0.0
     for sequence in ids:
         token_ids = torch.tensor([sequence[: ours.config.maximum_positions]])
         with torch.no_grad():
-            words, pairs = ours(token_ids, torch.zeros_like(token_ids), None, torch.arange(token_ids.shape[1]))
+            everywhere = torch.arange(token_ids.shape[1])
+            mlm_logits, nsp_logits = ours(token_ids, torch.zeros_like(token_ids), None, everywhere)
             expected = theirs(input_ids=token_ids)
-        worst = max(worst, float((words - expected.prediction_logits[0]).abs().max()))
-        worst = max(worst, float((pairs - expected.seq_relationship_logits).abs().max()))
+        worst = max(worst, float((mlm_logits - expected.prediction_logits[0]).abs().max()))
+        worst = max(worst, float((nsp_logits - expected.seq_relationship_logits).abs().max()))
     return worst
 
 
 def main() -> None:
-    """Print what differs."""
+    """Print the differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run or Hugging Face folder")
     parser.add_argument("text", type=Path, help="text file, also compressed")
@@ -59,14 +59,14 @@ def main() -> None:
     ours = load_vocabulary(folder, cased=False)
     our_ids = [encoding.ids for encoding in ours.encode_batch(lines)]
     same_lines = sum(a == b for a, b in zip(our_ids, theirs(lines)["input_ids"], strict=True))
-    worst = score_difference(folder, our_ids[:50])
+    worst = logit_difference(folder, our_ids[:50])
     sentence = "The capital of the [MASK] is a city."
-    words = [word.word for word in fill_masks(load_model(folder, BertForPreTraining)[0], ours, sentence)[0]]
+    words = [word.word for word in fill_mask(BertForPreTraining.from_pretrained(folder), ours, sentence)[0]]
     guesses = [guess["token_str"] for guess in transformers.pipeline("fill-mask", model=str(folder))(sentence)]
     rows = [
         {"case": "lines with the same token ids", "ours": same_lines, "theirs": len(lines), "target": len(lines)},
-        {"case": "largest score difference, 50 lines", "ours": worst, "theirs": 0.0, "target": 1e-5},
-        {"case": "same fill-mask words", "ours": words, "theirs": guesses, "target": guesses},
+        {"case": "largest logit difference, 50 lines", "ours": worst, "theirs": 0.0, "target": 1e-5},
+        {"case": "same fill-mask tokens", "ours": words, "theirs": guesses, "target": guesses},
     ]
     for row in rows:
         print(f"{row['case']:36} {row['ours']}  (target {row['target']})")

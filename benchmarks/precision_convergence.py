@@ -1,6 +1,6 @@
-"""Does the bfloat16 path learn what float32 learns? Whole runs of mini, the same but for the seed and the precision.
+"""Does bfloat16 training converge like float32? Full runs of mini that differ only in seed and precision.
 
-Each run is `lambert pretrain` in a folder of its own; finished ones are not repeated. The table gives the last held-out
+Each run is `lambert pretrain` in its own folder; finished runs are not repeated. The table shows the final held-out
 loss of every run, the means, and their difference in standard errors of the difference.
 
     lambert prepare TEXT --vocab-size 2048 --out CORPUS

@@ -2,7 +2,8 @@
 
 python benchmarks/reference_runs.py OUT
 
-A change of structure must not change a bit. The hashes belong to a processor, a Python and a torch version: compare two commits on one machine.
+A change of structure must not change a bit. The hashes belong to a processor, a Python and a torch version: compare
+two commits on one machine.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""A whole pre-training step (forward, backward, AdamW) beside `transformers`' BertForPreTraining, on the same batches.
+"""A full pre-training step (forward, backward, AdamW) against `transformers`' BertForPreTraining on the same batches.
 
-Contestants take turns step by step, each in a process of its own, whose processor time is what counts: other work on
-the machine disturbs it less than the clock. The table gives medians with the least and the most, and what each process
-needed of memory. All run under the allocator settings that lambert gives its own runs, with PyTorch's fused AdamW,
-dropout .1 and real batches of a corpus.
+Each implementation runs in its own process, and they take turns step by step. The CPU time of a step is measured, since
+other work on the machine disturbs it less than wall-clock time. The table shows the median, minimum and maximum, and
+each process's peak memory. All use lambert's allocator settings, PyTorch's fused AdamW, dropout .1 and real batches.
 
     python benchmarks/train_step.py CORPUS --models tiny mini --threads 1 --rounds 7
-    python benchmarks/train_step.py CORPUS --models tiny --compile      # the careful user also compiles
-    python benchmarks/train_step.py CORPUS --ingredients                # lambert without one thing at a time
+    python benchmarks/train_step.py CORPUS --models tiny --compile      # also the tuned baseline, compiled
+    python benchmarks/train_step.py CORPUS --ablations                  # lambert without one optimization at a time
 """
 
 from __future__ import annotations
@@ -30,8 +29,9 @@ from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
-from lambert.model.cpu import arrays, encoder
+from lambert.model import ops
 from lambert.model.heads import BertForPreTraining
+from lambert.model.ops import cpu_arrays
 from lambert.model.presets import model_config
 from lambert.training.config.precision import Precision
 from lambert.training.malloc import apply_allocator_settings
@@ -43,18 +43,18 @@ from lambert.training.step.train_step import train_step
 LR = 1e-4
 TARGETS = {
     "transformers": {"tiny": 5.5, "mini": 3.3, "small": 2.3, "base": 1.6},
-    "careful": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
+    "tuned": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
 FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
-INGREDIENTS = ("loops", "turned factors", "allocator settings")
-"""What lambert can be measured without."""
+ABLATIONS = ("fused kernels", "transposed operands", "allocator settings")
+"""Optimizations that can be switched off."""
 WARM_UP = 2
-"""Steps that are not counted."""
+"""Steps before the measurement."""
 Step = Callable[[PretrainingBatch], float]
 
 
 def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch]:
-    """Padded batches of the corpus, one after another."""
+    """Padded batches of the corpus in order."""
     stream = SampleStream(example_source(corpus, "train", sequence_length=length, seed=0, phase=1))
     first = 0
     while True:
@@ -88,12 +88,12 @@ def ours(config: Any, precision: Precision) -> Step:
 
 
 def autocast(bfloat16: bool) -> AbstractContextManager[None]:
-    """The context of a rival's forward pass."""
+    """The context of a baseline's forward pass."""
     return torch.autocast("cpu", dtype=torch.bfloat16) if bfloat16 else nullcontext()
 
 
 def theirs(attention: str, config: Any, *, bfloat16: bool) -> Step:
-    """`transformers` as it comes: scores of every position against the whole vocabulary."""
+    """`transformers` out of the box: MLM logits of every position."""
     model = hugging_face(attention, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
 
@@ -113,8 +113,8 @@ def theirs(attention: str, config: Any, *, bfloat16: bool) -> Step:
     return step
 
 
-def careful(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Step:
-    """What a careful user makes of `transformers`: the head sees the masked positions only; perhaps compiled."""
+def tuned(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Step:
+    """A tuned `transformers` baseline: MLM logits of the masked positions only; optionally compiled."""
     model = hugging_face(attention, config)
     encoder = torch.compile(model.bert) if compiled else model.bert
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
@@ -125,10 +125,10 @@ def careful(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> S
                 input_ids=batch.token_ids, token_type_ids=batch.segment_ids, attention_mask=batch.attention_mask
             )
             masked = output.last_hidden_state.flatten(0, 1)[batch.masked_positions]
-            words: Tensor = model.cls.predictions(masked)
-            pairs: Tensor = model.cls.seq_relationship(output.pooler_output)
-        loss = functional.cross_entropy(words.float(), batch.masked_labels)
-        return finish(loss + functional.cross_entropy(pairs.float(), batch.next_sentence_labels), optimizer)
+            mlm_logits: Tensor = model.cls.predictions(masked)
+            nsp_logits: Tensor = model.cls.seq_relationship(output.pooler_output)
+        loss = functional.cross_entropy(mlm_logits.float(), batch.masked_labels)
+        return finish(loss + functional.cross_entropy(nsp_logits.float(), batch.next_sentence_labels), optimizer)
 
     return step
 
@@ -159,44 +159,44 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
 
 
 def names(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """(rival, name) of all that take part."""
+    """(kind, name) of every implementation that takes part."""
     kind = "float32" if options.float32 else "bfloat16"
-    if options.ingredients:
+    if options.ablations:
         mine = f"lambert {'float32' if options.float32 else 'bfloat16-master'}"
-        lesser = [f"{mine} without {ingredient}" for ingredient in INGREDIENTS]
-        return [("lambert", mine), *(("ingredient", name) for name in [*lesser, "lambert bfloat16-autocast"])]
+        lesser = [f"{mine} without {ablation}" for ablation in ABLATIONS]
+        return [("lambert", mine), *(("ablation", name) for name in [*lesser, "lambert bfloat16-autocast"])]
     found = [("lambert", "lambert float32" if options.float32 else "lambert bfloat16-master")]
     if not options.float32 and not options.headline:
         found.append(("lambert", "lambert bfloat16-autocast"))
     for attention in ("eager", "sdpa"):
         if not options.headline:
             found.append(("transformers", f"transformers {attention} {kind}"))
-        found.append(("careful", f"careful {attention} {kind}"))
+        found.append(("tuned", f"tuned {attention} {kind}"))
         if options.compile:
-            found.append(("careful", f"careful {attention} {kind} compiled"))
-    return [(rival, name) for rival, name in found if not any(word in name for word in options.skip)]
+            found.append(("tuned", f"tuned {attention} {kind} compiled"))
+    return [(kind, name) for kind, name in found if not any(word in name for word in options.skip)]
 
 
 def make(name: str, config: Any) -> Step:
-    """The contestant of this name, built in this process."""
+    """The implementation of this name, built in this process."""
     who, what, *rest = name.split()
     if who == "lambert":
         return ours(config, Precision(what))
     if who == "transformers":
         return theirs(what, config, bfloat16=rest[0] == "bfloat16")
-    return careful(what, config, bfloat16=rest[0] == "bfloat16", compiled="compiled" in rest)
+    return tuned(what, config, bfloat16=rest[0] == "bfloat16", compiled="compiled" in rest)
 
 
 def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int, threads: int) -> None:
-    """A contestant's process: a step whenever it is asked, answered with its seconds."""
+    """The process of an implementation: one step per request, answered with CPU seconds, wall-clock seconds and GB."""
     torch.set_num_threads(threads)
     _, _, missing = name.partition(" without ")
     if missing != "allocator settings":
         apply_allocator_settings()
-    if missing == "loops":
-        vars(encoder)["has_loops"] = lambda: False
-    if missing == "turned factors":
-        vars(arrays)["_TURNED_COLUMNS_AT_LEAST"] = 10**9
+    if missing == "fused kernels":
+        vars(ops)["has_numba"] = lambda: False
+    if missing == "transposed operands":
+        vars(cpu_arrays)["_MIN_TRANSPOSED_COLUMNS"] = 10**9
     step = make(name, config)
     stream = batches(Corpus.open(corpus), length, size)
     while pipe.recv():
@@ -208,7 +208,7 @@ def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int
 
 
 def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Median step of every contestant, and the ratios."""
+    """Median step of every implementation, and the ratios."""
     size = options.batch_size or (16 if model in ("base", "large") else 32) * 128 // options.length
     config = model_config(model, vocabulary_size=Corpus.open(options.corpus).vocabulary_size, dropout=0.1)
     taking_part = names(options)
@@ -232,7 +232,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         pipe.send(False)
         process.join()
     print(f"\n{model}, length {options.length}, batch {size}, {options.threads} thread(s)")
-    print(f"{'':34}{'ms a step':>10}{'least..most':>16}{'sequences/s':>13}{'first step, s':>15}{'memory, GB':>12}")
+    print(f"{'':34}{'ms a step':>10}{'min..max':>16}{'sequences/s':>13}{'first step, s':>15}{'memory, GB':>12}")
     for _, name in taking_part:
         own = [1e3 * value for value in times[name]]
         middle = statistics.median(own)
@@ -245,10 +245,10 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def ratios(
     model: str, options: argparse.Namespace, taking_part: list[tuple[str, str]], times: dict[str, list[float]]
 ) -> Iterator[dict[str, Any]]:
-    """Ours beside the fastest of each kind of rival."""
+    """lambert against the fastest baseline of each kind, and against each ablation."""
     mine = taking_part[0][1]
     middle = statistics.median(times[mine])
-    for rival in ("transformers", "careful", *(name for kind, name in taking_part if kind == "ingredient")):
+    for rival in ("transformers", "tuned", *(name for kind, name in taking_part if kind == "ablation")):
         of_them = {name: statistics.median(times[name]) for kind, name in taking_part if rival in (kind, name)}
         if not of_them:
             continue
@@ -273,14 +273,14 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--models", nargs="+", default=["tiny", "mini", "small", "base"])
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=0, help="4,096 token slots by default, 2,048 for base")
+    parser.add_argument("--batch-size", type=int, default=0, help="by default 4,096 tokens, 2,048 for base")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--float32", action="store_true", help="everybody in float32")
-    parser.add_argument("--compile", action="store_true", help="also compile the careful user's encoder")
-    parser.add_argument("--headline", action="store_true", help="only ours and the careful user")
-    parser.add_argument("--ingredients", action="store_true", help="only ours, also without one thing at a time")
-    parser.add_argument("--skip", nargs="*", default=[], help="leave out whoever has this in the name, to save memory")
+    parser.add_argument("--float32", action="store_true", help="all in float32")
+    parser.add_argument("--compile", action="store_true", help="also compile the tuned baseline")
+    parser.add_argument("--headline", action="store_true", help="only lambert and the tuned baseline")
+    parser.add_argument("--ablations", action="store_true", help="only lambert, and without each optimization")
+    parser.add_argument("--skip", nargs="*", default=[], help="skip implementations with this in the name")
     options = parser.parse_args()
     rows = [row for model in options.models for row in measure(model, options)]
     print(json.dumps({"benchmark": "train_step", "machine": platform.machine(), "rows": rows}))

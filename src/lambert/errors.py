@@ -30,7 +30,7 @@ class UserError(Exception):
 
 
 class Interrupted(UserError):
-    """Something outside ended a run whose last checkpoint is whole: the same command goes on from there."""
+    """Something outside ended a run whose last checkpoint is whole: the same command resumes."""
 
     exit_code = 3
 

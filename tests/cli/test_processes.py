@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 import torch
 
+import warm
 from lambert.corpus.store import Corpus
 from lambert.training.checkpoint.format import load_checkpoint
 from process_state import has_ended
 
+TENSORS = ("model.safetensors", "optimizer.safetensors")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPTIONS = [
     *("--model", "2x32", "--batch-size", "8", "--micro-batch-size", "2", "--sequence-lengths", "32", "64"),
@@ -28,14 +30,18 @@ OPTIONS = [
 ]
 QUICK_TO_START = ["--optimizer", "adamw"]
 """Where nothing is asked of LAMB: its kernels take seconds to compile."""
+HANG_SECONDS = 600
+"""After which something hangs, on the busiest machine. No test waits so long for what it expects."""
 
 
-@pytest.mark.parametrize(
-    "case", ["kills", "numbers", *(pytest.param(case, marks=pytest.mark.slow) for case in ("signals", "worlds"))]
-)
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["kills", "numbers", "signals", "worlds"])
 def test_the_short_form_of_the_faults(case: str) -> None:
     command = [sys.executable, str(BENCHMARKS / "faults.py"), "--quick", "--only", case]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * HANG_SECONDS)
     assert ended.returncode == 0, ended.stderr + ended.stdout
     (row,) = json.loads(ended.stdout.splitlines()[-1])["rows"]
     assert row["good"] == row["done"] > 0, ended.stdout
@@ -47,13 +53,60 @@ def test_the_short_form_of_the_faults(case: str) -> None:
         assert row["most_seconds"] < 30
 
 
+class Faulty:
+    """Runs of two processes that something happens to (benchmarks/fault_worker.py), each to its end."""
+
+    def __init__(self, folder: Path, corpus: Corpus) -> None:
+        self.folder, self.corpus = folder, corpus
+
+    def __call__(self, name: str, fault: dict[str, Any], *more: str) -> list[int]:
+        """The codes of both processes in one session of the run `name`."""
+        words = ["pretrain", "--corpus", str(self.corpus.path), "--out", str(self.folder / name), *OPTIONS, "160"]
+        words += ["--learning-rate", "0.01", "--precision", "float32", *more]
+        self.output = self.folder / f"{name}.txt"
+        told = {"FAULT": json.dumps(fault | {"log": str(self.folder / "log")} if fault else {})}
+        return warm.run_ranks(BENCHMARKS / "fault_worker.py", words, self.output, environment=told)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, small_corpus: Corpus) -> Faulty:
+    return Faulty(tmp_path, small_corpus)
+
+
+def test_killed_in_a_step_and_in_a_write_two_processes_end_in_the_same_weights(tmp_path: Path, faulty: Faulty) -> None:
+    """The same command goes on each time; bit for bit."""
+    assert faulty("whole", {}) == [0, 0], faulty.output.read_text()
+    for rank, stage, count in ((1, "step", 8), (0, "write", 2), (0, "delete", 1)):
+        codes = faulty("killed", {"rank": rank, "stage": stage, "count": count})
+        assert codes[rank] == -signal.SIGKILL, faulty.output.read_text()
+    assert faulty("killed", {}) == [0, 0], faulty.output.read_text()
+    assert [json.loads(line)["stage"] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "step", "write", "delete"
+    ]  # fmt: skip
+    sessions = [record["resumed_from_step"] for record in records(tmp_path / "killed") if record["event"] == "run"]
+    assert len(sessions) == 4 and sessions[0] == 0 and sessions[1] == 5
+    whole, killed = (tmp_path / name / "huggingface" / "model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+
+
+def test_a_loss_that_is_no_number_in_one_process_changes_nothing_anywhere(tmp_path: Path, faulty: Faulty) -> None:
+    fault = {"rank": 1, "stage": "nan", "count": 7, "steps": 2}
+    assert faulty("run", fault, "--checkpoint-steps", "1", "--keep-last", "100") == [0, 0], faulty.output.read_text()
+    assert [record["step"] for record in records(tmp_path / "run") if record["event"] == "skipped"] == [7, 8]
+    before, *after, later = (
+        [(tmp_path / "run" / "checkpoints" / f"step-{step}" / name).read_bytes() for name in TENSORS]
+        for step in (6, 7, 8, 9)
+    )
+    assert after == [before, before] and later != before
+
+
 def records(run: Path) -> list[dict[str, Any]]:
     journal = run / "journal.jsonl"
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_SECONDS
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
@@ -69,7 +122,7 @@ def two_processes(tmp_path: Path, small_corpus: Corpus) -> Iterator[Callable[...
     """Starts a run of two processes, far from its end when it is looked at; what is left of it is killed afterwards."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*more: str, samples: int = 80_000) -> subprocess.Popen[str]:
+    def start(*more: str, samples: int = 80_000_000) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
         command += [str(tmp_path / "run"), *OPTIONS, str(samples), "--processes", "2", *QUICK_TO_START, *more]
         process = subprocess.Popen(
@@ -92,7 +145,7 @@ def test_a_killed_process_is_named_and_all_are_started_again(
     os.kill(workers(process.pid)[1], signal.SIGKILL)
     wait_for(lambda: sum(record["event"] == "run" for record in records(tmp_path / "run")) == 2, process)
     process.terminate()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 143
     assert "process 1 was ended by SIGKILL: starting all again from the last checkpoint (1 of 3 times)" in output
     assert "Traceback" not in output
@@ -101,19 +154,17 @@ def test_a_killed_process_is_named_and_all_are_started_again(
 
 
 def test_a_process_that_hangs_is_named_in_time(two_processes: Callable[..., subprocess.Popen[str]]) -> None:
-    process = two_processes("--timeout-minutes", "0.2", "--restarts", "0")
+    process = two_processes("--timeout-minutes", "0.3", "--restarts", "0")
     sound, hung = workers(process.pid)
-    began = time.monotonic()
     os.kill(hung, signal.SIGSTOP)
     assert process.stdout is not None
-    told = next(line for line in process.stdout if "gives no sign of life" in line)
-    assert time.monotonic() - began < 60  # 12 s of time-out, some seconds to look around, a busy machine
+    told = next(line for line in process.stdout if "has no heartbeat" in line)
     assert told.startswith("lambert: process 1 on ") and "the same command" in told
-    while not has_ended(sound) and time.monotonic() - began < 90:
+    while not has_ended(sound):
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError):
         os.kill(hung, signal.SIGKILL)  # not before: the launcher's code is that of the first to end
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 4
 
 
@@ -130,7 +181,9 @@ def test_wrong_numbers_are_refused_before_anything_starts(small_corpus: Corpus, 
     ("more", "told"),
     [
         (["--processes", "3", "--deterministic"], "--deterministic start 1 or 2 or 4"),
-        (["--processes", "3", "--micro-batch-size", "4"], "3 processes share 2 micro-batches"),
+        pytest.param(
+            ["--processes", "3", "--micro-batch-size", "4"], "3 processes share 2 micro-batches", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused_by_one_process(
@@ -138,7 +191,7 @@ def test_numbers_that_do_not_fit_are_refused_by_one_process(
 ) -> None:
     command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
     command += [str(tmp_path / "run"), *OPTIONS, "80", *more]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
     assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
     assert "torch/distributed" not in ended.stderr, ended.stderr
 
@@ -154,10 +207,10 @@ def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, t
     assert main(words(tmp_path / "alone")) == 0
     cut = tmp_path / "cut"
     for sitting in range(2):
-        command = [sys.executable, "-m", "lambert", *words(cut, "--processes", "2", "--shard", "--restarts", "0")]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert ended.returncode == 0, ended.stderr
-        assert "cut over the processes, as gradients and moments are (--shard)" in ended.stdout
+        output = tmp_path / f"{sitting}.txt"
+        codes = warm.run_ranks(None, words(cut, "--shard"), output)
+        assert codes == [0, 0], output.read_text()
+        assert "sharded over the ranks, as gradients and moments are (--shard)" in output.read_text()
         one, other = (load_checkpoint(run, 10) for run in (tmp_path / "alone", cut))
         for part in ("model", "optimizer"):
             assert one.tensors[part].keys() == other.tensors[part].keys()
@@ -173,9 +226,15 @@ def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, t
     assert noisy[tmp_path / "alone"] and not noisy[cut]  # what FSDP2 has not summed yet cannot be seen
 
 
-def test_a_cut_that_cannot_be_is_refused(small_corpus: Corpus, tmp_path: Path) -> None:
-    for more, told in ((["--deterministic"], "Leave out --shard or --deterministic"), ([], "divides them evenly")):
-        command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
-        command += [str(tmp_path / "run"), *OPTIONS, "80", "--processes", "3", "--shard", *more]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], "divides them evenly"),
+        pytest.param(["--deterministic"], "Leave out --shard or --deterministic", marks=pytest.mark.slow),
+    ],
+)
+def test_a_cut_that_cannot_be_is_refused(small_corpus: Corpus, tmp_path: Path, more: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "lambert", "pretrain", "--corpus", str(small_corpus.path), "--out"]
+    command += [str(tmp_path / "run"), *OPTIONS, "80", "--processes", "3", "--shard", *more]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr

@@ -1,4 +1,4 @@
-"""Our BERT against `transformers`': the same weights give the same scores, losses and gradients, both ways."""
+"""Our BERT against `transformers`': the same weights give the same logits, losses and gradients, both ways."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_transformers_opens_our_folder(tmp_path: Path, inputs: dict[str, torch.T
     ours = shaken(BertForPreTraining(CONFIG))
     save_model(ours, tmp_path)
     theirs = transformers.AutoModelForPreTraining.from_pretrained(tmp_path).eval()
-    words, pairs = ours(**inputs, masked_positions=all_positions(inputs))
+    mlm_logits, nsp_logits = ours(**inputs, masked_positions=all_positions(inputs))
     expected = theirs_on(theirs, inputs)
     real = inputs["attention_mask"]
-    torch.testing.assert_close(words, expected.prediction_logits[real], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(pairs, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mlm_logits, expected.prediction_logits[real], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_we_open_a_folder_of_transformers(tmp_path: Path, inputs: dict[str, torch.Tensor]) -> None:
@@ -83,13 +83,13 @@ def test_we_open_a_folder_of_transformers(tmp_path: Path, inputs: dict[str, torc
     theirs.save_pretrained(tmp_path)
     ours, report = load_model(tmp_path, BertForPreTraining)
     assert report.freshly_initialised == [] and report.unused == []
-    words, pairs = ours.eval()(**inputs, masked_positions=all_positions(inputs))
+    mlm_logits, nsp_logits = ours.eval()(**inputs, masked_positions=all_positions(inputs))
     expected = theirs_on(theirs, inputs)
-    torch.testing.assert_close(words, expected.prediction_logits[inputs["attention_mask"]], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(pairs, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mlm_logits, expected.prediction_logits[inputs["attention_mask"]], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nsp_logits, expected.seq_relationship_logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("hidden_size", [48, 128])  # by PyTorch's operations, and by the compiled loops
+@pytest.mark.parametrize("hidden_size", [48, 128])  # eager, and fused CPU kernels
 @pytest.mark.parametrize("padded", [True, False])
 def test_gradients_equal_those_of_transformers(
     tmp_path: Path, inputs: dict[str, torch.Tensor], hidden_size: int, padded: bool
@@ -248,3 +248,14 @@ def test_any_size_by_hand() -> None:
     assert model_config("6×384", vocabulary_size=100) == model_config("6x384", vocabulary_size=100)
     config = model_config("6x384", vocabulary_size=100)
     assert (config.layers, config.hidden_size, config.attention_heads, config.feed_forward_size) == (6, 384, 6, 1536)
+
+
+def test_save_pretrained_and_from_pretrained_are_inverse(tmp_path: Path) -> None:
+    ours = shaken(BertForPreTraining(CONFIG))
+    ours.save_pretrained(str(tmp_path / "run" / "huggingface"))
+    again = BertForPreTraining.from_pretrained(tmp_path / "run")  # a run is as good as its exported folder
+    assert again.config == CONFIG and not again.training
+    for (name, parameter), other in zip(ours.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+    with pytest.warns(UserWarning, match=r"no weights for span_head\.weight, span_head\.bias"):
+        BertForQuestionAnswering.from_pretrained(tmp_path / "run")

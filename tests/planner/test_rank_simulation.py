@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import warm
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream
 from lambert.errors import UserError
@@ -146,10 +147,9 @@ def _count_in_processes(rank: int, count: int, rendezvous: str, out: str) -> Non
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_two_real_processes_ask_for_the_same_collectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.multiprocessing.start_processes(
-        _count_in_processes, args=(2, str(tmp_path / "meet"), str(tmp_path / "found")), nprocs=2, start_method="spawn"
-    )
+    warm.run_all(_count_in_processes, 2, str(tmp_path / "meet"), str(tmp_path / "found"))
     monkeypatch.setattr(gradient_reduction, "BUCKET_BYTES", SMALL_BUCKET_BYTES)
     for rank in range(2):
         found = json.loads((tmp_path / f"found-{rank}").read_text())

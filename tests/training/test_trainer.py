@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import tomllib
 from dataclasses import replace
@@ -18,6 +15,7 @@ import pytest
 import torch
 import transformers
 
+import warm
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
@@ -110,12 +108,12 @@ def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -
     theirs = model(**encoded).prediction_logits[0].softmax(-1)
     fill = transformers.pipeline("fill-mask", model=str(run / "huggingface"))
     from lambert.corpus.vocabulary import load_vocabulary
-    from lambert.model.fill import fill_masks
+    from lambert.model.fill import fill_mask
     from lambert.model.heads import BertForPreTraining
     from lambert.model.huggingface import load_model
 
     ours, _ = load_model(run / "huggingface", BertForPreTraining)
-    (words,) = fill_masks(ours, load_vocabulary(run / "huggingface", cased=False), text, candidates=5)
+    (words,) = fill_mask(ours, load_vocabulary(run / "huggingface", cased=False), text, top_k=5)
     place = encoded["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     assert words[0].probability == pytest.approx(theirs[place].max().item(), rel=1e-5)
     assert [word.word for word in words] == [guess["token_str"] for guess in fill(text)]
@@ -173,85 +171,30 @@ def test_every_optimizer_and_precision_goes_on_bit_for_bit(
     assert fingerprint(run) == fingerprint(tmp_path / "whole")
 
 
-_PROGRAM = """
-import os, sys, torch
-from pathlib import Path
-from lambert.corpus.store import Corpus
-from lambert.optim import LAMB
-from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.resolve import resolve_config, starting_model
-from lambert.training.config.trainer_options import TrainerOptions
-from lambert.training.loop import TrainingLoop
-torch.set_num_threads(1)
-
-def train(run):
-    corpus = Corpus.open(Path(sys.argv[1]))
+def _train_for_long(corpus_path: str, run: str) -> None:
+    corpus = Corpus.open(Path(corpus_path))
     request = TrainingArguments(
         model="2x32", batch_size=(8,), samples=800, sequence_lengths=(32, 64), learning_rate=0.01
     )
     settings = resolve_config(request, corpus)
-    model = starting_model(settings, None, corpus)
-    TrainingLoop(run, settings, model, corpus,
-            trainer_options=TrainerOptions(checkpoint_steps=3, evaluation_samples=0)).train()
-
-layers = [torch.nn.Parameter(torch.ones(size)) for size in (8, 64)]
-for layer in layers:
-    layer.grad = torch.ones_like(layer)
-LAMB(layers).step()  # compiles its kernels, once for all that are forked
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        train(Path(line.strip()))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+    options = TrainerOptions(checkpoint_steps=3, evaluation_samples=0)
+    TrainingLoop(Path(run), settings, starting_model(settings, None, corpus), corpus, trainer_options=options).train()
 
 
-class _Trainers:
-    """Trains in processes that are forked from one, which has imported and compiled all that they need."""
-
-    def __init__(self, corpus: Path) -> None:
-        words = [sys.executable, "-c", _PROGRAM, str(corpus)]
-        self._program = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def start(self, run: Path) -> int:
-        """Begin or go on with a run; returns its process."""
-        assert self._program.stdin is not None
-        print(run, file=self._program.stdin, flush=True)
-        return int(self._line())
-
-    def wait(self) -> int:
-        """The code that the last one ended with."""
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self._program.stdout is not None
-        return self._program.stdout.readline()
-
-    def close(self) -> None:
-        """Until the program that forks has ended."""
-        self._program.communicate()
-
-
+@pytest.mark.integration
 def test_killed_at_five_moments_ends_in_the_same_weights(tmp_path: Path, small_corpus: Corpus) -> None:
-    alone, trainers = _Trainers(small_corpus.path), _Trainers(small_corpus.path)
-    alone.start(tmp_path / "whole")
-    assert alone.wait() == 0
+    assert warm.code_of(warm.start(_train_for_long, str(small_corpus.path), str(tmp_path / "whole"))) == 0
     run = tmp_path / "killed"
+    journal = run / "journal.jsonl"
     for kill in range(5):
-        process = trainers.start(run)
+        process = warm.start(_train_for_long, str(small_corpus.path), str(run))
         wanted = 15 + 17 * kill  # a line count of the journal that the run has not reached yet
-        journal = run / "journal.jsonl"
         while not (journal.exists() and len(events_of_a_living_run(journal, "step")) >= wanted):
-            os.kill(process, 0)  # it is there
+            assert process.is_alive()
             time.sleep(0.002)
-        os.kill(process, signal.SIGKILL)
-        assert trainers.wait() == -signal.SIGKILL
-    trainers.start(run)
-    assert trainers.wait() == 0
-    for program in (alone, trainers):
-        program.close()
+        process.kill()
+        assert warm.code_of(process) == -signal.SIGKILL
+    assert warm.code_of(warm.start(_train_for_long, str(small_corpus.path), str(run))) == 0
     assert len(events_of_a_living_run(run / "journal.jsonl", "run")) == 6  # beside which a kill leaves half a line
     assert fingerprint(run) == fingerprint(tmp_path / "whole")
 
@@ -393,15 +336,11 @@ def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corpus: Corpus, make_run: Any) -> None:
     run = tmp_path / "two"
     for sitting in range(2):
-        torch.multiprocessing.start_processes(
-            _train_in_processes,
-            args=(2, str(tmp_path / f"meet-{sitting}"), str(small_corpus.path), str(run)),
-            nprocs=2,
-            start_method="spawn",
-        )
+        warm.run_all(_train_in_processes, 2, str(tmp_path / f"meet-{sitting}"), str(small_corpus.path), str(run))
         if sitting == 0:
             assert finished_steps(run)[0] == 3
     assert finished_steps(run)[0] == 10

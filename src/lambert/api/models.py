@@ -12,7 +12,8 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.fill import Candidate, fill_masks
+from lambert.model.fill import Candidate
+from lambert.model.fill import fill_mask as fill_mask_of
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, model_folder
 from lambert.training.config.precision import Precision
@@ -82,7 +83,7 @@ def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Cand
         UserError: the model cannot be read, the text has no [MASK], or it is longer than the model's positions.
     """
     loaded, tokenizer = open_model(Path(model))
-    return fill_masks(loaded, tokenizer, text, candidates=top_k)
+    return fill_mask_of(loaded, tokenizer, text, top_k=top_k)
 
 
 def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:

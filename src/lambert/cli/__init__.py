@@ -1,1 +1,1 @@
-"""The command line: one short file a verb. Only this room prints, exits and reads arguments."""
+"""The command line: one short file per subcommand. It parses, prints and exits; the API does the work."""

@@ -29,12 +29,12 @@ class Demo(Subcommand):
     """Pre-train a small BERT on Python's own documentation: corpus, plan, both phases, evaluation, report."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; the corpus goes beside it. The same command again goes on or shows what is there."""
+    """Folder of the run; the corpus goes beside it. The same command resumes it, or shows what is there."""
     fresh: bool = False
     """Start over."""
 
     def run(self) -> dict[str, Any]:
-        """Results: those of `pretrain`, and `filled`. Exit code 1 when it is not twice as good as the guesser."""
+        """Results: those of `pretrain`, and `filled`. Exit code 1 unless twice as accurate as the unigram baseline."""
         from lambert.api.training import pretrain
         from lambert.corpus.build import build_corpus
         from lambert.corpus.python_docs import python_documents
@@ -67,7 +67,7 @@ class Demo(Subcommand):
 
     def _show(self, results: dict[str, Any]) -> dict[str, Any]:
         from lambert.api.models import open_model
-        from lambert.model.fill import fill_masks
+        from lambert.model.fill import fill_mask
         from lambert.report import write_report
         from lambert.runlog.schema import JOURNAL_FILE
         from lambert.runlog.writer import Journal
@@ -79,19 +79,19 @@ class Demo(Subcommand):
             has_learned = ratio >= LEARNED_RATIO and figures["mlm_loss"] < figures["unigram_loss"]
             exit_code = 0 if has_learned else 1
             say(
-                f"Held-out words behind [MASK]: loss {figures['mlm_loss']:.2f}, accuracy "
-                f"{100 * figures['mlm_accuracy']:.1f} %; always guessing the commonest word: loss "
+                f"Validation set: MLM loss {figures['mlm_loss']:.2f}, accuracy "
+                f"{100 * figures['mlm_accuracy']:.1f} %; unigram baseline: loss "
                 f"{figures['unigram_loss']:.2f}, accuracy {100 * figures['unigram_accuracy']:.1f} %"
             )
             say(
-                f"That is {ratio:.1f} times the guesser"
-                + ("." if has_learned else ": so short a run hardly leaves the plateau of word frequencies.")
+                f"That is {ratio:.1f} times the unigram baseline"
+                + ("." if has_learned else ": so short a run rarely beats it.")
             )
         model, tokenizer = open_model(self.out)
         filled = []
         with Journal(self.out / JOURNAL_FILE) as journal:
             for text in SENTENCES:
-                words = [asdict(word) for word in fill_masks(model, tokenizer, text)[0]]
+                words = [asdict(word) for word in fill_mask(model, tokenizer, text)[0]]
                 say(f"  {text:55} {', '.join(word['word'] for word in words)}")
                 filled.append({"text": text, "candidates": words})
                 journal.write("fill", filled[-1])

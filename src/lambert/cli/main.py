@@ -59,17 +59,17 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 a check failed, 2 wrong input, 3 the run could not go on (its last checkpoint is whole), 4 another process
-    of the run was lost, 128 + signal stopped by a signal.
+    0 done, 1 a check failed, 2 wrong input, 3 the run could not continue (its last checkpoint is complete), 4
+    another process of the run was lost, 128 + signal stopped by a signal.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         print(f"lambert {__version__}")
         return 0
     try:
-        verb = _parse(words)
+        subcommand = _parse(words)
         with printed_messages(reword=with_flags):
-            results = verb.run()
+            results = subcommand.run()
     except UserError as error:
         if _is_news(error):
             print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if verb.json and not results.get(PRINTED) and is_first_process():
+    if subcommand.json and not results.get(PRINTED) and is_first_process():
         print(json.dumps(results))
     return int(results.get("exit_code", 0))
 
@@ -124,18 +124,18 @@ def _is_news(error: UserError) -> bool:
 
 
 def _parse(words: list[str]) -> Subcommand:
-    """The verb that `words` name, with its options; `--help` prints and exits.
+    """The subcommand that `words` name, with its options; `--help` prints and exits.
 
     Raises:
         UserError: the words make no command.
     """
     name = words[0] if words and not words[0].startswith("-") else ""
     if name and name not in SUBCOMMANDS:
-        raise unknown_name("verb", name, SUBCOMMANDS)
+        raise unknown_name("subcommand", name, SUBCOMMANDS)
     told = StringIO()
     try:
         with redirect_stderr(told):
-            verb: Subcommand = tyro.extras.subcommand_cli_from_dict(
+            subcommand: Subcommand = tyro.extras.subcommand_cli_from_dict(
                 SUBCOMMANDS,
                 prog="lambert",
                 description=DESCRIPTION,
@@ -146,4 +146,4 @@ def _parse(words: list[str]) -> Subcommand:
         if not ended.code:
             raise
         raise usage_error(told.getvalue(), name) from None
-    return verb
+    return subcommand

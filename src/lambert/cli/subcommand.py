@@ -1,4 +1,4 @@
-"""What every verb of the command line shares."""
+"""What every subcommand shares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Subcommand:
 
 
 PRINTED = "printed"
-"""Among a verb's results: others have printed them already."""
+"""Among a subcommand's results: other processes have printed them already."""
 
 
 def say(text: str = "") -> None:

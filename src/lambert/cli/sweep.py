@@ -41,7 +41,7 @@ class SweepRuns(Subcommand):
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """TOML file: what all runs share, and in what they differ (docs/sweep.md)."""
     out: Path
-    """Folder of the sweep; the same command again goes on, and runs nothing twice."""
+    """Folder of the sweep; the same command resumes it and repeats no finished run."""
     jobs: int = 0
     """Runs at a time; 0 takes as many as there are cores for (one GPU holds many small runs: say how many)."""
     threads: int = 1

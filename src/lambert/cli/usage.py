@@ -1,4 +1,4 @@
-"""Words that make no command, told in one line: tyro draws a box, a person wants what was wrong and what to do."""
+"""Usage errors in one line: what was wrong and what to do, in place of the box that tyro draws."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 _ARGUMENT = re.compile(r" {4}\S")
 
 
-def usage_error(box: str, verb: str) -> UserError:
+def usage_error(box: str, subcommand: str) -> UserError:
     """The error that tyro's `box` stands for.
 
     Args:
         box: what tyro wrote on standard error.
-        verb: the verb that was typed, or "" when there was none.
+        subcommand: the subcommand that was typed, or "" when there was none.
     """
     first, *hints = _sections(box)
-    command = f"lambert {verb}".strip()
+    command = f"lambert {subcommand}".strip()
     help_line = f"`{command} --help` explains every option"
     if first and first[0].startswith("Missing from"):
         return UserError(f"{command} needs {' and '.join(_named(first))}", remedy=help_line)

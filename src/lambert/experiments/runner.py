@@ -25,11 +25,11 @@ _SQUAD = "squad"
 
 @dataclass(frozen=True)
 class Ended:
-    """A cell that will not go on."""
+    """A cell that has ended."""
 
     cell: Cell
     status: str
-    """`finished`, `diverged` (its loss was no number too often), or `failed`."""
+    """`finished`, `diverged` (too many NaN/Inf losses), or `failed`."""
     problem: str = ""
     """The last line that a failed one said."""
 
@@ -100,7 +100,7 @@ class Runner:
         return ended, left
 
     def state(self) -> tuple[list[Ended], list[Cell]]:
-        """What has ended in earlier sittings, and what is to be run."""
+        """What ended in earlier sessions, and what is to be run."""
         ended: list[Ended] = []
         waiting: list[Cell] = []
         for cell in self.sweep.cells:
@@ -203,7 +203,7 @@ def status_of(run: Path, *, with_squad: bool) -> str:
 
 
 def has_diverged(run: Path) -> bool:
-    """Whether the last ten steps that it did had a loss that is no number."""
+    """Whether the last ten steps that it did had a NaN/Inf loss."""
     try:
         losses = read_run(run).series["loss"]
     except UserError:

@@ -54,8 +54,8 @@ class Result:
     loss: float
     """Held out, behind [MASK], at the end; NaN where it diverged."""
     accuracy: float
-    guesser_loss: float
-    """Of guessing from word frequencies."""
+    unigram_loss: float
+    """Of the unigram baseline."""
     peak_learning_rate: float
     noise_scale: float
     """At the end of the first phase, sequences; NaN where it was not measured."""
@@ -83,10 +83,10 @@ class Arm:
     noise_scale: Mean
     """Of the gradient at the end of the first phase, sequences, where it was measured."""
     diverged: int
-    """Seeds whose loss became no number; left out of the means, never out of the table."""
+    """Seeds whose loss became NaN/Inf; left out of the means, never out of the table."""
     failed: int
     stuck: int
-    """Seeds that ended no better than word frequencies."""
+    """Seeds that ended no better than the unigram baseline."""
 
 
 def result_of(cell: Cell, run: Path, status: str) -> Result:
@@ -142,7 +142,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
                 Mean.of([result.noise_scale for result in done if not math.isnan(result.noise_scale)]),
                 sum(result.status == "diverged" for result in own),
                 sum(result.status == "failed" for result in own),
-                sum(result.loss >= result.guesser_loss for result in done),
+                sum(result.loss >= result.unigram_loss for result in done),
             )
         )
     return sorted(arms, key=lambda arm: (arm.optimizer, arm.batch_size, arm.recipe, arm.multiplier))
@@ -198,7 +198,7 @@ def tuned_rates(results: Sequence[Result], arms: Sequence[Arm]) -> list[Tuned]:
 
 
 def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm], tuned: Sequence[Tuned]) -> dict[str, Any]:
-    """Write all as JSON, atomically, numbers that are none as null; returns what was written."""
+    """Write all as JSON, atomically, NaN as null; returns what was written."""
     facts = _plain({
         "cells": [asdict(result) for result in results],
         "arms": [asdict(arm) for arm in arms],

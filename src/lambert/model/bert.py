@@ -9,15 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lambert.errors import UserError
-from lambert.model.cpu import encoder as cpu
+from lambert.model.ops import select_ops
 
 ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
-"""What is computed again in the backward pass rather than kept: nothing; attention weights and what GELU makes, which
-take much room and little time (Korthikanti et al. 2022); or all of a block but its input."""
+"""What the backward pass recomputes instead of keeping: nothing; attention weights and GELU's outputs, which are large
+and cheap (selective, Korthikanti et al. 2022); or everything in a block but its input."""
 
 _LARGEST_SIZE = 2**24
 _MOST_LAYERS = 1_000
@@ -29,18 +28,18 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The size of a BERT and the numbers fixed at its birth."""
+    """The size of a BERT and the hyperparameters fixed at construction."""
 
     vocabulary_size: int
     """Entries of the WordPiece vocabulary."""
     layers: int
     """Transformer blocks."""
     hidden_size: int
-    """H, width of every token vector."""
+    """H, the width of every token vector."""
     attention_heads: int
-    """A, which divides H."""
+    """A, a divisor of H."""
     feed_forward_size: int
-    """F, width between the two feed-forward matrices; 4 · H in every published size."""
+    """F, the width inside the feed-forward layers; 4 · H in every published size."""
     maximum_positions: int = 512
     """Longest sequence in tokens."""
     segment_types: int = 2
@@ -48,9 +47,9 @@ class BertConfig:
     dropout: float = 0.1
     """Probability of dropping a hidden unit or an attention weight while training."""
     layer_norm_epsilon: float = 1e-12
-    """Added to the variance under the root in every layer norm."""
+    """Added to the variance in every layer norm."""
     initializer_range: float = 0.02
-    """Standard deviation of the truncated normal that matrices and embeddings start from."""
+    """Standard deviation of the truncated normal that initializes matrices and embeddings."""
     pad_token_id: int = 0
     """Id of [PAD]."""
 
@@ -67,14 +66,14 @@ class BertConfig:
         if self.hidden_size % self.attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}",
-                remedy="Choose a hidden size that is a multiple of 64, BERT's width of a head",
+                remedy="Choose a hidden size that is a multiple of 64, the width of BERT's heads",
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout = {self.dropout}", remedy="Give a probability from 0 to below 1")
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment vectors, normalised: [B, S] ids → [B, S, H]."""
+    """Word + position + segment vectors, normalized: [B, S] ids → [B, S, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -82,29 +81,28 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.maximum_positions, config.hidden_size)
         self.segment = nn.Embedding(config.segment_types, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_p = config.dropout
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         if position_ids is None:
             position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
-        if cpu.applies_to(self.word.weight):
-            return cpu.embed(self, token_ids, segment_ids, position_ids)
-        summed = self.word(token_ids) + self.segment(segment_ids) + self.position(position_ids)
-        normalised: Tensor = self.dropout(self.layer_norm(summed))
-        return normalised
+        ops = select_ops(self.word.weight)
+        summed = ops.embedding(token_ids, self.word.weight) + ops.embedding(segment_ids, self.segment.weight)
+        summed = summed + ops.embedding(position_ids, self.position.weight)
+        return ops.dropout(self.layer_norm(summed), self.dropout_p if self.training else 0.0)
 
 
 class FusedLinear(nn.Linear):
-    """Several layers of one input in one product: [*, I] → [*, layers · O], one layer's outputs behind another's."""
+    """Several linear layers with the same input in one matmul: [*, I] → [*, layers · O], their outputs concatenated."""
 
     def __init__(self, inputs: int, outputs: int, *, layers: int) -> None:
         super().__init__(inputs, layers * outputs)
         self.param_slices = {"weight": (0, (outputs,) * layers)}
-        """Which parameters hold several layers, along which dimension and of which sizes; for layer-wise optimizers."""
+        """Parameters that hold several layers: name → (dimension, sizes), for layer-wise optimizers."""
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with its residual and layer norm: [B, S, H] → [B, S, H]."""
+    """Multi-head self-attention with residual and layer norm: [B, S, H] → [B, S, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -112,56 +110,39 @@ class SelfAttention(nn.Module):
         self.query_key_value = FusedLinear(config.hidden_size, config.hidden_size, layers=3)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.attention_dropout = config.dropout
-        self.dropout = nn.Dropout(config.dropout)
-        self.recomputes = False
-        """Whether the weights of the tokens are computed again in the backward pass."""
-
-    def _split(self, projected: Tensor) -> Tensor:
-        """[B, S, H] → [B, A, S, D]."""
-        batch, length, _ = projected.shape
-        return projected.view(batch, length, self.heads, -1).transpose(1, 2)
+        self.dropout_p = config.dropout
+        self.checkpoint_attention = False
+        """Whether the backward pass recomputes the attention weights."""
 
     def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """`visible` is [B, 1, 1 or S, S], True where a token may be looked at; None when every token may."""
-        query, key, value = (self._split(part) for part in self.query_key_value(hidden).chunk(3, dim=-1))
-        attend = functional.scaled_dot_product_attention
-        probability = self.attention_dropout if self.training else 0.0
-        context: Tensor = (
-            checkpoint(attend, query, key, value, attn_mask, probability, use_reentrant=False)
-            if self.recomputes
-            else attend(query, key, value, attn_mask, probability)
-        )
-        projected = self.output(context.transpose(1, 2).flatten(2))
-        normalised: Tensor = self.layer_norm(hidden + self.dropout(projected))
-        return normalised
+        """`attn_mask` is bool [B, 1, 1 or S, S], True where a token may attend; None when it may attend everywhere."""
+        ops, p = select_ops(self.output.weight), self.dropout_p if self.training else 0.0
+        qkv = ops.linear(hidden, self.query_key_value.weight, self.query_key_value.bias)
+        context = ops.attention(qkv, self.heads, attn_mask, p, checkpoint=self.checkpoint_attention)
+        projected = ops.linear(context, self.output.weight, self.output.bias)
+        norm = self.layer_norm
+        return ops.add_norm(projected, hidden, norm.weight, norm.bias, norm.eps, p)
 
 
 class FeedForward(nn.Module):
-    """Two matrices with an exact GELU between them, residual and layer norm: [B, S, H] → [B, S, H]."""
+    """Two linear maps with an exact GELU between them, residual and layer norm: [B, S, H] → [B, S, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.expand = nn.Linear(config.hidden_size, config.feed_forward_size)
         self.contract = nn.Linear(config.feed_forward_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
-        self.recomputes = False
-        """Whether what GELU makes is computed again in the backward pass."""
+        self.dropout_p = config.dropout
+        self.checkpoint_ffn = False
+        """Whether the backward pass recomputes the output of GELU."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        expanded = self.expand(hidden)
-        contracted = (
-            checkpoint(self._contracted, expanded, use_reentrant=False)
-            if self.recomputes
-            else self._contracted(expanded)
+        ops, expand, contract, norm = select_ops(self.expand.weight), self.expand, self.contract, self.layer_norm
+        contracted = ops.feed_forward(
+            hidden, expand.weight, expand.bias, contract.weight, contract.bias, checkpoint=self.checkpoint_ffn
         )
-        normalised: Tensor = self.layer_norm(hidden + self.dropout(contracted))
-        return normalised
-
-    def _contracted(self, expanded: Tensor) -> Tensor:
-        contracted: Tensor = self.contract(functional.gelu(expanded))
-        return contracted
+        p = self.dropout_p if self.training else 0.0
+        return ops.add_norm(contracted, hidden, norm.weight, norm.bias, norm.eps, p)
 
 
 class Block(nn.Module):
@@ -173,8 +154,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
-        if cpu.applies_to(self.attention.output.weight):
-            return cpu.run_block(self, hidden, attn_mask)
+        """`attn_mask` as in `SelfAttention.forward`."""
         result: Tensor = self.feed_forward(self.attention(hidden, attn_mask))
         return result
 
@@ -187,18 +167,17 @@ class BertModel(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self._recomputes_blocks = False
+        self._checkpoint_blocks = False
 
     def checkpoint_activations(self, kind: str) -> None:
-        """What the backward pass computes again rather than keeps, one of `ACTIVATION_CHECKPOINTING`.
-
-        It changes no loss and no gradient, dropout included.
-        """
+        """Set activation checkpointing to one of `ACTIVATION_CHECKPOINTING`. Losses and gradients keep their bits."""
         assert kind in ACTIVATION_CHECKPOINTING
-        self._recomputes_blocks = kind == "full"
-        for part in self.modules():
-            if isinstance(part, SelfAttention | FeedForward):
-                part.recomputes = kind == "selective"
+        self._checkpoint_blocks = kind == "full"
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.checkpoint_attention = kind == "selective"
+            elif isinstance(module, FeedForward):
+                module.checkpoint_ffn = kind == "selective"
 
     def forward(
         self,
@@ -211,16 +190,16 @@ class BertModel(nn.Module):
         """Hidden states.
 
         Args:
-            attention_mask: [B, S], True at real tokens; None says that no sequence is padded, or that rows are packed.
-            position_ids: [B, S] place of each token in its sequence; 0, 1, 2, … along the row when None.
-            sequence_ids: [B, S] which of several sequences in a row a token belongs to; each attends to itself alone.
+            attention_mask: [B, S], True at real tokens; None when no sequence is padded or rows are packed.
+            position_ids: [B, S] position of each token in its sequence; 0, 1, 2, … along the row when None.
+            sequence_ids: [B, S] which packed sequence of its row a token belongs to; attention is block-diagonal.
         """
         attn_mask = None if attention_mask is None else attention_mask[:, None, None, :]
         if sequence_ids is not None:
             attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
         for block in self.blocks:
-            if self._recomputes_blocks and torch.is_grad_enabled():
+            if self._checkpoint_blocks and torch.is_grad_enabled():
                 hidden = checkpoint(block, hidden, attn_mask, use_reentrant=False)
             else:
                 hidden = block(hidden, attn_mask)
@@ -228,7 +207,7 @@ class BertModel(nn.Module):
 
 
 def initialise(module: nn.Module, config: BertConfig) -> None:
-    """BERT's initialisation in place: truncated normal matrices, zero biases, unit layer norms."""
+    """BERT's initialization in place: truncated normal matrices, zero biases, unit layer norms."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             std = config.initializer_range

@@ -1,4 +1,4 @@
-"""What a model would put in place of [MASK]."""
+"""Fill-mask: the tokens that a model predicts for [MASK]."""
 
 from __future__ import annotations
 
@@ -15,45 +15,40 @@ _MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word for a blank."""
+    """A prediction for one [MASK]."""
 
     word: str
+    """A vocabulary entry."""
     probability: float
 
 
 @torch.no_grad()
-def fill_masks(
-    model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, candidates: int = 5
-) -> list[list[Candidate]]:
-    """The likeliest words for each [MASK] in `text`, best first.
+def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
+    """The `top_k` likeliest tokens for each [MASK] in `text`, best first. Puts the model into evaluation mode.
 
     Raises:
-        UserError: `text` has no [MASK] or is longer than the model's positions, fewer than one candidate is asked
-            for, or the tokenizer has more words than the model.
+        UserError: `text` has no [MASK] or more tokens than the model has positions, `top_k` is below 1, or the
+            tokenizer's vocabulary is larger than the model's.
     """
-    if candidates < 1:
-        raise UserError(f"{candidates} candidates", remedy="Ask for at least 1")
-    if tokenizer.get_vocab_size() > model.config.vocabulary_size:
+    if top_k < 1:
+        raise UserError(f"`top_k` = {top_k}", remedy="Ask for at least 1")
+    size, limit = model.config.vocabulary_size, model.config.maximum_positions
+    if tokenizer.get_vocab_size() > size:
         raise UserError(
-            f"the tokenizer has {tokenizer.get_vocab_size():,} words, the model {model.config.vocabulary_size:,}",
-            remedy="Put the vocabulary beside the model that it was trained with",
+            f"the tokenizer has {tokenizer.get_vocab_size():,} tokens, the model {size:,}",
+            remedy="Use the vocabulary that the model was trained with",
         )
-    mask_id = tokenizer.token_to_id(_MASK)
     ids = tokenizer.encode(text).ids
-    places = [place for place, token_id in enumerate(ids) if token_id == mask_id]
-    if not places:
-        raise UserError(f"no {_MASK} in {text!r}", remedy=f"Write {_MASK} where a word is to be guessed")
-    limit = model.config.maximum_positions
+    mask_id = tokenizer.token_to_id(_MASK)
+    masked = [index for index, token_id in enumerate(ids) if token_id == mask_id]
+    if not masked:
+        raise UserError(f"no {_MASK} in {text!r}", remedy=f"Write {_MASK} where a token is to be predicted")
     if len(ids) > limit:
         raise UserError(f"the text has {len(ids)} tokens", remedy=f"Shorten it to {limit} tokens")
     token_ids = torch.tensor([ids])
-    model.eval()
-    scores, _ = model(token_ids, torch.zeros_like(token_ids), None, torch.tensor(places))
-    best = scores.float().softmax(-1).topk(min(candidates, scores.shape[-1]))
+    logits, _ = model.eval()(token_ids, torch.zeros_like(token_ids), None, torch.tensor(masked))
+    best = logits.float().softmax(-1).topk(min(top_k, size))
     return [
-        [
-            Candidate(tokenizer.id_to_token(int(word)) or "", float(probability))
-            for probability, word in zip(row_values, row_ids, strict=True)
-        ]
-        for row_values, row_ids in zip(best.values, best.indices, strict=True)
+        [Candidate(tokenizer.id_to_token(token) or "", probability) for token, probability in zip(*row, strict=True)]
+        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]

@@ -1,7 +1,7 @@
-"""Floating-point operations of training, counted as the field does: two for each multiplication in a product.
+"""Floating-point operations of training: two for each multiply-add of a matmul.
 
-The backward pass costs twice the forward pass; what recomputation and padding add is not counted, so that mfu
-tells how fast a model learns rather than how busy a device is (Chowdhery et al. 2022, appendix B, "model FLOPs").
+The backward pass counts twice the forward pass. Recomputation and padding are not counted ("model FLOPs", Chowdhery et
+al. 2022, appendix B), so that MFU measures progress, not how busy a device is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ def training_flops(config: BertConfig, *, tokens: int, sequences: int, masked_to
     """FLOPs of the forward and backward passes over real tokens.
 
     Args:
-        tokens: real tokens of all sequences, which are taken to be of equal length.
-        sequences: how many there are; `masked_tokens` of them are scored against the whole vocabulary.
+        tokens: real tokens of all sequences, which are assumed to be of equal length.
+        masked_tokens: tokens with MLM logits over the whole vocabulary.
     """
     hidden, layers = config.hidden_size, config.layers
     per_token = layers * (8 * hidden**2 + 4 * hidden * config.feed_forward_size)

@@ -1,17 +1,21 @@
-"""What is built on the encoder: masked-word and next-sentence heads for pre-training, the span head for SQuAD, and the
-classifier for GLUE.
+"""The encoder with a head: MLM and NSP for pre-training, start and end logits for SQuAD, a classifier for GLUE.
 
-Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked words in the whole batch.
+Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked tokens in the whole batch.
 """
 
 from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lambert.model import huggingface
 from lambert.model.bert import BertConfig, BertModel, initialise
-from lambert.model.cpu import encoder as cpu
+from lambert.model.ops import select_ops
 
 
 class Pooler(nn.Module):
@@ -21,15 +25,12 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.dense(first))
+    def forward(self, cls_hidden: Tensor) -> Tensor:
+        return torch.tanh(self.dense(cls_hidden))
 
 
 class MLMHead(nn.Module):
-    """Scores of every vocabulary entry, for the masked positions only: [M, H] → [M, V].
-
-    The decoder is the word embedding itself (tied) plus a bias of its own.
-    """
+    """MLM logits of the masked tokens only: [M, H] → [M, V]. The decoder is the word embedding (tied) plus a bias."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -40,25 +41,57 @@ class MLMHead(nn.Module):
     def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
         return functional.linear(self._transformed(hidden), word_embedding, self.bias)
 
-    def losses(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the cross-entropies with labels [M], in float32, and how many labels are the likeliest word."""
-        if cpu.applies_to(word_embedding):
-            return cpu.word_losses(self._transformed(hidden), word_embedding, self.bias, labels)
-        logits = self(hidden, word_embedding)
-        return functional.cross_entropy(logits.float(), labels, reduction="sum"), (logits.argmax(-1) == labels).sum()
+    def loss(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy with labels [M], in float32, and the number of correct predictions."""
+        ops = select_ops(word_embedding)
+        return ops.mlm_cross_entropy(self._transformed(hidden), word_embedding, self.bias, labels)
 
     def _transformed(self, hidden: Tensor) -> Tensor:
-        normalised: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
-        return normalised
+        normalized: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
+        return normalized
 
 
-class BertForPreTraining(nn.Module):
-    """Encoder with both pre-training heads."""
+class _Pretrained(nn.Module):
+    """An encoder with a head that Hugging Face folders have, too."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = BertModel(config)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """The model of a finished run or of a Hugging Face BERT folder, without dropout until `train()` is called.
+
+            model = BertForPreTraining.from_pretrained("runs/mine")
+
+        Warns:
+            UserWarning: the folder has no weights for a head, which keeps its random initialization.
+
+        Raises:
+            UserError: the folder, its config or its weights are missing, damaged or of another architecture.
+        """
+        folder = huggingface.model_folder(Path(path))
+        model, report = huggingface.load_model(folder, cls)
+        if report.freshly_initialised:
+            names = ", ".join(report.freshly_initialised)
+            warnings.warn(f"{folder} has no weights for {names}: they are randomly initialized", stacklevel=2)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` as `transformers` reads them; the tokenizer is not included.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        huggingface.save_model(self, Path(folder))
+
+
+class BertForPreTraining(_Pretrained):
+    """Encoder with both pre-training heads."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
         self.pooler = Pooler(config)
         self.mlm_head = MLMHead(config)
         self.nsp_head = nn.Linear(config.hidden_size, 2)
@@ -75,52 +108,50 @@ class BertForPreTraining(nn.Module):
         first_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
     ) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
-        """Scores at the masked positions and for the next-sentence question.
+        """MLM logits or losses of the masked tokens, and NSP logits.
 
         Args:
             token_ids, segment_ids: [B, S] integers.
             attention_mask: [B, S], True at real tokens, or None when nothing is padded.
-            masked_positions: [M] places in the flattened batch, b · S + s.
-            position_ids, sequence_ids: [B, S], where rows hold several examples (`BertModel.forward`).
-            first_positions: [E] places of their [CLS] in the flattened batch; the first of each row when None.
-            masked_labels: [M] ids at the masked positions, where not their scores are wanted but their losses.
+            masked_positions: [M] indices into the flattened batch, b · S + s.
+            position_ids, sequence_ids: [B, S], for packed rows (`BertModel.forward`).
+            first_positions: [E] indices of their [CLS] in the flattened batch; the first of each row when None.
+            masked_labels: [M] original ids of the masked tokens; with them losses are returned instead of logits.
 
         Returns:
-            Masked-word scores [M, V], or with labels `MLMHead.losses`; and next-sentence scores [B or E, 2]
-            (class 0: B follows A; 1: B does not).
+            MLM logits [M, V], or with labels `MLMHead.loss`; and NSP logits [B or E, 2] (class 0: B follows A; 1: B is
+            random).
         """
         hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
         embedding = self.encoder.embeddings.word.weight
-        words = (
+        mlm = (
             self.mlm_head(masked, embedding)
             if masked_labels is None
-            else self.mlm_head.losses(masked, embedding, masked_labels)
+            else self.mlm_head.loss(masked, embedding, masked_labels)
         )
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
-        return words, self.nsp_head(self.pooler(first))
+        return mlm, self.nsp_head(self.pooler(first))
 
 
-class BertForQuestionAnswering(nn.Module):
-    """Encoder with a start and an end score for every token."""
+class BertForQuestionAnswering(_Pretrained):
+    """Encoder with a start and an end logit for every token."""
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = BertModel(config)
+        super().__init__(config)
         self.span_head = nn.Linear(config.hidden_size, 2)
         initialise(self, config)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Start and end scores, each [B, S]; inputs as in `BertForPreTraining.forward`."""
+        """Start and end logits, each [B, S]; inputs as in `BertForPreTraining.forward`."""
         logits = self.span_head(self.encoder(token_ids, segment_ids, attention_mask))
         start, end = logits.unbind(-1)
         return start, end
 
 
 class BertForClassification(nn.Module):
-    """Encoder with a score for every class of a sequence; one class is a number to be met (regression)."""
+    """Encoder with a logit for every class of a sequence; one class means regression."""
 
     def __init__(self, config: BertConfig, classes: int) -> None:
         super().__init__()
@@ -132,7 +163,7 @@ class BertForClassification(nn.Module):
         initialise(self, config)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Scores [B, classes]; inputs as in `BertForPreTraining.forward`."""
+        """Logits [B, classes]; inputs as in `BertForPreTraining.forward`."""
         hidden = self.encoder(token_ids, segment_ids, attention_mask)
         logits: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
         return logits

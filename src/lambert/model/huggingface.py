@@ -1,7 +1,6 @@
-"""The Hugging Face folder layout: `config.json` and `model.safetensors` that `transformers` opens, both ways.
+"""Reading and writing Hugging Face folders: `config.json` and `model.safetensors`, as `transformers` does.
 
-The tokenizer files beside them belong to `corpus/vocabulary.py`. Weights are safetensors only: nothing read
-here can run code.
+The tokenizer files beside them belong to `corpus/vocabulary.py`. Weights are safetensors only, so loading runs no code.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,12 +19,11 @@ from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
-from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Our module path → theirs; `blocks.N` is handled by the pattern in `_their_name`.
+# Our module path → theirs; `_their_names` matches `blocks.N`.
 _MODULES = {
     "encoder.embeddings.word": "bert.embeddings.word_embeddings",
     "encoder.embeddings.position": "bert.embeddings.position_embeddings",
@@ -61,26 +59,22 @@ _CONFIG_FIELDS = {
     "initializer_range": "initializer_range",
     "pad_token_id": "pad_token_id",
 }
-# What this encoder computes; a folder that says otherwise is another model.
+# What this encoder computes; any other value means another architecture.
 _REQUIRED_SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-_ARCHITECTURES = {
-    BertForPreTraining: "BertForPreTraining",
-    BertForQuestionAnswering: "BertForQuestionAnswering",
-}
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a folder's weights did not settle."""
+    """Where a folder's weights and the model did not match."""
 
     freshly_initialised: list[str]
-    """Our names of parameters the folder had no weights for (heads, as a rule)."""
+    """Our names of the parameters without weights in the folder: usually a head's."""
     unused: list[str]
-    """The folder's tensors that the asked-for model has no place for."""
+    """The folder's tensors that the model does not have."""
 
 
 def _their_names(ours: str) -> list[str]:
-    """Under which names `transformers` holds our parameter: one, or several whose rows follow one another in ours."""
+    """`transformers`' names of our parameter: one, or several that ours concatenates along its first dimension."""
     module, _, parameter = ours.rpartition(".")
     block = re.fullmatch(r"encoder\.blocks\.(\d+)\.(.+)", module)
     if block:
@@ -105,7 +99,7 @@ def model_folder(path: Path) -> Path:
 
 
 def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under `transformers`' names (tensors are shared, not copied)."""
+    """The weights under `transformers`' names; the tensors are not copied."""
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         theirs = _their_names(name)
@@ -113,14 +107,15 @@ def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save_model(model: BertForPreTraining | BertForQuestionAnswering, folder: Path) -> None:
-    """Write `config.json` and `model.safetensors` into `folder`, which is made if need be.
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors` of a model with a `config`; creates `folder`.
 
-    The tied decoder is left out of the file, as `transformers` does itself: it ties it again on loading.
+    The name of its class must be that of the architecture in `transformers`. The tied decoder is left out, as
+    `transformers` does: loading ties it again.
     """
-    config = model.config
+    config = cast(BertConfig, model.config)
     settings: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[type(model)]],
+        "architectures": [type(model).__name__],
         **_REQUIRED_SETTINGS,
         **{theirs: getattr(config, ours) for ours, theirs in _CONFIG_FIELDS.items()},
         "attention_probs_dropout_prob": config.dropout,
@@ -137,7 +132,7 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             write(partial)
-            partial.chmod(0o644)  # safetensors makes files that only their owner can read
+            partial.chmod(0o644)  # safetensors creates files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path} cannot be written: {error}", remedy="Free some space or choose another folder"
@@ -158,14 +153,14 @@ def read_config(folder: Path) -> BertConfig:
             f"{folder} has no config.json", remedy="Give a Hugging Face BERT folder or a finished run"
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}", remedy="Fetch or export the model again") from None
+        raise _damaged(f"{path} cannot be read: {error}") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{path} is not a JSON object", remedy="Fetch or export the model again")
+        raise _damaged(f"{path} is not a JSON object")
     for key, needed in _REQUIRED_SETTINGS.items():
         found = settings.get(key, needed if key != "model_type" else None)
         if found != needed:
             raise UserError(
-                f"{path}: {key} is {found!r}, needed is {needed!r}",
+                f"{path}: {key} is {found!r}, not {needed!r}",
                 remedy="Give a model of the original BERT family",
             )
     missing = [
@@ -174,11 +169,11 @@ def read_config(folder: Path) -> BertConfig:
         if theirs not in settings and ours in ("vocabulary_size", "layers", "hidden_size", "attention_heads")
     ]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}", remedy="Fetch or export the model again")
+        raise _damaged(f"{path} lacks {', '.join(missing)}")
     for theirs in _CONFIG_FIELDS.values():
         value = settings.get(theirs, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"{path}: {theirs} is {value!r}, not a number", remedy="Fetch or export the model again")
+            raise _damaged(f"{path}: {theirs} is {value!r}, not a number")
     known = {ours: settings[theirs] for ours, theirs in _CONFIG_FIELDS.items() if theirs in settings}
     known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
     return BertConfig(**known)
@@ -189,20 +184,21 @@ def load_model(
 ) -> tuple[Model, LoadReport]:
     """Build `head` with the weights of a Hugging Face BERT folder.
 
-    Parameters that the folder lacks (a head it was not trained with) keep BERT's random initialisation and are
-    named in the report; a missing encoder weight is an error.
+    A head that the folder lacks keeps its random initialization and is named in the report; a missing encoder weight is
+    an error.
 
     Args:
         dropout: overrides the folder's `hidden_dropout_prob`.
 
     Raises:
-        UserError: the folder, its config or its weights are missing, damaged or of another shape.
+        UserError: the folder, its config or its weights are missing or damaged, or shapes differ.
     """
     config = read_config(folder)
     if dropout is not None:
         config = BertConfig(**{**config.__dict__, "dropout": dropout})
-    found = {_modern_name(name): tensor for name, tensor in _read_weights(folder).items()}
-    _refuse_larger_model(folder, config, found)
+    weights = folder / "model.safetensors"
+    found = {_modern_name(name): tensor for name, tensor in _read_weights(weights).items()}
+    _refuse_larger_model(weights, config, found)
     model = head(config)
     _refuse_untied_decoder(folder, found)
     fresh: list[str] = []
@@ -212,58 +208,53 @@ def load_model(
             weight = found.pop(theirs, None)
             if weight is None:
                 if name.startswith("encoder."):
-                    raise UserError(
-                        f"{folder}/model.safetensors lacks {theirs}", remedy="Fetch or export the model again"
-                    )
+                    raise _damaged(f"{weights} lacks {theirs}")
                 fresh.append(name)
             elif weight.shape != part.shape:
-                raise UserError(
-                    f"{folder}/model.safetensors: {theirs} has shape {tuple(weight.shape)}, "
-                    f"config.json asks for {tuple(part.shape)}",
-                    remedy="Fetch or export the model again",
-                )
+                wanted = tuple(part.shape)
+                raise _damaged(f"{weights}: {theirs} has shape {tuple(weight.shape)}, config.json implies {wanted}")
             else:
                 part.copy_(weight)
     return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
 
 
-def _refuse_larger_model(folder: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
-    """Sizes that nobody has weights for would only take memory."""
+def _damaged(what: str) -> UserError:
+    return UserError(what, remedy="Fetch or export the model again")
+
+
+def _refuse_larger_model(weights: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
+    """A config of sizes beyond the weights could exhaust memory."""
     with torch.device("meta"):
         needed = sum(parameter.numel() for parameter in BertModel(config).parameters())
     held = sum(tensor.numel() for tensor in found.values())
     if needed > held:
-        raise UserError(
-            f"{folder}/model.safetensors holds {held:,} numbers, config.json asks for {needed:,} in the encoder alone",
-            remedy="Fetch or export the model again",
-        )
+        raise _damaged(f"{weights} has {held:,} parameters, config.json implies {needed:,} in the encoder alone")
 
 
 def _refuse_untied_decoder(folder: Path, found: dict[str, Tensor]) -> None:
-    """This encoder's decoder is the word embedding; a folder with another one cannot be represented."""
+    """This model's decoder is the word embedding; one that differs cannot be loaded."""
     decoder = found.get("cls.predictions.decoder.weight")
     words = found.get("bert.embeddings.word_embeddings.weight")
     if decoder is not None and words is not None and not torch.equal(decoder, words):
         raise UserError(
-            f"{folder} has a masked-word decoder of its own, apart from its word embedding",
+            f"{folder} has an MLM decoder that is not tied to its word embedding",
             remedy="Give a model with tied embeddings, as BERT was published",
         )
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / "model.safetensors"
+def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         remedy = "Give a folder with model.safetensors"
-        if (folder / "pytorch_model.bin").is_file():
+        if path.with_name("pytorch_model.bin").is_file():
             remedy = (
-                "Its pytorch_model.bin is a pickle, which can run code and is not opened here: convert it with "
-                "transformers (model.save_pretrained writes safetensors)"
+                "Its pytorch_model.bin is a pickle, which can run code: convert it with transformers, whose "
+                "model.save_pretrained writes safetensors"
             )
-        raise UserError(f"{folder} has no model.safetensors", remedy=remedy)
+        raise UserError(f"{path.parent} has no {path.name}", remedy=remedy)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}", remedy="Fetch or export the model again") from None
+        raise _damaged(f"{path} cannot be read: {error}") from None
 
 
 def _modern_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Published sizes of BERT by name, and any other size by hand."""
+"""Published sizes of BERT by name, and any other size as LAYERSxHIDDEN."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PRESETS: dict[str, tuple[int, int]] = {
 """Name → (layers, hidden size): base and large from Devlin et al. 2018, the rest from Turc et al. 2019."""
 
 PUBLISHED_DEVIATION = 0.02
-"""Standard deviation that BERT's truncated normal starts from (Devlin et al. 2018, hidden sizes 768 and 1,024)."""
-LEAST_GAIN = 0.5
-"""Deviation · √(hidden size) that narrow models start from, so that a matrix hands on enough of what it is given; the
-published deviation makes it 0.55 at 768. Fitted here (docs/recipes.md)."""
+"""Standard deviation of BERT's truncated normal initialization (Devlin et al. 2018, hidden sizes 768 and 1,024)."""
+MIN_GAIN = 0.5
+"""Lower bound of standard deviation · √(hidden size), so that narrow models keep the scale of their activations. The
+published deviation gives 0.55 at 768. Fitted here (docs/recipes.md)."""
 
 HEAD_SIZE = 64
 """Every published size has one attention head per 64 hidden units."""
@@ -33,9 +33,9 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
     Raises:
         UserError: the name is neither (the nearest preset is offered).
     """
-    by_hand = re.fullmatch(r"(\d+)[x×](\d+)", name)
-    if by_hand:
-        layers, hidden_size = int(by_hand[1]), int(by_hand[2])
+    custom = re.fullmatch(r"(\d+)[x×](\d+)", name)
+    if custom:
+        layers, hidden_size = int(custom[1]), int(custom[2])
     elif name in PRESETS:
         layers, hidden_size = PRESETS[name]
     else:
@@ -54,5 +54,5 @@ def model_config(name: str, *, vocabulary_size: int, dropout: float = 0.1) -> Be
         attention_heads=max(1, hidden_size // HEAD_SIZE),
         feed_forward_size=4 * hidden_size,
         dropout=dropout,
-        initializer_range=max(PUBLISHED_DEVIATION, LEAST_GAIN / hidden_size**0.5),
+        initializer_range=max(PUBLISHED_DEVIATION, MIN_GAIN / hidden_size**0.5),
     )

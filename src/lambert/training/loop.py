@@ -97,7 +97,7 @@ class TrainingLoop:
         self._pace = ThroughputTracker(settings.model, settings.precision, self.processes)
 
     def request_stop(self, signal: int = 1) -> None:
-        """Ask the run to save and stop after the step in progress; `signal` is told in the outcome."""
+        """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""
         self._asked = signal
 
     @property
@@ -125,7 +125,7 @@ class TrainingLoop:
 
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
-                too many steps in a row were no numbers.
+                too many NaN/Inf steps in a row.
             Interrupted: a checkpoint could not be written; the one before it is whole.
         """
         lock = open_run_folder(
@@ -280,19 +280,19 @@ class TrainingLoop:
             flags = [asked, first and saver.problem is not None, first and bool(saver.waits_for_space), is_time]
             self._stops, failed, is_full, must_save = self.processes.all_reduce_max([int(flag) for flag in flags])
             if failed:
-                raise saver.problem or Interrupted("the first process could not save", remedy="See its message")
+                raise saver.problem or Interrupted("rank 0 could not save", remedy="See its message")
             if not is_full or self._stops:
                 return must_save > 0
             time.sleep(_PAUSE_SECONDS)
 
     def _must_save(self, phase: Phase, is_time: bool) -> bool:
-        """Whether to save after this step; the first process's clock counts for all."""
+        """Whether to save after this step; rank 0's clock counts for all."""
         step, every = self.state.step, self.trainer_options.checkpoint_steps
         is_due = step % every == 0 if every else is_time
         return is_due or self._stops > 0 or step == phase.last_step
 
     def _save(self) -> None:
-        """Begin to write a checkpoint; training goes on meanwhile."""
+        """Begin to write a checkpoint; training continues meanwhile."""
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
         versions = {name: self.facts.get(name) for name in ("lambert", "torch")}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import warm
 from lambert.training.distributed import gradient_reduction as module
 from lambert.training.distributed.gradient_reduction import (
     BufferedGradients,
@@ -234,14 +235,10 @@ def vector(rank: int, length: int) -> Tensor:
     return torch.randn(length, generator=generator) * 10.0**rank
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_tree_over_processes_is_the_one_by_hand_everywhere(tmp_path: Path, count: int) -> None:
-    torch.multiprocessing.start_processes(
-        _sum_in_processes,
-        args=(count, str(tmp_path / "meet"), str(tmp_path / "sums")),
-        nprocs=count,
-        start_method="spawn",
-    )
+    warm.run_all(_sum_in_processes, count, str(tmp_path / "meet"), str(tmp_path / "sums"))
     expected = torch.cat([by_hand([vector(rank, length) for rank in range(count)]) for length in LENGTHS])
     for rank in range(count):
         found = torch.from_file(str(tmp_path / f"sums-{rank}"), size=sum(LENGTHS))

@@ -64,7 +64,7 @@ def test_who_stands_still_is_named_with_its_host(store: Store, monkeypatch: pyte
     third.end()
     loss = first.loss(ERROR)
     assert isinstance(loss, PeerLost) and loss.exit_code == 4
-    assert loss.what == "process 2 on far-away gives no sign of life (Timed out waiting 18000ms for recv operation)"
+    assert loss.what == "process 2 on far-away has no heartbeat (Timed out waiting 18000ms for recv operation)"
     assert "same command" in loss.remedy
     second.end()
     assert "process 1" in first.loss(ERROR).what
@@ -82,7 +82,7 @@ def test_who_left_word_is_named_with_the_cause(store: Store) -> None:
 
 def test_where_all_live_that_is_said(store: Store) -> None:
     everybody = [join(store, rank) for rank in range(3)]
-    assert "though all give signs of life" in everybody[0].loss(ERROR).what
+    assert "though all heartbeats are alive" in everybody[0].loss(ERROR).what
     for one in everybody:
         one.end()
 
@@ -103,6 +103,6 @@ def test_after_a_restart_old_words_count_no_more(store: Store) -> None:
     old.report("killed")
     old.end()
     first, second = (HeartbeatMonitor(lambda: store, rank, 2, "run/1", where="") for rank in range(2))
-    assert "though all give signs of life" in first.loss(ERROR).what
+    assert "though all heartbeats are alive" in first.loss(ERROR).what
     first.end()
     second.end()

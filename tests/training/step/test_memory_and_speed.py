@@ -13,9 +13,9 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
-from lambert.model.cpu.encoder import applies_to
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
+from lambert.model.ops import eager, select_ops
 from lambert.training import loop as loop_module
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
@@ -85,7 +85,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(
         make_run(tmp_path / "run").train()
 
 
-@pytest.mark.parametrize("hidden_size", [32, 128])  # by PyTorch's operations, and by the compiled loops
+@pytest.mark.parametrize("hidden_size", [32, 128])  # eager, and fused CPU kernels
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16_MASTER])
 def test_activation_checkpointing_changes_no_bit(
     tmp_path: Path, make_run: Any, settings: TrainingConfig, precision: Precision, hidden_size: int
@@ -172,7 +172,7 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("hidden_size", "precision", "loops"),
+    ("hidden_size", "precision", "fused"),
     [
         (128, Precision.FLOAT32, True),
         (128, Precision.BFLOAT16_MASTER, True),
@@ -181,16 +181,16 @@ def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> N
     ],
 )
 def test_the_run_says_which_kernels_it_uses(
-    settings: TrainingConfig, hidden_size: int, precision: Precision, loops: bool
+    settings: TrainingConfig, hidden_size: int, precision: Precision, fused: bool
 ) -> None:
     model = replace(settings.model, hidden_size=hidden_size)
     said = describe_execution(replace(settings, model=model, precision=precision), ProcessGroup(), TrainerOptions())[
         "kernels"
     ]
-    assert said.startswith("compiled loops") == loops
+    assert said.startswith("fused CPU kernels") == fused
     weight = torch.empty(1, hidden_size, dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None)
     with precision.autocast(CPU):
-        assert applies_to(weight) == loops
+        assert (select_ops(weight) is not eager) == fused
 
 
 def test_flops_by_hand() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import warm
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.model.bert import BertConfig
@@ -187,17 +188,13 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.integration
 def test_two_processes_make_the_same_weights_as_one(small_corpus: Corpus, tmp_path: Path) -> None:
     """Three micro-batches over two processes, one has two of them: equal to one process within rounding."""
     results = []
     for count in (1, 2):
         out = tmp_path / f"weights-{count}"
-        torch.multiprocessing.start_processes(
-            _one_process,
-            args=(count, str(tmp_path / f"meet-{count}"), str(small_corpus.path), str(out)),
-            nprocs=count,
-            start_method="spawn",
-        )
+        warm.run_all(_one_process, count, str(tmp_path / f"meet-{count}"), str(small_corpus.path), str(out))
         results.append(torch.from_file(str(out), size=out.stat().st_size // 4))
     difference = torch.linalg.vector_norm(results[0] - results[1]) / torch.linalg.vector_norm(results[0])
     assert difference < 1e-6

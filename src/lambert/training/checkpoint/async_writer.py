@@ -1,4 +1,4 @@
-"""Saves while training goes on: one thread writes, verifies and deletes; a full disk is waited for."""
+"""Saves while training continues: one thread writes, verifies and deletes, and waits for a full disk."""
 
 from __future__ import annotations
 
@@ -105,5 +105,5 @@ class AsyncCheckpointWriter:
             self.problem = Interrupted(
                 f"the checkpoint of step {checkpoint.step} cannot be written to {self._run / FOLDER}: {error}",
                 remedy="The one before it is whole: free some space or mend the permissions, then give the same "
-                "command to go on from there",
+                "command to resume",
             )

@@ -36,7 +36,7 @@ _MARGIN_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on from the end of a step."""
+    """What a run needs to resume from the end of a step."""
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]

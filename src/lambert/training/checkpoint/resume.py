@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: all processes the same, the newest that is whole and of this run."""
+"""Which checkpoint a run resumes from: the same on all ranks, the newest complete one of this run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lambert.training.distributed.process_group import ProcessGroup
 def agreed_checkpoint(
     run: Path, settings: TrainingConfig, processes: ProcessGroup
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint, None where there is none, and what is wrong with newer ones (known to the first process).
+    """The checkpoint, None where there is none, and what is wrong with newer ones (known to rank 0).
 
-    The first process looks for it; the others load the same one.
+    Rank 0 looks for it; the others load the same one.
 
     Raises:
         UserError: all that there are, are damaged, it is of a run with other settings, or some process cannot load it.

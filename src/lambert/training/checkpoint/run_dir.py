@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and whether a new command may go on there."""
+"""The folder of a run: what it holds, and whether a new command may resume it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE
 def open_run_folder(
     run: Path, settings: TrainingConfig, corpus: Corpus, processes: ProcessGroup, *, command: str, fresh: bool
 ) -> FileLock | None:
-    """`prepare_run_folder` by the first process, which also puts the tokenizer there; when it cannot, all of them end.
+    """`prepare_run_folder` on rank 0, which also puts the tokenizer there; if it fails, all ranks end.
 
     Raises:
-        UserError: what the first process could not do; the others say that it could not.
+        UserError: what rank 0 could not do; the others say that it could not.
     """
     problem: UserError | None = None
     lock = None
@@ -45,7 +45,7 @@ def open_run_folder(
     if problem is not None:
         raise problem
     if problems:
-        raise UserError("the first process could not prepare the run folder", remedy="See its message")
+        raise UserError("rank 0 could not prepare the run folder", remedy="See its message")
     return lock
 
 

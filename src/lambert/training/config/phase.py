@@ -60,7 +60,7 @@ class Phase:
         return done * times // count > (done - 1) * times // count
 
     def padded_tokens_left(self, step: int) -> int:
-        """Sequences times length still to come when `step` is done."""
+        """Tokens, padding included, still to come when `step` is done."""
         steps = min(self.config.step_count, max(0, self.last_step - step))
         return steps * self.config.batch_size * self.config.sequence_length
 

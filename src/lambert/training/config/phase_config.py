@@ -52,5 +52,5 @@ class PhaseConfig:
 
     @property
     def tokens(self) -> int:
-        """Token slots seen, padding included."""
+        """Tokens seen, padding included."""
         return self.samples * self.sequence_length

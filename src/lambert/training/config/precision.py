@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lambert.errors import unknown_name
-from lambert.model.cpu.encoder import has_loops
+from lambert.model.ops import has_numba
 
 
 class Precision(Enum):
@@ -32,7 +32,7 @@ class Precision(Enum):
 def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) -> Precision:
     """The precision called `name`; `auto` is float32 where bfloat16 does not gain.
 
-    Where it does, a run on a CPU takes bfloat16-master, for which there are loops of our own, and others
+    Where it does, a run on a CPU takes bfloat16-master, for which there are fused kernels; other devices take
     bfloat16-autocast.
 
     Raises:
@@ -41,7 +41,7 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
     if name == "auto":
         if not bfloat16_gains:
             return Precision.FLOAT32
-        return Precision.BFLOAT16_MASTER if on_cpu and has_loops() else Precision.BFLOAT16_AUTOCAST
+        return Precision.BFLOAT16_MASTER if on_cpu and has_numba() else Precision.BFLOAT16_AUTOCAST
     try:
         return Precision(name)
     except ValueError:
@@ -51,7 +51,7 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
 class MasterWeights:
     """A float32 copy of a model's weights for the optimizer; the model itself becomes bfloat16.
 
-    Whoever accumulates gradients (`gradients.py`) moves them from each of `pairs` to the other.
+    `gradient_reduction.py` moves the gradients from each of `pairs` to the other.
     """
 
     def __init__(self, model: nn.Module) -> None:

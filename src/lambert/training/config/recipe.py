@@ -249,13 +249,13 @@ def _check_numbers(samples: int, multiplier: float) -> None:
 
 
 def _continued(before: PhaseConfig, phase: PhaseRecipe, steps: DerivedValue) -> PhaseConfig:
-    """A phase that goes on along the schedule of the one before."""
+    """A phase that continues the schedule of the one before."""
     return replace(
         before,
         sequence_length=phase.sequence_length,
         batch_size=phase.batch_size,
         steps=steps,
-        warmup_steps=DerivedValue(0, "goes on along the schedule of the phase before", steps.provenance),
+        warmup_steps=DerivedValue(0, "continues the schedule of the phase before", steps.provenance),
         stable_steps=0,
         continues=True,
     )

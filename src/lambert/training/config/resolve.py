@@ -36,7 +36,7 @@ DEFAULT_LENGTHS = (128, 512)
 _CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
 """What both the arguments and a recipe may say."""
 MICRO_BATCH_TOKENS = 4_096
-"""Token slots of a micro-batch unless its size is given: 32 sequences of 128, 8 of 512."""
+"""Tokens of a micro-batch, padding included, unless its size is given: 32 sequences of 128, 8 of 512."""
 DEFAULT_VOCABULARY_SIZE = 30_522
 """BERT's, for a plan without a corpus."""
 
@@ -155,7 +155,7 @@ def _micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tupl
 def examples_per_epoch(
     corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ObjectiveConfig
 ) -> tuple[int, ...]:
-    """How many training examples one pass over the corpus makes at the length of each phase."""
+    """How many training examples one epoch of the corpus makes at the length of each phase."""
     return tuple(
         len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, objective=kind))
         for number, length in enumerate(sequence_lengths, start=1)
@@ -193,7 +193,7 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
     """Check that `count` processes can share every global batch.
 
     Args:
-        shards: the model is cut over them.
+        shards: the model is sharded over them.
 
     Raises:
         UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
@@ -235,12 +235,12 @@ def parameter_count(config: BertConfig) -> int:
     norm, square = 2 * hidden, hidden * hidden + hidden
     embeddings = (words + config.maximum_positions + config.segment_types) * hidden + norm
     block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
-    heads = square + (square + norm + words) + (2 * hidden + 2)  # pooler, masked words, next sentence
+    heads = square + (square + norm + words) + (2 * hidden + 2)  # pooler, MLM, NSP
     return embeddings + config.layers * block + heads
 
 
 def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
-    """Sequences in all, None for the recipe's own; `epochs` counts passes over the text in all phases together."""
+    """Sequences in all, None for the recipe's own; `epochs` counts epochs over the text in all phases together."""
     has_own_steps = recipe.phases[0].steps is not None
     if request.epochs is not None and request.samples is not None:
         raise UserError("both `epochs` and `samples`", remedy="Give one of them")

@@ -31,7 +31,7 @@ LARGEST_PAPER_WARMUP_SHARE = 0.2
 LARGEST_WARMUP_SHARE = 0.5
 
 LARGEST_PAPER_RATE = 5e-3
-"""At batch 32,768 and 15,625 steps; larger batches may go on with the square root."""
+"""At batch 32,768 and 15,625 steps; larger batches may follow the square root."""
 SHORT_RATE_TIMES_ROOT_STEPS = 0.24
 SHORT_RATE_OVER_ROOT_BATCH = 7e-4
 LARGEST_SHORT_RATE = 2e-2
@@ -84,7 +84,7 @@ def pinned_steps() -> list[DerivedValue]:
 def step_counts(
     samples: int, batch_sizes: Sequence[int], shares: Sequence[float], provenance: Provenance
 ) -> list[DerivedValue]:
-    """Steps of every phase: at one batch size the total is rounded and then parted, at several each phase is.
+    """Steps of every phase: at one batch size the total is rounded, then split; at several, each phase is rounded.
 
     Raises:
         UserError: there are too few samples for a step in each phase.
@@ -160,7 +160,7 @@ def beyond_the_published(phases: Sequence[PhaseConfig], hidden_size: int) -> lis
     largest, steps = max(phase.batch_size for phase in phases), sum(phase.step_count for phase in phases)
     if largest > PAPER_MIXED_BATCH[0]:
         told.append(
-            f"batch {largest:,} is beyond {PAPER_MIXED_BATCH[0]:,}, the largest that was published: the rate goes on "
+            f"batch {largest:,} is beyond {PAPER_MIXED_BATCH[0]:,}, the largest that was published: the rate continues "
             "with the square root, the warm-up grows to at most half of each phase, and nobody has shown the quality"
         )
     if any(phase.peak_learning_rate.provenance == "fitted here" for phase in phases):
@@ -169,7 +169,7 @@ def beyond_the_published(phases: Sequence[PhaseConfig], hidden_size: int) -> lis
             "paper's shortest run with one batch has 15,625"
         )
     if hidden_size < SMALLEST_PUBLISHED_HIDDEN_SIZE:
-        told.append("the rule was published for BERT-Large; for models below base it is borne out by those trials only")
+        told.append("the rule was published for BERT-Large; for models below base only those trials support it")
     return told
 
 

@@ -47,9 +47,9 @@ class TrainingConfig:
     packs: bool = False
     """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
     precision: Precision = Precision.FLOAT32
-    """Number format of the forward and backward pass."""
+    """Precision of the forward and backward pass."""
     reduce_dtype: str = "float32"
-    """Number format in which gradients travel between processes."""
+    """dtype of the gradients in the all-reduce."""
     deterministic: bool = False
     """The same bits on any number of processes."""
     threads: int = 0
@@ -133,13 +133,13 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
     if found:
         raise UserError(
             f"{whose} with other settings ({'; '.join(found)})",
-            remedy="Give the settings it was started with to go on, another `out`, or `fresh=True` to start over",
+            remedy="Give the settings it was started with to resume, another `out`, or `fresh=True` to start over",
         )
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run that is gone on with decided for itself."""
+    """What a resumed run chose for itself."""
 
     micro_batch_sizes: tuple[int, ...]
     threads: int

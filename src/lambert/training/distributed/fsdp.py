@@ -1,4 +1,4 @@
-"""Weights, gradients and moments cut over the processes (PyTorch's FSDP2), for models beyond one device's memory.
+"""Weights, gradients and moments sharded over the ranks (PyTorch's FSDP2), for models beyond one device's memory.
 
 The optimizers take norms of whole layers over their shards (`optim/norms.py`), so a step is the same within rounding.
 """

@@ -2,7 +2,7 @@
 
 Three ways: as autograd leaves them (one process, float32 weights); added up in float32 buffers that are summed over the
 processes while the last backward pass still runs; or in one fixed binary tree, so that the sum has the same bits on any
-number of processes. PyTorch's DistributedDataParallel does the second for weights of one number format; here bfloat16
+number of processes. PyTorch's DistributedDataParallel does the second for weights of one dtype; here bfloat16
 gradients of every micro-batch are added up in float32, and the order of the sums can be fixed.
 """
 
@@ -103,7 +103,7 @@ class BufferedGradients(Gradients):
             self._is_last = number == count - 1
             compute(number)
             if number == 0 < count - 1 and first is not None:
-                first.take([room for bucket in self._buckets for room in bucket.filled_rooms()])
+                first.take([slot for bucket in self._buckets for slot in bucket.filled_slots()])
 
     def reduce(self) -> None:
         """As of every kind of gradients."""
@@ -154,7 +154,7 @@ class BufferedGradients(Gradients):
 
 
 class TreeGradients(Gradients):
-    """Adds gradients up in one binary tree over all micro-batches of the step, whoever computes them.
+    """Adds gradients up in one binary tree over all micro-batches of the step, regardless of their rank.
 
     The range of micro-batches is halved from the top down; a process owns a contiguous part, which is a subtree where
     their number is a power of two that divides the number of micro-batches. A sum of two numbers does not depend on
@@ -216,14 +216,14 @@ def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Val
 
 
 class _Bucket:
-    """One flat float32 tensor with room for the gradients of some parameters."""
+    """One flat float32 tensor with slot for the gradients of some parameters."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
         sizes = [target.numel() for _, target in self.pairs]
         self.flat = torch.zeros(sum(sizes), dtype=torch.float32, device=self.pairs[0][1].device)
-        self._rooms = [
-            room.view(target.shape) for room, (_, target) in zip(self.flat.split(sizes), self.pairs, strict=True)
+        self._slots = [
+            slot.view(target.shape) for slot, (_, target) in zip(self.flat.split(sizes), self.pairs, strict=True)
         ]
         self.touched: set[int] = set()
         self.missing = set(range(len(self.pairs)))
@@ -243,27 +243,27 @@ class _Bucket:
         assert gradient is not None
         if gradient.is_sparse:  # of an embedding that nothing else uses
             gradient = gradient.to_dense()
-        room = self._rooms[place]
+        slot = self._slots[place]
         if place in self.touched:
-            room.add_(gradient)
+            slot.add_(gradient)
         else:
-            room.copy_(gradient)
+            slot.copy_(gradient)
             self.touched.add(place)
 
-    def filled_rooms(self) -> list[Tensor]:
+    def filled_slots(self) -> list[Tensor]:
         """The gradients that came in this sum."""
-        return [self._rooms[place] for place in sorted(self.touched)]
+        return [self._slots[place] for place in sorted(self.touched)]
 
     def fill_untouched(self) -> None:
         """Zeros for what got no gradient in this sum."""
-        for place, room in enumerate(self._rooms):
+        for place, slot in enumerate(self._slots):
             if place not in self.touched:
-                room.zero_()
+                slot.zero_()
 
     def hand_over(self) -> None:
         """Make this buffer the gradients of the parameters that have one."""
         for place in self.touched:
-            self.pairs[place][1].grad = self._rooms[place]
+            self.pairs[place][1].grad = self._slots[place]
 
 
 def _cut(pairs: Iterable[Pair]) -> list[list[Pair]]:

@@ -1,7 +1,7 @@
-"""Signs of life of the processes of a run, and who is to blame when one is missing.
+"""Heartbeats of the ranks of a run: which one is missing when a collective fails.
 
-Each process counts up a number of its own in the group's store, beside the training. When a collective fails or times
-out, whoever is left looks whose number stands still.
+Each rank counts up a key of its own in the group's store, in a thread beside the training. When a collective fails
+or times out, the ranks that are left look whose counter stands still.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HeartbeatMonitor:
     """The processes of a run, this one among them."""
 
     def __init__(self, connect: Callable[[], Store], rank: int, count: int, run: str, *, where: str) -> None:
-        """Start to give signs of life.
+        """Start the heartbeat.
 
         Args:
             connect: a new connection to the group's store; each thread has its own.
@@ -56,7 +56,7 @@ class HeartbeatMonitor:
         self._thread.start()
 
     def end(self) -> None:
-        """Give no more signs of life."""
+        """Stop the heartbeat."""
         self._over.set()
         self._thread.join(timeout=BEAT_SECONDS)
 
@@ -69,7 +69,7 @@ class HeartbeatMonitor:
         told = _in_time(self._missing)
         if told is None:
             told = f"the process that keeps the group together, at {self._where}, cannot be reached"
-        told = told or "the processes could not work together, though all give signs of life"
+        told = told or "the processes could not work together, though all heartbeats are alive"
         return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
 
     def _missing(self) -> str:
@@ -80,7 +80,7 @@ class HeartbeatMonitor:
         others = [rank for rank in range(self._count) if rank != self._rank]
         named = [
             f"process {rank} on {hosts.get(rank, 'an unknown host')} "
-            + (f"ended: {causes[rank]}" if rank in causes else "gives no sign of life")
+            + (f"ended: {causes[rank]}" if rank in causes else "has no heartbeat")
             for rank in others
             if rank in causes or before.get(rank) == after.get(rank)
         ]
@@ -100,7 +100,7 @@ class HeartbeatMonitor:
                 return  # the store is gone; the next collective will tell
 
 
-_REMEDY = "The last checkpoint is whole: give the same command again to go on from there"
+_REMEDY = "The last checkpoint is complete: give the same command again to resume"
 
 
 def _in_time(work: Callable[[], Found]) -> Found | None:

@@ -1,4 +1,4 @@
-"""The only door to `torch.distributed` and its collectives."""
+"""The process group: ranks and their collectives (`torch.distributed`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ProcessGroup:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this process's copy of the model lives."""
     peers: HeartbeatMonitor | None = None
-    """Their signs of life, where `init_process_group` has joined them."""
+    """Their heartbeats, where `init_process_group` has joined them."""
 
     @property
     def is_main_process(self) -> bool:

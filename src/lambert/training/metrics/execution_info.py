@@ -1,10 +1,10 @@
-"""Which way a step takes on this machine, in words: what bit-equality holds fixed besides the recipe."""
+"""How a step is computed on this machine, as text: what bit-equality needs besides the recipe."""
 
 from __future__ import annotations
 
 import torch
 
-from lambert.model.cpu.encoder import LEAST_HIDDEN_SIZE, has_loops
+from lambert.model.ops import why_eager
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
@@ -16,14 +16,11 @@ def describe_execution(
 ) -> dict[str, str]:
     """Topic → what a run uses and why, for the journal and for people."""
     precision, on_cpu = settings.precision, processes.device.type == "cpu"
-    is_wide = settings.model.hidden_size >= LEAST_HIDDEN_SIZE
-    loops = on_cpu and precision is not Precision.BFLOAT16_AUTOCAST and is_wide and has_loops()
-    if loops:
-        kernels = "compiled loops between the products; attention written out, which is faster here than fused"
-    elif on_cpu:
-        kernels = "PyTorch's own, fused attention: the compiled loops need a hidden size of 128, numba, and no autocast"
-    else:
-        kernels = "PyTorch's own, fused attention (untested on GPU)"
+    autocast = precision is Precision.BFLOAT16_AUTOCAST
+    reason = why_eager(processes.device.type, settings.model.hidden_size, autocast=autocast)
+    kernels = "fused CPU kernels between the matmuls" if reason is None else f"PyTorch, fused attention: {reason}"
+    if not on_cpu:
+        kernels += " (untested on GPU)"
     return {
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
@@ -32,7 +29,7 @@ def describe_execution(
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
-        "weights": "cut over the processes, as gradients and moments are (`shard=True`)"
+        "weights": "sharded over the ranks, as gradients and moments are (`shard=True`)"
         if trainer_options.shard and processes.world_size > 1
         else "whole in every process",
     }

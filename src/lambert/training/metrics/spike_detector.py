@@ -1,4 +1,4 @@
-"""Is the run well? Steps that are no numbers, and steps that are far from what the ones before were like."""
+"""Detects NaN/Inf steps, and spikes: steps whose loss or gradient norm is far above those before."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:
     if done >= MOST_ROLLBACKS:
         raise UserError(
             f"{run} has rolled back over {done} steps, and step {step} is a spike again",
-            remedy="Start over (`fresh=True`) with a smaller `learning_rate`, or go on with `on_spike` warn",
+            remedy="Start over (`fresh=True`) with a smaller `learning_rate`, or resume with `on_spike` warn",
         )
 
 

@@ -61,10 +61,10 @@ class StepLogger:
 
         Args:
             batches: this process's.
-            padded_tokens_left: token slots that the run has still to do.
+            padded_tokens_left: tokens, padding included, that the run still has to do.
 
         Raises:
-            UserError: too many steps in a row were no numbers.
+            UserError: too many NaN/Inf steps in a row.
         """
         step = self._state.step
         pace = self._pace.figures(phase, batches, seconds, padded_tokens_left)
@@ -90,7 +90,7 @@ class StepLogger:
             self._journal.write("trust_ratios", {"step": self._state.step, "trust_ratios": ratios})
 
     def _broken(self, phase: Phase, result: StepResult) -> None:
-        """A loss or a gradient was no number: nothing was changed; data and schedule go on.
+        """A NaN/Inf loss or gradient: nothing was changed; data and schedule continue.
 
         Raises:
             UserError: too many times in a row.
@@ -105,13 +105,13 @@ class StepLogger:
         self._journal.write(
             "skipped",
             events.skipped_facts(
-                step, phase, "the loss or its gradient is no number", consecutive=in_a_row, non_finite_samples=samples
+                step, phase, "NaN/Inf loss or gradient", consecutive=in_a_row, non_finite_samples=samples
             ),
         )
         if in_a_row >= MOST_SKIPPED_IN_A_ROW:
             named = ", ".join(f"{first} to {first + count - 1}" for first, count in samples) or "none: the gradient"
             raise UserError(
-                f"the loss or its gradient was no number in {in_a_row} steps in a row, up to step {step} of "
-                f"{self._run} (samples of phase {phase.number} whose loss is none: {named})",
+                f"NaN/Inf loss or gradient in {in_a_row} steps in a row, up to step {step} of "
+                f"{self._run} (samples of phase {phase.number} with a non-finite loss: {named})",
                 remedy="Start over (`fresh=True`) with a smaller `learning_rate`; the journal shows the steps before",
             )

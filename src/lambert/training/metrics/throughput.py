@@ -38,7 +38,7 @@ class ThroughputTracker:
 
         Args:
             batches: this process's.
-            padded_tokens_left: token slots that the run has still to do.
+            padded_tokens_left: tokens, padding included, that the run still has to do.
         """
         counts = [sum(batch.real_tokens for batch in batches), sum(len(batch.masked_labels) for batch in batches)]
         tokens, words = self._processes.all_reduce_ints(counts)

@@ -1,4 +1,4 @@
-"""The run's yardstick: the same held-out sequences at every evaluation, for every run on a corpus."""
+"""Evaluation on a fixed validation set: the same held-out sequences at every evaluation, for every run on a corpus."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lambert.training.step.pretraining_loss import Evaluation, UnigramBaseline, 
 _SEED = 0
 _PHASE = 0
 _BATCH_TOKENS = 2_048
-"""Small, since the scores of all hidden words are there at once: with 8,192 a run of mini held a quarter more."""
+"""Small, since the logits of all masked tokens are in memory at once: with 8,192 a run of mini took a quarter more."""
 
 
 class Validator:
-    """Measures models on a corpus's held-out text, beside the guesser from word frequencies.
+    """Evaluates models on a corpus's held-out text, beside the unigram baseline.
 
-    Every hidden word is behind [MASK]. In training a tenth of them stay in place, and a model that only copies those
-    scores far better than the unigram without having learned anything.
+    Every masked token is behind [MASK]. In training a tenth of them stay in place, and a model that only copies those
+    looks far better than the unigram baseline without having learned anything.
 
     Args:
         samples: most sequences that are measured; 0 measures none.

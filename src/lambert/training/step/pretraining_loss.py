@@ -18,7 +18,7 @@ from lambert.training.step.train_step import TaskOutput
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
     """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
-    (word_loss, words_right), pair_scores = model(
+    (mlm_loss, mlm_correct), nsp_logits = model(
         batch.token_ids,
         batch.segment_ids,
         batch.attention_mask,
@@ -26,50 +26,50 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
         **batch.packing(),
         masked_labels=batch.masked_labels,
     )
-    loss_sums, correct = {"mlm": word_loss}, {"mlm": words_right}
+    loss_sums, correct = {"mlm": mlm_loss}, {"mlm": mlm_correct}
     labels = batch.next_sentence_labels
     if len(labels):
-        loss_sums["nsp"] = functional.cross_entropy(pair_scores.float(), labels, reduction="sum")
-        correct["nsp"] = (pair_scores.argmax(-1) == labels).sum()
+        loss_sums["nsp"] = functional.cross_entropy(nsp_logits.float(), labels, reduction="sum")
+        correct["nsp"] = (nsp_logits.argmax(-1) == labels).sum()
     return TaskOutput(loss_sums, correct)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out figures, beside those of a guesser that knows nothing but how often each word occurs."""
+    """Metrics on held-out text, beside those of the unigram baseline."""
 
     mlm_loss: float
-    """Mean cross-entropy of the masked words, nats."""
+    """Mean cross-entropy of the masked tokens, nats."""
     mlm_accuracy: float
     nsp_loss: float | None
     """None, as the two that follow, where examples have no second segment."""
     nsp_accuracy: float | None
     nsp_majority_accuracy: float | None
-    """Share of the commoner answer among the pairs; short sequences often hold one sentence, with a random partner."""
+    """Accuracy of always giving the majority class; short sequences often hold one sentence, with a random partner."""
     unigram_loss: float
-    """Cross-entropy of the same words under the training text's word frequencies, nats."""
+    """Cross-entropy of the same tokens under the unigram distribution of the training text, nats."""
     unigram_accuracy: float
-    """Share of the masked words that are the commonest word of the training text."""
+    """Accuracy of always predicting the most frequent token of the training text."""
     masked_tokens: int
-    """How many words were guessed."""
+    """How many tokens were masked."""
 
 
 class UnigramBaseline:
-    """The guesser from word frequencies: counts [V] of the training text, each raised by one."""
+    """Predicts by token frequency alone: counts [V] of the training text, each raised by one."""
 
     def __init__(self, token_counts: NDArray[np.int64]) -> None:
         smoothed = token_counts.astype(np.float64) + 1
         self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
         """[V] natural logarithms."""
-        self._commonest = int(token_counts.argmax())
+        self._most_frequent = int(token_counts.argmax())
 
     def loss_sum(self, labels: NDArray[np.int64]) -> float:
         """Sum of −log p over `labels`, nats."""
         return float(-self.log_probabilities[labels].sum())
 
     def correct(self, labels: NDArray[np.int64]) -> int:
-        """How many labels are the commonest word."""
-        return int((labels == self._commonest).sum())
+        """How many labels are the most frequent token."""
+        return int((labels == self._most_frequent).sum())
 
 
 @torch.no_grad()

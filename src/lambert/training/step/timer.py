@@ -55,7 +55,7 @@ class StepTimer:
 
 
 def peak_matmul_flops(device: torch.device, precision: Precision) -> float:
-    """FLOP/s of large square products, the median of three, in the number format of the run, on all its threads."""
+    """FLOP/s of large square products, the median of three, in the run's dtype, on all its threads."""
     size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
     kind = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
     factor = torch.ones(size, size, device=device, dtype=kind)

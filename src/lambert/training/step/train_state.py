@@ -23,7 +23,7 @@ from lambert.training.optimizer import make_optimizer, named_groups, optimizer_t
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What an optimizer updates of a model in one number format."""
+    """What an optimizer updates of a model in one dtype."""
 
     groups: list[dict[str, Any]]
     """Parameter groups, of the float32 weights."""
@@ -114,8 +114,8 @@ class TrainState:
         return {name: parameter.detach() for parameter, name in self._names.items()}
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint | None:
-        """The steps done so far, copied: training can go on while it is written. Only the first process gets it, but
-        where the model is cut over the processes, all must ask.
+        """The steps done so far, copied: training continues while it is written. Only rank 0 gets it, but
+        for a sharded model, all ranks must ask.
         """
         copies: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
         if not (self._is_first or self._is_sharded):
@@ -152,7 +152,7 @@ class TrainState:
         self.step = saved.step
 
     def exportable_model(self) -> BertForPreTraining:
-        """The model with float32 weights; where it is cut over the processes, all must ask."""
+        """The model with float32 weights; if it is sharded, all ranks must ask."""
         if self.master is None and not self._is_sharded:
             return self.model
         exported = BertForPreTraining(self.model.config)

@@ -30,7 +30,7 @@ class TaskOutput:
     loss_sums: Mapping[str, Tensor]
     """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor with a gradient."""
     correct: Mapping[str, Tensor]
-    """Kind of loss → how many of its terms were guessed right."""
+    """Loss term → number of correct predictions."""
 
 
 class OutOfMemory(Exception):
@@ -62,17 +62,17 @@ class StepResult:
     losses: dict[str, float]
     """Kind of loss → its mean over the global batch."""
     accuracies: dict[str, float]
-    """Kind of loss → share of its terms guessed right."""
+    """Loss term → accuracy."""
     gradient_norm: float
     """L2 norm of the whole gradient before clipping."""
     not_finite: tuple[int, ...] = ()
-    """Which of this process's micro-batches had a loss that is no number."""
+    """Which of this process's micro-batches had a NaN/Inf loss."""
     first_norm: float | None = None
-    """L2 norm of what the first micro-batch of the first process added to the gradient; None where not measured."""
+    """L2 norm of what the first micro-batch of rank 0 added to the gradient; None where not measured."""
 
     @property
     def applied(self) -> bool:
-        """Whether the weights were updated: not where the loss or the gradient of any process is no number."""
+        """Whether the weights were updated: not if any rank had a NaN/Inf loss or gradient."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -94,12 +94,12 @@ def train_step(
 ) -> StepResult:
     """One update of `model` from the micro-batches of this process.
 
-    Where the loss or the gradient is no number in any process, nothing changes in all of them, counters included; the
+    If any rank has a NaN/Inf loss or gradient, no rank changes anything, counters included; the
     result says so.
 
     Args:
         micro_batches: this process's share of the global batch.
-        task: model and micro-batch → sums of losses and of right guesses.
+        task: model and micro-batch → sums of losses and of correct predictions.
         max_grad_norm: largest L2 norm of the whole gradient; None when the optimizer clips or nobody does.
         dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
         processes: the group that shares the global batch; None is a single process.
@@ -165,12 +165,12 @@ def _update(
 def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, timer: StepTimer
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns its sums of losses, of right guesses, room for the square of a norm, and
+    """Adds a micro-batch's gradients; returns sums of losses and of correct predictions, a slot for a squared norm, and
     0 failures, [2 · kinds + 2].
 
     Args:
         totals: kind of loss → terms it sums over in the global batch, by which it is divided.
-        precision: number format of the forward pass.
+        precision: dtype of the forward pass.
     """
     device = next(model.parameters()).device
     with timer.section("forward"), precision.autocast(device):
@@ -237,7 +237,7 @@ def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> tup
 def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
     """L2 norm of the gradients, which are scaled down to `most` where they exceed it."""
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients cut over the processes
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of sharded gradients
     # Reading the norm is free on a CPU, and saves a pass over all gradients when there is nothing to scale.
     if most is not None and (norm.device.type != "cpu" or not norm <= most):
         nn.utils.clip_grads_with_norm_(parameters, most, norm)

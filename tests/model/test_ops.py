@@ -1,4 +1,4 @@
-"""The CPU's bfloat16 path beside the plain modules in float32, and its loops beside their equations in float64."""
+"""The fused CPU operations, values and gradients, against eager PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lambert.model.bert import BertConfig
-from lambert.model.cpu import functions
 from lambert.model.heads import BertForPreTraining
+from lambert.model.ops import cpu_fused, eager
 
 CONFIG = BertConfig(
     vocabulary_size=1_234, layers=2, hidden_size=128, attention_heads=2, feed_forward_size=512, maximum_positions=64
@@ -22,7 +22,7 @@ CONFIG = BertConfig(
 
 @pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"], autouse=True)
 def kind(request: pytest.FixtureRequest) -> Any:
-    """The number format of everything that `random` makes."""
+    """The dtype of everything that `random` makes."""
     Chosen.kind = request.param
     return request.param
 
@@ -36,14 +36,14 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def close(ours: Tensor, exact: Tensor, tolerance: float = 0.01) -> None:
-    """Within a share of the norm; of that of the exact one, or 10⁻⁵ in float32."""
+    """Relative error of the norm: 10⁻⁵ in float32, `tolerance` in bfloat16."""
     tolerance = 1e-5 if ours.dtype == torch.float32 and Chosen.kind == torch.float32 else tolerance
     difference = (ours.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
     assert difference < tolerance, float(difference)
 
 
 def against(function: Any, exactly: Any, *tensors: Tensor) -> None:
-    """Value and every gradient beside float64."""
+    """Value and every gradient against float64."""
     wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
     ours, exact = function(*tensors), exactly(*wide)
     close(ours, exact)
@@ -66,15 +66,15 @@ def threads(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("sizes", [(100, 128, 96), (70, 600, 530), (70, 530, 600)])
 def test_linear(sizes: tuple[int, int, int], threads: int) -> None:
     rows, inputs, outputs = sizes
-    against(functions.linear, functional.linear, random(rows, inputs), random(outputs, inputs), random(outputs))
+    against(cpu_fused.linear, functional.linear, random(rows, inputs), random(outputs, inputs), random(outputs))
 
 
 def test_feed_forward(threads: int) -> None:
     def exactly(hidden: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         return functional.linear(functional.gelu(functional.linear(hidden, w1, b1)), w2, b2)
 
-    def ours(hidden: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return functions.feed_forward(hidden, (w1, b1), (w2, b2))
+    def ours(*given: Tensor) -> Tensor:
+        return cpu_fused.feed_forward(*given, checkpoint=False)
 
     tensors = [random(50, 64), random(96, 64), random(96), random(64, 96), random(64)]
     against(ours, exactly, *(tensor.detach().mul(0.3).requires_grad_() for tensor in tensors))
@@ -84,43 +84,46 @@ def test_gelu_of_every_bfloat16(threads: int) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
     every = every[every.isfinite()]
     weight, bias = torch.eye(1).bfloat16(), torch.zeros(1).bfloat16()
-    ours = functions.feed_forward(every[:, None], (weight, bias), (weight, bias)).double().flatten()
+    ours = cpu_fused.feed_forward(every[:, None], weight, bias, weight, bias, checkpoint=False).double().flatten()
     exact = functional.gelu(every.double())
     assert ((ours - exact).abs() <= 0.005 * exact.abs() + 2e-7).all()
 
 
-@pytest.mark.parametrize("attn_mask", ["all", "padded", "packed"])
-def test_attention(attn_mask: str, threads: int) -> None:
-    seen = torch.zeros(3, 1, 40)
-    if attn_mask == "padded":
-        seen[0, :, 30:] = seen[2, :, 1:] = -math.inf
-    if attn_mask == "packed":
-        example = torch.arange(40) // 16
-        seen = torch.zeros(3, 40, 40).masked_fill_(example[:, None] != example, -math.inf)
+@pytest.mark.parametrize("kind_of_mask", ["none", "padded", "packed"])
+def test_attention(kind_of_mask: str, threads: int) -> None:
+    mask = None
+    if kind_of_mask == "padded":
+        mask = torch.ones(3, 1, 1, 40, dtype=torch.bool)
+        mask[0, ..., 30:] = mask[2, ..., 1:] = False
+    if kind_of_mask == "packed":
+        sequence = torch.arange(40) // 16
+        mask = (sequence[:, None] == sequence).expand(3, 1, 40, 40)
 
-    def exactly(stacked: Tensor) -> Tensor:
-        query, key, value = stacked.permute(2, 0, 3, 1, 4)
-        mask = seen[:, None].double()
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    def ours(qkv: Tensor) -> Tensor:
+        return cpu_fused.attention(qkv, 4, mask, 0.0, checkpoint=False)
 
-    against(lambda stacked: functions.attention(stacked, seen, 0.0), exactly, random(3, 40, 3, 4, 32))
+    against(ours, lambda qkv: eager.attention(qkv, 4, mask, 0.0, checkpoint=False), random(3, 40, 3 * 4 * 32))
 
 
-@pytest.mark.parametrize("recomputes", [False, True])
-def test_attention_with_dropout(threads: int, recomputes: bool, kind: torch.dtype) -> None:
-    """With the identity for values the contexts are the weights that were kept; from them the mask, and all by hand."""
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_attention_with_dropout(threads: int, checkpoint: bool, kind: torch.dtype) -> None:
+    """With the identity as values the contexts are the dropped weights, which shows the dropout mask."""
     length = width = 32
-    seen = torch.zeros(2, 1, length)
     stacked = random(2, length, 3, 2, width).detach()
     stacked[:, :, 2] = torch.eye(length, dtype=kind)[None, :, None]
     torch.manual_seed(11)
-    kept = functions.attention(stacked, seen, 0.25).view(2, length, 2, width).transpose(1, 2) != 0
+    kept = (
+        cpu_fused.attention(stacked.flatten(2), 2, None, 0.25, checkpoint=False)
+        .view(2, length, 2, width)
+        .transpose(1, 2)
+        != 0
+    )
     assert 0.7 < float(kept.float().mean()) < 0.8
     stacked[:, :, 2] = random(2, length, 2, width, seed=5).detach()
 
     def ours(stacked: Tensor) -> Tensor:
         torch.manual_seed(11)
-        return functions.attention(stacked, seen, 0.25, recomputes=recomputes)
+        return cpu_fused.attention(stacked.flatten(2), 2, None, 0.25, checkpoint=checkpoint)
 
     def exactly(stacked: Tensor) -> Tensor:
         query, key, value = stacked.permute(2, 0, 3, 1, 4)
@@ -134,11 +137,11 @@ def test_add_norm_with_dropout(threads: int) -> None:
     branch, residual = random(64, 128), random(64, 128, seed=1)
     weight, bias = random(128, seed=2), random(128, seed=3)
     torch.manual_seed(11)
-    kept = functions.drop(torch.ones(64, 128), 0.25) != 0
+    kept = cpu_fused.dropout(torch.ones(64, 128), 0.25) != 0
 
     def ours(*given: Tensor) -> Tensor:
         torch.manual_seed(11)
-        return functions.add_norm(*given, 1e-12, 0.25)
+        return cpu_fused.add_norm(*given, 1e-12, 0.25)
 
     def exactly(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.layer_norm(residual + branch * kept / 0.75, (128,), weight, bias, 1e-12)
@@ -148,7 +151,7 @@ def test_add_norm_with_dropout(threads: int) -> None:
 
 def test_add_norm(threads: int) -> None:
     def ours(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return functions.add_norm(branch, residual, weight, bias, 1e-12, 0.0)
+        return cpu_fused.add_norm(branch, residual, weight, bias, 1e-12, 0.0)
 
     def exactly(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.layer_norm(branch + residual, weight.shape, weight, bias, 1e-12)
@@ -157,47 +160,47 @@ def test_add_norm(threads: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [7, 2_000])
-def test_lookup(rows: int) -> None:
+def test_embedding(rows: int) -> None:
     ids = torch.randint(0, rows, (4, 300), generator=torch.Generator().manual_seed(1))
     against(
-        lambda table: functions.lookup(table, ids), lambda table: functional.embedding(ids, table), random(rows, 16)
+        lambda table: cpu_fused.embedding(ids, table), lambda table: functional.embedding(ids, table), random(rows, 16)
     )
 
 
-@pytest.mark.parametrize("words", [5, 64, 100])
-def test_word_losses(words: int, threads: int) -> None:
-    labels = torch.randint(0, 1_000, (words,), generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("masked_tokens", [5, 64, 100])
+def test_mlm_cross_entropy(masked_tokens: int, threads: int) -> None:
+    labels = torch.randint(0, 1_000, (masked_tokens,), generator=torch.Generator().manual_seed(1))
 
     def exactly(hidden: Tensor, embedding: Tensor, bias: Tensor) -> Tensor:
         return functional.cross_entropy(functional.linear(hidden, embedding, bias), labels, reduction="sum")
 
-    tensors = (random(words, 64), random(1_000, 64, seed=2), random(1_000, seed=3))
-    against(lambda *given: functions.word_losses(*given, labels)[0], exactly, *tensors)
-    scores = functional.linear(*tensors[:2]).float() + tensors[2].float()
-    likely = torch.cat([scores.argmax(-1)[: words // 2], labels[words // 2 :]])
-    right = functions.word_losses(*tensors, likely)[1]
-    assert int(right) == int((scores.argmax(-1) == likely).sum()) >= words // 2
+    tensors = (random(masked_tokens, 64), random(1_000, 64, seed=2), random(1_000, seed=3))
+    against(lambda *given: cpu_fused.mlm_cross_entropy(*given, labels)[0], exactly, *tensors)
+    logits = functional.linear(*tensors[:2]).float() + tensors[2].float()
+    likely = torch.cat([logits.argmax(-1)[: masked_tokens // 2], labels[masked_tokens // 2 :]])
+    right = cpu_fused.mlm_cross_entropy(*tensors, likely)[1]
+    assert int(right) == int((logits.argmax(-1) == likely).sum()) >= masked_tokens // 2
 
 
-def test_large_scores_stay_finite_and_nan_shows() -> None:
+def test_large_logits_stay_finite_and_nan_propagates() -> None:
     hidden, embedding = torch.full((3, 8), 60.0).bfloat16(), torch.eye(8).repeat(5, 1).bfloat16() * 80
     bias, labels = torch.zeros(40).bfloat16(), torch.tensor([0, 1, 39])
-    loss, _ = functions.word_losses(hidden, embedding, bias, labels)
+    loss, _ = cpu_fused.mlm_cross_entropy(hidden, embedding, bias, labels)
     assert float(loss) == pytest.approx(3 * math.log(40), rel=1e-3)
     hidden[1, 3] = math.nan
-    assert math.isnan(functions.word_losses(hidden, embedding, bias, labels)[0])
-    stacked = random(1, 8, 3, 1, 8).detach()
-    stacked[0, 2, 0, 0, 0] = math.nan
-    assert functions.attention(stacked, torch.zeros(1, 1, 8), 0.0)[0, 2].isnan().all()
+    assert math.isnan(cpu_fused.mlm_cross_entropy(hidden, embedding, bias, labels)[0])
+    qkv = random(1, 8, 3 * 8).detach()
+    qkv[0, 2, 0] = math.nan
+    assert cpu_fused.attention(qkv, 1, None, 0.0, checkpoint=False)[0, 2].isnan().all()
     values = random(4, 8).detach()
     values[2, 2] = math.nan
-    assert functions.add_norm(values, values, values[0], values[0], 1e-12, 0.0)[2].isnan().all()
+    assert cpu_fused.add_norm(values, values, values[0], values[0], 1e-12, 0.0)[2].isnan().all()
 
 
-def test_dropout_keeps_its_share_and_its_mean_and_is_the_same_backward() -> None:
+def test_dropout_keeps_its_ratio_and_mean_and_is_the_same_backward() -> None:
     torch.manual_seed(3)
     values = torch.ones(1_000, 1_000).bfloat16().requires_grad_()
-    out = functions.drop(values, 0.1)
+    out = cpu_fused.dropout(values, 0.1)
     kept = out != 0
     assert 0.8991 < float(kept.float().mean()) < 0.9009  # three standard errors
     assert out[kept].unique().tolist() == [torch.tensor(1 / 0.9).bfloat16().item()]
@@ -208,10 +211,10 @@ def test_dropout_keeps_its_share_and_its_mean_and_is_the_same_backward() -> None
         assert 0.9 < float(shares.std()) / math.sqrt(0.09 / 1_000) < 1.1
     neighbours = (kept[:, 1:] & kept[:, :-1]).float().mean()
     assert abs(float(neighbours) - 0.81) < 0.002
-    other = functions.drop(values, 0.1) != 0
+    other = cpu_fused.dropout(values, 0.1) != 0
     assert abs(float((other & kept).float().mean()) - 0.81) < 0.002
     torch.manual_seed(3)
-    assert torch.equal(functions.drop(values, 0.1), out)
+    assert torch.equal(cpu_fused.dropout(values, 0.1), out)
 
 
 def batch(padded: bool) -> dict[str, Tensor | None]:
@@ -246,14 +249,14 @@ def test_the_whole_model_beside_float64(padded: bool, kind: torch.dtype) -> None
             close(own.grad, other.grad, 0.06)
 
 
-def test_gradients_twice_are_refused() -> None:
-    loss, _ = functions.word_losses(random(4, 8), random(30, 8), random(30), torch.arange(4))
+def test_a_second_backward_pass_is_refused() -> None:
+    loss, _ = cpu_fused.mlm_cross_entropy(random(4, 8), random(30, 8), random(30), torch.arange(4))
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         loss.backward()
 
 
-def test_dropout_of_nothing_is_no_dropout() -> None:
+def test_dropout_with_probability_0_is_the_identity() -> None:
     values = random(3, 4)
-    assert functions.drop(values, 0.0) is values
-    assert np.float32(1) == functions.new_dropout(0.0)[3]
+    assert cpu_fused.dropout(values, 0.0) is values
+    assert np.float32(1) == cpu_fused.new_dropout(0.0)[3]

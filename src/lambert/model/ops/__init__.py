@@ -1,0 +1,100 @@
+"""The operations a BERT block is made of, and the one place that chooses who computes them.
+
+`eager` is plain PyTorch: any device, any dtype, and the oracle of the tests. `cpu_fused` trains on CPUs: PyTorch's
+matmuls with numba kernels between them, the same results but for rounding.
+
+Shapes: B sequences, S tokens in each, H hidden size, A attention heads, F feed-forward size, V vocabulary size,
+M masked tokens, * any leading dimensions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lambert.model.ops import eager
+
+MIN_HIDDEN_SIZE = 128
+"""Narrower models do not gain back the seconds that compiling takes."""
+
+
+class Ops(Protocol):
+    """What each implementation offers. Every operation has gradients for its floating-point tensors."""
+
+    def embedding(self, input: Tensor, weight: Tensor) -> Tensor:
+        """Rows [*, H] of weight [V, H]; input holds integers [*]."""
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """[*, I] → [*, O]; weight [O, I]."""
+
+    def dropout(self, input: Tensor, p: float) -> Tensor:
+        """Each element is 0 with probability p, else divided by 1 − p."""
+
+    def attention(
+        self, qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool
+    ) -> Tensor:
+        """Scaled dot-product attention: queries, keys and values [B, S, 3 · H] → contexts [B, S, H].
+
+        Args:
+            attn_mask: bool [B, 1, 1 or S, S], True where a token may attend; None when it may attend everywhere.
+            checkpoint: recompute the attention weights in the backward pass instead of keeping them.
+        """
+
+    def feed_forward(
+        self, hidden: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *, checkpoint: bool
+    ) -> Tensor:
+        """GELU between two linear maps: [*, H] → [*, H]; weights [F, H] and [H, F].
+
+        Args:
+            checkpoint: recompute the output of GELU in the backward pass instead of keeping it.
+        """
+
+    def add_norm(
+        self, branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float
+    ) -> Tensor:
+        """LayerNorm(residual + dropout(branch)), all [*, H]; weight and bias [H]."""
+
+    def mlm_cross_entropy(self, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the MLM logits `hidden · weightᵀ + bias`, and how many predictions are correct.
+
+        Args:
+            hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M].
+
+        Returns:
+            The float32 sum over the M tokens, in nats, and an int64 count.
+        """
+
+
+@lru_cache(maxsize=1)
+def has_numba() -> bool:
+    """Whether numba, which compiles the fused kernels, is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def why_eager(device: str, hidden_size: int, *, autocast: bool) -> str | None:
+    """Why a model of this size trains with `eager` on a device type; None when it trains with `cpu_fused`."""
+    if device != "cpu":
+        return f"the fused kernels are for CPUs, this is {device}"
+    if autocast:
+        return "the fused kernels do not run under autocast"
+    if hidden_size < MIN_HIDDEN_SIZE:
+        return f"the fused kernels pay from a hidden size of {MIN_HIDDEN_SIZE}"
+    return None if has_numba() else "the fused kernels need numba"
+
+
+def select_ops(weight: Tensor) -> Ops:
+    """The implementation for a layer with such a weight [*, H], here and now.
+
+    Without gradients it is always `eager`: evaluation and inference need no compiling.
+    """
+    fits = torch.is_grad_enabled() and weight.dtype in (torch.bfloat16, torch.float32)
+    autocast = torch.is_autocast_enabled("cpu")
+    if not fits or why_eager(weight.device.type, weight.shape[-1], autocast=autocast) is not None:
+        return eager
+    from lambert.model.ops import cpu_fused  # numba takes a second to import
+
+    return cpu_fused

@@ -1,0 +1,49 @@
+"""The operations of `Ops` in plain PyTorch; what they share with `torch.nn.functional` is taken from there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.functional import dropout, embedding, linear
+from torch.utils import checkpoint as activation_checkpoint
+
+__all__ = ["add_norm", "attention", "dropout", "embedding", "feed_forward", "linear", "mlm_cross_entropy"]
+
+
+def attention(qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    """As `Ops.attention`."""
+    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    attend = functional.scaled_dot_product_attention
+    context: Tensor = (
+        activation_checkpoint.checkpoint(attend, query, key, value, attn_mask, dropout_p, use_reentrant=False)
+        if checkpoint
+        else attend(query, key, value, attn_mask, dropout_p)
+    )
+    return context.transpose(1, 2).flatten(2)
+
+
+def feed_forward(
+    hidden: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *, checkpoint: bool
+) -> Tensor:
+    """As `Ops.feed_forward`."""
+    expanded = linear(hidden, weight1, bias1)
+    if not checkpoint:
+        return _contract(expanded, weight2, bias2)
+    contracted: Tensor = activation_checkpoint.checkpoint(_contract, expanded, weight2, bias2, use_reentrant=False)
+    return contracted
+
+
+def _contract(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return linear(functional.gelu(expanded), weight, bias)
+
+
+def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float) -> Tensor:
+    """As `Ops.add_norm`."""
+    return functional.layer_norm(residual + dropout(branch, dropout_p), weight.shape, weight, bias, eps)
+
+
+def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `Ops.mlm_cross_entropy`."""
+    logits = linear(hidden, weight, bias)
+    loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return loss, (logits.argmax(-1) == labels).sum()
