@@ -121,8 +121,8 @@ def _topics(file: Path) -> list[tuple[str, str]]:
 def _package_folder(name: str) -> Path | None:
     """The folder of a top-level package, found without importing it."""
     specification = importlib.util.find_spec(name)
-    places = specification.submodule_search_locations if specification else None
-    return Path(places[0]) if places else None
+    locations = specification.submodule_search_locations if specification else None
+    return Path(locations[0]) if locations else None
 
 
 def _python_files(root: Path) -> Iterator[Path]:

@@ -55,5 +55,5 @@ def _bounded(sentence: str) -> list[str]:
 
 def _cut(text: str, limit: int) -> tuple[str, str]:
     """(at most `limit` characters, ending after a space where there is one, and the rest)."""
-    place = text.rfind(" ", 0, limit) + 1 or limit
-    return text[:place], text[place:]
+    position = text.rfind(" ", 0, limit) + 1 or limit
+    return text[:position], text[position:]

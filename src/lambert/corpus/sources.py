@@ -51,7 +51,7 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 class TextReader:
     """Reads sources one after another as a stream of documents; `statistics` describes the latest pass.
 
-    It can be iterated over more than once; each pass reads the files anew and begins new statistics. Only standard
+    It can be iterated over more than once; each pass reads the files again and starts new statistics. Only standard
     input (`-`) can be read only once: `named_sources` makes a file of it.
 
     Args:

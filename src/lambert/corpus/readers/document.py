@@ -119,20 +119,20 @@ def cut_line(raw: bytes) -> tuple[list[bytes], bytes]:
     """(pieces of at most `LINE_LIMIT_BYTES`, the rest); text that follows does not move the cuts."""
     pieces: list[bytes] = []
     while len(raw) > LINE_LIMIT_BYTES:
-        place = _cut_place(raw)
-        pieces.append(raw[:place])
-        raw = raw[place:]
+        position = _cut_position(raw)
+        pieces.append(raw[:position])
+        raw = raw[position:]
     return pieces, raw
 
 
-def _cut_place(raw: bytes) -> int:
+def _cut_position(raw: bytes) -> int:
     """After the last white space or Chinese full stop within the limit, else the last whole character."""
     head = raw[:LINE_LIMIT_BYTES]
-    place = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
-    if place == 0 and _CHINESE_FULL_STOP in head:
-        place = head.rfind(_CHINESE_FULL_STOP) + len(_CHINESE_FULL_STOP)
-    if place == 0:
-        place = LINE_LIMIT_BYTES
+    position = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
+    if position == 0 and _CHINESE_FULL_STOP in head:
+        position = head.rfind(_CHINESE_FULL_STOP) + len(_CHINESE_FULL_STOP)
+    if position == 0:
+        position = LINE_LIMIT_BYTES
         for _ in range(3):  # continuation bytes of UTF-8 are 10xxxxxx, at most three in a row
-            place -= raw[place] & 0xC0 == 0x80
-    return place
+            position -= raw[position] & 0xC0 == 0x80
+    return position

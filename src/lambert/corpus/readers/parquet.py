@@ -58,13 +58,13 @@ def documents(file: Path, statistics: ReadStatistics, *, text_field: str) -> Ite
 
 
 def _check_column(file: Path, schema: pa.Schema, name: str) -> None:
-    places = schema.get_all_field_indices(name)
-    if len(places) != 1:
+    indices = schema.get_all_field_indices(name)
+    if len(indices) != 1:
         shown = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:_NAMES_SHOWN])
         more = ", …" if len(schema) > _NAMES_SHOWN else ""
-        problem = "has no column" if not places else f"has {len(places)} columns named"
+        problem = "has no column" if not indices else f"has {len(indices)} columns named"
         raise UserError(f"{file} {problem} {name!r}", remedy=f"Name the column of the text; there is {shown}{more}")
-    kind = schema.field(places[0]).type
+    kind = schema.field(indices[0]).type
     if not _is_text(kind) and not (_is_list(kind) and _is_text(kind.value_type)):
         raise UserError(
             f"{file}: the column {name!r} holds {kind}, not text",

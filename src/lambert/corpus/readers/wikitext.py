@@ -174,5 +174,5 @@ def _template(template: nodes.Template, hidden_namespaces: frozenset[str]) -> It
         # {{convert|3|km|mi}} reads "3 km (1.9 mi)", {{convert|3|to|5|km}} "3 to 5 km (1.9 to 3.1 mi)".
         arguments = [str(argument.value).strip() for argument in template.params[:4] if not argument.showkey]
         yield " ".join(arguments if arguments[1:2] and arguments[1] in _RANGES else arguments[:2])
-    elif (place := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(place):
-        yield from _shown(template.get(place).value, hidden_namespaces)
+    elif (position := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(position):
+        yield from _shown(template.get(position).value, hidden_namespaces)
