@@ -81,7 +81,7 @@ def test_batches_and_shards_change_no_token(tmp_path: Path, vocabulary: Path, mo
     file = text_file(tmp_path, 100)
     build_corpus([file], tmp_path / "one", vocab=vocabulary)
     monkeypatch.setattr(partitions, "BATCH_CHARACTERS", 50)
-    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 5)
+    monkeypatch.setattr("lambert.corpus.encoding._CACHED_WORDS", 5)
     build_corpus([file], tmp_path / "two", vocab=vocabulary)
     assert Corpus.open(tmp_path / "one").fingerprint == Corpus.open(tmp_path / "two").fingerprint
 

@@ -232,7 +232,7 @@ def test_a_page_that_would_be_parsed_for_ever_is_skipped(tmp_path: Path, markup:
     reader = TextReader([file])
     assert [len(document.paragraphs) for document in reader] == [2_000]
     assert "page 'Open': " in reader.statistics.first_skipped[str(file)]
-    assert "00,000 pieces of markup without end" in reader.statistics.first_skipped[str(file)]
+    assert "00,000 unclosed pieces of markup" in reader.statistics.first_skipped[str(file)]
 
 
 def test_a_dump_cut_short_is_named(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ BOMB = '<!DOCTYPE mediawiki [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;
         ),
         (HEAD + "<page><title>&other;</title></page></mediawiki>", "damaged or was cut short .*undefined entity"),
         (HEAD + "<page><title>\x01</title></page></mediawiki>", "damaged or was cut short .*line 17"),
-        ("<urlset><url>http://example.org</url></urlset>", "a.xml is not a MediaWiki export, whatever its name says"),
+        ("<urlset><url>http://example.org</url></urlset>", "a.xml is not a MediaWiki export, despite its name"),
     ],
 )
 def test_xml_that_is_not_an_export_is_refused(tmp_path: Path, data: str, message: str) -> None:

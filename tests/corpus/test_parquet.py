@@ -115,5 +115,5 @@ def test_it_cannot_be_read_inside_another_compression(tmp_path: Path) -> None:
         paragraphs_of(file)
     file = tmp_path / "b.parquet"
     file.write_bytes(b"plain text")
-    with pytest.raises(UserError, match="b.parquet is not a Parquet file, whatever its name says"):
+    with pytest.raises(UserError, match="b.parquet is not a Parquet file, despite its name"):
         paragraphs_of(file)

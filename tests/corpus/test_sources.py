@@ -183,7 +183,7 @@ def test_paths_that_hold_no_text(tmp_path: Path) -> None:
         (tmp_path / "nowel.txt", "nowel.txt does not exist. Perhaps you meant .*novel.txt"),
         (tmp_path / "nowhere" / "a.txt", "there is no folder"),
         (tmp_path / "void.txt", "is empty"),
-        (tmp_path / "folder", "holds no text"),
+        (tmp_path / "folder", "has no text"),
     ]:
         with pytest.raises(UserError, match=message):
             find_files([path])

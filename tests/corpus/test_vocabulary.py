@@ -211,8 +211,8 @@ def test_added_words_that_are_not_special_are_found_in_whole_sentences(uncased: 
 
 
 def test_the_memory_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_WORDS", 10)
-    monkeypatch.setattr("lambert.corpus.encoding._REMEMBERED_BYTES", 200)
+    monkeypatch.setattr("lambert.corpus.encoding._CACHED_WORDS", 10)
+    monkeypatch.setattr("lambert.corpus.encoding._CACHED_BYTES", 200)
     tokenizer = load_vocabulary(vocabulary_file(tmp_path, ENTRIES), cased=False)
     tokenizer.encode_special_tokens = True
     encoder = SentenceEncoder(tokenizer)

@@ -60,11 +60,11 @@ def test_damage_is_told_at_the_end_of_the_work(copied: Corpus) -> None:
 
 
 def test_a_file_that_changes_meanwhile_is_told(copied: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.01)
     file = copied.path / copied.manifest["shards"][0]["file"]
     with pytest.raises(UserError, match="has changed since the run began"), watched(copied):
         file.touch()
-    with pytest.raises(UserError, match="cannot be read any more|has changed|cannot be used"), watched(copied):
+    with pytest.raises(UserError, match="can no longer be read|has changed|cannot be used"), watched(copied):
         file.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Plain and compressed files as one kind of byte stream, known by their first bytes, not by name."""
+"""Plain and compressed files as byte streams; their first bytes decide the compression, not their names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ BLOCK_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 16
 # What `xz -9` asks for is 65 MiB; a file may ask for 4 GiB. The zstd library itself stops at a window of 128 MiB.
 _XZ_MEMORY_BYTES = 256 << 20
-# Random bytes hold a tenth of them, UTF-16 without a mark a half; text has next to none.
-MOST_CONTROLS, MOST_CONTROL_SHARE = 8, 0.05
+# A tenth of random bytes, half of UTF-16 without a byte order mark, almost none of text.
+MAX_CONTROLS, MAX_CONTROL_FRACTION = 8, 0.05
 _CONTROL_BYTES = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
-_MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
 _NOT_TEXT = {
     b"%PDF-": "a PDF",
     b"PK\x03\x04": "a ZIP archive or office document",
@@ -40,18 +39,16 @@ _NOT_TEXT = {
 
 
 class ByteStream(Protocol):
-    """What the readers need of a stream: up to `size` bytes at a time, none at the end."""
+    """A stream of up to `size` bytes per read, none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @contextmanager
 def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, Callable[[], int]]]:
-    """Opens a file, or standard input for `-`, as (decompressed stream, a function that tells how many of the stored
-    bytes were used).
+    """Opens a file, or standard input for `-`, as (decompressed stream, function that returns the stored bytes read).
 
-    Whatever the file unpacks to, it is unpacked only as far as the caller reads: a decompression bomb costs time,
-    not memory.
+    It is decompressed only as far as the caller reads: a decompression bomb costs time, not memory.
 
     Raises:
         UserError: the file cannot be read or is damaged. Errors met while the caller reads inside the `with` block
@@ -65,13 +62,13 @@ def open_text_bytes(file: Path) -> Iterator[tuple[ByteStream, Callable[[], int]]
 
 @contextmanager
 def faults_named(file: Path) -> Iterator[None]:
-    """Turns what the libraries raise over an unreadable or damaged file into UserError with its name."""
+    """Turns the libraries' errors about an unreadable or damaged file into UserError with its name."""
     try:
         yield
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
         raise _damaged(file, error) from error
     except OSError as error:
-        # bz2 and pyarrow report damage as a plain OSError; the system's own errors carry a number.
+        # bz2 and pyarrow report damage as a plain OSError; the system's errors have a number.
         if error.errno is None:
             raise _damaged(file, error) from error
         raise UserError(
@@ -86,7 +83,7 @@ def _opened(file: Path) -> io.FileIO:
 
 
 class _Counted(io.RawIOBase):
-    """A file or a pipe that counts what was read of it and fills every read, as a pipe does not."""
+    """A file or pipe that counts the bytes read and fills every read, which a pipe alone does not."""
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__()
@@ -109,7 +106,7 @@ class _Counted(io.RawIOBase):
 
 
 def read_blocks(stream: ByteStream) -> Iterator[bytes]:
-    """The stream in blocks of exactly `BLOCK_BYTES`, the last one shorter; short reads are filled up."""
+    """The stream in blocks of exactly `BLOCK_BYTES`, the last one shorter."""
     while True:
         parts: list[bytes] = []
         wanted = BLOCK_BYTES
@@ -123,7 +120,7 @@ def read_blocks(stream: ByteStream) -> Iterator[bytes]:
 
 
 def refuse_other_formats(file: Path, start: bytes) -> None:
-    """Raises UserError where the first (decompressed) bytes are those of a format that is not text."""
+    """Raises UserError where the first (decompressed) bytes are of a format that is not text."""
     for magic, kind in _NOT_TEXT.items():
         if start.startswith(magic):
             raise UserError(
@@ -133,39 +130,28 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
         raise UserError(f"{source_name(file)} is a tar archive, not plain text", remedy="Unpack it and name its folder")
     bytes_of = np.bincount(np.frombuffer(start, np.uint8), minlength=256)
     controls = int(bytes_of[_CONTROL_BYTES].sum())
-    if controls > max(MOST_CONTROLS, MOST_CONTROL_SHARE * len(start)):
-        share = f"{controls / len(start):.0%} of its first bytes"
+    if controls > max(MAX_CONTROLS, MAX_CONTROL_FRACTION * len(start)):
+        fraction = f"{controls / len(start):.0%} of its first bytes"
         raise UserError(
-            f"{source_name(file)} is not plain text: {share} are control characters",
+            f"{source_name(file)} is not plain text: {fraction} are control characters",
             remedy="Leave it out, or convert it to plain text in UTF-8 first",
         )
 
 
 def _decompressed(file: Path, start: bytes, raw: BinaryIO) -> ByteStream:
-    for suffix, magic in _MAGIC.items():
+    for magic, decompress in _DECOMPRESSORS.items():
         if start.startswith(magic):
-            return _open_as(suffix, raw)
+            return cast(ByteStream, decompress(raw))
     if file.suffix.lower() in SUFFIXES:
         raise UserError(
-            f"{file} is not a {file.suffix} file, whatever its name says",
+            f"{file} is not a {file.suffix} file, despite its name",
             remedy="Download or compress it again, or take the suffix off if it is plain text",
         )
     return raw
 
 
-def _open_as(suffix: str, raw: BinaryIO) -> ByteStream:
-    # All of them read files of several streams, as parallel compressors write them, to the end.
-    if suffix == ".gz":
-        return cast(ByteStream, gzip.GzipFile(fileobj=raw))
-    if suffix == ".bz2":
-        return cast(ByteStream, bz2.BZ2File(raw))
-    if suffix == ".xz":
-        return _XzStream(raw)
-    return cast(ByteStream, pa.CompressedInputStream(raw, "zstd"))
-
-
 class _XzStream:
-    """The text of a file of one or more xz streams; unlike `lzma.LZMAFile` it keeps to a limit of memory."""
+    """Decompresses one or more xz streams; unlike `lzma.LZMAFile` within a memory limit."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -178,7 +164,7 @@ class _XzStream:
     def read(self, size: int, /) -> bytes:
         while True:
             if self._decompressor.eof:
-                # Streams may be followed by zeros, in fours.
+                # Streams may be followed by padding of zeros.
                 rest = self._decompressor.unused_data.lstrip(b"\0")
                 while not rest:
                     if not (read := self._raw.read(_BUFFER_BYTES)):
@@ -193,6 +179,15 @@ class _XzStream:
             self._compressed = b""
             if data:
                 return data
+
+
+# All of them read several concatenated streams, as parallel compressors write them.
+_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": _XzStream,
+    b"\x28\xb5\x2f\xfd": lambda raw: pa.CompressedInputStream(raw, "zstd"),
+}
 
 
 def _damaged(file: Path, error: Exception) -> UserError:

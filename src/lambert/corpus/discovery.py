@@ -1,4 +1,4 @@
-"""The sources that a person named, as a list: files, folders, patterns, standard input, Hugging Face datasets."""
+"""Named sources as a list: files, folders, patterns, standard input, Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lambert.corpus.readers.hugging_face import is_dataset_name
 from lambert.errors import UserError
 
 _TEXT_ENDINGS = (".txt", ".jsonl", ".ndjson", ".json", ".xml")
-# Wikimedia cuts its larger dumps by page: enwiki-20250101-pages-articles1.xml-p1p41242.bz2
+# Wikimedia splits its larger dumps by page: enwiki-20250101-pages-articles1.xml-p1p41242.bz2
 _TAKEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, _TEXT_ENDINGS))}|\.xml-p\d+p\d+)(?:{'|'.join(map(re.escape, SUFFIXES))})?|\.parquet",
     re.IGNORECASE,
@@ -31,14 +31,14 @@ _ENDING = re.compile(rf"(?:{_TAKEN.pattern})$", re.IGNORECASE)
 def find_files(paths: Sequence[Path | str]) -> list[Path]:
     """The sources among files, folders, patterns, `-` and `hf:` names, each once, sorted within a folder or a pattern.
 
-    A file named outright or by a pattern (`*`, `?`, `[a-z]`, `**` for any depth) is taken whatever it is called. In
-    folders, searched to any depth, links followed, hidden entries left out, only files that are not empty and end in
+    A file that is named or matches a pattern (`*`, `?`, `[a-z]`, `**` for any depth) may have any name. Folders are
+    searched to any depth, following links and skipping hidden entries, for files that are not empty and end in
     `.txt`, `.jsonl`, `.ndjson`, `.json`, `.xml` (each also with `.gz`, `.bz2`, `.xz` or `.zst`) or `.parquet`.
-    `-` (standard input) and `hf:` names of Hugging Face datasets are handed on as they are.
+    `-` (standard input) and `hf:` names of Hugging Face datasets are returned as they are.
 
     Raises:
-        UserError: a path does not exist or cannot be read, a named file is empty, a folder holds no text, or a
-            pattern fits nothing.
+        UserError: a path does not exist or cannot be read, a named file is empty, a folder has no text, or a
+            pattern matches nothing.
     """
     if not paths:
         raise UserError("no text was given", remedy="Name at least one text file or folder")
@@ -51,7 +51,7 @@ def find_files(paths: Sequence[Path | str]) -> list[Path]:
 
 
 def _check_extras(sources: Iterable[Path]) -> None:
-    """A missing package is said now, not when hours later the first file that needs it is met."""
+    """Reports a missing package now, not hours later at the first file that needs it."""
     names = [source.name.lower() for source in sources]
     if any(_EXPORT_NAME.search(name) for name in names):
         mediawiki.check_installed()
@@ -60,7 +60,7 @@ def _check_extras(sources: Iterable[Path]) -> None:
 
 
 def stored_bytes(file: Path) -> int | None:
-    """The size of a source as it is stored; None for standard input and Hugging Face datasets."""
+    """The size of a source on disk; None for standard input and Hugging Face datasets."""
     return None if file == STANDARD_INPUT or is_dataset_name(str(file)) else file.stat().st_size
 
 
@@ -75,7 +75,7 @@ def identities(files: Iterable[Path]) -> list[list[Any]]:
 
 
 def _sources_of(name: str) -> list[tuple[str, Path]]:
-    """(what makes it the same source, the source) of everything that a name stands for."""
+    """(identity, source) of everything that a name stands for."""
     path = Path(name)
     if path == STANDARD_INPUT or is_dataset_name(name):
         return [(name, path)]
@@ -85,8 +85,8 @@ def _sources_of(name: str) -> list[tuple[str, Path]]:
                 return files
             endings = ", ".join((*_TEXT_ENDINGS, ".parquet"))
             raise UserError(
-                f"folder {path} holds no text",
-                remedy=f"Put files ending in {endings} into it, or name a file outright",
+                f"the folder {path} has no text",
+                remedy=f"Put files ending in {endings} into it, or name a file",
             )
         if not path.exists():
             if glob.has_magic(name):
@@ -102,34 +102,34 @@ def _sources_of(name: str) -> list[tuple[str, Path]]:
 
 
 def _files_of_pattern(pattern: str) -> list[tuple[str, Path]]:
-    """The files, whatever they are called, that fit a pattern, and the text in the folders that fit it."""
+    """The files of any name that match a pattern, and the text in the folders that match it."""
     parts = Path(pattern).parts
     depth = parts.index("**") if "**" in parts else len(parts)
     head, tail = str(Path(*parts[:depth])), parts[depth:]
     files: list[tuple[str, Path]] = []
     for match in sorted(map(Path, glob.glob(head)), key=lambda path: path.parts):
         if tail and match.is_dir():
-            # Not with glob's own `**`, which goes round a loop of links forty times, and round two of them for ever.
+            # Not by glob's own `**`, which follows a loop of links forty times, and two of them forever.
             below = _files_in_folder(match, re.compile(""))
-            files += [found for found in below if _fits(found[1].relative_to(match).parts, tail)]
+            files += [found for found in below if _matches(found[1].relative_to(match).parts, tail)]
         elif not tail and match.is_dir():
             files += _files_in_folder(match)
         elif not tail and match.is_file() and match.stat().st_size:
             files.append((os.path.realpath(match), match))
     if not files:
         raise UserError(
-            f"no file with text in it fits the pattern {pattern}", remedy="Check the pattern and its folder"
+            f"no file with text in it matches the pattern {pattern}", remedy="Check the pattern and its folder"
         )
     return files
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path fit those of a pattern; `**` stands for any number of folders."""
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern; `**` stands for any number of folders."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
-        return len(pattern) == 1 or any(_fits(parts[start:], pattern[1:]) for start in range(len(parts)))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+        return len(pattern) == 1 or any(_matches(parts[start:], pattern[1:]) for start in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _files_in_folder(folder: Path, ending: re.Pattern[str] = _ENDING) -> list[tuple[str, Path]]:
@@ -143,14 +143,14 @@ def _files_in_folder(folder: Path, ending: re.Pattern[str] = _ENDING) -> list[tu
 
 
 def _walked(folder: str, real_folder: str, ending: re.Pattern[str], visited: set[str]) -> Iterator[tuple[str, Path]]:
-    """The files below a folder whose names end so; a folder that links lead back to is walked once."""
+    """The files below a folder with this ending; every folder is walked once, however many links lead to it."""
     if real_folder in visited:
         return
     visited.add(real_folder)
     with os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in listed:
-        # Links apart, the real path is put together, not asked for: 100,000 files are found in a second.
+        # The real path is asked for links only: 100,000 files are found in a second.
         real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_folder, entry.name)
         try:
             if entry.is_dir():
@@ -165,7 +165,7 @@ def _walked(folder: str, real_folder: str, ending: re.Pattern[str], visited: set
 def _missing(path: Path) -> UserError:
     if path.is_symlink():
         return UserError(
-            f"{path} is a link to {os.readlink(path)}, which is not there", remedy="Mend or remove the link"
+            f"{path} is a link to {os.readlink(path)}, which does not exist", remedy="Fix or remove the link"
         )
     parent = path.parent
     if not parent.is_dir():

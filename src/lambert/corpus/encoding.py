@@ -1,4 +1,4 @@
-"""Sentences into token ids as arrays, each distinct word only once."""
+"""Encodes sentences as arrays of token ids, each distinct word only once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-_REMEMBERED_WORDS = 1 << 20
-_REMEMBERED_BYTES = 1 << 26
+_CACHED_WORDS = 1 << 20
+_CACHED_BYTES = 1 << 26
 _WORDS_AT_ONCE = 200
 
-# ASCII's punctuation, each sign a word of its own to BERT's pre-tokenizer.
+# ASCII punctuation; BERT's pre-tokenizer makes each a word.
 _PUNCTUATION = r"([!-/:-@\[-`{-~])"
 
 Ids = npt.NDArray[np.uint32]
@@ -28,11 +28,10 @@ Lengths = npt.NDArray[np.int64]
 class SentenceEncoder:
     """The ids of sentences, exactly as the tokenizer gives them, without special tokens.
 
-    BERT's normaliser and pre-tokenizer never look across a space, nor across a sign of ASCII punctuation, so the ids
-    of a sentence are those of its words in a row, and text repeats its words: each is encoded once. Whatever else a
-    word may hold (other white space, control characters, marks) is left to the tokenizer. Tokenizers with other rules
-    encode whole sentences. Special tokens written out in a sentence (`[MASK]`) become the word pieces of their
-    characters, never special ids.
+    BERT's normalizer and pre-tokenizer never look across a space or ASCII punctuation, so the ids of a sentence are
+    those of its words in a row, and each distinct word is encoded once. Everything else in a word (other white space,
+    control characters, marks) is left to the tokenizer. Tokenizers with other rules encode whole sentences. Special
+    tokens written in a sentence (`[MASK]`) become ordinary tokens, never special ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -45,10 +44,10 @@ class SentenceEncoder:
             and all(added["special"] for added in description["added_tokens"])  # others may hold spaces
         )
         self._lowers = self._by_word and description["normalizer"]["lowercase"]
-        self._forget_all()
+        self._clear_cache()
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
-        """All ids in a row, and how many each sentence has; one of nothing but control characters has none."""
+        """All ids in a row, and the number of each sentence; a sentence of control characters has none."""
         if not self._by_word:
             return self._encode_whole(sentences)
         words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
@@ -57,28 +56,28 @@ class SentenceEncoder:
         lengths, starts = self._lengths[numbers], self._starts[numbers]
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
-        # Place of each id in the remembered ones: the start of its word, then one further for each of its pieces.
-        places = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+        # Index of each id in the cache: the start of its word, then one more for each further token of the word.
+        indices = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
         ids_before = np.concatenate([[0], ends])[words.offsets.to_numpy()]
-        ids = self._ids[places]
-        if len(self._words) > _REMEMBERED_WORDS or self._words.nbytes > _REMEMBERED_BYTES:
-            self._forget_all()
+        ids = self._ids[indices]
+        if len(self._words) > _CACHED_WORDS or self._words.nbytes > _CACHED_BYTES:
+            self._clear_cache()
         return ids, np.diff(ids_before)
 
     def _separated(self, sentences: pa.Array) -> pa.Array:
-        """Spaces around ASCII punctuation, and small ASCII letters where case does not count: fewer distinct words."""
+        """Adds spaces around ASCII punctuation, and lower-cases ASCII for uncased tokenizers: fewer distinct words."""
         if self._lowers:
             sentences = pc.ascii_lower(sentences)
         return pc.replace_substring_regex(sentences, _PUNCTUATION, r" \1 ")
 
-    def _forget_all(self) -> None:
+    def _clear_cache(self) -> None:
         self._words = pa.array([], pa.large_string())
         self._ids: Ids = np.zeros(0, np.uint32)
         self._starts: Lengths = np.zeros(0, np.int64)
         self._lengths: Lengths = np.zeros(0, np.int64)
 
     def _numbers_of(self, words: pa.Array) -> Lengths:
-        """Which of the remembered words each of `words` is; new ones are encoded and remembered."""
+        """The index of each of `words` in the cache; new ones are encoded and added."""
         numbers = pc.index_in(words, value_set=self._words)
         new = words.filter(pc.is_null(numbers))
         if len(new):
@@ -93,15 +92,15 @@ class SentenceEncoder:
         return found
 
     def _encode_words(self, words: list[str]) -> tuple[Ids, Lengths]:
-        """Ids of words that hold no space: many in one text, parted again by where their pieces stand in it."""
+        """Ids of words without spaces: many in one text, separated again by the offsets of their tokens."""
         ids, lengths = [], []
         for start in range(0, len(words), _WORDS_AT_ONCE):
             some = words[start : start + _WORDS_AT_ONCE]
             encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
             ids.append(np.asarray(encoding.ids, np.uint32))
-            places = np.fromiter((place for place, _ in encoding.offsets), np.int64, len(encoding.ids))
+            offsets = np.fromiter((offset for offset, _ in encoding.offsets), np.int64, len(encoding.ids))
             bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
-            lengths.append(np.diff(np.searchsorted(places, bounds)))
+            lengths.append(np.diff(np.searchsorted(offsets, bounds)))
         return np.concatenate(ids), np.concatenate(lengths)
 
     def _encode_whole(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:

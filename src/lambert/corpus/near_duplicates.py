@@ -93,12 +93,12 @@ def _shingles(tokens: TokenArray, bounds: NDArray[np.int64]) -> tuple[NDArray[np
     lengths = np.diff(bounds)
     counts = np.maximum(lengths - SHINGLE_TOKENS + 1, 1)
     edges = np.concatenate([[0], np.cumsum(counts)])
-    places = np.arange(edges[-1]) + np.repeat(bounds[:-1] - edges[:-1], counts)
+    positions = np.arange(edges[-1]) + np.repeat(bounds[:-1] - edges[:-1], counts)
     ends = np.repeat(bounds[1:], counts)
     padded = np.concatenate([tokens.astype(np.uint64) + np.uint64(1), np.zeros(SHINGLE_TOKENS, np.uint64)])
-    mixed = np.zeros(len(places), np.uint64)
+    mixed = np.zeros(len(positions), np.uint64)
     for step in range(SHINGLE_TOKENS):
-        mixed += np.where(places + step < ends, padded[places + step], np.uint64(0))
+        mixed += np.where(positions + step < ends, padded[positions + step], np.uint64(0))
         mixed = next_value(mixed)
     return (mixed >> np.uint64(32)).astype(np.uint32), edges
 
@@ -125,10 +125,10 @@ def _candidates(table: Keys) -> Iterator[tuple[int, int]]:
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
         begins = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]]))
         leaders = begins[np.searchsorted(begins, same, side="right") - 1]
-        for leader, place in zip(leaders.tolist(), same.tolist(), strict=True):
-            yield int(order[leader]), int(order[place])
-            if place - 1 != leader:
-                yield int(order[place - 1]), int(order[place])
+        for leader, position in zip(leaders.tolist(), same.tolist(), strict=True):
+            yield int(order[leader]), int(order[position])
+            if position - 1 != leader:
+                yield int(order[position - 1]), int(order[position])
 
 
 def _root(first: NDArray[np.int64], number: int) -> int:

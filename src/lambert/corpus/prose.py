@@ -1,4 +1,4 @@
-"""Docstrings into paragraphs of English: markup taken off; code, tables, formulas and signatures left out."""
+"""Docstrings to English paragraphs: without markup, code, tables, formulas and signatures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import inspect
 import re
 from collections.abc import Iterator
 
-LEAST_WORDS = 6
-LEAST_LETTER_SHARE = 0.9
-LEAST_COMMON_SHARE = 0.2
+MIN_WORDS = 6
+MIN_LETTER_FRACTION = 0.9
+MIN_COMMON_FRACTION = 0.2
 
-# Words that English cannot do without; code, tables and lists of names have few of them.
+# Frequent function words of English; code, tables and lists of names have few of them.
 _COMMON_WORDS = frozenset(
     """
     a all also an and any are as at be been but by can do does each either for from given has have how if in
@@ -62,23 +62,23 @@ def prose_paragraphs(text: str) -> list[str]:
 
 
 def is_prose(paragraph: str) -> bool:
-    """Whether a line is one or more whole English sentences with little but words in them."""
+    """Whether a line is one or more complete English sentences that consist mostly of words."""
     if not _START.match(paragraph) or not _END.search(paragraph) or _NOT_PROSE.search(paragraph):
         return False
     words = _WORD.findall(paragraph)
-    if len(words) < LEAST_WORDS:
+    if len(words) < MIN_WORDS:
         return False
     common = sum(word in _COMMON_WORDS for word in map(str.lower, words))
-    if common < LEAST_COMMON_SHARE * len(words):
+    if common < MIN_COMMON_FRACTION * len(words):
         return False
-    return len(_SIGN.findall(paragraph)) <= (1 - LEAST_LETTER_SHARE) * len(paragraph)
+    return len(_SIGN.findall(paragraph)) <= (1 - MIN_LETTER_FRACTION) * len(paragraph)
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Runs of lines that belong together, joined: parted at blank lines, list items and indentation."""
+    """Lines joined to blocks, which end at blank lines, list items and changes of indentation."""
     lines: list[str] = []
     indent = 0
-    literal_indent: int | None = None  # a literal block goes on while lines are indented deeper than this
+    literal_indent: int | None = None  # a literal block lasts while lines are indented more than this
     for line in [*text.expandtabs().splitlines(), ""]:
         stripped = line.strip()
         depth = len(line) - len(line.lstrip())
@@ -95,7 +95,7 @@ def _blocks(text: str) -> Iterator[str]:
         indent = depth
         if _CODE_START.match(stripped) or _RULED.match(stripped):
             literal_indent = depth
-            lines = []  # what stands directly above a rule is a heading
+            lines = []  # the line directly above a rule is a heading
         elif not _DIRECTIVE.match(stripped):
             lines.append(stripped)
             if stripped.endswith("::"):
@@ -107,7 +107,7 @@ def _starts_item(line: str) -> bool:
 
 
 def _is_item(line: str) -> bool:
-    """Whether the next, deeper line goes on with this one: list items and `name: text` descriptions."""
+    """Whether a deeper next line continues this one: list items and `name: text` descriptions."""
     return bool(_ITEM_START.match(line) or _FIELD.match(line) or _ARGUMENT.match(line))
 
 
@@ -116,8 +116,8 @@ def _without_markup(block: str) -> str:
         match = pattern.match(block)
         if match:
             block = block[match.end() :]
-    # Most blocks have too few words to be prose: they are spared the rest.
-    if block.count(" ") < LEAST_WORDS - 1:
+    # Most blocks have too few words to be prose; skip the rest for them.
+    if block.count(" ") < MIN_WORDS - 1:
         return ""
     if _MARKUP.search(block):
         for pattern, replacement in _INLINE:

@@ -1,8 +1,8 @@
-"""The embedded corpus: the English documentation that every installation carries, without a download.
+"""The built-in corpus: the English documentation that every installation contains, without a download.
 
 Sources, in this order: the language reference inside Python (`pydoc_data.topics`), then the docstrings in
-the source files of the standard library and of installed packages. Files are parsed, never imported. One
-document is the text of one reference topic or of one source file; the same paragraph is taken only once.
+the source files of the standard library and of installed packages. Files are parsed, never imported. A
+document is the text of one reference topic or source file; repeated paragraphs are dropped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from lambert.corpus.prose import prose_paragraphs
 from lambert.corpus.sources import Document
 
-# The dependencies of lambert and of those, as top-level packages, those with most prose first; a package that
-# is not installed is left out.
+# The direct and indirect dependencies of lambert, those with most prose first; packages that are not installed are
+# skipped.
 PACKAGES = (
     "torch",
     "numpy",
@@ -37,12 +37,12 @@ PACKAGES = (
 )
 
 TEXT_LIMIT_BYTES = 12_000_000
-# Generated tables and test data make the largest files; there is no prose in them worth the time to parse.
+# The largest files are generated tables and test data, without prose worth parsing.
 _FILE_LIMIT_BYTES = 1_500_000
 _FILES_AT_ONCE = 64
-_LEAST_TEXT_BYTES = 500
-_LEAST_TEXT_SHARE = 0.15
-_LEFT_OUT_FOLDERS = {
+_MIN_TEXT_BYTES = 500
+_MIN_TEXT_FRACTION = 0.15
+_SKIPPED_FOLDERS = {
     "test",
     "tests",
     "testing",
@@ -52,14 +52,14 @@ _LEFT_OUT_FOLDERS = {
     "__pycache__",
     "_vendor",
 }
-_LEFT_OUT_FOLDERS |= {"lib2to3", "encodings", "pydoc_data", "turtledemo", "_inductor"}
+_SKIPPED_FOLDERS |= {"lib2to3", "encodings", "pydoc_data", "turtledemo", "_inductor"}
 
 
 def python_documents(*, limit_bytes: int = TEXT_LIMIT_BYTES, processes: int = 1) -> Iterator[Document]:
     """English prose of this installation in a fixed order, at most about `limit_bytes` of it.
 
     Args:
-        processes: how many read source files at once; the documents are the same for any number.
+        processes: number that parse source files; the documents do not depend on it.
     """
     seen: set[str] = set()
     taken = 0
@@ -100,7 +100,7 @@ def _prose(texts: list[str]) -> list[str]:
 
 
 def _source_files(standard_library: Path) -> Iterator[tuple[str, Path]]:
-    """(name, file) of every source file that is looked at."""
+    """(name, file) of every source file to parse."""
     roots = [standard_library, *filter(None, map(_package_folder, PACKAGES))]
     for root in roots:
         prefix = "" if root is standard_library else f"{root.name}."
@@ -119,15 +119,15 @@ def _topics(file: Path) -> list[tuple[str, str]]:
 
 
 def _package_folder(name: str) -> Path | None:
-    """Where a top-level package lies; looking for it does not import it."""
+    """The folder of a top-level package, found without importing it."""
     specification = importlib.util.find_spec(name)
-    places = specification.submodule_search_locations if specification else None
-    return Path(places[0]) if places else None
+    locations = specification.submodule_search_locations if specification else None
+    return Path(locations[0]) if locations else None
 
 
 def _python_files(root: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in _LEFT_OUT_FOLDERS and name.isidentifier())
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS and name.isidentifier())
         for name in sorted(names):
             file = Path(parent, name)
             if name.endswith(".py") and not name.startswith("test_") and file.stat().st_size <= _FILE_LIMIT_BYTES:
@@ -137,10 +137,9 @@ def _python_files(root: Path) -> Iterator[Path]:
 def _texts_of(file: Path) -> list[str]:
     """The docstrings of a source file, in the order of its lines."""
     source = file.read_bytes()
-    # Strings are seldom in single triple quotes; parsing is what takes the time, so files of little text are
-    # spared it.
+    # Docstrings rarely use single triple quotes. Parsing is slow, so files with little text are skipped.
     quoted = sum(map(len, source.split(b'"""')[1::2]))
-    if quoted < max(_LEAST_TEXT_BYTES, _LEAST_TEXT_SHARE * len(source)):
+    if quoted < max(_MIN_TEXT_BYTES, _MIN_TEXT_FRACTION * len(source)):
         return []
     texts: list[str] = []
     _collect(_parse(source), texts)
@@ -163,13 +162,12 @@ def _collect(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFuncti
 
 def _parse(source: bytes) -> ast.Module:
     """The syntax tree, empty where this Python cannot parse the source."""
-    # A syntax tree is very many objects and no cycles: collecting garbage meanwhile takes longer than the
-    # parsing.
+    # A syntax tree has very many objects and no cycles: garbage collection would take longer than parsing.
     collects_garbage = gc.isenabled()
     gc.disable()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the escapes in other people's strings
+            warnings.simplefilter("ignore")  # about escapes in the parsed strings
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return ast.Module(body=[], type_ignores=[])

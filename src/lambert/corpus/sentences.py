@@ -1,21 +1,20 @@
-"""Text into sentences: sentencex's rules by language, within bounds on the length of a sentence."""
+"""Splits text into sentences by sentencex's rules for the language, with a limit on their length."""
 
 from __future__ import annotations
 
 import sentencex
 
-# On text without spaces sentencex takes time quadratic in the length of what it is given: short calls keep it
-# linear.
+# On text without spaces sentencex takes quadratic time; short calls keep it linear.
 SEGMENT_CHARACTERS = 4_000
-# Text without full stops (transcripts, lists) would be one endless sentence, of which a training sequence
-# could use only the beginning. About 500 WordPieces of English.
+# Text without full stops (transcripts, lists) would be one long sentence, of which a training sequence could use only
+# the beginning. About 500 WordPiece tokens of English.
 SENTENCE_CHARACTERS = 2_000
 
 
 def split_sentences(text: str, language: str = "en") -> list[str]:
     """The sentences of one paragraph, stripped, in order, none empty; white space within is single spaces.
 
-    Full stops of other scripts end a sentence too, whatever the language: `split_sentences("你好。好！")` is
+    Full stops of other scripts end a sentence in any language: `split_sentences("你好。好！")` is
     `["你好。", "好！"]`. A sentence longer than `SENTENCE_CHARACTERS` is cut at white space where it has any.
 
     Args:
@@ -36,7 +35,7 @@ def split_sentences(text: str, language: str = "en") -> list[str]:
 
 
 def whole_line(text: str) -> list[str]:
-    """A line that is one sentence, as `split_sentences` would give it: cut only where it is too long."""
+    """A line that is one sentence: cut only where it is too long."""
     return _bounded(" ".join(text.split()))
 
 
@@ -56,5 +55,5 @@ def _bounded(sentence: str) -> list[str]:
 
 def _cut(text: str, limit: int) -> tuple[str, str]:
     """(at most `limit` characters, ending after a space where there is one, and the rest)."""
-    place = text.rfind(" ", 0, limit) + 1 or limit
-    return text[:place], text[place:]
+    position = text.rfind(" ", 0, limit) + 1 or limit
+    return text[:position], text[position:]

@@ -51,7 +51,7 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 class TextReader:
     """Reads sources one after another as a stream of documents; `statistics` describes the latest pass.
 
-    It can be iterated over more than once; each pass reads the files anew and begins new statistics. Only standard
+    It can be iterated over more than once; each pass reads the files again and starts new statistics. Only standard
     input (`-`) can be read only once: `named_sources` makes a file of it.
 
     Args:
@@ -159,7 +159,7 @@ def _parser_of(file: Path, start: bytes) -> str:
     """The parser for a file by its first decompressed bytes and its name.
 
     Raises:
-        UserError: the bytes are of a format that cannot be read, or not of the one that the name speaks of.
+        UserError: the bytes are of an unsupported format, or not of the one in the name.
     """
     if mediawiki.is_export(start):
         return MEDIAWIKI_XML
@@ -178,10 +178,10 @@ def _parser_of(file: Path, start: bytes) -> str:
     if name.endswith((".xml", ".parquet")) and start:
         kind = "a MediaWiki export" if name.endswith(".xml") else "a Parquet file"
         raise UserError(
-            f"{source_name(file)} is not {kind}, whatever its name says",
+            f"{source_name(file)} is not {kind}, despite its name",
             remedy="Leave it out, or convert it to plain text or JSON lines",
         )
-    # A name without an ending that speaks, such as standard input: an object is all that begins so.
+    # Without a known ending, as with standard input: only a JSON object begins like this.
     if not name.endswith(".txt") and start.lstrip().startswith(b'{"'):
         return JSON_LINES
     return PLAIN_TEXT

@@ -1,4 +1,4 @@
-"""What every reader makes: documents of bounded size, and an account of what was met on the way."""
+"""What every reader produces: documents of bounded size, and statistics of what was read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHINESE_FULL_STOP = "。".encode()
 
 @dataclass(frozen=True)
 class Document:
-    """One document: where it came from, and its lines in order, stripped, none of them empty."""
+    """One document: its source, and its lines in order, stripped and not empty."""
 
     source: str
     paragraphs: list[str]
@@ -27,49 +27,45 @@ class Document:
 
 @dataclass
 class ReadStatistics:
-    """What a pass over the sources met; counts grow while the pass goes on."""
+    """Statistics of one pass over the sources, updated while reading."""
 
     files: int = 0
     bytes: int = 0  # of text, after decompression
-    stored_bytes: int = 0  # as they lie on the disk, for progress
+    stored_bytes: int = 0  # on disk, for progress
     lines: int = 0  # of a file of lines; elsewhere the records: rows, pages
     replaced_bytes: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
     cut_lines: int = 0
     cut_documents: int = 0
     parsers: dict[str, str] = field(default_factory=dict)  # by file: which parser took it
     skipped_records: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
-    first_skipped: dict[str, str] = field(default_factory=dict)  # by file: where the first one is, and why
+    first_skipped: dict[str, str] = field(default_factory=dict)  # by file: position and reason of the first
 
-    def skip(self, file: Path, place: str, reason: str) -> None:
-        """Counts a record that gives no document; `place` is as a person would look for it (line 17)."""
+    def skip(self, file: Path, position: str, reason: str) -> None:
+        """Counts a record without a document; `position` is text such as "line 17"."""
         self.skipped_records[str(file)] = self.skipped_records.get(str(file), 0) + 1
-        self.first_skipped.setdefault(str(file), f"{place}: {reason}")
+        self.first_skipped.setdefault(str(file), f"{position}: {reason}")
 
     def add(self, other: ReadStatistics) -> None:
-        """Adds what another pass met over files that come after these."""
-        self.files += other.files
-        self.bytes += other.bytes
-        self.stored_bytes += other.stored_bytes
-        self.lines += other.lines
-        self.cut_lines += other.cut_lines
-        self.cut_documents += other.cut_documents
+        """Adds the statistics of later files."""
+        for name in ("files", "bytes", "stored_bytes", "lines", "cut_lines", "cut_documents"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in (
             (self.replaced_bytes, other.replaced_bytes),
             (self.skipped_records, other.skipped_records),
         ):
-            for name, count in theirs.items():
-                mine[name] = mine.get(name, 0) + count
+            for file, count in theirs.items():
+                mine[file] = mine.get(file, 0) + count
         self.parsers |= other.parsers
         self.first_skipped = other.first_skipped | self.first_skipped
 
 
 def source_name(file: Path) -> str:
-    """How a message calls a source."""
+    """A source's name in messages."""
     return "standard input" if file == STANDARD_INPUT else str(file)
 
 
 def decoded(raw: bytes, file: Path, statistics: ReadStatistics) -> str:
-    """UTF-8 as text; each byte that is none becomes U+FFFD and is counted."""
+    """Decodes UTF-8; each invalid byte becomes U+FFFD and is counted."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -78,7 +74,7 @@ def decoded(raw: bytes, file: Path, statistics: ReadStatistics) -> str:
 
 
 def without_surrogates(text: str, file: Path, statistics: ReadStatistics) -> str:
-    """Lone surrogates, which no UTF-8 can hold, become U+FFFD and are counted with the replaced bytes."""
+    """Replaces lone surrogates, which UTF-8 cannot encode, by U+FFFD and counts them as replaced bytes."""
     text, replaced = _SURROGATE.subn("\ufffd", text)
     if replaced:
         counts = statistics.replaced_bytes
@@ -87,12 +83,12 @@ def without_surrogates(text: str, file: Path, statistics: ReadStatistics) -> str
 
 
 def stripped_lines(line: str) -> list[str]:
-    """The lines within what a line feed ended (a form feed, U+2028 and their kin end lines too), none of them blank."""
+    """The non-blank lines of a line: form feed, U+2028 and similar characters end lines too."""
     return [stripped for piece in line.splitlines() if (stripped := piece.strip(_BLANKS))]
 
 
 def paragraphs_of(text: str, statistics: ReadStatistics) -> Iterator[str]:
-    """The lines of a text that is one document, blank ones left out, overlong ones cut and counted."""
+    """The non-blank lines of one document's text; overlong ones are cut and counted."""
     for line in stripped_lines(text):
         # A character is at most four bytes of UTF-8.
         if 4 * len(line) <= LINE_LIMIT_BYTES or len(raw := line.encode()) <= LINE_LIMIT_BYTES:
@@ -105,7 +101,7 @@ def paragraphs_of(text: str, statistics: ReadStatistics) -> Iterator[str]:
 
 
 def bounded_documents(file: Path, paragraphs: Iterable[str], statistics: ReadStatistics) -> Iterator[Document]:
-    """One document of these paragraphs, or several where it is beyond `DOCUMENT_LIMIT_CHARACTERS`, or none."""
+    """One document of these paragraphs, several where it exceeds `DOCUMENT_LIMIT_CHARACTERS`, or none."""
     held: list[str] = []
     characters = 0
     for paragraph in paragraphs:
@@ -120,23 +116,23 @@ def bounded_documents(file: Path, paragraphs: Iterable[str], statistics: ReadSta
 
 
 def cut_line(raw: bytes) -> tuple[list[bytes], bytes]:
-    """(pieces of at most `LINE_LIMIT_BYTES`, what is left); what follows does not move the cuts."""
+    """(pieces of at most `LINE_LIMIT_BYTES`, the rest); text that follows does not move the cuts."""
     pieces: list[bytes] = []
     while len(raw) > LINE_LIMIT_BYTES:
-        place = _cut_place(raw)
-        pieces.append(raw[:place])
-        raw = raw[place:]
+        position = _cut_position(raw)
+        pieces.append(raw[:position])
+        raw = raw[position:]
     return pieces, raw
 
 
-def _cut_place(raw: bytes) -> int:
+def _cut_position(raw: bytes) -> int:
     """After the last white space or Chinese full stop within the limit, else the last whole character."""
     head = raw[:LINE_LIMIT_BYTES]
-    place = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
-    if place == 0 and _CHINESE_FULL_STOP in head:
-        place = head.rfind(_CHINESE_FULL_STOP) + len(_CHINESE_FULL_STOP)
-    if place == 0:
-        place = LINE_LIMIT_BYTES
+    position = max(head.rfind(b" ") + 1, head.rfind(b"\t") + 1)
+    if position == 0 and _CHINESE_FULL_STOP in head:
+        position = head.rfind(_CHINESE_FULL_STOP) + len(_CHINESE_FULL_STOP)
+    if position == 0:
+        position = LINE_LIMIT_BYTES
         for _ in range(3):  # continuation bytes of UTF-8 are 10xxxxxx, at most three in a row
-            place -= raw[place] & 0xC0 == 0x80
-    return place
+            position -= raw[position] & 0xC0 == 0x80
+    return position

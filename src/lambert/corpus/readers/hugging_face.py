@@ -1,4 +1,4 @@
-"""Hugging Face datasets by name, streamed; a row is a document, one column holds its text.
+"""Hugging Face datasets by name, streamed; a row is a document, with its text in one column.
 
 `hf:NAME[:CONFIG[:SPLIT]]`, as in `hf:wikimedia/wikipedia:20231101.en` or `hf:imdb::test`. A name may also be a folder
 of data files. Without a split it is `train`, or the only one there is.
@@ -40,10 +40,10 @@ def check_installed() -> None:
 
 
 def documents(source: Path, statistics: ReadStatistics, *, text_field: str) -> Iterator[Document]:
-    """A document a row, of a column of strings (whose line ends part paragraphs) or of lists of strings.
+    """A document per row, of a column of strings (whose line ends separate paragraphs) or of lists of strings.
 
     Raises:
-        UserError: `datasets` is not installed, the dataset cannot be loaded or read on, has no such split or column.
+        UserError: `datasets` is not installed, the dataset cannot be loaded or read, or has no such split or column.
     """
     number = 0
     for number, row in enumerate(_rows(source, text_field), start=1):
@@ -70,7 +70,7 @@ def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
     while True:
         try:
             row = next(rows, None)
-        # It reads files of many formats over the network; whatever goes wrong there is no fault of ours.
+        # It reads files of many formats over the network: any exception may come.
         except Exception as error:
             raise _failed(source, error) from error
         if row is None:

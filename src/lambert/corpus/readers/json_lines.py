@@ -1,4 +1,4 @@
-"""JSON lines: an object a line, one of whose fields holds the text of a document."""
+"""JSON lines: an object per line, with the text of a document in one field."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lambert.corpus.readers.document import (
 )
 from lambert.errors import UserError
 
-# The longest books are a few megabytes. A line cannot be cut as text is, and what it parses to may be many times
-# its size (an empty list takes 2 bytes of JSON and 64 of memory), so a longer one is passed over unread.
+# The longest books are a few megabytes. Unlike text, a line cannot be cut, and parsed it may be many times its size (an
+# empty list is 2 bytes of JSON and 64 of memory), so longer ones are skipped unread.
 RECORD_LIMIT_BYTES = 16 << 20
 
 _NAMES_SHOWN = 12
@@ -28,12 +28,12 @@ _NAMES_SHOWN = 12
 def documents(
     file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, *, text_field: str
 ) -> Iterator[Document]:
-    """A document a line; lines that hold none are counted as skipped, with the place of the first.
+    """A document per line; lines without one are counted as skipped, with the position of the first.
 
-    The field holds a string, whose line ends part paragraphs, or a list of them.
+    The field holds a string, whose line ends separate paragraphs, or a list of strings.
 
     Raises:
-        UserError: the first line is no JSON object with this field: then it is the wrong field or the wrong file.
+        UserError: the first line is not a JSON object with this field: the field or the file is wrong.
     """
     is_first = True
     for number, line in enumerate(_records(blocks), start=1):
@@ -58,7 +58,7 @@ def documents(
 
 
 def _records(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Lines without their line feed; None for one beyond `RECORD_LIMIT_BYTES`, which is not held."""
+    """Lines without their line feed; None for one beyond `RECORD_LIMIT_BYTES`, which is not kept in memory."""
     held: list[bytes] = []
     held_bytes = 0
     for block in blocks:
@@ -77,7 +77,7 @@ def _records(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
 
 
 class _NoTextError(Exception):
-    """Why a line gives no text, and what to do about it."""
+    """Why a line has no text, and what to do about it."""
 
     def __init__(self, reason: str, remedy: str | None = None) -> None:
         super().__init__(reason)
@@ -85,7 +85,7 @@ class _NoTextError(Exception):
 
 
 def _field(line: str, text_field: str) -> str | None:
-    """The text of a line: strings of a list joined as lines; None where the field is null.
+    """The text of a line, with the strings of a list joined as lines; None where the field is null.
 
     Raises:
         _NoTextError: the line is not JSON, not an object, without the field, or has something else in it.
@@ -115,13 +115,8 @@ def _field(line: str, text_field: str) -> str | None:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, str):
-        return "a string"
-    return "true or false" if isinstance(value, bool) else "null" if value is None else "a number"
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
 
 
 def _refused(file: Path, number: int, error: _NoTextError, text_field: str) -> UserError:

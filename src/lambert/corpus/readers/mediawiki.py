@@ -24,7 +24,7 @@ from lambert.errors import UserError
 
 # MediaWiki itself keeps pages below 2 MiB.
 PAGE_LIMIT_CHARACTERS = 4 << 20
-# The longest tag a dump needs is a few hundred bytes; a parser holds a tag until it is complete.
+# Tags of a dump have at most a few hundred bytes; the parser holds a tag until it is complete.
 _TAG_LIMIT_BYTES = 8 << 20
 
 _EXPORT_START = re.compile(
@@ -49,9 +49,9 @@ def check_installed() -> None:
 
 
 def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:
-    """A document an article that has prose in it.
+    """A document per article that has prose.
 
-    Pages that cannot be taken apart (longer than any wiki allows, or refused by the parser) are counted as skipped.
+    Pages that cannot be parsed (longer than any wiki allows, or refused by the parser) are counted as skipped.
 
     Raises:
         UserError: the XML is damaged, cut short or declares entities; or mwparserfromhell is not installed.
@@ -67,7 +67,7 @@ def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -
             statistics.skip(file, f"page {page.title!r}", f"longer than {PAGE_LIMIT_CHARACTERS:,} characters")
             continue
         try:
-            prose = prose_of(page.text, unshown=page.site.unshown)
+            prose = prose_of(page.text, hidden_namespaces=page.site.hidden_namespaces)
         except WikitextError as error:
             statistics.skip(file, f"page {page.title!r}", str(error))
             continue
@@ -77,13 +77,13 @@ def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -
 
 @dataclass
 class _Site:
-    """What the head of an export says of its wiki."""
+    """The header of an export."""
 
     names: dict[int, str] = field(default_factory=dict)  # of the namespaces, in the wiki's language
 
     @property
-    def unshown(self) -> frozenset[str]:
-        """Namespaces, in small letters, links into which are no part of a sentence."""
+    def hidden_namespaces(self) -> frozenset[str]:
+        """Lower-case names of the namespaces whose links are not part of a sentence."""
         local = (self.names.get(key, "") for key in (_MEDIA, _FILES, _CATEGORIES))
         return frozenset({"media", "file", "image", "category", *(name.lower() for name in local if name)})
 
@@ -103,7 +103,7 @@ class _Page:
             return False
         if self.namespace:
             return self.namespace == str(_ARTICLES)
-        # Exports of before 2012 do not say; the title does.
+        # Exports from before 2012 have no namespace field; the title has a prefix.
         prefix = self.title.split(":", 1)[0] if ":" in self.title else None
         return prefix not in [name for name in self.site.names.values() if name]
 
@@ -127,12 +127,12 @@ def _pages(file: Path, blocks: Iterator[bytes]) -> Iterator[_Page]:
 def _damaged(file: Path, said: str) -> UserError:
     return UserError(
         f"{source_name(file)} is damaged or was cut short ({said})",
-        remedy="Download it again; a cut file must not be mended by hand",
+        remedy="Download it again; do not repair a truncated file by hand",
     )
 
 
 class _Export:
-    """Gathers pages out of what the XML parser meets."""
+    """Collects pages from the events of the XML parser."""
 
     _HELD = ("title", "ns", "model", "text", "namespace")
 
@@ -150,7 +150,7 @@ class _Export:
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._characters_met
-        # Entities are declared in a document type, which no export has: without one nothing can be made to swell.
+        # Expanding entities need a document type, which no export has.
         self.parser.StartDoctypeDeclHandler = self._refuse_document_type
 
     def take_pages(self) -> list[_Page]:

@@ -1,4 +1,4 @@
-"""Parquet: a row is a document; one column holds its text. Only that column is read."""
+"""Parquet: a row is a document, with its text in one column. Only that column is read."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from lambert.errors import UserError
 
 MAGIC = b"PAR1"
 
-# Few rows at a time, so that a column of long texts stored once and repeated stays small when it is unrolled.
+# Few rows at a time, so that a long text that is stored once and repeated stays small when it is decoded.
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
 _NAMES_SHOWN = 12
 
 
 def documents(file: Path, statistics: ReadStatistics, *, text_field: str) -> Iterator[Document]:
-    """A document a row, of a column of strings (whose line ends part paragraphs) or of lists of strings.
+    """A document per row, of a column of strings (whose line ends separate paragraphs) or of lists of strings.
 
-    Memory is that of the pages under way, whatever the size of the file and of its row groups: the column is
-    read through a buffer, not a row group at a time. Nulls are counted as skipped.
+    Memory is bounded by the pages being read, regardless of the size of the file and its row groups: the column is read
+    through a buffer. Nulls are counted as skipped.
 
     Raises:
-        UserError: no such column, or it holds something else than text.
+        UserError: no such column, or it does not hold text.
         pyarrow.ArrowException: the file is damaged or cut short.
     """
     stored_before, stored_bytes = statistics.stored_bytes, file.stat().st_size
@@ -58,13 +58,13 @@ def documents(file: Path, statistics: ReadStatistics, *, text_field: str) -> Ite
 
 
 def _check_column(file: Path, schema: pa.Schema, name: str) -> None:
-    places = schema.get_all_field_indices(name)
-    if len(places) != 1:
+    indices = schema.get_all_field_indices(name)
+    if len(indices) != 1:
         shown = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:_NAMES_SHOWN])
         more = ", …" if len(schema) > _NAMES_SHOWN else ""
-        problem = "has no column" if not places else f"has {len(places)} columns named"
+        problem = "has no column" if not indices else f"has {len(indices)} columns named"
         raise UserError(f"{file} {problem} {name!r}", remedy=f"Name the column of the text; there is {shown}{more}")
-    kind = schema.field(places[0]).type
+    kind = schema.field(indices[0]).type
     if not _is_text(kind) and not (_is_list(kind) and _is_text(kind.value_type)):
         raise UserError(
             f"{file}: the column {name!r} holds {kind}, not text",
@@ -75,7 +75,7 @@ def _check_column(file: Path, schema: pa.Schema, name: str) -> None:
 def _is_text(kind: pa.DataType) -> bool:
     if kinds.is_dictionary(kind):
         return _is_text(kind.value_type)
-    # Old writers do not say that their bytes are UTF-8.
+    # Old writers do not mark their bytes as UTF-8.
     return any(
         is_it(kind)
         for is_it in (
@@ -94,5 +94,5 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _as_bytes(column: Any) -> Any:
-    """The column as bytes: pyarrow does not check that strings are UTF-8, and would fail where they are not."""
+    """The column as bytes: pyarrow does not check that strings are UTF-8 and would fail where they are not."""
     return column.cast(pa.list_(pa.large_binary()) if _is_list(column.type) else pa.large_binary())

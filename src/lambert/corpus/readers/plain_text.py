@@ -1,4 +1,4 @@
-"""Plain text: a line is a paragraph or a sentence, a blank line or the end of the file ends a document."""
+"""Plain text: a paragraph or sentence per line; a blank line or the end of the file ends a document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CARRIAGE_RETURNS = re.compile(rb"\r*\n|\r")
 
 
 def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:
-    """The documents in decompressed blocks, whose byte order mark is off already."""
+    """The documents in decompressed blocks without a byte order mark."""
     pieces = map(stripped_lines, _lines(file, _with_line_feeds(blocks), statistics))
     for has_text, run in groupby(pieces, bool):
         if has_text:
@@ -28,7 +28,7 @@ def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -
 
 
 def _with_line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks with line feeds for every kind of line end."""
+    """The blocks with every kind of line end as a line feed."""
     held = b""
     for block in blocks:
         block = held + block
@@ -41,7 +41,7 @@ def _with_line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _lines(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[str]:
-    """Decoded lines; one longer than `LINE_LIMIT_BYTES` comes in pieces and is counted once as cut."""
+    """Decoded lines; one beyond `LINE_LIMIT_BYTES` comes in pieces and is counted once as cut."""
     tail, was_cut = b"", False
     for block in blocks:
         *complete, tail = (tail + block).split(b"\n")
@@ -50,7 +50,7 @@ def _lines(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> I
             was_cut = was_cut or bool(pieces)
             statistics.lines += 1
             statistics.cut_lines += was_cut
-            # Where a cut left only white space behind, that is the end of a line, not a blank line.
+            # White space left by a cut ends a line; it is not a blank line.
             if rest.strip() or not was_cut:
                 pieces.append(rest)
             yield from (decoded(piece, file, statistics) for piece in pieces)

@@ -1,9 +1,9 @@
-"""Wikitext to prose: what a reader of the article reads as running text.
+"""Wikitext to prose: the running text of an article.
 
-Away go templates, tables, references, lists, headings, formulas, code, galleries, pictures with their captions and
-categories; the text of links stays. BERT's own Wikipedia was prepared so ("we extract only the text passages and
-ignore lists, tables, and headers", Devlin et al., 2018, section 3.1). What stood in a template within a sentence
-(`{{convert|3|km}}`) is missing from it, except for the few templates whose text is an argument of theirs.
+Dropped are templates, tables, references, lists, headings, formulas, code, galleries, pictures with their captions and
+categories; the text of links stays. BERT's Wikipedia was prepared this way ("we extract only the text passages and
+ignore lists, tables, and headers", Devlin et al., 2018, section 3.1). The text of a template within a sentence
+(`{{convert|3|km}}`) is lost, except for the few templates whose text is one of their arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class WikitextError(Exception):
     """The parser gave up on a page."""
 
 
-# Their content is no prose.
+# Their content is not prose.
 _DROPPED_TAGS = frozenset(
     """
     ref references gallery math chem ce syntaxhighlight source pre timeline score hiero imagemap templatestyles table
@@ -30,7 +30,7 @@ _DROPPED_TAGS = frozenset(
 )
 _BREAKING_TAGS = frozenset(("p", "div", "blockquote", "center", "hr", "poem", "br"))
 
-# Template -> which of its positional arguments stands in the sentence.
+# Template -> the positional argument that is part of the sentence.
 _SHOWN_ARGUMENTS = {
     "nowrap": 1, "nobr": 1, "nwr": 1, "lang": 2, "transliteration": 3, "transl": 2, "abbr": 1, "tooltip": 1, "small": 1,
     "smallcaps": 1, "sc": 1, "quote": 1, "blockquote": 1, "em": 1, "strong": 1, "angle bracket": 1, "visible anchor": 1,
@@ -42,8 +42,8 @@ _SHOWN_SIGNS = {
 }  # fmt: skip
 _MEASURES, _RANGES = ("convert", "cvt"), ("to", "and", "or", "by", "-", "–", "x", "to(-)")
 
-# The parser tries anew to find the end of every piece of markup that has none: 20,000 of them take half a minute.
-_MOST_UNCLOSED = 1_000
+# The parser searches again for the end of every unclosed piece of markup: 20,000 of them take half a minute.
+_MAX_UNCLOSED = 1_000
 _OPENED_TAG = re.compile(r"<(?!br|hr|wbr|li|dd|dt|td|th|tr|p\b)[a-z][^<>]*(?<!/)>", re.IGNORECASE)
 
 # A line of a list; NUL, which no wikitext holds, marks it until the page is whole.
@@ -61,38 +61,38 @@ _BROKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|</?(?:ref|table|div|span|br
 _FILE_NAME = re.compile(r"\.(?:jpe?g|png|svg|gif|tiff?|webp|og[gav]|webm|pdf|djvu|midi?|mp3|wav|flac)$", re.IGNORECASE)
 _INTERWIKI = re.compile(r"[a-z][a-z-]{1,11}:")
 _SENTENCE_END = re.compile(r"[.!?…。！？؟।]")
-_LEAST_CHARACTERS = 40
+_MIN_CHARACTERS = 40
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def prose_of(wikitext: str, *, unshown: frozenset[str]) -> list[str]:
+def prose_of(wikitext: str, *, hidden_namespaces: frozenset[str]) -> list[str]:
     """The paragraphs of a page, each on one line.
 
     Args:
         wikitext: the source of the page.
-        unshown: names, in small letters, of the namespaces of files and categories.
+        hidden_namespaces: names, in lower case, of the namespaces of files and categories.
 
     Raises:
-        WikitextError: the parser failed, or would take for ever.
+        WikitextError: the parser failed, or would take too long.
     """
     unclosed = (
         len(_OPENED_TAG.findall(wikitext)) - wikitext.count("</"),
         wikitext.count("[") - wikitext.count("]"),
         wikitext.count("{{") - wikitext.count("}}"),
     )
-    if max(unclosed) > _MOST_UNCLOSED:
-        raise WikitextError(f"{max(unclosed):,} pieces of markup without end")
+    if max(unclosed) > _MAX_UNCLOSED:
+        raise WikitextError(f"{max(unclosed):,} unclosed pieces of markup")
     try:
-        # Bold and italics are taken off here: their rules make unclosed quotes swallow what follows.
+        # Bold and italics are removed here: by their rules unclosed quotes would extend over what follows.
         parsed = mw.parse(wikitext.replace(_LIST, ""), skip_style_tags=True)
-        text = "".join(_shown(parsed, unshown))
+        text = "".join(_shown(parsed, hidden_namespaces))
     except (ParserError, RecursionError) as error:
         raise WikitextError(f"not parsed ({type(error).__name__})") from error
     return [paragraph for joined in _joined(text) if (paragraph := _tidied(joined)) is not None]
 
 
 def _joined(text: str) -> Iterator[str]:
-    """Lines that follow each other are one paragraph, as MediaWiki shows them; lines of lists are left out."""
+    """Joins consecutive lines to paragraphs, as MediaWiki shows them, without lines of lists."""
     lines: list[str] = []
     for line in text.split("\n"):
         is_list = _LIST in line
@@ -106,7 +106,7 @@ def _joined(text: str) -> Iterator[str]:
 
 
 def _tidied(paragraph: str) -> str | None:
-    """A paragraph without the leavings of what was taken out; None where it is no prose."""
+    """A paragraph without the remains of removed markup; None where it is not prose."""
     paragraph = _MAGIC_WORD.sub("", _QUOTES.sub("", paragraph))
     if "-{" in paragraph:
         paragraph = _VARIANT.sub(r"\1", paragraph)
@@ -116,57 +116,57 @@ def _tidied(paragraph: str) -> str | None:
     paragraph = _SPACE_BEFORE.sub(r"\1", _SPACES.sub(" ", paragraph)).strip()
     if not _LETTER.search(paragraph) or _BROKEN.search(paragraph):
         return None
-    # A heading in disguise, or what led up to a list that is not there.
-    is_lead = len(paragraph) < _LEAST_CHARACTERS or paragraph.endswith((":", "："))
+    # A heading without markup, or the introduction of a list that was dropped.
+    is_lead = len(paragraph) < _MIN_CHARACTERS or paragraph.endswith((":", "："))
     return None if is_lead and not _SENTENCE_END.search(paragraph) else paragraph
 
 
-def _shown(code: mw.wikicode.Wikicode, unshown: frozenset[str]) -> Iterator[str]:
+def _shown(code: mw.wikicode.Wikicode, hidden_namespaces: frozenset[str]) -> Iterator[str]:
     for node in code.nodes:
         if isinstance(node, nodes.Text):
             yield node.value
         elif isinstance(node, nodes.Wikilink):
-            yield from _link(node, unshown)
+            yield from _link(node, hidden_namespaces)
         elif isinstance(node, nodes.Tag):
-            yield from _tag(node, unshown)
+            yield from _tag(node, hidden_namespaces)
         elif isinstance(node, nodes.Template):
-            yield from _template(node, unshown)
+            yield from _template(node, hidden_namespaces)
         elif isinstance(node, nodes.Heading):
             yield _BREAK
         elif isinstance(node, nodes.HTMLEntity):
             yield node.normalize()
         elif isinstance(node, nodes.ExternalLink) and node.brackets and node.title is not None:
-            yield from _shown(node.title, unshown)
+            yield from _shown(node.title, hidden_namespaces)
 
 
-def _link(link: nodes.Wikilink, unshown: frozenset[str]) -> Iterator[str]:
+def _link(link: nodes.Wikilink, hidden_namespaces: frozenset[str]) -> Iterator[str]:
     """The text of a link; nothing for files, categories and links to the same article in other languages."""
     target = str(link.title).strip()
     prefix = target.split(":", 1)[0].strip().lower() if ":" in target else ""
-    if prefix in unshown or (prefix and _FILE_NAME.search(target)):
+    if prefix in hidden_namespaces or (prefix and _FILE_NAME.search(target)):
         return
     if link.text is not None:
-        yield from _shown(link.text, unshown)
+        yield from _shown(link.text, hidden_namespaces)
     elif not _INTERWIKI.match(target):
-        yield from _shown(link.title, unshown) if not target.startswith(":") else iter((target[1:],))
+        yield from _shown(link.title, hidden_namespaces) if not target.startswith(":") else iter((target[1:],))
 
 
-def _tag(tag: nodes.Tag, unshown: frozenset[str]) -> Iterator[str]:
+def _tag(tag: nodes.Tag, hidden_namespaces: frozenset[str]) -> Iterator[str]:
     name = str(tag.tag).strip().lower()
     if tag.wiki_markup in ("*", "#", ";", ":"):
         yield _LIST
     elif name in _BREAKING_TAGS:
         yield _BREAK
         if tag.contents is not None:
-            yield from _shown(tag.contents, unshown)
+            yield from _shown(tag.contents, hidden_namespaces)
             yield _BREAK
     elif name in ("table", "gallery", "pre", "syntaxhighlight", "ul", "ol", "dl"):
         yield _BREAK
     elif name not in _DROPPED_TAGS and tag.contents is not None:
-        yield from _shown(tag.contents, unshown)
+        yield from _shown(tag.contents, hidden_namespaces)
 
 
-def _template(template: nodes.Template, unshown: frozenset[str]) -> Iterator[str]:
+def _template(template: nodes.Template, hidden_namespaces: frozenset[str]) -> Iterator[str]:
     name = str(template.name).strip().lower()
     if name in _SHOWN_SIGNS:
         yield _SHOWN_SIGNS[name]
@@ -174,5 +174,5 @@ def _template(template: nodes.Template, unshown: frozenset[str]) -> Iterator[str
         # {{convert|3|km|mi}} reads "3 km (1.9 mi)", {{convert|3|to|5|km}} "3 to 5 km (1.9 to 3.1 mi)".
         arguments = [str(argument.value).strip() for argument in template.params[:4] if not argument.showkey]
         yield " ".join(arguments if arguments[1:2] and arguments[1] in _RANGES else arguments[:2])
-    elif (place := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(place):
-        yield from _shown(template.get(place).value, unshown)
+    elif (position := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(position):
+        yield from _shown(template.get(position).value, hidden_namespaces)

@@ -113,24 +113,24 @@ def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
     """Σg² of each gradient, 0-dimensional; by the kernel where it can."""
     squares: list[Tensor | None] = [None] * len(gradients)
     queue = []
-    for place, g in enumerate(gradients):
+    for index, g in enumerate(gradients):
         views = flat([g]) if g.device.type == "cpu" and g.dtype in (torch.float32, torch.bfloat16) else None
         if views is None or compiled() is None:
-            squares[place] = plain.gradient_square(g)
+            squares[index] = plain.gradient_square(g)
         else:
-            queue.append((place, _array(views[0])))
+            queue.append((index, _array(views[0])))
     queue.sort(key=lambda item: -item[1].size)
 
     def work(worker: int) -> None:
         loops = _loops()
         while True:
             try:
-                place, g = queue.pop(0)
+                index, g = queue.pop(0)
             except IndexError:
                 return
             sums = np.empty(-(-g.size // loops.BLOCK))
             loops.gradient_squares(g, sums)
-            squares[place] = torch.tensor(sums.sum())
+            squares[index] = torch.tensor(sums.sum())
 
     _in_threads(work, min(torch.get_num_threads(), len(queue)))
     return [square for square in squares if square is not None]

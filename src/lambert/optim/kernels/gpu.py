@@ -109,10 +109,10 @@ class _Table:
 
 
 def _tables(layers: Sequence[Layer], rows: Sequence[Tensor]) -> list[_Table]:
-    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for place, layer in enumerate(layers):
-        places.setdefault((layer.x.device, layer.g.dtype), []).append(place)
-    return [_Table([layers[i] for i in chosen], [rows[i] for i in chosen]) for chosen in places.values()]
+    by_type: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, layer in enumerate(layers):
+        by_type.setdefault((layer.x.device, layer.g.dtype), []).append(index)
+    return [_Table([layers[i] for i in chosen], [rows[i] for i in chosen]) for chosen in by_type.values()]
 
 
 def _row_of(hyper: LayerHyperparameters) -> list[float]:

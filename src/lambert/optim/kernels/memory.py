@@ -74,8 +74,8 @@ def request(typing_context, array, index):
         function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0i8")
         for line in range(0, STRIP, _LINE):
-            place = builder.add(arguments[1], ir.Constant(arguments[1].type, line))
-            pointer = builder.bitcast(_pointer(context, builder, signature.args[0], arguments[0], place), byte_pointer)
+            start = builder.add(arguments[1], ir.Constant(arguments[1].type, line))
+            pointer = builder.bitcast(_pointer(context, builder, signature.args[0], arguments[0], start), byte_pointer)
             # For reading, into every level of the cache, data rather than code.
             builder.call(prefetch, [pointer, number(0), number(3), number(1)])
         return context.get_dummy_value()

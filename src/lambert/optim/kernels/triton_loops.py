@@ -37,17 +37,17 @@ def update_moments(
     """Moments in place; Σx² and Σu² of each chunk into `partial` float32 [chunks, 2]."""
     chunk = tl.program_id(0)
     layer = tl.load(chunk_layer + chunk)
-    place = tl.load(chunk_start + chunk) + tl.arange(0, size)
-    inside = place < tl.load(sizes + layer)
+    index = tl.load(chunk_start + chunk) + tl.arange(0, size)
+    inside = index < tl.load(sizes + layer)
     row = numbers + layer * 13
-    x = tl.load(_float32(addresses, layer, 0) + place, inside, other=0.0)
+    x = tl.load(_float32(addresses, layer, 0) + index, inside, other=0.0)
     g_address = tl.load(addresses + layer * 4 + 1).to(tl.pointer_type(gradient_type))
-    g = tl.load(g_address + place, inside, other=0.0).to(tl.float32) * tl.load(row + 9)
+    g = tl.load(g_address + index, inside, other=0.0).to(tl.float32) * tl.load(row + 9)
     m_address, v_address = _float32(addresses, layer, 2), _float32(addresses, layer, 3)
-    m = tl.load(row + 1) * tl.load(m_address + place, inside, other=0.0) + tl.load(row + 3) * g
-    v = tl.load(row + 2) * tl.load(v_address + place, inside, other=0.0) + tl.load(row + 4) * (g * g)
-    tl.store(m_address + place, m, inside)
-    tl.store(v_address + place, v, inside)
+    m = tl.load(row + 1) * tl.load(m_address + index, inside, other=0.0) + tl.load(row + 3) * g
+    v = tl.load(row + 2) * tl.load(v_address + index, inside, other=0.0) + tl.load(row + 4) * (g * g)
+    tl.store(m_address + index, m, inside)
+    tl.store(v_address + index, v, inside)
     u = tl.where(inside, _direction(x, m, v, numbers, layer), 0.0)
     tl.store(partial + 2 * chunk, tl.sum(x * x))
     tl.store(partial + 2 * chunk + 1, tl.sum(u * u))
@@ -61,10 +61,10 @@ def add_up(partial, first_chunk, sums, size: tl.constexpr):
     x_square = tl.zeros((size,), tl.float64)
     u_square = tl.zeros((size,), tl.float64)
     for start in range(begin, end, size):
-        place = start + tl.arange(0, size)
-        inside = place < end
-        x_square += tl.load(partial + 2 * place, inside, other=0.0).to(tl.float64)
-        u_square += tl.load(partial + 2 * place + 1, inside, other=0.0).to(tl.float64)
+        index = start + tl.arange(0, size)
+        inside = index < end
+        x_square += tl.load(partial + 2 * index, inside, other=0.0).to(tl.float64)
+        u_square += tl.load(partial + 2 * index + 1, inside, other=0.0).to(tl.float64)
     tl.store(sums + 2 * layer, tl.sum(x_square))
     tl.store(sums + 2 * layer + 1, tl.sum(u_square))
 
@@ -74,8 +74,8 @@ def apply_update(addresses, sizes, numbers, chunk_layer, chunk_start, sums, size
     """x ← x − η · ratio · u."""
     chunk = tl.program_id(0)
     layer = tl.load(chunk_layer + chunk)
-    place = tl.load(chunk_start + chunk) + tl.arange(0, size)
-    inside = place < tl.load(sizes + layer)
+    index = tl.load(chunk_start + chunk) + tl.arange(0, size)
+    inside = index < tl.load(sizes + layer)
     row = numbers + layer * 13
     x_norm = tl.sqrt(tl.load(sums + 2 * layer))
     u_norm = tl.sqrt(tl.load(sums + 2 * layer + 1))
@@ -83,8 +83,8 @@ def apply_update(addresses, sizes, numbers, chunk_layer, chunk_start, sums, size
     is_defined = (x_norm > 0) & (u_norm > 0) & (tl.load(row + 10) > 0)
     ratio = tl.where(is_defined, phi / tl.where(u_norm > 0, u_norm, 1.0), 1.0).to(tl.float32)
     x_address = _float32(addresses, layer, 0)
-    x = tl.load(x_address + place, inside, other=0.0)
-    m = tl.load(_float32(addresses, layer, 2) + place, inside, other=0.0)
-    v = tl.load(_float32(addresses, layer, 3) + place, inside, other=0.0)
+    x = tl.load(x_address + index, inside, other=0.0)
+    m = tl.load(_float32(addresses, layer, 2) + index, inside, other=0.0)
+    v = tl.load(_float32(addresses, layer, 3) + index, inside, other=0.0)
     u = _direction(x, m, v, numbers, layer)
-    tl.store(x_address + place, x - tl.load(row) * ratio * u, inside)
+    tl.store(x_address + index, x - tl.load(row) * ratio * u, inside)
