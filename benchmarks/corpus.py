@@ -45,7 +45,7 @@ BERT_SAMPLE_CHARACTERS = 6_000_000
 BERT_DUPLICATES = 10
 
 
-def step_time_breakdown(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
     """How long `work` takes."""
     began = time.perf_counter()
     work()
@@ -57,7 +57,7 @@ def interleaved(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            times[name].append(step_time_breakdown(work))
+            times[name].append(seconds_of(work))
     return times
 
 
@@ -153,7 +153,7 @@ BATCHES = 100
 def cut_row(store: Corpus, length: int, rounds: int) -> dict[str, Any]:
     """Cutting all documents into examples."""
     makes = [lambda: example_source(store, "train", sequence_length=length, seed=0, phase=1)] * (rounds + 1)
-    times = [step_time_breakdown(make) for make in makes][1:]
+    times = [seconds_of(make) for make in makes][1:]
     count = len(makes[0]())
     return row(f"cut at {length}, examples/s", count / statistics.median(times), "", None, 200_000, times, count)
 
@@ -169,7 +169,7 @@ def stream_row(
         for number in range(first, first + BATCHES):
             stream.batch(number * batch, batch)
 
-    times = [step_time_breakdown(functools.partial(make, start * BATCHES)) for start in range(rounds)]
+    times = [seconds_of(functools.partial(make, start * BATCHES)) for start in range(rounds)]
     name = f"batches of {batch:,} × {length}, {kind.pairing}, {kind.masking}, sequences/s"
     amount = BATCHES * batch
     return row(name, amount / statistics.median(times), "", None, target, times, amount)

@@ -1,6 +1,6 @@
 """Fit and test the rule for short runs: held-out loss over a grid of peaks, warm-up shares, batches and starts.
 
-Every cell is an ordinary two-phase run in a folder of its own, so an interrupted grid goes on where it stopped.
+Every trial is an ordinary two-phase run in a folder of its own, so an interrupted grid goes on where it stopped.
 
     python benchmarks/recipe_rule.py CORPUS OUT --model tiny --samples 38400 --batch-size 64 \
         --learning-rates 0.005 0.01 0.02 rule --warmup-shares 0.1 0.25 --deviations rule 0.02
@@ -33,7 +33,7 @@ def last_evaluation(run: Path) -> dict[str, float]:
     return [event for event in events if event["event"] == "evaluation"][-1]
 
 
-def run_cell(
+def run_trial(
     arguments: argparse.Namespace,
     corpus: Corpus,
     optimizer: str,
@@ -116,8 +116,8 @@ def main() -> None:
         arguments.deviations,
         arguments.seeds,
     )
-    for cell in grid:
-        row = run_cell(arguments, corpus, *cell)
+    for trial in grid:
+        row = run_trial(arguments, corpus, *trial)
         rows.append(row)
         print(
             f"{row['optimizer']:6} B {row['batch_size']:5} T {row['steps']:5} peak {row['peak']:.2e} "

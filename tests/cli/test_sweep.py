@@ -44,7 +44,7 @@ def write(folder: Path, corpus: Corpus, *, samples: int = 160, seeds: str = "[0,
 def journals(out: Path) -> dict[str, list[dict[str, object]]]:
     return {
         path.parent.name: [json.loads(line) for line in path.read_text().splitlines()]
-        for path in sorted(out.glob("cells/*/journal.jsonl"))
+        for path in sorted(out.glob("trials/*/journal.jsonl"))
     }
 
 
@@ -56,17 +56,17 @@ def test_a_sweep_makes_a_table_and_runs_nothing_twice(
     told = capsys.readouterr().out
     assert "4 runs, 2 at a time: about" in told and "±" in told
     results = json.loads(told.splitlines()[-1])
-    assert [(arm["optimizer"], arm["loss"]["seeds"], arm["diverged"]) for arm in results["arms"]] == [
-        ("adamw", 2, 0), ("muon", 2, 0)
-    ]  # fmt: skip
+    configs = results["configurations"]
+    found = [(config["optimizer"], config["loss"]["seeds"], config["diverged"]) for config in configs]
+    assert found == [("adamw", 2, 0), ("muon", 2, 0)]
     assert results["left"] == []
     for name in ("table.json", "loss_by_batch.svg", "report.html"):
         assert (tmp_path / "out" / name).stat().st_size > 500
     before = journals(tmp_path / "out")
     assert main(words) == 0
-    assert "4 have ended before; 0 runs" in capsys.readouterr().out
+    assert "4 already done; 0 runs" in capsys.readouterr().out
     assert journals(tmp_path / "out") == before
-    losses = {cell["cell"]["optimizer"] + str(cell["cell"]["seed"]): cell["loss"] for cell in results["cells"]}
+    losses = {trial["trial"]["optimizer"] + str(trial["trial"]["seed"]): trial["loss"] for trial in results["trials"]}
     for name, events in before.items():
         optimizer, _, _, seed = name.split("_")
         evaluation = [event for event in events if event["event"] == "evaluation"][-1]
@@ -90,7 +90,7 @@ def test_a_sweep_that_is_stopped_resumes_the_trial_it_was_in(small_corpus: Corpu
     def sessions() -> list[dict[str, object]]:
         return [event for events in journals(out).values() for event in events if event["event"] == "run"]
 
-    first = start_until(words, lambda: any(out.glob("cells/*/checkpoints/step-*")))
+    first = start_until(words, lambda: any(out.glob("trials/*/checkpoints/step-*")))
     again = subprocess.run(words, capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "another sweep runs in" in again.stderr
     first.send_signal(signal.SIGTERM)
@@ -122,13 +122,13 @@ def test_a_sweep_that_is_stopped_while_it_plans_leaves_no_plan_behind(small_corp
     assert all(has_ended(int(plan)) for plan in plans)
 
 
-def test_a_budget_leaves_cells_out_and_says_which(
+def test_a_budget_leaves_trials_out_and_says_which(
     small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path, small_corpus, samples=2_000_000, seeds="[0]")
     words = ["sweep", str(file), "--out", str(tmp_path / "out"), "--budget-hours", "0.001"]
     assert main(words) == 2
-    assert "a budget of 0.001 hours holds none of 2 runs; the shortest takes about" in capsys.readouterr().err
+    assert "a budget of 0.001 hours is too short for any of 2 runs; the shortest takes about" in capsys.readouterr().err
     assert not journals(tmp_path / "out")
     assert main([*words, "--dry-run", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["left"]) == 2
@@ -149,12 +149,12 @@ def test_wrong_numbers(
     assert told in capsys.readouterr().err
 
 
-def test_a_cell_that_cannot_be_run_ends_the_sweep_before_it_begins(
+def test_a_trial_that_cannot_be_run_ends_the_sweep_before_it_begins(
     small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = '\n[[grid]]\noptimizers = "lamb"\nbatch_sizes = 5000000\n'
     text = write(tmp_path, small_corpus).read_text().replace("[grid]", "[[grid]]")
     (tmp_path / "sweep.toml").write_text(text + more)
     assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out")]) == 2
-    assert "cell lamb_b5000000_x1_s0 cannot be run" in capsys.readouterr().err
+    assert "trial lamb_b5000000_x1_s0 cannot be run" in capsys.readouterr().err
     assert not journals(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""A sweep's file: which cells it means, and what it may not say."""
+"""A sweep's file: which trials it means, and what it may not say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Cell, Sweep, read_sweep
+from lambert.experiments.grid import Sweep, Trial, read_sweep
 
 LONG_AXES = ("batch_sizes", "seeds", "learning_rate_multipliers")
 RUN_OPTIONS = ("model", "samples", "pack", "sequence_lengths")
@@ -19,17 +19,17 @@ def read(folder: Path, text: str) -> Sweep:
     return read_sweep(file, run_options=RUN_OPTIONS, squad_options=("train", "dev"))
 
 
-def test_every_combination_is_a_cell_and_seeds_come_last(tmp_path: Path) -> None:
+def test_every_combination_is_a_trial_and_seeds_come_last(tmp_path: Path) -> None:
     sweep = read(
         tmp_path,
         "[run]\nmodel = '2x64'\nsamples = 100\npack = true\nsequence_lengths = [16, 32]\n"
         "[grid]\noptimizers = ['lamb', 'adamw']\nbatch_sizes = [8, [16, 8]]\nlearning_rate_multipliers = [0.5, 1]\n"
         "seeds = [3, 4]\n",
     )
-    assert len(sweep.cells) == len(set(sweep.cells)) == 16
-    assert [cell.seed for cell in sweep.cells] == 8 * [3] + 8 * [4]
-    assert sweep.cells[0] == Cell("lamb", (8,), "sqrt", 0.5, 3)
-    assert sweep.cells[0].words() == (
+    assert len(sweep.trials) == len(set(sweep.trials)) == 16
+    assert [trial.seed for trial in sweep.trials] == 8 * [3] + 8 * [4]
+    assert sweep.trials[0] == Trial("lamb", (8,), "sqrt", 0.5, 3)
+    assert sweep.trials[0].words() == (
         [
             "--optimizer",
             "lamb",
@@ -43,7 +43,7 @@ def test_every_combination_is_a_cell_and_seeds_come_last(tmp_path: Path) -> None
             "3",
         ]
     )
-    assert sweep.cells[2].name == "lamb_b16-8_x0.5_s3" and sweep.cells[2].batch == "16/8"
+    assert sweep.trials[2].name == "lamb_b16-8_x0.5_s3" and sweep.trials[2].batch == "16/8"
     assert sweep.common_words() == ["--model", "2x64", "--samples", "100", "--pack", "--sequence-lengths", "16", "32"]
 
 
@@ -53,7 +53,7 @@ def test_what_grids_have_in_common_is_run_once(tmp_path: Path) -> None:
         "[[grid]]\nbatch_sizes = 8\nseeds = [0, 1, 2]\n"
         "[[grid]]\nbatch_sizes = [8, 16]\nlearning_rate_multipliers = [1, 2]\n",
     )
-    assert [cell.name for cell in sweep.cells] == [
+    assert [trial.name for trial in sweep.trials] == [
         "lamb_b8_x1_s0", "lamb_b8_x1_s1", "lamb_b8_x1_s2", "lamb_b16_x1_s0", "lamb_b8_x2_s0", "lamb_b16_x2_s0"
     ]  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_what_grids_have_in_common_is_run_once(tmp_path: Path) -> None:
 def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "growing.toml").write_text("")
     sweep = read(tmp_path, "[grid]\nrecipes = ['growing.toml', 'nvidia']\n")
-    growing, nvidia = sweep.cells
+    growing, nvidia = sweep.trials
     assert growing.recipe == str(tmp_path / "growing.toml") and growing.batch == "growing"
     assert growing.name == "lamb_growing_x1_s0" and "--batch-size" not in growing.words()
     assert nvidia.recipe == "nvidia"
@@ -91,10 +91,10 @@ def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
         ("budget_hours = nan\n[grid]\nbatch_sizes = 8\n", "budget_hours = nan"),
         ("budget_hours = inf\n[grid]\nbatch_sizes = 8\n", "budget_hours = inf"),
         ("budget_hours = true\n[grid]\nbatch_sizes = 8\n", "budget_hours"),
-        (f"[grid]\nbatch_sizes = 8\nseeds = {list(range(2_001))}\n", "2,001 cells"),
+        (f"[grid]\nbatch_sizes = 8\nseeds = {list(range(2_001))}\n", "2,001 trials"),
         (
             "[grid]\n" + "".join(f"{axis} = {list(range(1, 10_001))}\n" for axis in LONG_AXES),
-            "1,000,000,000,000 cells",
+            "1,000,000,000,000 trials",
         ),
         ("[grid\n", "cannot be read"),
     ],

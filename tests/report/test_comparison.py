@@ -121,12 +121,12 @@ def sweep(make_run_folder: MakeRun, tmp_path: Path) -> Path:
     first = make_run_folder("first", steps=250, layers=8)
     folder = tmp_path / "sweep"
     for place in range(50):
-        cell = folder / "cells" / f"cell-{place}"
-        cell.mkdir(parents=True)
-        shutil.copy(first / "journal.jsonl", cell)
+        trial = folder / "trials" / f"trial-{place}"
+        trial.mkdir(parents=True)
+        shutil.copy(first / "journal.jsonl", trial)
         recipe = (first / "recipe.toml").read_text("utf-8").replace("weight_decay = 0.01", f"weight_decay = 0.{place}")
-        (cell / "recipe.toml").write_text(recipe.replace("epsilon = 1e-6", f"epsilon = {1 + place}e-6"), "utf-8")
-    (folder / "cells" / "not-begun").mkdir()
+        (trial / "recipe.toml").write_text(recipe.replace("epsilon = 1e-6", f"epsilon = {1 + place}e-6"), "utf-8")
+    (folder / "trials" / "not-begun").mkdir()
     (folder / "table.json").write_text("{}")
     return folder
 
@@ -144,9 +144,9 @@ def test_an_experiment_is_its_runs_on_a_page_of_bounded_size(sweep: Path, tmp_pa
         "optimizer.epsilon",
         "optimizer.weight_decay",
     ]
-    shutil.rmtree(sweep / "cells")
-    (sweep / "cells" / "empty").mkdir(parents=True)
-    with pytest.raises(UserError, match="no run in .*cells has done a step yet"):
+    shutil.rmtree(sweep / "trials")
+    (sweep / "trials" / "empty").mkdir(parents=True)
+    with pytest.raises(UserError, match="no run in .*trials has done a step yet"):
         write_report([sweep], out)
 
 

@@ -160,7 +160,7 @@ def test_bars_of_a_page_follow_its_colours_and_have_a_label() -> None:
     assert {"sentences", "tokens, from", "1", "2", "1,024"} <= set(texts(svg))
 
 
-def arm(batch: int, times: float, loss: float | None, *, diverged: int = 0) -> dict[str, Any]:
+def config(batch: int, times: float, loss: float | None, *, diverged: int = 0) -> dict[str, Any]:
     return {
         "optimizer": "lamb", "batch": f"{batch:,}", "batch_size": batch, "recipe": "sqrt", "multiplier": times,
         "loss": {"mean": loss, "half_interval": None}, "diverged": diverged,
@@ -172,9 +172,11 @@ def losses(layer: dict[str, Any]) -> list[float]:
 
 
 def test_a_sweep_s_line_goes_through_the_best_rates_and_the_rules_beside_it(tmp_path: Path) -> None:
-    arms = [arm(8, 1, 5.0), arm(32, 0.5, 5.6), arm(32, 1, 5.5), arm(32, 2, 5.2), arm(32, 4, None, diverged=1)]
+    configurations = [
+        config(8, 1, 5.0), config(32, 0.5, 5.6), config(32, 1, 5.5), config(32, 2, 5.2), config(32, 4, None, diverged=1)
+    ]  # fmt: skip
     tuned = [{"optimizer": "lamb", "batch": "32", "recipe": "sqrt", "multiplier": 2}]
-    spec = sweep_picture({"arms": arms, "tuned": tuned})
+    spec = sweep_picture({"configurations": configurations, "tuned": tuned})
     rule, best = layers_of(spec, "line")
     others, _, crosses, _ = layers_of(spec, "point")
     assert losses(best) == [5.0, 5.2] and losses(rule) == [5.0, 5.5] and losses(others) == [5.6]
@@ -184,7 +186,7 @@ def test_a_sweep_s_line_goes_through_the_best_rates_and_the_rules_beside_it(tmp_
 
 
 def test_a_sweep_without_other_rates_has_one_line(tmp_path: Path) -> None:
-    spec = sweep_picture({"arms": [arm(8, 1, 5.0), arm(32, 1, 5.5)], "tuned": []})
+    spec = sweep_picture({"configurations": [config(8, 1, 5.0), config(32, 1, 5.5)], "tuned": []})
     rule, best = layers_of(spec, "line")
     assert losses(best) == [5.0, 5.5] and losses(rule) == []
     assert "at other rates" not in texts(drawn(spec, tmp_path))

@@ -22,15 +22,15 @@ from lambert.errors import UserError
 from lambert.planning.plan_text import duration
 
 if TYPE_CHECKING:
-    from lambert.experiments.grid import Cell, Sweep
+    from lambert.experiments.grid import Sweep, Trial
     from lambert.experiments.runner import Ended
-    from lambert.experiments.table import Arm, Mean, Result, Tuned
+    from lambert.experiments.table import Configuration, Mean, Result, Tuned
 
 OWN_OPTIONS = (
     "json", "out", "fresh", "threads", "processes", "restarts", "batch_size", "optimizer", "recipe", "seed",
     "learning_rate_multiplier", "learning_rate", "probe_seconds",
 )  # fmt: skip
-"""Of `pretrain`, those that the sweep gives itself."""
+"""Options of `pretrain` that the sweep sets itself."""
 OWN_SQUAD_OPTIONS = ("json", "out", "model", "score")
 
 
@@ -39,20 +39,20 @@ class SweepRuns(Subcommand):
     """Run a grid of batch sizes, optimizers, learning rates and seeds over the same samples, and compare them."""
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """TOML file: what all runs share, and in what they differ (docs/sweep.md)."""
+    """TOML file: the shared options and the grid of those that vary (docs/sweep.md)."""
     out: Path
     """Folder of the sweep; the same command resumes it and repeats no finished run."""
     jobs: int = 0
-    """Runs at a time; 0 takes as many as there are cores for (one GPU holds many small runs: say how many)."""
+    """Runs at a time; 0 uses all cores (a GPU holds many small runs: set the number)."""
     threads: int = 1
     """Threads of each run."""
     budget_hours: float | None = None
-    """Begin no run that would end later than this, as far as can be told; the file's unless given here."""
+    """Start no run that is expected to end later than this; overrides the file's budget."""
     dry_run: bool = False
-    """Only say what would be run, and how long it would take."""
+    """Only print the runs and the estimated time."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `cells`, `arms`, `tuned`, `left` (names of what was not run), `core_hours`, `report`."""
+        """Results: `trials`, `configurations`, `tuned`, `left` (names of what was not run), `core_hours`, `report`."""
         with stop_on_signals():
             return self._run()
 
@@ -65,7 +65,7 @@ class SweepRuns(Subcommand):
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.out} cannot be written: {error.strerror}", remedy="Choose another --out") from None
-        say("time      taking a few steps at each batch size that is not known yet …")
+        say("time      measuring a few steps at each new batch size …")
         expected = expected_seconds(
             sweep, self.out, jobs=jobs, threads=self.threads,
             plan_options=[field.name for field in dataclasses.fields(Plan)],
@@ -75,14 +75,15 @@ class SweepRuns(Subcommand):
             sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended
         )
         before, waiting = runner.state()
-        say_total([runner.step_time_breakdown(cell) for cell in waiting], len(before), jobs, budget)
+        say_total([runner.estimated_seconds(trial) for trial in waiting], len(before), jobs, budget)
         if self.dry_run:
-            return {"cells": [], "arms": [], "tuned": [], "left": [cell.name for cell in waiting], "core_hours": 0.0}
+            nothing: dict[str, Any] = {"trials": [], "configurations": [], "tuned": []}
+            return {**nothing, "left": [trial.name for trial in waiting], "core_hours": 0.0}
         ended, left = runner.run()
         if not ended:
-            shortest = min(runner.step_time_breakdown(cell) for cell in left)
+            shortest = min(runner.estimated_seconds(trial) for trial in left)
             raise UserError(
-                f"a budget of {budget:g} hours holds none of {len(left)} runs; the shortest takes about "
+                f"a budget of {budget:g} hours is too short for any of {len(left)} runs; the shortest takes about "
                 f"{duration(shortest)}",
                 remedy="Give more --budget-hours, fewer samples or a smaller model",
             )
@@ -105,8 +106,8 @@ class SweepRuns(Subcommand):
                 raise UserError(f"{value} {name}", remedy=f"Give a whole number from {least} to 1,024")
         return self.jobs or max(1, (os.cpu_count() or 1) // self.threads)
 
-    def _finish(self, folder: Callable[[Cell], Path], ended: Sequence[Ended], left: Sequence[Cell]) -> dict[str, Any]:
-        from lambert.experiments.table import arms_of, result_of, tuned_rates, write_table
+    def _finish(self, folder: Callable[[Trial], Path], ended: Sequence[Ended], left: Sequence[Trial]) -> dict[str, Any]:
+        from lambert.experiments.table import configurations_of, result_of, tuned_rates, write_table
         from lambert.report import write_report
         from lambert.report.picture import write_picture
         from lambert.report.pictures import sweep_picture
@@ -114,28 +115,28 @@ class SweepRuns(Subcommand):
         results: list[Result] = []
         for one in ended:
             try:
-                results.append(result_of(one.cell, folder(one.cell), one.status))
+                results.append(result_of(one.trial, folder(one.trial), one.status))
             except UserError as error:
-                say(f"left out  {one.cell.name}: {one.problem or error}")
+                say(f"left out  {one.trial.name}: {one.problem or error}")
         if not results:
-            raise UserError("no cell has come to a step", remedy=f"Look at the logs in {self.out / 'cells'}")
-        arms = arms_of(results)
-        tuned = tuned_rates(results, arms)
-        facts = write_table(self.out / "table.json", results, arms, tuned)
-        show_table(arms, tuned)
+            raise UserError("no trial completed a step", remedy=f"Look at the logs in {self.out / 'trials'}")
+        configurations = configurations_of(results)
+        tuned = tuned_rates(results, configurations)
+        facts = write_table(self.out / "table.json", results, configurations, tuned)
+        show_table(configurations, tuned)
         hours = sum(result.seconds for result in results) * self.threads / 3_600
         say(f"{len(results)} runs, {hours:.2f} core-hours of training")
-        for cell in left:
-            say(f"not run   {cell.name}: it would end after the budget of hours")
+        for trial in left:
+            say(f"not run   {trial.name}: it would end after the budget of hours")
         failed = [one for one in ended if one.status == "failed"]
         for one in failed:
-            say(f"failed    {one.cell.name}: {one.problem}")
+            say(f"failed    {one.trial.name}: {one.problem}")
         picture = write_picture(sweep_picture(facts), self.out / "loss_by_batch.svg")
-        report = write_report([folder(result.cell) for result in results], self.out / "report.html")
+        report = write_report([folder(result.trial) for result in results], self.out / "report.html")
         say(f"Table: {self.out / 'table.json'}, picture: {picture}, report: {report}")
         return {
             **facts,
-            "left": [cell.name for cell in left],
+            "left": [trial.name for trial in left],
             "core_hours": hours,
             "report": str(report),
             "exit_code": 1 if failed else 0,
@@ -144,7 +145,7 @@ class SweepRuns(Subcommand):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, and both do it where a shell in the background has them ignored."""
+    """SIGTERM acts like Ctrl-C, and both work even if a background shell ignores them."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -158,60 +159,59 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def say_total(each: Sequence[float], done: int, jobs: int, budget_hours: float | None) -> None:
-    """How long what is left is expected to take, before anything runs.
+    """Print the estimated time of the remaining runs.
 
     Args:
-        each: seconds of each run that is left.
-        done: runs that have ended before.
+        each: estimated seconds of each remaining run.
+        done: runs that ended in earlier sessions.
     """
-    before = f"{done} have ended before; " * bool(done)
-    limit = "" if budget_hours is None else f"; the budget holds {budget_hours:g} hours"
+    before = f"{done} already done; " * bool(done)
+    limit = "" if budget_hours is None else f"; budget {budget_hours:g} hours"
     length = duration(max(sum(each) / jobs, *each, 0.0))
     say(f"sweep     {before}{len(each)} runs, {jobs} at a time: about {length}{limit}")
 
 
 def say_ended(ended: Ended, left: int) -> None:
-    """A line for every cell that is through."""
-    say(f"{ended.status:9} {ended.cell.name}, {left} to go{': ' * bool(ended.problem)}{ended.problem}")
+    """Print one line for a trial that has ended."""
+    say(f"{ended.status:9} {ended.trial.name}, {left} to go{': ' * bool(ended.problem)}{ended.problem}")
 
 
-def show_table(arms: Sequence[Arm], tuned: Sequence[Tuned]) -> None:
-    """Means over seeds with their 95 % intervals; the best learning rate of an optimizer and batch is marked, and what
-    it is worth beside the rule's stands below."""
-    rows = [_row(arm) for arm in arms]
+def show_table(configurations: Sequence[Configuration], tuned: Sequence[Tuned]) -> None:
+    """Print means over seeds with 95 % intervals. Best rates are marked, then compared with the rule's."""
+    rows = [_row(config) for config in configurations]
     columns = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
     say("  ".join(f"{name:>{widths[name]}}" for name in columns))
-    for row, arm in zip(rows, arms, strict=True):
-        marks = _marks(arm, tuned)
-        cells = "  ".join(f"{row[name]:>{widths[name]}}" for name in columns)
-        say(f"{cells}{'  ' * bool(marks)}{', '.join(marks)}")
+    for row, config in zip(rows, configurations, strict=True):
+        marks = _marks(config, tuned)
+        line = "  ".join(f"{row[name]:>{widths[name]}}" for name in columns)
+        say(f"{line}{'  ' * bool(marks)}{', '.join(marks)}")
     for one in tuned:
         recipe = "" if Path(one.recipe).stem in ("sqrt", one.batch) else f", {one.recipe}"
-        place = f"{one.optimizer}, batch {one.batch}{recipe}"
+        name = f"{one.optimizer}, batch {one.batch}{recipe}"
         edge = ", the edge of those tried" if one.is_edge else ""
         ratio = f": the rule's loss is {_interval(one.rule_over_best, 3)} times its" if one.rule_over_best.seeds else ""
-        say(f"best rate {place}: {one.multiplier:g} times the rule's{edge}{ratio}")
+        say(f"best rate {name}: {one.multiplier:g} times the rule's{edge}{ratio}")
 
 
-def _row(arm: Arm) -> dict[str, str]:
+def _row(config: Configuration) -> dict[str, str]:
     return {
-        "optimizer": arm.optimizer,
-        "batch": arm.batch,
-        "steps": f"{arm.steps:,}",
-        "peak": f"{arm.peak_learning_rate:.3g}",
-        "times": f"{arm.multiplier:g}",
-        "held-out loss": _interval(arm.loss, 3),
-        "accuracy": _interval(arm.accuracy, 4),
-        "F1": _interval(arm.f1, 2),
-        "noise scale": f"{arm.noise_scale.mean:,.0f}" if arm.noise_scale.seeds else "-",
-        "minutes": f"{arm.seconds.mean / 60:.1f}" if arm.seconds.seeds else "-",
+        "optimizer": config.optimizer,
+        "batch": config.batch,
+        "steps": f"{config.steps:,}",
+        "peak": f"{config.peak_learning_rate:.3g}",
+        "times": f"{config.multiplier:g}",
+        "held-out loss": _interval(config.loss, 3),
+        "accuracy": _interval(config.accuracy, 4),
+        "F1": _interval(config.f1, 2),
+        "noise scale": f"{config.noise_scale.mean:,.0f}" if config.noise_scale.seeds else "-",
+        "minutes": f"{config.seconds.mean / 60:.1f}" if config.seconds.seeds else "-",
     }
 
 
-def _marks(arm: Arm, tuned: Sequence[Tuned]) -> list[str]:
-    marks = [f"{count} {word}" for word in ("diverged", "failed", "stuck") if (count := getattr(arm, word))]
-    own = (arm.optimizer, arm.batch, arm.recipe, arm.multiplier)
+def _marks(config: Configuration, tuned: Sequence[Tuned]) -> list[str]:
+    marks = [f"{count} {word}" for word in ("diverged", "failed", "stuck") if (count := getattr(config, word))]
+    own = (config.optimizer, config.batch, config.recipe, config.multiplier)
     is_best = own in [(one.optimizer, one.batch, one.recipe, one.multiplier) for one in tuned]
     return [*marks, "best rate"] if is_best else marks
 

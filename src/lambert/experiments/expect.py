@@ -1,4 +1,4 @@
-"""How long the cells of a sweep will take: a plan of one cell for each batch, found out side by side and remembered."""
+"""Estimates how long the trials of a sweep take: `plan` runs once for each batch size, and its answer is cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Cell, Sweep, option_words
+from lambert.experiments.grid import Sweep, Trial, option_words
 from lambert.experiments.signals import signals_deferred
 from lambert.utils.io import write_json
 
@@ -22,38 +22,38 @@ FILE = "forecast.json"
 def expected_seconds(
     sweep: Sweep, out: Path, *, jobs: int, threads: int, plan_options: Collection[str]
 ) -> dict[str, float]:
-    """What a cell of each batch is expected to take, seconds, by `Cell.batch`.
+    """Expected seconds of a trial, by `Trial.batch`.
 
     Args:
-        out: folder of the sweep, where it is remembered.
-        plan_options: options that `plan` has; others of a run change no time worth telling.
+        out: folder of the sweep, which holds the cache.
+        plan_options: options that `plan` has; other options of a run hardly change its time.
 
     Raises:
-        UserError: a cell cannot be planned, so that it could not be run either.
+        UserError: a trial cannot be planned, so that it could not be run either.
     """
     asked_for: dict[str, Any] = {"options": sweep.common_words(), "jobs": jobs, "threads": threads}
-    known = _remembered(out / FILE, asked_for)
-    first: dict[str, Cell] = {}
-    for cell in sweep.cells:
-        if cell.batch not in known:
-            first.setdefault(cell.batch, cell)
+    known = _cached(out / FILE, asked_for)
+    first: dict[str, Trial] = {}
+    for trial in sweep.trials:
+        if trial.batch not in known:
+            first.setdefault(trial.batch, trial)
     asked = list(first.values())
     shared = option_words({name: value for name, value in sweep.options.items() if name in plan_options})
     for start in range(0, len(asked), jobs):
         together = asked[start : start + jobs]
-        for cell, seconds in zip(together, _planned(shared, together, threads), strict=True):
-            known[cell.batch] = seconds
+        for trial, seconds in zip(together, _planned(shared, together, threads), strict=True):
+            known[trial.batch] = seconds
     write_json(out / FILE, {**asked_for, "seconds": known})
     return known
 
 
-def _planned(shared: Sequence[str], cells: Sequence[Cell], threads: int) -> list[float]:
+def _planned(shared: Sequence[str], trials: Sequence[Trial], threads: int) -> list[float]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     processes: list[subprocess.Popen[str]] = []
     try:
         with signals_deferred():
-            for cell in cells:
-                words = ["plan", *shared, *cell.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
+            for trial in trials:
+                words = ["plan", *shared, *trial.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
                 processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "lambert", *words],
@@ -61,21 +61,21 @@ def _planned(shared: Sequence[str], cells: Sequence[Cell], threads: int) -> list
                     )
                 )  # fmt: skip
         answers = [process.communicate() for process in processes]
-    finally:  # where this is interrupted, nobody wants their answers any more
+    finally:  # after an interrupt nobody reads their output
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
     seconds = []
-    for cell, process, (out, error) in zip(cells, processes, answers, strict=True):
+    for trial, process, (out, error) in zip(trials, processes, answers, strict=True):
         if process.returncode:
-            told = (error.strip().splitlines() or ["no reason given"])[-1].removeprefix("lambert: ").rstrip(".")
-            raise UserError(f"cell {cell.name} cannot be run: {told}", remedy="Change the sweep's file")
+            reason = (error.strip().splitlines() or ["no reason given"])[-1].removeprefix("lambert: ").rstrip(".")
+            raise UserError(f"trial {trial.name} cannot be run: {reason}", remedy="Change the sweep's file")
         seconds.append(float(json.loads(out.splitlines()[-1])["seconds"]))
     return seconds
 
 
-def _remembered(path: Path, asked_for: Mapping[str, Any]) -> dict[str, float]:
+def _cached(path: Path, asked_for: Mapping[str, Any]) -> dict[str, float]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if any(found[name] != value for name, value in asked_for.items()):

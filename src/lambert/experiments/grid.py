@@ -1,4 +1,4 @@
-"""A sweep's file: options that all runs share, and grids of those in which they differ → cells, each a run."""
+"""Reads a sweep file: options shared by all runs, and grids of the options that vary → trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AXES: dict[str, tuple[type, ...]] = {
     "seeds": (int,),
     "recipes": (str,),
 }
-"""Axis of a grid → kinds of its values; each has one value or several."""
+"""Axis of a grid → types of its values; an axis has one value or several."""
 _DEFAULTS: dict[str, list[Any]] = {
     "optimizers": ["lamb"], "learning_rate_multipliers": [1.0], "seeds": [0], "recipes": ["sqrt"]
 }  # fmt: skip
@@ -29,18 +29,18 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("learning_rate_multipliers", lambda value: 0 < value < math.inf, "Give numbers above 0"),
     ("seeds", lambda value: 0 <= value < 2**63, "Give whole numbers from 0 to 2^63 - 1"),
 )
-"""Told at once: one cell of each batch is planned, and what only another has would be found hours later."""
+"""Checked up front: only one trial of each batch is planned, so a bad value in another would show up hours later."""
 _TABLES = ("run", "grid", "squad", "budget_hours")
-MOST_CELLS = 2_000
+MOST_TRIALS = 2_000
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of the sweep."""
 
     optimizer: str
     batch_sizes: tuple[int, ...]
-    """Empty where the recipe has its own."""
+    """Empty if the recipe sets them."""
     recipe: str
     multiplier: float
     """Times the recipe's peak learning rate."""
@@ -48,23 +48,23 @@ class Cell:
 
     @property
     def batch(self) -> str:
-        """What a table calls the batch: its sizes, or the recipe that has them."""
+        """Label of the batch in tables: its sizes, or the recipe that sets them."""
         return "/".join(f"{size:,}" for size in self.batch_sizes) or Path(self.recipe).stem
 
     @property
-    def arm(self) -> str:
-        """What the runs of one line of the table share: everything but the seed."""
+    def configuration(self) -> str:
+        """Name of its configuration: everything but the seed."""
         parts = [self.optimizer, "b" + "-".join(map(str, self.batch_sizes)) if self.batch_sizes else ""]
         parts += [_safe(self.recipe) if self.recipe != "sqrt" else "", f"x{self.multiplier:g}"]
         return "_".join(part for part in parts if part)
 
     @property
     def name(self) -> str:
-        """Of the run's folder."""
-        return f"{self.arm}_s{self.seed}"
+        """Name of the run folder."""
+        return f"{self.configuration}_s{self.seed}"
 
     def words(self) -> list[str]:
-        """Its options of `pretrain`."""
+        """Its options as arguments of `pretrain`."""
         batch = ["--batch-size", *map(str, self.batch_sizes)] if self.batch_sizes else []
         return [
             "--optimizer", self.optimizer, *batch, "--recipe", self.recipe,
@@ -74,22 +74,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is to be run."""
+    """A sweep file's contents."""
 
     options: Mapping[str, Any]
-    """Options of `pretrain` that all cells share, by name with underscores."""
-    cells: tuple[Cell, ...]
+    """Options of `pretrain` that all trials share, by name with underscores."""
+    trials: tuple[Trial, ...]
     squad: Mapping[str, Any] | None = None
-    """Options of `squad`, where every model is to be fine-tuned as well."""
+    """Options of `squad`; None if the models are not fine-tuned."""
     budget_hours: float | None = None
 
     def common_words(self) -> list[str]:
-        """The shared options as words of a command."""
+        """The shared options as command-line arguments."""
         return option_words(self.options)
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
-    """A table of a file as words of a command: flags for true, nothing for false."""
+    """A table of options as command-line arguments: a flag for true, nothing for false."""
     words: list[str] = []
     for name, value in options.items():
         if value is False:
@@ -100,13 +100,13 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
 
 
 def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Collection[str]) -> Sweep:
-    """A sweep from its TOML file; cells that several grids have in common are there once.
+    """Read a sweep from its TOML file; a trial in several grids is kept once.
 
     Args:
-        run_options, squad_options: what `[run]` and `[squad]` may hold.
+        run_options, squad_options: options allowed in `[run]` and `[squad]`.
 
     Raises:
-        UserError: it cannot be read, or a table, an option, an axis or a value is not what it should be.
+        UserError: the file cannot be read, or a table, option, axis or value is invalid.
     """
     try:
         tables = read_toml(path)
@@ -121,17 +121,17 @@ def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Colle
     grids = [grids] if isinstance(grids, dict) else grids
     if not isinstance(grids, list) or not grids:
         raise UserError(f"sweep {path} has no [grid]", remedy="Give one, with batch_sizes and what else is to vary")
-    cells = list(dict.fromkeys(cell for grid in grids for cell in _cells(path, grid)))
-    names = {cell.name for cell in cells}
-    if len(names) < len(cells):
+    trials = list(dict.fromkeys(trial for grid in grids for trial in _trials(path, grid)))
+    names = {trial.name for trial in trials}
+    if len(names) < len(trials):
         raise UserError(f"sweep {path}: two recipes have the same name", remedy="Give their files different names")
-    if len(cells) > MOST_CELLS:
-        raise UserError(f"sweep {path} has {len(cells):,} cells", remedy=f"Give at most {MOST_CELLS:,}")
+    if len(trials) > MOST_TRIALS:
+        raise UserError(f"sweep {path} has {len(trials):,} trials", remedy=f"Give at most {MOST_TRIALS:,}")
     budget = tables.get("budget_hours")
     is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if budget is not None and not (is_number and 0 < budget < math.inf):
         raise UserError(f"sweep {path}: budget_hours = {budget!r}", remedy="Give hours above 0")
-    return Sweep(options, tuple(cells), squad, budget)
+    return Sweep(options, tuple(trials), squad, budget)
 
 
 def _options(path: Path, table: str, values: Any, known: Collection[str]) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def _options(path: Path, table: str, values: Any, known: Collection[str]) -> dic
     return dict(values)
 
 
-def _cells(path: Path, grid: Any) -> list[Cell]:
-    """Every combination of a grid's values, seeds last to first so that one seed of everything is done first."""
+def _trials(path: Path, grid: Any) -> list[Trial]:
+    """Every combination of a grid's values; seeds vary slowest, so one seed of every configuration runs first."""
     if not isinstance(grid, dict):
         raise UserError(f"sweep {path}: grid is no table", remedy="Write [[grid]] above its axes")
     axes: dict[str, list[Any]] = dict(_DEFAULTS)
@@ -155,7 +155,7 @@ def _cells(path: Path, grid: Any) -> list[Cell]:
             raise unknown_name(f"axis of sweep {path}", name, AXES)
         values = values if isinstance(values, list) else [values]
         if not values or any(isinstance(value, bool) or not isinstance(value, AXES[name]) for value in values):
-            raise UserError(f"sweep {path}: {name} = {values!r}", remedy=f"Give a list of {_told(name)}")
+            raise UserError(f"sweep {path}: {name} = {values!r}", remedy=f"Give a list of {_expected_values(name)}")
         axes[name] = values
     batches = [tuple(batch) if isinstance(batch, list) else (batch,) for batch in axes.get("batch_sizes", [[]])]
     if not all(type(size) is int and size > 0 for batch in batches for size in batch):
@@ -167,22 +167,22 @@ def _cells(path: Path, grid: Any) -> list[Cell]:
             raise UserError(f"sweep {path}: {name} = {axes[name]!r}", remedy=remedy)
     recipes = [_recipe(path, recipe) for recipe in axes["recipes"]]
     combinations = math.prod(map(len, (*(axes[name] for name in _DEFAULTS), batches)))
-    if combinations > MOST_CELLS:  # before they are made: four lists of a thousand are more than memory holds
-        raise UserError(f"sweep {path} has a grid of {combinations:,} cells", remedy=f"Give at most {MOST_CELLS:,}")
+    if combinations > MOST_TRIALS:  # before building them: four lists of a thousand exceed memory
+        raise UserError(f"sweep {path} has a grid of {combinations:,} trials", remedy=f"Give at most {MOST_TRIALS:,}")
     order = itertools.product(axes["seeds"], axes["learning_rate_multipliers"], recipes, batches, axes["optimizers"])
     return [
-        Cell(optimizer, batch, recipe, float(multiplier), seed)
+        Trial(optimizer, batch, recipe, float(multiplier), seed)
         for seed, multiplier, recipe, batch, optimizer in order
     ]  # fmt: skip
 
 
 def _recipe(path: Path, recipe: str) -> str:
-    """A file's name is taken from the sweep's own folder."""
+    """Resolve a recipe file relative to the sweep file."""
     beside = path.parent / recipe
     return str(beside) if recipe.endswith(".toml") and beside.is_file() else recipe
 
 
-def _told(axis: str) -> str:
+def _expected_values(axis: str) -> str:
     if axis == "batch_sizes":
         return "whole numbers, or lists of them for one in each phase"
     return "texts in quotes" if AXES[axis] == (str,) else "whole numbers" if axis == "seeds" else "numbers"

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep side by side, each in a folder and a process of its own; what is done is not done again."""
+"""Runs the trials of a sweep in parallel, each in its own folder and process; finished trials are not repeated."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Cell, Sweep, option_words
+from lambert.experiments.grid import Sweep, Trial, option_words
 from lambert.experiments.signals import signals_deferred
 from lambert.runlog.reader import read_run
 
-CELLS, LOCK = "cells", "lock"
+TRIALS, LOCK = "trials", "lock"
 _LOOK_SECONDS = 0.2
 _SQUAD = "squad"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A cell that has ended."""
+    """A trial that has ended."""
 
-    cell: Cell
+    trial: Trial
     status: str
     """`finished`, `diverged` (too many NaN/Inf losses), or `failed`."""
     problem: str = ""
-    """The last line that a failed one said."""
+    """Last line of the log of a failed trial."""
 
 
 @dataclass
 class Runner:
-    """The sweep's way through its cells.
+    """Runs the trials of one sweep.
 
     Args:
         out: folder of the sweep.
-        jobs: cells at a time.
-        threads: of each.
-        expected: seconds that a cell is expected to take, by the name of its batch.
-        budget_seconds: no cell is begun that would end later, as far as is known.
-        note: called with every cell that has ended, and how many are left.
+        jobs: trials at a time.
+        threads: of each trial.
+        expected: expected seconds of a trial, by `Trial.batch`.
+        budget_seconds: no trial starts that is expected to end later.
+        note: called with each trial that has ended and the number left.
     """
 
     sweep: Sweep
@@ -54,18 +54,18 @@ class Runner:
     expected: Mapping[str, float]
     budget_seconds: float | None = None
     note: Callable[[Ended, int], None] = lambda ended, left: None
-    _running: dict[Cell, _Work] = field(default_factory=dict)
+    _running: dict[Trial, _Work] = field(default_factory=dict)
     _ratios: list[float] = field(default_factory=list)
 
-    def run(self) -> tuple[list[Ended], list[Cell]]:
-        """Runs what is not done; returns what has ended and what was left for lack of time.
+    def run(self) -> tuple[list[Ended], list[Trial]]:
+        """Run the unfinished trials; returns those that ended and those left out by the budget.
 
-        Interrupting it asks the running cells to save and stop, and waits for them.
+        An interrupt asks the running trials to save and stop, and waits for them.
 
         Raises:
-            UserError: another sweep runs there.
+            UserError: another sweep uses the folder.
         """
-        (self.out / CELLS).mkdir(parents=True, exist_ok=True)
+        (self.out / TRIALS).mkdir(parents=True, exist_ok=True)
         try:
             lock = FileLock(self.out / LOCK)
             lock.acquire(timeout=0)
@@ -78,18 +78,18 @@ class Runner:
         finally:
             lock.release()
 
-    def _run(self) -> tuple[list[Ended], list[Cell]]:
+    def _run(self) -> tuple[list[Ended], list[Trial]]:
         began = time.monotonic()
-        left: list[Cell] = []
+        left: list[Trial] = []
         ended, waiting = self.state()
         try:
             while waiting or self._running:
                 while waiting and len(self._running) < self.jobs:
-                    cell = waiting.pop(0)
-                    if self._fits(cell, time.monotonic() - began):
-                        self._start(cell)
+                    trial = waiting.pop(0)
+                    if self._fits(trial, time.monotonic() - began):
+                        self._start(trial)
                     else:
-                        left.append(cell)
+                        left.append(trial)
                 for done in self._collect():
                     ended.append(done)
                     self.note(done, len(waiting) + len(self._running))
@@ -99,50 +99,50 @@ class Runner:
             raise
         return ended, left
 
-    def state(self) -> tuple[list[Ended], list[Cell]]:
-        """What ended in earlier sessions, and what is to be run."""
+    def state(self) -> tuple[list[Ended], list[Trial]]:
+        """Trials that ended in earlier sessions, and those still to run."""
         ended: list[Ended] = []
-        waiting: list[Cell] = []
-        for cell in self.sweep.cells:
-            before = status_of(self.folder(cell), with_squad=self.sweep.squad is not None)
+        waiting: list[Trial] = []
+        for trial in self.sweep.trials:
+            before = status_of(self.folder(trial), with_squad=self.sweep.squad is not None)
             if before:
-                ended.append(Ended(cell, before))
+                ended.append(Ended(trial, before))
             else:
-                waiting.append(cell)
+                waiting.append(trial)
         return ended, waiting
 
-    def folder(self, cell: Cell) -> Path:
-        """Of a cell's run."""
-        return self.out / CELLS / cell.name
+    def folder(self, trial: Trial) -> Path:
+        """Run folder of a trial."""
+        return self.out / TRIALS / trial.name
 
-    def step_time_breakdown(self, cell: Cell) -> float:
-        """What a cell is expected to take, mended by how long others have taken."""
+    def estimated_seconds(self, trial: Trial) -> float:
+        """Expected seconds of a trial, corrected by the measured time of finished trials."""
         ratio = sum(self._ratios) / len(self._ratios) if self._ratios else 1.0
-        return self.expected.get(cell.batch, 0.0) * ratio
+        return self.expected.get(trial.batch, 0.0) * ratio
 
-    def _fits(self, cell: Cell, spent: float) -> bool:
-        return self.budget_seconds is None or spent + self.step_time_breakdown(cell) <= self.budget_seconds
+    def _fits(self, trial: Trial, spent: float) -> bool:
+        return self.budget_seconds is None or spent + self.estimated_seconds(trial) <= self.budget_seconds
 
-    def _start(self, cell: Cell) -> None:
-        folder = self.folder(cell)
-        words = ["pretrain", *self.sweep.common_words(), *cell.words(), "--out", str(folder), "--probe-seconds", "0"]
+    def _start(self, trial: Trial) -> None:
+        folder = self.folder(trial)
+        words = ["pretrain", *self.sweep.common_words(), *trial.words(), "--out", str(folder), "--probe-seconds", "0"]
         commands = [[*words, "--threads", str(self.threads)]]
         if self.sweep.squad is not None:
             commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_words(self.sweep.squad)])
         with signals_deferred():
-            self._running[cell] = _Work(commands, self.out / CELLS / f"{cell.name}.log", self.threads)
+            self._running[trial] = _Work(commands, self.out / TRIALS / f"{trial.name}.log", self.threads)
 
     def _collect(self) -> list[Ended]:
         done = []
-        for cell, work in list(self._running.items()):
+        for trial, work in list(self._running.items()):
             code = work.poll()
             if code is None:
                 continue
-            del self._running[cell]
-            status = "finished" if code == 0 else "diverged" if has_diverged(self.folder(cell)) else "failed"
-            if status == "finished" and self.expected.get(cell.batch):
-                self._ratios.append(work.seconds / self.expected[cell.batch])
-            done.append(Ended(cell, status, "" if status == "finished" else last_line(work.log)))
+            del self._running[trial]
+            status = "finished" if code == 0 else "diverged" if has_diverged(self.folder(trial)) else "failed"
+            if status == "finished" and self.expected.get(trial.batch):
+                self._ratios.append(work.seconds / self.expected[trial.batch])
+            done.append(Ended(trial, status, "" if status == "finished" else last_line(work.log)))
         return done
 
     def _stop(self) -> None:
@@ -153,7 +153,7 @@ class Runner:
 
 
 class _Work:
-    """Commands of `lambert` that follow one another, each in a process of its own; what they say goes to `log`."""
+    """`lambert` commands run one after another, each in its own process; their output goes to `log`."""
 
     def __init__(self, commands: Sequence[Sequence[str]], log: Path, threads: int) -> None:
         self.log, self._waiting, self._began = log, list(commands), time.monotonic()
@@ -162,11 +162,11 @@ class _Work:
 
     @property
     def seconds(self) -> float:
-        """Since the first began."""
+        """Since the first command started."""
         return time.monotonic() - self._began
 
     def poll(self) -> int | None:
-        """The exit code of the last, or of the first that failed; None while there is something to do."""
+        """Exit code of the last command, or of the first that failed; None while one runs."""
         code = self._process.poll()
         if code == 0 and self._waiting:
             self._process = self._next()
@@ -174,25 +174,25 @@ class _Work:
         return code
 
     def stop(self) -> None:
-        """Ask to save and end."""
+        """Ask the command to save and stop."""
         self._waiting = []
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Wait until the command has ended."""
         self._process.wait()
 
     def _next(self) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "lambert", *self._waiting.pop(0)]
         with self.log.open("ab") as out:
-            # A session of its own: Ctrl-C at the terminal is for the sweep, which then asks its cells in turn.
+            # A new session: Ctrl-C in the terminal reaches only the sweep, which then stops its trials.
             return subprocess.Popen(
                 words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self._environment, start_new_session=True
             )
 
 
 def status_of(run: Path, *, with_squad: bool) -> str:
-    """`finished` or `diverged` where a cell needs nothing more, otherwise nothing."""
+    """`finished` or `diverged` if the trial is complete, else empty."""
     try:
         end = read_run(run).end
     except UserError:
@@ -203,7 +203,7 @@ def status_of(run: Path, *, with_squad: bool) -> str:
 
 
 def has_diverged(run: Path) -> bool:
-    """Whether the last ten steps that it did had a NaN/Inf loss."""
+    """Whether its last ten steps had a NaN/Inf loss."""
     try:
         losses = read_run(run).series["loss"]
     except UserError:
@@ -212,11 +212,11 @@ def has_diverged(run: Path) -> bool:
 
 
 _MOST = 10
-"""Steps in a row without a number after which a run ends (`training/metrics/spike_detector.py`)."""
+"""Consecutive NaN/Inf steps that end a run (`training/metrics/spike_detector.py`)."""
 
 
 def last_line(log: Path) -> str:
-    """What a command said last."""
+    """Last line of a log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:

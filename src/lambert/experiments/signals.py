@@ -1,4 +1,4 @@
-"""Starting child processes without a signal in between: one that was started and not yet noted would stay behind."""
+"""Defers signals while child processes start: a child started but not yet recorded would be orphaned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came out of a sweep: a line for every arm, over its seeds."""
+"""Results of a sweep: one row for each configuration, with means over its seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Cell
+from lambert.experiments.grid import Trial
 from lambert.finetune.seeds import mean_interval
 from lambert.runlog.reader import Run, read_run
 from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
@@ -18,7 +18,7 @@ from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
 
 @dataclass(frozen=True)
 class Mean:
-    """Of one figure over seeds."""
+    """Mean of a metric over seeds."""
 
     mean: float
     deviation: float
@@ -29,7 +29,7 @@ class Mean:
 
     @staticmethod
     def of(values: Sequence[float]) -> Mean:
-        """Of one value a seed; NaN of none."""
+        """Mean of one value for each seed; NaN without values."""
         count = len(values)
         if count == 0:
             return Mean(math.nan, math.nan, math.inf, 0)
@@ -43,29 +43,29 @@ class Mean:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one cell."""
+    """Result of one trial."""
 
-    cell: Cell
+    trial: Trial
     status: str
     batch_size: int
-    """Of the first phase; 0 where it did not come to that."""
+    """Of the first phase; 0 if that never started."""
     steps: int
     seconds: float
     loss: float
-    """Held out, behind [MASK], at the end; NaN where it diverged."""
+    """Final MLM loss on the validation set; NaN if the run diverged."""
     accuracy: float
     unigram_loss: float
     """Of the unigram baseline."""
     peak_learning_rate: float
     noise_scale: float
-    """At the end of the first phase, sequences; NaN where it was not measured."""
+    """At the end of the first phase, in sequences; NaN if not measured."""
     f1: float
     exact_match: float
 
 
 @dataclass(frozen=True)
-class Arm:
-    """All seeds of one choice."""
+class Configuration:
+    """All seeds of one configuration."""
 
     name: str
     optimizer: str
@@ -81,19 +81,19 @@ class Arm:
     f1: Mean
     seconds: Mean
     noise_scale: Mean
-    """Of the gradient at the end of the first phase, sequences, where it was measured."""
+    """Gradient noise scale at the end of the first phase, in sequences, if measured."""
     diverged: int
-    """Seeds whose loss became NaN/Inf; left out of the means, never out of the table."""
+    """Seeds whose loss became NaN/Inf; excluded from the means, but counted here."""
     failed: int
     stuck: int
     """Seeds that ended no better than the unigram baseline."""
 
 
-def result_of(cell: Cell, run: Path, status: str) -> Result:
-    """What a cell has left in its folder.
+def result_of(trial: Trial, run: Path, status: str) -> Result:
+    """Read a trial's result from its run folder.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the folder cannot be read.
     """
     read = read_run(run)
     final = read.final
@@ -101,7 +101,7 @@ def result_of(cell: Cell, run: Path, status: str) -> Result:
     noise = read.last_noise(1)
     learned = status == "finished" and final is not None
     return Result(
-        cell,
+        trial,
         status,
         read.phases[0].batch_size if read.phases else 0,
         int(read.steps[-1]),
@@ -116,23 +116,23 @@ def result_of(cell: Cell, run: Path, status: str) -> Result:
     )
 
 
-def arms_of(results: Sequence[Result]) -> list[Arm]:
-    """A line for every choice, in the order of optimizer, batch and rate."""
+def configurations_of(results: Sequence[Result]) -> list[Configuration]:
+    """One row for each configuration, sorted by optimizer, batch size, recipe and multiplier."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(result.cell.arm, []).append(result)
-    arms = []
+        groups.setdefault(result.trial.configuration, []).append(result)
+    configurations = []
     for name, own in groups.items():
         done = [result for result in own if result.status == "finished"]
         first = own[0]
-        arms.append(
-            Arm(
+        configurations.append(
+            Configuration(
                 name,
-                first.cell.optimizer,
-                first.cell.batch,
+                first.trial.optimizer,
+                first.trial.batch,
                 max(result.batch_size for result in own),
-                first.cell.recipe,
-                first.cell.multiplier,
+                first.trial.recipe,
+                first.trial.multiplier,
                 first.peak_learning_rate,
                 max(result.steps for result in own),
                 Mean.of([result.loss for result in done]),
@@ -145,41 +145,45 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
                 sum(result.loss >= result.unigram_loss for result in done),
             )
         )
-    return sorted(arms, key=lambda arm: (arm.optimizer, arm.batch_size, arm.recipe, arm.multiplier))
+    return sorted(configurations, key=lambda one: (one.optimizer, one.batch_size, one.recipe, one.multiplier))
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning the learning rate is worth for one optimizer, batch and recipe."""
+    """The best learning rate for one optimizer, batch and recipe, compared with the rule's."""
 
     optimizer: str
     batch: str
     recipe: str
     multiplier: float
-    """Of the best rate, times the rule's."""
+    """Best learning rate divided by the rule's."""
     multipliers: tuple[float, ...]
-    """All that were tried, in order, those at which a seed diverged among them."""
+    """All multipliers tried, sorted, including those at which a seed diverged."""
     rule_over_best: Mean
-    """Loss at the rule's rate divided by that at the best one, seed by seed."""
+    """Loss at the rule's rate divided by loss at the best rate, paired by seed."""
 
     @property
     def is_edge(self) -> bool:
-        """Whether a better rate may lie beyond those tried."""
+        """Whether the best rate is the lowest or highest tried."""
         return self.multiplier in (self.multipliers[0], self.multipliers[-1])
 
 
-def tuned_rates(results: Sequence[Result], arms: Sequence[Arm]) -> list[Tuned]:
-    """Of every optimizer, batch and recipe with several learning rates the best one.
+def tuned_rates(results: Sequence[Result], configurations: Sequence[Configuration]) -> list[Tuned]:
+    """The best learning rate of each optimizer, batch and recipe that has several.
 
-    It has the lowest mean loss over the seeds that all rates have, of rates at which no seed diverged: a rate with one
-    lucky seed does not win over one with three.
+    The best rate has the lowest mean loss over the seeds that all rates share. Rates at which a seed diverged are
+    excluded. So one lucky seed cannot beat the mean of three.
     """
-    losses = {(result.cell.arm, result.cell.seed): result.loss for result in results if result.status == "finished"}
-    groups: dict[tuple[str, str, str], list[tuple[Arm, dict[int, float]]]] = {}
-    for arm in arms:
-        own = {seed: loss for (name, seed), loss in losses.items() if name == arm.name}
-        if own and not arm.diverged:
-            groups.setdefault((arm.optimizer, arm.batch, arm.recipe), []).append((arm, own))
+    losses = {
+        (result.trial.configuration, result.trial.seed): result.loss
+        for result in results
+        if result.status == "finished"
+    }
+    groups: dict[tuple[str, str, str], list[tuple[Configuration, dict[int, float]]]] = {}
+    for config in configurations:
+        own = {seed: loss for (name, seed), loss in losses.items() if name == config.name}
+        if own and not config.diverged:
+            groups.setdefault((config.optimizer, config.batch, config.recipe), []).append((config, own))
     tuned = []
     for key, rates in groups.items():
         if len(rates) < 2:
@@ -190,18 +194,24 @@ def tuned_rates(results: Sequence[Result], arms: Sequence[Arm]) -> list[Tuned]:
             return statistics.fmean(own[seed] for seed in own if seed in shared)
 
         best, best_losses = min(rates, key=lambda rate: mean(rate[1]))
-        rule = next((own for arm, own in rates if math.isclose(arm.multiplier, 1)), {})
+        rule = next((own for config, own in rates if math.isclose(config.multiplier, 1)), {})
         ratios = [rule[seed] / best_losses[seed] for seed in sorted(rule) if seed in best_losses]
-        multipliers = tuple(sorted(arm.multiplier for arm in arms if (arm.optimizer, arm.batch, arm.recipe) == key))
+        multipliers = tuple(
+            sorted(
+                config.multiplier for config in configurations if (config.optimizer, config.batch, config.recipe) == key
+            )
+        )
         tuned.append(Tuned(*key, best.multiplier, multipliers, Mean.of(ratios)))
     return tuned
 
 
-def write_table(path: Path, results: Sequence[Result], arms: Sequence[Arm], tuned: Sequence[Tuned]) -> dict[str, Any]:
-    """Write all as JSON, atomically, NaN as null; returns what was written."""
+def write_table(
+    path: Path, results: Sequence[Result], configurations: Sequence[Configuration], tuned: Sequence[Tuned]
+) -> dict[str, Any]:
+    """Write the table as JSON, atomically, with NaN as null; returns its contents."""
     facts = _plain({
-        "cells": [asdict(result) for result in results],
-        "arms": [asdict(arm) for arm in arms],
+        "trials": [asdict(result) for result in results],
+        "configurations": [asdict(config) for config in configurations],
         "tuned": [asdict(one) | {"is_edge": one.is_edge} for one in tuned],
     })  # fmt: skip
     write_json(path, facts)

@@ -20,7 +20,7 @@ from lambert.runlog.reader import Run, read_run
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE
 from lambert.utils import formatting
 
-CELLS = "cells"
+TRIALS = "trials"
 """Where the folder of a sweep has its runs."""
 _MOST_RUNS_IN_DETAIL = 4
 _MOST_STARTS_IN_FOOTER = 8
@@ -30,7 +30,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report of one run folder, or of several side by side, and returns its path.
 
     Args:
-        runs: run folders, or folders of sweeps: these stand for the runs in their `cells/` that have done a step.
+        runs: run folders, or folders of sweeps: these stand for the runs in their `trials/` that have done a step.
         out: the page.
 
     Raises:
@@ -43,16 +43,16 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _runs_in(folder: Path) -> list[Run]:
-    cells = folder / CELLS
-    if (folder / JOURNAL_FILE).exists() or not cells.is_dir():
+    trials = folder / TRIALS
+    if (folder / JOURNAL_FILE).exists() or not trials.is_dir():
         return [read_run(folder)]
     found = []
-    for cell in sorted(cells.iterdir()):
+    for trial in sorted(trials.iterdir()):
         with suppress(UserError):  # not started yet, or failed before its first step
-            found.append(read_run(cell))
+            found.append(read_run(trial))
     if not found:
         raise UserError(
-            f"no run in {cells} has done a step yet", remedy="Let one finish its first step, then ask again"
+            f"no run in {trials} has done a step yet", remedy="Let one finish its first step, then ask again"
         )
     return found
 

@@ -176,16 +176,16 @@ def sweep_picture(table: Mapping[str, Any]) -> Spec:
     scaling rule and all others are drawn beside it; diverged configurations are crosses at the upper edge.
     """
     best = {(one["optimizer"], one["batch"], one["recipe"]): one["multiplier"] for one in table["tuned"]}
-    arms = [_sweep_row(arm, best) for arm in table["arms"] if arm["batch_size"]]
-    groups = list(dict.fromkeys((row["optimizer"], row["recipe"]) for row in arms))
+    configurations = [_sweep_row(config, best) for config in table["configurations"] if config["batch_size"]]
+    groups = list(dict.fromkeys((row["optimizer"], row["recipe"]) for row in configurations))
     optimizers, recipes = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
     colours = [SERIES[optimizers.index(optimizer) % len(SERIES)] for optimizer, _ in groups]
     dashes: list[Sequence[float]] = [_DASHES[recipes.index(recipe) % len(_DASHES)] for _, recipe in groups]
     names = [optimizer + ("" if recipe == "sqrt" else f", {Path(recipe).stem}") for optimizer, recipe in groups]
-    for row in arms:
+    for row in configurations:
         row["group"] = groups.index((row["optimizer"], row["recipe"]))
-    lines_of_rule = {row["group"] for row in arms if row["is_rule"] and not row["is_best"]}
-    sizes = sorted({row["batch_size"] for row in arms})
+    lines_of_rule = {row["group"] for row in configurations if row["is_rule"] and not row["is_best"]}
+    sizes = sorted({row["batch_size"] for row in configurations})
     x: Spec = {
         "field": "batch_size", "type": "quantitative", "title": "batch size of the first phase, sequences",
         "scale": {"type": "log", "base": 2, "nice": False, "padding": 20},
@@ -202,7 +202,7 @@ def sweep_picture(table: Mapping[str, Any]) -> Spec:
     def layer(rows: list[Spec], mark: Spec, **channels: Any) -> Spec:
         return {"data": {"values": rows}, "mark": mark, "encoding": {"x": x, "y": y, "color": colour, **channels}}
 
-    drawn = [row for row in arms if row["loss"] is not None]
+    drawn = [row for row in configurations if row["loss"] is not None]
     chosen = [row for row in drawn if row["is_best"]]
     rule = [row for row in drawn if row["is_rule"] and row["group"] in lines_of_rule]
     others = [row for row in drawn if not row["is_best"] and not row["is_rule"]]
@@ -212,7 +212,7 @@ def sweep_picture(table: Mapping[str, Any]) -> Spec:
         layer(chosen, {"type": "line", "strokeWidth": 2.5}, strokeDash=dash),
         layer(chosen, {"type": "point", "filled": True, "size": 45, "opacity": 1}),
         layer(chosen, {"type": "errorbar", "ticks": {"size": 8}}, y={**y, "field": "low"}, y2={"field": "high"}),
-        layer([row for row in arms if row["diverged"]],
+        layer([row for row in configurations if row["diverged"]],
               {"type": "point", "shape": "cross", "angle": 45, "size": 90, "filled": True, "opacity": 1},
               y={"value": 0}),
     ]  # fmt: skip
@@ -224,14 +224,14 @@ def sweep_picture(table: Mapping[str, Any]) -> Spec:
     return standing(_layered(layers), title="Loss by batch size")
 
 
-def _sweep_row(arm: Mapping[str, Any], best: Mapping[tuple[str, str, str], float]) -> Spec:
-    mean, half = arm["loss"]["mean"], arm["loss"]["half_interval"] or 0.0
-    multiplier = arm["multiplier"]
+def _sweep_row(config: Mapping[str, Any], best: Mapping[tuple[str, str, str], float]) -> Spec:
+    mean, half = config["loss"]["mean"], config["loss"]["half_interval"] or 0.0
+    multiplier = config["multiplier"]
     return {
-        "optimizer": arm["optimizer"], "recipe": arm["recipe"], "batch_size": int(arm["batch_size"]), "loss": mean,
-        "low": None if mean is None else mean - half, "high": None if mean is None else mean + half,
-        "is_best": best.get((arm["optimizer"], arm["batch"], arm["recipe"]), multiplier) == multiplier,
-        "is_rule": math.isclose(multiplier, 1.0), "diverged": bool(arm["diverged"]),
+        "optimizer": config["optimizer"], "recipe": config["recipe"], "batch_size": int(config["batch_size"]),
+        "loss": mean, "low": None if mean is None else mean - half, "high": None if mean is None else mean + half,
+        "is_best": best.get((config["optimizer"], config["batch"], config["recipe"]), multiplier) == multiplier,
+        "is_rule": math.isclose(multiplier, 1.0), "diverged": bool(config["diverged"]),
     }  # fmt: skip
 
 

@@ -88,13 +88,13 @@ class TrainingLoop:
         self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shard)
         model.encoder.checkpoint_activations(self.trainer_options.activation_checkpointing)
         self.evaluation: Evaluation | None = None
-        self._held_out = Validator(corpus, self.settings.examples, samples=self.trainer_options.evaluation_samples)
-        self._saver = AsyncCheckpointWriter(run, self.trainer_options)
+        self._validator = Validator(corpus, self.settings.examples, samples=self.trainer_options.evaluation_samples)
+        self._checkpoint_writer = AsyncCheckpointWriter(run, self.trainer_options)
         self._rolls_back = self.trainer_options.on_spike == "rollback"
         self._skips: set[int] = set()
         self._asked = self._stops = 0
         self._watch = Watch()
-        self._pace = ThroughputTracker(settings.model, settings.precision, self.processes)
+        self._throughput = ThroughputTracker(settings.model, settings.precision, self.processes)
 
     def request_stop(self, signal: int = 1) -> None:
         """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""
@@ -135,7 +135,7 @@ class TrainingLoop:
             with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
                 yield from self._train()
         finally:
-            self._saver.close()
+            self._checkpoint_writer.close()
             if lock is not None:
                 lock.release()
 
@@ -143,7 +143,9 @@ class TrainingLoop:
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as journal:
             self._journal = EventLog(journal, self, self.callbacks)
             options = self.trainer_options
-            self._notes = StepLogger(self.run, self.state, self.processes, self._pace, self._journal, options)
+            self._step_logger = StepLogger(
+                self.run, self.state, self.processes, self._throughput, self._journal, options
+            )
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
@@ -179,28 +181,28 @@ class TrainingLoop:
                 self._roll_back()
                 continue
             if phase.is_due(self.state.step, self.trainer_options.trust_ratios_per_phase):
-                self._notes.log_layers()
+                self._step_logger.log_layers()
             if phase.is_due(self.state.step, self.trainer_options.evaluations_per_phase):
                 self._evaluate(phase)
             if self._must_save(phase, is_time=self._sync_control_flags()):
                 self._save()
             self._note_saved()
             if not skipped:
-                yield StepMetrics.of(self._notes.last_step)
+                yield StepMetrics.of(self._step_logger.last_step)
 
     def _is_spiked(self, index: int, stream: SampleStream) -> bool:
         """Do the next step; returns whether to roll back over it."""
         while True:
             phase, began = self._phases[index], time.monotonic()
             if self.state.step == phase.first_step - 1:
-                self._notes.health.begin_phase()
+                self._step_logger.spike_detector.begin_phase()
             try:
                 result, batches = self._step(phase, stream)
                 break
             except OutOfMemory as problem:
                 self._halve(index, str(problem))
         left = sum(other.padded_tokens_left(self.state.step) for other in self._phases)
-        return self._notes.log_step(phase, result, batches, time.monotonic() - began, left) and self._rolls_back
+        return self._step_logger.log_step(phase, result, batches, time.monotonic() - began, left) and self._rolls_back
 
     def _restore(self) -> int:
         """Go on from the newest whole checkpoint, if there is one; returns its step, 0 without."""
@@ -210,7 +212,7 @@ class TrainingLoop:
         if saved is None:
             return 0
         self.state.restore(saved)
-        self._notes.load_state_dict(saved.facts)
+        self._step_logger.load_state_dict(saved.facts)
         return saved.step
 
     def _roll_back(self) -> None:
@@ -236,7 +238,7 @@ class TrainingLoop:
         """The next step, and this process's micro-batches of it: a pure function of the step's number."""
         state, step = self.state, self.state.step + 1
         indices = self.processes.rank_range(phase.micro_batch_count)
-        with self._pace.timer.section("data"):
+        with self._throughput.timer.section("data"):
             batches = [stream.batch(*phase.samples_of(step, index)) for index in indices]
         result = train_step(
             state.model,
@@ -250,8 +252,8 @@ class TrainingLoop:
             processes=self.processes,
             master=state.master,
             gradients=state.gradients,
-            timer=self._pace.timer,
-            measures_first=self._notes.noise.is_due(phase, step),
+            timer=self._throughput.timer,
+            measures_first=self._step_logger.noise.is_due(phase, step),
         )
         state.step = step
         return result, batches
@@ -273,7 +275,7 @@ class TrainingLoop:
         Raises:
             Interrupted: a checkpoint could not be written.
         """
-        first, saver = self.processes.is_main_process, self._saver
+        first, saver = self.processes.is_main_process, self._checkpoint_writer
         is_time = first and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
         while True:
             asked = self._asked or int(self._watch.problem is not None)
@@ -296,10 +298,10 @@ class TrainingLoop:
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
         versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
-        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._notes.state_dict()}
+        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._step_logger.state_dict()}
         checkpoint = self.state.checkpoint(facts)
         if checkpoint is not None:
-            self._saver.start(checkpoint)
+            self._checkpoint_writer.start(checkpoint)
 
     def _wait_for_checkpoint(self) -> None:
         """Wait for the checkpoint that is being written.
@@ -307,25 +309,27 @@ class TrainingLoop:
         Raises:
             Interrupted: it could not be.
         """
-        while self.processes.all_reduce_max([int(self.processes.is_main_process and self._saver.is_busy)])[0]:
+        while self.processes.all_reduce_max([int(self.processes.is_main_process and self._checkpoint_writer.is_busy)])[
+            0
+        ]:
             if self._asked:
-                self._saver.give_up_waiting()
+                self._checkpoint_writer.give_up_waiting()
             time.sleep(_LOOK_SECONDS)
         self._note_saved()
         self._sync_control_flags()
 
     def _note_saved(self) -> None:
         """Write down that a checkpoint has been written, if one has."""
-        saved = self._saver.finished()
+        saved = self._checkpoint_writer.finished()
         if saved is not None:
             self._journal.write("checkpoint", events.checkpoint_facts(self.run, saved))
 
     def _evaluate(self, phase: Phase) -> None:
         """Measure on held-out text. Every process does, so that none runs ahead."""
-        figures = self._held_out.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
-        if figures is not None:
-            self.evaluation = figures
-            self._journal.write("evaluation", {"step": self.state.step, **asdict(figures)})
+        evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
+        if evaluation is not None:
+            self.evaluation = evaluation
+            self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})
 
     def _end(self, resumed: int, seconds: float) -> None:
         """Complete the last checkpoint, export a finished model, and write `output`."""
@@ -345,6 +349,6 @@ class TrainingLoop:
             **self.facts,
             **events.run_facts(self.settings, self.corpus, self.processes, self.trainer_options),
             "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
-            "peak_matmul_flops_per_second": self._pace.peak,
+            "peak_matmul_flops_per_second": self._throughput.peak,
             "resumed_from_step": resumed,
         }

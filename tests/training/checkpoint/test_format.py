@@ -33,7 +33,7 @@ def small_checkpoint(step: int) -> Checkpoint:
     generator = torch.Generator().manual_seed(step)
     weights = {f"w{i}": torch.randn(7, 5, generator=generator) for i in range(3)}
     moments = {f"w{i}/exp_avg": torch.randn(7, 5, generator=generator) for i in range(3)}
-    facts = {"versions": {"torch": "2.13.0"}, "health": {"losses": [1.5, 2.25], "skipped_in_a_row": 0}}
+    facts = {"versions": {"torch": "2.13.0"}, "spike_detector": {"losses": [1.5, 2.25], "skipped_in_a_row": 0}}
     return Checkpoint(step, {"model": weights, "optimizer": moments}, facts)
 
 

@@ -96,7 +96,7 @@ def test_the_count_in_a_row_goes_on_after_a_resume(
     first._step = stop_after_six
     first.train()
     saved, _ = newest_checkpoint(tmp_path / "run")
-    assert saved is not None and saved.facts["health"]["skipped_in_a_row"] == 6
+    assert saved is not None and saved.facts["spike_detector"]["skipped_in_a_row"] == 6
     with pytest.raises(UserError, match="10 steps in a row, up to step 10"):
         make_run(tmp_path / "run", trainer_options=SAVING).train()
 
@@ -115,28 +115,28 @@ def clean_steps(count: int, seed: int = 0) -> list[tuple[float, float]]:
 
 def test_a_clean_log_of_5000_steps_gives_no_alarm() -> None:
     for seed in range(3):
-        health = SpikeDetector()
-        assert not [found for loss, norm in clean_steps(5_000, seed) if (found := health.update(loss, norm))]
+        detector = SpikeDetector()
+        assert not [found for loss, norm in clean_steps(5_000, seed) if (found := detector.update(loss, norm))]
 
 
 @pytest.mark.parametrize(("figure", "factor"), [("loss", 1.2), ("gradient_norm", 1_000.0), ("gradient_norm", 5.0)])
 def test_a_spike_is_seen_at_its_step(figure: str, factor: float) -> None:
-    health = SpikeDetector()
+    detector = SpikeDetector()
     for loss, norm in clean_steps(1_000):
-        health.update(loss, norm)
+        detector.update(loss, norm)
     loss, norm = clean_steps(1_001)[-1]
-    spikes = health.update(loss * factor, norm) if figure == "loss" else health.update(loss, norm * factor)
+    spikes = detector.update(loss * factor, norm) if figure == "loss" else detector.update(loss, norm * factor)
     assert [spike.figure for spike in spikes] == [figure]
     assert spikes[0].deviations > 6 and spikes[0].value > 1.15 * spikes[0].usual
 
 
 def test_few_steps_and_a_new_phase_give_no_alarm() -> None:
-    health = SpikeDetector()
+    detector = SpikeDetector()
     for loss, norm in clean_steps(31):
-        assert not health.update(loss, norm)
-    assert not health.update(100.0, 1e6)
-    health.begin_phase()
-    assert not health.update(1e3, 1e9)
+        assert not detector.update(loss, norm)
+    assert not detector.update(100.0, 1e6)
+    detector.begin_phase()
+    assert not detector.update(1e3, 1e9)
 
 
 def test_what_was_usual_survives_a_checkpoint() -> None:

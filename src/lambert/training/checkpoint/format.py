@@ -25,7 +25,7 @@ from torch import Tensor
 from lambert.errors import UserError
 from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = "checkpoints"
 LATEST = "latest"
 PARTS = ("model", "optimizer")

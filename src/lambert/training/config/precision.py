@@ -61,7 +61,7 @@ class MasterWeights:
             self._masters[name] = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
         model.to(torch.bfloat16)
 
-    def replace(self, parameter: Tensor) -> Tensor:
+    def master_of(self, parameter: Tensor) -> Tensor:
         """The float32 stand-in of one of the model's parameters."""
         for name, own in self._named.items():
             if own is parameter:
@@ -73,7 +73,7 @@ class MasterWeights:
         return [(parameter, self._masters[name]) for name, parameter in self._named.items()]
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def copy_to_model(self) -> None:
         """Round the float32 copies into the model."""
         for name, parameter in self._named.items():
             parameter.copy_(self._masters[name])

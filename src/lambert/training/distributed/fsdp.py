@@ -81,9 +81,9 @@ class ShardedGradients(Gradients):
                 remedy="Give the same command with a smaller `micro_batch_size`; sharded runs do not halve it",
             ) from None
 
-    def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
+    def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
-        own = super().sum_figures(figures)
+        own = super().all_reduce_stats(stats)
         self._processes.all_reduce([own])
         return own
 

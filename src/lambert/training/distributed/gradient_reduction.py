@@ -68,9 +68,9 @@ class Gradients:
         To be called also by a process whose `accumulate` failed: the others wait for it.
         """
 
-    def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
+    def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
         """The sum over all processes of vectors, one for each of this process's micro-batches."""
-        return torch.stack(list(figures)).sum(0)
+        return torch.stack(list(stats)).sum(0)
 
 
 class BufferedGradients(Gradients):
@@ -90,8 +90,8 @@ class BufferedGradients(Gradients):
         self._first: FirstGradient | None = None
         """Wants what is in the buckets when they are sent."""
         for bucket in self._buckets:
-            for place, (own, _) in enumerate(bucket.pairs):
-                own.register_post_accumulate_grad_hook(self._collector(bucket, place))
+            for index, (own, _) in enumerate(bucket.pairs):
+                own.register_post_accumulate_grad_hook(self._collector(bucket, index))
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """As of every kind of gradients."""
@@ -116,18 +116,18 @@ class BufferedGradients(Gradients):
         for bucket in self._buckets:
             bucket.hand_over()
 
-    def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
+    def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
-        own = super().sum_figures(figures)
+        own = super().all_reduce_stats(stats)
         self._processes.all_reduce([own])
         return own
 
-    def _collector(self, bucket: _Bucket, place: int) -> Callable[[Tensor], None]:
+    def _collector(self, bucket: _Bucket, index: int) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
-            bucket.take(place, parameter)
+            bucket.take(index, parameter)
             if self._is_last and self._processes.world_size > 1:
                 assert bucket not in self._buckets[: self._launched], "a gradient came after its bucket was sent"
-                bucket.missing.discard(place)
+                bucket.missing.discard(index)
                 while self._launched < len(self._buckets) and not self._buckets[self._launched].missing:
                     self._launch()
 
@@ -166,8 +166,8 @@ class TreeGradients(Gradients):
         self._free: list[_Bucket] = []
         self._leaf = _Bucket(self._pairs)
         self._total: _Bucket | None = None
-        for place, (own, _) in enumerate(self._pairs):
-            own.register_post_accumulate_grad_hook(lambda parameter, place=place: self._leaf.take(place, parameter))
+        for index, (own, _) in enumerate(self._pairs):
+            own.register_post_accumulate_grad_hook(lambda parameter, index=index: self._leaf.take(index, parameter))
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """As of every kind of gradients."""
@@ -191,9 +191,9 @@ class TreeGradients(Gradients):
         total.hand_over()
         self._free = [*self._free, total]
 
-    def sum_figures(self, figures: Sequence[Tensor]) -> Tensor:
+    def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
         """As of every kind of gradients."""
-        own = tree_sum(len(figures), lambda number: figures[number].clone(), Tensor.add_)
+        own = tree_sum(len(stats), lambda number: stats[number].clone(), Tensor.add_)
         self._processes.tree_all_reduce(own)
         return own
 
@@ -237,33 +237,33 @@ class _Bucket:
         self.touched = set()
 
     @torch.no_grad()
-    def take(self, place: int, parameter: Tensor) -> None:
+    def take(self, index: int, parameter: Tensor) -> None:
         """Move the gradient that a backward pass has just made into this buffer."""
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
         if gradient.is_sparse:  # of an embedding that nothing else uses
             gradient = gradient.to_dense()
-        slot = self._slots[place]
-        if place in self.touched:
+        slot = self._slots[index]
+        if index in self.touched:
             slot.add_(gradient)
         else:
             slot.copy_(gradient)
-            self.touched.add(place)
+            self.touched.add(index)
 
     def filled_slots(self) -> list[Tensor]:
         """The gradients that came in this sum."""
-        return [self._slots[place] for place in sorted(self.touched)]
+        return [self._slots[index] for index in sorted(self.touched)]
 
     def fill_untouched(self) -> None:
         """Zeros for what got no gradient in this sum."""
-        for place, slot in enumerate(self._slots):
-            if place not in self.touched:
+        for index, slot in enumerate(self._slots):
+            if index not in self.touched:
                 slot.zero_()
 
     def hand_over(self) -> None:
         """Make this buffer the gradients of the parameters that have one."""
-        for place in self.touched:
-            self.pairs[place][1].grad = self._slots[place]
+        for index in self.touched:
+            self.pairs[index][1].grad = self._slots[index]
 
 
 def _cut(pairs: Iterable[Pair]) -> list[list[Pair]]:

@@ -28,24 +28,24 @@ class StepLogger:
         run: Path,
         state: TrainState,
         processes: ProcessGroup,
-        pace: ThroughputTracker,
+        throughput: ThroughputTracker,
         journal: EventLog,
         beside: TrainerOptions,
     ) -> None:
-        self._run, self._state, self._processes, self._pace = run, state, processes, pace
+        self._run, self._state, self._processes, self._throughput = run, state, processes, throughput
         self._journal = journal
-        self._layer_figures: dict[str, float] = {}
+        self._layer_stats: dict[str, float] = {}
         self.last_step: dict[str, Any] = {}
-        self.health = SpikeDetector()
+        self.spike_detector = SpikeDetector()
         self.noise = GradientNoiseTracker(beside.noise_measurements_per_phase)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs."""
-        return {"health": self.health.state_dict(), "noise": self.noise.state_dict()}
+        return {"spike_detector": self.spike_detector.state_dict(), "noise": self.noise.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` returned; checkpoints of before there was one know nothing of noise."""
-        self.health.load_state_dict(state["health"])
+        self.spike_detector.load_state_dict(state["spike_detector"])
         if "noise" in state:
             self.noise.load_state_dict(state["noise"])
 
@@ -67,8 +67,8 @@ class StepLogger:
             UserError: too many NaN/Inf steps in a row.
         """
         step = self._state.step
-        pace = self._pace.figures(phase, batches, seconds, padded_tokens_left)
-        self.last_step = {**events.step_facts(step, phase, result), **pace}
+        speed = self._throughput.metrics(phase, batches, seconds, padded_tokens_left)
+        self.last_step = {**events.step_facts(step, phase, result), **speed}
         self._journal.write("step", self.last_step)
         if not result.applied:
             self._broken(phase, result)
@@ -76,15 +76,15 @@ class StepLogger:
         noise = self.noise.update(phase, step, result)
         if noise is not None:
             self._journal.write("noise", noise)
-        spikes = self.health.update(result.loss, result.gradient_norm)
+        spikes = self.spike_detector.update(result.loss, result.gradient_norm)
         if spikes:
             now = self._state.layer_stats()
-            self._journal.write("spike", events.spike_facts(step, phase, spikes, self._layer_figures, now))
+            self._journal.write("spike", events.spike_facts(step, phase, spikes, self._layer_stats, now))
         return bool(spikes)
 
     def log_layers(self) -> None:
         """Write the trust ratios of all layers down."""
-        self._layer_figures = self._state.layer_stats()
+        self._layer_stats = self._state.layer_stats()
         ratios = self._state.trust_ratios()
         if ratios:
             self._journal.write("trust_ratios", {"step": self._state.step, "trust_ratios": ratios})
@@ -96,8 +96,8 @@ class StepLogger:
             UserError: too many times in a row.
         """
         step = self._state.step
-        self.health.skipped_in_a_row += 1
-        in_a_row = self.health.skipped_in_a_row
+        self.spike_detector.skipped_in_a_row += 1
+        in_a_row = self.spike_detector.skipped_in_a_row
         indices = self._processes.rank_range(phase.micro_batch_count)
         own = {indices[number] for number in result.not_finite}
         broken = self._processes.all_reduce_ints([int(index in own) for index in range(phase.micro_batch_count)])

@@ -31,7 +31,7 @@ class ThroughputTracker:
         """FLOP/s of large products, of this process; measured when it is first asked for."""
         return peak_matmul_flops(self._processes.device, self._precision)
 
-    def figures(
+    def metrics(
         self, phase: Phase, batches: Sequence[PretrainingBatch], seconds: float, padded_tokens_left: int
     ) -> dict[str, Any]:
         """What the journal says of a step's speed.

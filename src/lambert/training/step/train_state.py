@@ -68,9 +68,9 @@ def prepare_model(
         gradients = BufferedGradients(pairs, processes, rounds=reduce_in_bfloat16)
     if master is None:
         return PreparedModel(groups, names, None, gradients)
-    names = {master.replace(parameter): name for parameter, name in names.items()}
+    names = {master.master_of(parameter): name for parameter, name in names.items()}
     for group in groups:
-        group["params"] = [master.replace(parameter) for parameter in group["params"]]
+        group["params"] = [master.master_of(parameter) for parameter in group["params"]]
     return PreparedModel(groups, names, master, gradients)
 
 
@@ -146,7 +146,7 @@ class TrainState:
             for parameter, name in self._names.items():
                 parameter.copy_(shard_like(parameter, weights[name]))
         if self.master is not None:
-            self.master.publish()
+            self.master.copy_to_model()
         self.optimizer.state.clear()
         restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"])
         self.step = saved.step

@@ -121,21 +121,21 @@ def train_step(
     gradients = gradients or _plain(optimizer)
     assert processes.world_size == 1 or type(gradients) is not Gradients, "plain gradients serve a single rank"
     kinds, totals = _global_counts(micro_batches, processes)
-    figures: list[Tensor] = []
+    stats: list[Tensor] = []
 
     def compute(number: int) -> None:
         torch.manual_seed(dropout_seeds[number])
         batch = micro_batches[number].to(device)
-        figures.append(forward_and_backward(model, task, batch, totals, precision, timer))
+        stats.append(forward_and_backward(model, task, batch, totals, precision, timer))
 
     first = FirstGradient() if measures_first and processes.is_main_process else None
     failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
     with timer.section("communication"):
         gradients.reduce()
-        sums = gradients.sum_figures([_failure(kinds, device)] if failed else _with_square(figures, first)).tolist()
+        sums = gradients.all_reduce_stats([_failure(kinds, device)] if failed else _with_square(stats, first)).tolist()
         _refuse_failures(failed, sums.pop(), optimizer)
     with timer.section("optimizer"):
-        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, kinds, totals, sums, figures))
+        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, kinds, totals, sums, stats))
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -149,7 +149,7 @@ def _update(
     master: MasterWeights | None,
     result_of: Callable[[Tensor], StepResult],
 ) -> StepResult:
-    """Clips and steps where all figures are numbers; forgets the gradients either way."""
+    """Clips and steps where all stats are numbers; forgets the gradients either way."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     result = result_of(_clip(parameters, max_grad_norm))
     if result.applied:
@@ -158,7 +158,7 @@ def _update(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if result.applied and master is not None:
-        master.publish()
+        master.copy_to_model()
     return result
 
 
@@ -184,16 +184,16 @@ def forward_and_backward(
     return torch.stack([*sums, nothing, nothing])
 
 
-def _with_square(figures: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
-    """The first micro-batch's figures get the squared norm of its gradient, where that was measured."""
+def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
+    """The first micro-batch's stats get the squared norm of its gradient, where that was measured."""
     square = None if first is None else first.square()
     if square is not None:
-        figures[0][-2] = square
-    return figures
+        stats[0][-2] = square
+    return stats
 
 
 def _failure(kinds: list[str], device: torch.device) -> Tensor:
-    """What a process adds to the figures that did not compute any: nothing, and 1 failure."""
+    """What a process adds to the stats that did not compute any: nothing, and 1 failure."""
     return torch.tensor([0.0] * (2 * len(kinds) + 1) + [1.0], dtype=torch.float64, device=device)
 
 
@@ -245,12 +245,12 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
 
 
 def _result(
-    kinds: list[str], totals: dict[str, int], sums: list[float], figures: Sequence[Tensor], norm: Tensor
+    kinds: list[str], totals: dict[str, int], sums: list[float], stats: Sequence[Tensor], norm: Tensor
 ) -> StepResult:
     loss_sums, correct, first_square = sums[: len(kinds)], sums[len(kinds) : -1], sums[-1]
     losses = {kind: loss_sums[i] / totals[kind] for i, kind in enumerate(kinds)}
     accuracies = {kind: correct[i] / totals[kind] for i, kind in enumerate(kinds)}
     loss = sum(losses.values())
-    broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(figures) if not own.isfinite().all())
+    broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(stats) if not own.isfinite().all())
     first_norm = math.sqrt(first_square) if first_square > 0 else None
     return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)
