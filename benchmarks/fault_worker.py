@@ -87,11 +87,11 @@ def patch_write(countdown: Countdown) -> None:
 
 
 def patch_sync(countdown: Countdown) -> None:
-    """Dies in place of an fsync of the saver."""
+    """Dies in place of an fsync of the checkpoint writer."""
     real = os.fsync
 
     def sync(descriptor: int) -> None:
-        if threading.current_thread().name == "saver" and countdown.is_over():
+        if threading.current_thread().name == "checkpoint-writer" and countdown.is_over():
             die()
         real(descriptor)
 
@@ -99,11 +99,11 @@ def patch_sync(countdown: Countdown) -> None:
 
 
 def patch_rename(countdown: Countdown) -> None:
-    """Dies around a rename of the saver."""
+    """Dies around a rename of the checkpoint writer."""
 
     def patched(real: Any) -> Any:
         def rename(self: Path, target: Any) -> Path:
-            is_time = threading.current_thread().name == "saver" and countdown.is_over()
+            is_time = threading.current_thread().name == "checkpoint-writer" and countdown.is_over()
             if is_time and CHANCE.random() < 0.5:
                 die()
             renamed: Path = real(self, target)

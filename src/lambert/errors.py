@@ -1,4 +1,4 @@
-"""The one exception that means: the person running lambert can put this right."""
+"""`UserError`: an error that the user can fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Wrong input, a wrong setting or a machine that cannot do what was asked.
+    """Invalid input, an invalid setting, or a machine that cannot do what was requested.
 
     Args:
         what: what was wrong and where (file, line, field, value), without a full stop.
@@ -25,18 +25,18 @@ class UserError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel between processes."""
+        """Support pickling, to pass errors between processes."""
         return _user_error, (type(self), self.what, self.remedy)
 
 
 class Interrupted(UserError):
-    """Something outside ended a run whose last checkpoint is whole: the same command resumes."""
+    """An external cause ended a run; its last checkpoint is complete, and the same command resumes."""
 
     exit_code = 3
 
 
 class PeerLost(Interrupted):
-    """Another process of a run died or hangs."""
+    """Another rank of a run died or hangs."""
 
     exit_code = 4
 
@@ -46,7 +46,7 @@ def _user_error(kind: type[UserError], what: str, remedy: str) -> UserError:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a list, offering the nearest one."""
+    """The error for an unknown name; suggests the nearest known one."""
     choices = sorted(known)
     nearest = difflib.get_close_matches(name.lower(), choices, n=1)
     hint = f"Did you mean {nearest[0]!r}? Known" if nearest else "Known"

@@ -48,7 +48,7 @@ def test_ranks_that_wait_and_shards_that_cannot_be(small_corpus: Corpus, capsys:
     [
         (["--dry-run", "0"], "a dry run of 0 ranks"),
         (["--dry-run", "2000"], "from 2 to 1,024"),
-        (["--dry-run", "13"], "13 processes share 12 micro-batches of phase 1"),
+        (["--dry-run", "13"], "13 ranks for 12 micro-batches of phase 1"),
         (["--dry-run", "4", "--cluster", "tpu-v3", "--chips", "4"], "--dry-run with --cluster"),
         (["--dry-run", "4", "--chips", "4"], "--dry-run with --cluster or --chips"),
         (["--dry-run", "many"], "many"),

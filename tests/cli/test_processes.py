@@ -184,7 +184,7 @@ def test_wrong_numbers_are_refused_before_anything_starts(small_corpus: Corpus, 
     [
         (["--processes", "3", "--deterministic"], "--deterministic start 1 or 2 or 4"),
         pytest.param(
-            ["--processes", "3", "--micro-batch-size", "4"], "3 processes share 2 micro-batches", marks=pytest.mark.slow
+            ["--processes", "3", "--micro-batch-size", "4"], "3 ranks for 2 micro-batches", marks=pytest.mark.slow
         ),
     ],
 )

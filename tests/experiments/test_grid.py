@@ -29,7 +29,7 @@ def test_every_combination_is_a_trial_and_seeds_come_last(tmp_path: Path) -> Non
     assert len(sweep.trials) == len(set(sweep.trials)) == 16
     assert [trial.seed for trial in sweep.trials] == 8 * [3] + 8 * [4]
     assert sweep.trials[0] == Trial("lamb", (8,), "sqrt", 0.5, 3)
-    assert sweep.trials[0].words() == (
+    assert sweep.trials[0].arguments() == (
         [
             "--optimizer",
             "lamb",
@@ -44,7 +44,16 @@ def test_every_combination_is_a_trial_and_seeds_come_last(tmp_path: Path) -> Non
         ]
     )
     assert sweep.trials[2].name == "lamb_b16-8_x0.5_s3" and sweep.trials[2].batch == "16/8"
-    assert sweep.common_words() == ["--model", "2x64", "--samples", "100", "--pack", "--sequence-lengths", "16", "32"]
+    assert sweep.shared_arguments() == [
+        "--model",
+        "2x64",
+        "--samples",
+        "100",
+        "--pack",
+        "--sequence-lengths",
+        "16",
+        "32",
+    ]
 
 
 def test_what_grids_have_in_common_is_run_once(tmp_path: Path) -> None:
@@ -63,7 +72,7 @@ def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
     sweep = read(tmp_path, "[grid]\nrecipes = ['growing.toml', 'nvidia']\n")
     growing, nvidia = sweep.trials
     assert growing.recipe == str(tmp_path / "growing.toml") and growing.batch == "growing"
-    assert growing.name == "lamb_growing_x1_s0" and "--batch-size" not in growing.words()
+    assert growing.name == "lamb_growing_x1_s0" and "--batch-size" not in growing.arguments()
     assert nvidia.recipe == "nvidia"
 
 

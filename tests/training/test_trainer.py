@@ -364,7 +364,7 @@ def test_more_processes_than_micro_batches_are_refused(
     from lambert.training.loop import TrainingLoop
 
     model = starting_model(settings, None, small_corpus)
-    with pytest.raises(UserError, match="3 processes share 2 micro-batches"):
+    with pytest.raises(UserError, match="3 ranks for 2 micro-batches"):
         TrainingLoop(tmp_path / "run", settings, model, small_corpus, processes=ProcessGroup(0, 3))
 
 

@@ -1,4 +1,4 @@
-"""`lambert demo`: the whole of it on text that every installation carries, in a few minutes on two cores."""
+"""`lambert demo`: the full pipeline on text from the Python installation, in a few minutes on two cores."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Demo(Subcommand):
     """Pre-train a small BERT on Python's own documentation: corpus, plan, both phases, evaluation, report."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; the corpus goes beside it. The same command resumes it, or shows what is there."""
+    """Folder of the run; the corpus goes beside it. The same command resumes it, or shows its results."""
     fresh: bool = False
-    """Start over."""
+    """Start from scratch."""
 
     def run(self) -> dict[str, Any]:
         """Results: those of `pretrain`, and `filled`. Exit code 1 unless twice as accurate as the unigram baseline."""
@@ -44,7 +44,7 @@ class Demo(Subcommand):
             say("Collecting English from Python's own documentation …")
             documents = list(
                 python_documents(processes=min(4, os.cpu_count() or 1))
-            )  # once: building reads its documents more than once
+            )  # collected once: building reads the documents more than once
             built = build_corpus(lambda: documents, corpus, vocab_size=VOCABULARY_SIZE, validation_fraction=0.05)
             assert built.summary is not None
             say_summary(built.summary)
@@ -72,16 +72,16 @@ class Demo(Subcommand):
         from lambert.runlog.schema import JOURNAL_FILE
         from lambert.runlog.writer import Journal
 
-        figures = results["evaluation"] or _recorded_evaluation(self.out)
+        evaluation = results["evaluation"] or _recorded_evaluation(self.out)
         exit_code = 0
-        if figures is not None:
-            ratio = figures["mlm_accuracy"] / max(figures["unigram_accuracy"], 1e-9)
-            has_learned = ratio >= LEARNED_RATIO and figures["mlm_loss"] < figures["unigram_loss"]
+        if evaluation is not None:
+            ratio = evaluation["mlm_accuracy"] / max(evaluation["unigram_accuracy"], 1e-9)
+            has_learned = ratio >= LEARNED_RATIO and evaluation["mlm_loss"] < evaluation["unigram_loss"]
             exit_code = 0 if has_learned else 1
             say(
-                f"Validation set: MLM loss {figures['mlm_loss']:.2f}, accuracy "
-                f"{100 * figures['mlm_accuracy']:.1f} %; unigram baseline: loss "
-                f"{figures['unigram_loss']:.2f}, accuracy {100 * figures['unigram_accuracy']:.1f} %"
+                f"Validation set: MLM loss {evaluation['mlm_loss']:.2f}, accuracy "
+                f"{100 * evaluation['mlm_accuracy']:.1f} %; unigram baseline: loss "
+                f"{evaluation['unigram_loss']:.2f}, accuracy {100 * evaluation['unigram_accuracy']:.1f} %"
             )
             say(
                 f"That is {ratio:.1f} times the unigram baseline"
@@ -91,22 +91,22 @@ class Demo(Subcommand):
         filled = []
         with Journal(self.out / JOURNAL_FILE) as journal:
             for text in SENTENCES:
-                words = [asdict(word) for word in fill_mask(model, tokenizer, text)[0]]
-                say(f"  {text:55} {', '.join(word['word'] for word in words)}")
-                filled.append({"text": text, "candidates": words})
+                candidates = [asdict(one) for one in fill_mask(model, tokenizer, text)[0]]
+                say(f"  {text:55} {', '.join(one['word'] for one in candidates)}")
+                filled.append({"text": text, "candidates": candidates})
                 journal.write("fill", filled[-1])
         write_report([self.out], self.out / "report.html")
-        say("Now with your own text:")
+        say("Next, with your own text:")
         say("  lambert prepare FOLDER --out my-corpus")
         say("  lambert plan --corpus my-corpus --model mini --batch-size 256 --epochs 3")
         say("  lambert pretrain --corpus my-corpus --model mini --batch-size 256 --epochs 3 --out runs/mine")
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
-        return {"evaluation": figures, "filled": filled, "exit_code": exit_code}
+        return {"evaluation": evaluation, "filled": filled, "exit_code": exit_code}
 
 
 def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
-    """The last held-out figures of a run that had finished before."""
+    """The last evaluation of a run that finished earlier."""
     from lambert.runlog.reader import read_run
 
     final = read_run(run).final

@@ -18,7 +18,7 @@ class Export(Subcommand):
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """The run."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Where config.json, model.safetensors and the tokenizer go; must be empty or new."""
+    """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
 
     def run(self) -> dict[str, Any]:
         """Results: `folder` and `step`."""

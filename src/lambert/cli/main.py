@@ -1,4 +1,4 @@
-"""`lambert VERB …`: parse, run, print results as JSON if asked, exit."""
+"""`lambert SUBCOMMAND …`: parse, run, print results as JSON if asked, exit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
 }
 DESCRIPTION = (
     "Pre-train BERT encoders on your own text with LAMB, at any batch size. "
-    "Start with `lambert demo`; `lambert VERB --help` explains every option."
+    "Start with `lambert demo`; `lambert SUBCOMMAND --help` explains every option."
 )
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0 done, 1 a check failed, 2 wrong input, 3 the run could not continue (its last checkpoint is complete), 4
-    another process of the run was lost, 128 + signal stopped by a signal.
+    another rank was lost, 128 + signal stopped by a signal.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if words == ["--version"]:
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    if argv == ["--version"]:
         print(f"lambert {__version__}")
         return 0
     try:
-        subcommand = _parse(words)
+        subcommand = _parse(argv)
         with printed_messages(reword=with_flags):
             results = subcommand.run()
     except UserError as error:
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`lambert … | head`); there is nobody left to tell.
+        # The reader closed the pipe (`lambert … | head`): exit silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -93,7 +93,7 @@ _ARGUMENTS = {field.name for subcommand in SUBCOMMANDS.values() for field in dat
 
 
 def with_flags(text: str) -> str:
-    """Library messages name arguments, `batch_size` or `fresh=True`; at the command line these are flags.
+    """Turn the arguments in library messages, `batch_size` or `fresh=True`, into flags.
 
     >>> with_flags("Give another `out`, or `fresh=True`, to `lambert report`")
     'Give another --out, or --fresh, to `lambert report`'
@@ -106,9 +106,9 @@ def with_flags(text: str) -> str:
 
 
 def end() -> None:
-    """Run the command line and end the process with its code.
+    """Run the command line and exit with its code.
 
-    One of several processes ends at once: what is left of its connections to others would wait for them, or abort.
+    One of several ranks exits at once: cleaning up its connections could wait for other ranks, or abort.
     """
     code = main()
     if is_one_of_several():
@@ -119,31 +119,31 @@ def end() -> None:
 
 
 def _is_news(error: UserError) -> bool:
-    """Whether to tell it: of several processes the first one speaks, others where they alone know."""
+    """Whether this rank prints the error: rank 0 does, others only for errors of their own."""
     return is_first_process() or isinstance(error, PeerLost) or f"process {process_rank()} " in error.what
 
 
-def _parse(words: list[str]) -> Subcommand:
-    """The subcommand that `words` name, with its options; `--help` prints and exits.
+def _parse(argv: list[str]) -> Subcommand:
+    """Parse `argv` into a subcommand with its options; `--help` prints and exits.
 
     Raises:
-        UserError: the words make no command.
+        UserError: invalid arguments.
     """
-    name = words[0] if words and not words[0].startswith("-") else ""
+    name = argv[0] if argv and not argv[0].startswith("-") else ""
     if name and name not in SUBCOMMANDS:
         raise unknown_name("subcommand", name, SUBCOMMANDS)
-    told = StringIO()
+    stderr = StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(stderr):
             subcommand: Subcommand = tyro.extras.subcommand_cli_from_dict(
                 SUBCOMMANDS,
                 prog="lambert",
                 description=DESCRIPTION,
-                args=words,
+                args=argv,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             )
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise usage_error(told.getvalue(), name) from None
+        raise usage_error(stderr.getvalue(), name) from None
     return subcommand

@@ -24,41 +24,41 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(RecipeArguments, Subcommand):
-    """Print what a run would do before anything runs: steps, rates, warm-up, each with its formula and source."""
+    """Print the plan of a run without training: steps, learning rates, warm-up, each with its formula and source."""
 
     corpus: Path | None = None
-    """Corpus that would be trained on; needed for --epochs."""
+    """Training corpus; needed for --epochs."""
     no_probe: bool = False
-    """Leave out the prediction of the run's time, which takes real steps."""
+    """Do not predict the run's time, which measures real steps."""
     probe_seconds: float = 20.0
-    """How long each phase's steps are timed, seconds; three steps at least."""
+    """Seconds to measure the steps of each phase; at least three steps."""
     processes: int = 0
-    """Time the steps on so many processes of this machine, as `pretrain --processes` runs; 0 takes one for each GPU."""
+    """Measure the steps on this many ranks, as in `pretrain --processes`; 0 uses one for each GPU."""
     save_recipe: Path | None = None
-    """Also write the recipe to this TOML file, to be changed and given as --recipe (docs/recipes.md)."""
+    """Also write the recipe to this TOML file, to edit and pass to --recipe (docs/recipes.md)."""
     cluster: str | None = None
     """tpu-v3, dgx-a100, dgx2-v100, dgx-h100, dgx-h200, rtx-3090, rtx-4090 or a TOML file (docs/planning.md): also
-    predict the time there; this machine is not probed."""
+    predict the time on that cluster, without measuring this machine."""
     chips: tuple[int, ...] = ()
     """With --cluster: one or more numbers of chips."""
     text_gigabytes: float | None = None
-    """With --cluster, in place of --corpus: how much text there will be, for --epochs."""
+    """With --cluster, instead of --corpus: size of the text, for --epochs."""
     try_batch_sizes: tuple[int, ...] = ()
-    """With --cluster: compare --batch-size with these, each for all phases and with a recipe of its own."""
+    """With --cluster: compare --batch-size with these batch sizes, each with its own recipe for all phases."""
     price_per_chip_hour: float | None = None
-    """With --cluster: what a chip costs an hour, in any currency."""
+    """With --cluster: price of a chip for an hour, in any currency."""
     budget: float | None = None
-    """With --cluster and a price: the most that the run may cost; picks the fastest plan within it."""
+    """With --cluster and a price: cost limit; picks the fastest plan within it."""
     hours: float | None = None
-    """With --cluster: the longest that the run may take; picks the cheapest plan within it (and within --budget)."""
+    """With --cluster: time limit, hours; picks the cheapest plan within it (and within --budget)."""
     plot: Path | None = None
-    """With --cluster: draw where a step's time goes into this .svg or .png file."""
+    """With --cluster: draw the step time breakdown to this .svg or .png file."""
     dry_run: int | None = None
-    """2 to 1,024 ranks: also simulate so many in this one process: shard the model, partition the batches, and count
-    the collectives of a step; this machine is not probed."""
+    """2 to 1,024 ranks: also simulate them in this process: shard the model, partition the batches, and count the
+    collectives of a step, without measuring this machine."""
 
     noise_from: Path | None = None
-    """Run whose gradient noise was measured: also print what other batch sizes would cost (docs/batch_size.md)."""
+    """Run with measured gradient noise: also print the cost of other batch sizes (docs/batch_size.md)."""
 
     def run(self) -> dict[str, Any]:
         """Results: `phases`, `parameters`, `memory_bytes`; `seconds` and `forecast` unless --no-probe, `cluster` with
@@ -124,7 +124,7 @@ class Plan(RecipeArguments, Subcommand):
                 file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written: {error.strerror or error}", remedy="Name a new file in a folder of yours"
+                f"{path} cannot be written: {error.strerror or error}", remedy="Choose a new file in a writable folder"
             ) from None
         say(f"recipe    written to {path}")
 
@@ -144,7 +144,7 @@ class Plan(RecipeArguments, Subcommand):
         if wrong := [size for size in self.try_batch_sizes if size < 1]:
             raise UserError(f"--try-batch-sizes {wrong[0]}", remedy="Give whole numbers from 1 on")
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
-        # This machine's best format says nothing of the cluster's; all that were measured computed in 16 bits.
+        # The best precision here says nothing about the cluster; all measured clusters computed in 16 bits.
         there = replace(self, precision="bfloat16-autocast") if self.precision == "auto" else self
         if self.text_gigabytes is not None:
             there = there._with_samples_of_text(self.text_gigabytes)
@@ -172,7 +172,7 @@ class Plan(RecipeArguments, Subcommand):
         if self.corpus is not None or self.samples is not None or self.epochs is None:
             raise UserError(
                 "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
-                remedy="Give how often the text is to be seen, such as --epochs 3",
+                remedy="Give the number of epochs, such as --epochs 3",
             )
         any_length = resolve(replace(self, epochs=None, samples=PAPER_SAMPLES), None)
         phases = [(phase.sequence_length, phase.samples) for phase in any_length.phases]
@@ -181,7 +181,7 @@ class Plan(RecipeArguments, Subcommand):
         return replace(self, epochs=None, samples=samples)
 
     def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
-        """The same run at the batch sizes to try; what no recipe can be made for is said and left out."""
+        """The same run at the batch sizes to try; prints and skips those without a valid recipe."""
         from lambert.api.training import resolve
 
         plans = []
@@ -203,6 +203,6 @@ class Plan(RecipeArguments, Subcommand):
         simulation = simulate_ranks(config, corpus, ranks, memory_bytes=memory)
         say_lines(cluster_text.rank_simulation_lines(simulation, has_corpus=corpus is not None))
         for problem in simulation.problems:
-            warn(f"{problem}; this is a fault of lambert, please report it")
+            warn(f"{problem}; this is a bug in lambert, please report it")
         code = {"exit_code": 1} if simulation.problems else {}
         return {**results, "dry_run": simulation.to_dict(), **code}, config

@@ -23,9 +23,9 @@ class Pretrain(TrainingArguments, Subcommand):
     out: Path
     """Folder of the run; an existing run there with the same settings is resumed."""
     processes: int = 0
-    """Processes on this machine that share the batch; 0 starts one for each GPU. With torchrun, leave it out."""
+    """Ranks on this machine; 0 starts one for each GPU. Leave it out with torchrun."""
     restarts: int = 3
-    """How often the processes are started again after one was killed, from the last checkpoint."""
+    """Times to restart all processes from the last checkpoint if one is killed."""
 
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
@@ -41,7 +41,7 @@ class Pretrain(TrainingArguments, Subcommand):
 
 
 def results_of(output: TrainOutput) -> dict[str, Any]:
-    """What `--json` prints of a run."""
+    """The results of a run for `--json`."""
     return {
         "run": str(output.out),
         "step": output.step,

@@ -1,4 +1,4 @@
-"""Starting the processes that `plan` and `pretrain` share a machine's work over."""
+"""Starts the ranks of `plan` and `pretrain` on one machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lambert.training.distributed.env import is_one_of_several
 
 
 def process_count(asked: int) -> int:
-    """How many processes are to be started here: what is asked for, or one for each GPU; 1 where this is one of them.
+    """Number of processes to start: as given, or one for each GPU; 1 if this process is already one of several.
 
     Raises:
-        UserError: the number is out of range, or far more than this machine has cores or GPUs for.
+        UserError: the number is out of range, or far too large for this machine's cores or GPUs.
     """
     from lambert.training.distributed.launcher import default_process_count, most_processes
 
@@ -22,18 +22,18 @@ def process_count(asked: int) -> int:
     if is_one_of_several():
         return 1
     if asked > (most := most_processes()):
-        # Each is a Python of its own with PyTorch in it, and all would be there before the first could refuse.
+        # Each one imports PyTorch, and all would start before the first could raise an error.
         raise UserError(
-            f"{asked:,} processes on this machine", remedy=f"Give at most {most:,}, better one for each core"
+            f"{asked:,} processes on this machine", remedy=f"Give at most {most:,}, ideally one for each core"
         )
     return asked or default_process_count()
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse a number that no machine has.
+    """Check a number of processes or restarts.
 
     Raises:
-        UserError: names it.
+        UserError: it is out of range.
     """
     if not 0 <= value <= 4_096:
         raise UserError(f"{value} {name}", remedy="Give a whole number from 0 to 4,096")
@@ -42,21 +42,21 @@ def check_count(name: str, value: int) -> None:
 def start_processes(
     command: str, count: int, *, json: bool, threads: int = 0, restarts: int = 0, fresh: bool = False
 ) -> dict[str, Any]:
-    """Start `count` processes that do this command, again where one was killed; each says what it has to say itself.
+    """Run the command on `count` processes, and restart them all if one was killed. Each prints its own messages.
 
     Args:
-        command: what asks for the same, as `Subcommand.as_command` makes it.
-        fresh: the first start, and only that, begins over.
+        command: the command line from `Subcommand.as_command`.
+        fresh: start from scratch, on the first start only.
     """
     from lambert.training.distributed.launcher import run_processes
 
-    words = shlex.split(command)[1:] + ["--json"] * json
+    arguments = shlex.split(command)[1:] + ["--json"] * json
     first = ["--fresh"] * fresh
     for attempt in range(restarts + 1):
-        ended = run_processes([*words, *first], count, threads=threads)
+        ended = run_processes([*arguments, *first], count, threads=threads)
         first = []
         if not (ended.lost or ended.exit_code == PeerLost.exit_code) or attempt == restarts:
             break
-        why = ended.lost or "a process was lost"
-        warn(f"{why}: starting all again from the last checkpoint ({attempt + 1} of {restarts} times)")
+        reason = ended.lost or "a process was lost"
+        warn(f"{reason}: restarting all from the last checkpoint ({attempt + 1} of {restarts} times)")
     return {"exit_code": ended.exit_code, PRINTED: True}

@@ -1,4 +1,4 @@
-"""Usage errors in one line: what was wrong and what to do, in place of the box that tyro draws."""
+"""Turns tyro's error boxes into one-line usage errors: what was wrong and what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _ARGUMENT = re.compile(r" {4}\S")
 
 
 def usage_error(box: str, subcommand: str) -> UserError:
-    """The error that tyro's `box` stands for.
+    """The usage error for tyro's `box`.
 
     Args:
-        box: what tyro wrote on standard error.
-        subcommand: the subcommand that was typed, or "" when there was none.
+        box: tyro's output on standard error.
+        subcommand: the subcommand given, or "" without one.
     """
     first, *hints = _sections(box)
     command = f"lambert {subcommand}".strip()
@@ -34,16 +34,16 @@ def usage_error(box: str, subcommand: str) -> UserError:
 
 
 def _named(section: list[str]) -> list[str]:
-    """The arguments that a section lists; their descriptions stand further in."""
+    """The arguments listed in a section; their descriptions are indented further."""
     return [line.split()[0] for line in section if _ARGUMENT.match(line)]
 
 
 def _sections(box: str) -> list[list[str]]:
-    """The box's lines without its title and frame, indented as they were, cut at its rules; at least one section."""
+    """The lines of the box without title and frame, indentation kept, split at its rules; at least one section."""
     lines = box.splitlines()
     if box.startswith("╭"):
         lines = [line.removeprefix("│ ").rstrip("│ ") for line in lines[1:-1]]
-    else:  # on a terminal without UTF-8: a title, a rule, and everything below it indented by two
+    else:  # without UTF-8: a title, a rule, and the rest indented by two
         lines = [line.removeprefix("  ").rstrip() for line in lines[2:]]
     sections: list[list[str]] = [[]]
     for line in lines:
@@ -51,4 +51,4 @@ def _sections(box: str) -> list[list[str]]:
             sections.append([])
         elif line:
             sections[-1].append(line)
-    return [section for section in sections if section] or [["the command makes no sense"]]
+    return [section for section in sections if section] or [["the command line is invalid"]]

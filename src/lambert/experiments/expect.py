@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Sweep, Trial, option_words
+from lambert.experiments.grid import Sweep, Trial, option_arguments
 from lambert.experiments.signals import signals_deferred
 from lambert.utils.io import write_json
 
@@ -31,14 +31,14 @@ def expected_seconds(
     Raises:
         UserError: a trial cannot be planned, so that it could not be run either.
     """
-    asked_for: dict[str, Any] = {"options": sweep.common_words(), "jobs": jobs, "threads": threads}
+    asked_for: dict[str, Any] = {"options": sweep.shared_arguments(), "jobs": jobs, "threads": threads}
     known = _cached(out / FILE, asked_for)
     first: dict[str, Trial] = {}
     for trial in sweep.trials:
         if trial.batch not in known:
             first.setdefault(trial.batch, trial)
     asked = list(first.values())
-    shared = option_words({name: value for name, value in sweep.options.items() if name in plan_options})
+    shared = option_arguments({name: value for name, value in sweep.options.items() if name in plan_options})
     for start in range(0, len(asked), jobs):
         together = asked[start : start + jobs]
         for trial, seconds in zip(together, _planned(shared, together, threads), strict=True):
@@ -53,10 +53,10 @@ def _planned(shared: Sequence[str], trials: Sequence[Trial], threads: int) -> li
     try:
         with signals_deferred():
             for trial in trials:
-                words = ["plan", *shared, *trial.words(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
+                arguments = ["plan", *shared, *trial.arguments(), "--json", "--probe-seconds", str(PROBE_SECONDS)]
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "lambert", *words],
+                        [sys.executable, "-m", "lambert", *arguments],
                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
                     )
                 )  # fmt: skip

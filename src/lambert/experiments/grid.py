@@ -63,7 +63,7 @@ class Trial:
         """Name of the run folder."""
         return f"{self.configuration}_s{self.seed}"
 
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Its options as arguments of `pretrain`."""
         batch = ["--batch-size", *map(str, self.batch_sizes)] if self.batch_sizes else []
         return [
@@ -83,20 +83,20 @@ class Sweep:
     """Options of `squad`; None if the models are not fine-tuned."""
     budget_hours: float | None = None
 
-    def common_words(self) -> list[str]:
+    def shared_arguments(self) -> list[str]:
         """The shared options as command-line arguments."""
-        return option_words(self.options)
+        return option_arguments(self.options)
 
 
-def option_words(options: Mapping[str, Any]) -> list[str]:
+def option_arguments(options: Mapping[str, Any]) -> list[str]:
     """A table of options as command-line arguments: a flag for true, nothing for false."""
-    words: list[str] = []
+    arguments: list[str] = []
     for name, value in options.items():
         if value is False:
             continue
         values = value if isinstance(value, list) else [] if value is True else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return words
+        arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return arguments
 
 
 def read_sweep(path: Path, *, run_options: Collection[str], squad_options: Collection[str]) -> Sweep:

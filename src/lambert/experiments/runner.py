@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lambert.errors import UserError
-from lambert.experiments.grid import Sweep, Trial, option_words
+from lambert.experiments.grid import Sweep, Trial, option_arguments
 from lambert.experiments.signals import signals_deferred
 from lambert.runlog.reader import read_run
 
@@ -125,10 +125,18 @@ class Runner:
 
     def _start(self, trial: Trial) -> None:
         folder = self.folder(trial)
-        words = ["pretrain", *self.sweep.common_words(), *trial.words(), "--out", str(folder), "--probe-seconds", "0"]
-        commands = [[*words, "--threads", str(self.threads)]]
+        arguments = [
+            "pretrain",
+            *self.sweep.shared_arguments(),
+            *trial.arguments(),
+            "--out",
+            str(folder),
+            "--probe-seconds",
+            "0",
+        ]
+        commands = [[*arguments, "--threads", str(self.threads)]]
         if self.sweep.squad is not None:
-            commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_words(self.sweep.squad)])
+            commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_arguments(self.sweep.squad)])
         with signals_deferred():
             self._running[trial] = _Work(commands, self.out / TRIALS / f"{trial.name}.log", self.threads)
 
@@ -183,11 +191,16 @@ class _Work:
         self._process.wait()
 
     def _next(self) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "lambert", *self._waiting.pop(0)]
+        arguments = [sys.executable, "-m", "lambert", *self._waiting.pop(0)]
         with self.log.open("ab") as out:
             # A new session: Ctrl-C in the terminal reaches only the sweep, which then stops its trials.
             return subprocess.Popen(
-                words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self._environment, start_new_session=True
+                arguments,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
             )
 
 

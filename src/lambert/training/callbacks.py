@@ -1,4 +1,4 @@
-"""Callbacks: code of a caller that runs while a model trains."""
+"""Callbacks: user code that runs during training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from lambert.training.loop import TrainingLoop
 
 Record = Mapping[str, Any]
-"""The fields of one event of the journal (docs/journal.md)."""
+"""The fields of one journal event (docs/journal.md)."""
 
 
 class Callback:
     """Hooks of a run. Subclass it and override what you need.
 
-    Hooks run on the main process only, after the event was written to `journal.jsonl`. `trainer` is the running loop:
+    Hooks run on the main process only, after the event is written to `journal.jsonl`. `trainer` is the running loop:
     `trainer.step`, `trainer.model`, `trainer.settings`, `trainer.request_stop()`. An exception in a hook ends the run;
     its last checkpoint stays::
 
@@ -34,7 +34,7 @@ class Callback:
         """After each optimizer step: losses, accuracies, learning rate, gradient norm, speed (event `step`)."""
 
     def on_evaluate(self, trainer: TrainingLoop, record: Record) -> None:
-        """After each evaluation on held-out text (event `evaluation`)."""
+        """After each evaluation on the validation set (event `evaluation`)."""
 
     def on_save(self, trainer: TrainingLoop, record: Record) -> None:
         """After a checkpoint is complete on disk (event `checkpoint`)."""
@@ -43,7 +43,7 @@ class Callback:
         """At the end of the session; `record["reason"]` is `finished` or `interrupted` (event `end`)."""
 
     def on_log(self, trainer: TrainingLoop, event: str, record: Record) -> None:
-        """After every event, those above included: `phase`, `skipped`, `spike`, `rollback`, `noise`, …"""
+        """After every event, including those above: `phase`, `skipped`, `spike`, `rollback`, `noise`, …"""
 
 
 _HOOKS = {
@@ -63,7 +63,7 @@ class EventLog:
         self._callbacks = callbacks if trainer.processes.is_main_process else ()
 
     def write(self, event: str, fields: Record) -> None:
-        """One event."""
+        """Write one event."""
         self._journal.write(event, fields)
         for callback in self._callbacks:
             if event in _HOOKS:

@@ -1,4 +1,4 @@
-"""The training loop: the one place that decides when to log, evaluate, save and stop. It displays nothing."""
+"""The training loop: decides when to log, evaluate, save and stop. It prints nothing."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ from lambert.training.step.train_step import OutOfMemory, StepResult, train_step
 from lambert.training.train_output import StepMetrics, TrainOutput
 
 _PAUSE_SECONDS = 1.0
-"""Between two looks at a disk that is full."""
+"""Polling interval while the disk is full."""
 _LOOK_SECONDS = 0.01
-"""Between two looks at a checkpoint that is awaited."""
+"""Polling interval while a checkpoint is being written."""
 
 
 class TrainingLoop:
     """One run in one folder.
 
     Args:
-        run: the run's folder; made if need be.
-        settings: what the run is decided by; must name `corpus` by its fingerprint.
-        model: starting weights; moved to the processes' device.
-        callbacks: called after every event of the journal.
-        facts: of the machine and the call, for the journal's first event and for checkpoints.
-        command: what was typed, for `recipe.toml`.
-        fresh: start over, deleting what an earlier run left in the folder.
+        run: the run folder; created if missing.
+        settings: the resolved configuration, with the fingerprint of `corpus`.
+        model: initial weights; moved to the rank's device.
+        callbacks: called after every journal event.
+        facts: about the machine and the call, for the journal's `run` event and for checkpoints.
+        command: the command line, for `recipe.toml`.
+        fresh: start from scratch and delete an earlier run in the folder.
 
     Raises:
-        UserError: the processes cannot share the micro-batches of a global batch.
+        UserError: the micro-batches of a global batch cannot be partitioned over the ranks.
     """
 
     def __init__(
@@ -111,22 +111,22 @@ class TrainingLoop:
         return self.state.model
 
     def train(self) -> TrainOutput:
-        """Run to the end: `for step in self`, without looking at the steps. Raises what iterating raises."""
+        """Run to the end. Raises the same errors as iterating."""
         for _ in self:
             pass
         assert self.output is not None
         return self.output
 
     def __iter__(self) -> Iterator[StepMetrics]:
-        """Run from the newest complete checkpoint, or from the start, to the end of the last phase; yields each step.
+        """Train from the newest complete checkpoint, or from scratch, to the end of the last phase; yields each step.
 
-        A step is yielded once it is logged, evaluated and saved where that is due. Leaving the loop early stops the
-        run as `request_stop` does: it saves first, and the same call resumes it.
+        A step is yielded after its logging, evaluation and checkpoint, if due. Leaving the loop early stops the run
+        like `request_stop`: it saves a checkpoint, and the same call resumes it.
 
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
                 too many NaN/Inf steps in a row.
-            Interrupted: a checkpoint could not be written; the one before it is whole.
+            Interrupted: a checkpoint could not be written; the one before it is complete.
         """
         lock = open_run_folder(
             self.run, self.settings, self.corpus, self.processes, command=self.command, fresh=self.fresh
@@ -151,12 +151,12 @@ class TrainingLoop:
             began = self._saved_at = time.monotonic()
             self._journal.write("run", self._run_facts(resumed))
             if self._rolls_back and not self.state.step:
-                self._save()  # a way back for the first steps
+                self._save()  # so that the first steps can be rolled back
             self._sync_control_flags()
             try:
                 while (index := self._next_phase()) is not None:
                     yield from self._run_phase(index)
-            except GeneratorExit:  # the caller has left its loop, which asks to stop
+            except GeneratorExit:  # the caller left its loop: stop
                 self.request_stop()
                 self._sync_control_flags()
                 self._save()
@@ -165,11 +165,11 @@ class TrainingLoop:
             self._end(resumed, time.monotonic() - began)
 
     def _next_phase(self) -> int | None:
-        """The first phase with steps to do; a rollback may lead back into the one before."""
+        """Index of the first unfinished phase; a rollback may return to an earlier one."""
         return next((index for index, phase in enumerate(self._phases) if self._is_open(phase)), None)
 
     def _run_phase(self, index: int) -> Iterator[StepMetrics]:
-        """The steps that are left of a phase, until a rollback leads out of it or somebody asks to stop."""
+        """Run the remaining steps of a phase, until a rollback leaves it or a stop is requested."""
         phase = self._phases[index]
         self._journal.write("phase", phase.facts())
         stream = training_stream(self.corpus, self.settings, phase)
@@ -191,7 +191,7 @@ class TrainingLoop:
                 yield StepMetrics.of(self._step_logger.last_step)
 
     def _is_spiked(self, index: int, stream: SampleStream) -> bool:
-        """Do the next step; returns whether to roll back over it."""
+        """Do the next step; returns whether to roll it back."""
         while True:
             phase, began = self._phases[index], time.monotonic()
             if self.state.step == phase.first_step - 1:
@@ -205,7 +205,7 @@ class TrainingLoop:
         return self._step_logger.log_step(phase, result, batches, time.monotonic() - began, left) and self._rolls_back
 
     def _restore(self) -> int:
-        """Go on from the newest whole checkpoint, if there is one; returns its step, 0 without."""
+        """Resume from the newest complete checkpoint; returns its step, or 0 without a checkpoint."""
         saved, problems = agreed_checkpoint(self.run, self.settings, self.processes)
         if problems:
             self._journal.write("damaged", {"step": 0 if saved is None else saved.step, "problems": problems})
@@ -216,10 +216,10 @@ class TrainingLoop:
         return saved.step
 
     def _roll_back(self) -> None:
-        """Return to the newest checkpoint, to leave the step that has just been done out on the way back.
+        """Return to the newest checkpoint, and mark the last step to be skipped.
 
         Raises:
-            UserError: that was done too often.
+            UserError: too many rollbacks.
         """
         spiked = self.state.step
         refuse_more_rollbacks(self.run, len(self._skips), spiked)
@@ -231,11 +231,11 @@ class TrainingLoop:
         self._journal.write("rollback", {"step": spiked, "to_step": self.state.step})
 
     def _is_open(self, phase: Phase) -> bool:
-        """There is a step of this part to do, and nobody has asked to stop."""
+        """Whether the phase has steps left and no stop is requested."""
         return self.state.step < phase.last_step and not self._stops
 
     def _step(self, phase: Phase, stream: SampleStream) -> tuple[StepResult, list[PretrainingBatch]]:
-        """The next step, and this process's micro-batches of it: a pure function of the step's number."""
+        """Do the next step; returns its result and this rank's micro-batches, a pure function of the step number."""
         state, step = self.state, self.state.step + 1
         indices = self.processes.rank_range(phase.micro_batch_count)
         with self._throughput.timer.section("data"):
@@ -259,7 +259,7 @@ class TrainingLoop:
         return result, batches
 
     def _halve(self, index: int, problem: str) -> None:
-        """Halve the micro-batches of a phase that ran out of memory; the global batch stays what it is."""
+        """Halve the micro-batches of a phase that ran out of memory; the global batch keeps its size."""
         self._phases[index] = phase = self._phases[index].halved(problem, deterministic=self.settings.deterministic)
         sizes = tuple(other.micro_batch_size for other in self._phases)
         self.settings = replace(self.settings, micro_batch_sizes=sizes)
@@ -269,32 +269,32 @@ class TrainingLoop:
         self._journal.write("micro_batch", {"step": self.state.step, **facts})
 
     def _sync_control_flags(self) -> bool:
-        """After every step, one small sum: whether anybody asks to stop, whether a save has failed or the disk is full,
-        for which all wait, and whether it is time to save, which is returned.
+        """All-reduce the control flags after every step: stop requested, save failed, disk full (all ranks then wait),
+        and time to save, which is returned.
 
         Raises:
             Interrupted: a checkpoint could not be written.
         """
-        first, saver = self.processes.is_main_process, self._checkpoint_writer
-        is_time = first and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
+        is_main, writer = self.processes.is_main_process, self._checkpoint_writer
+        is_time = is_main and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
         while True:
             asked = self._asked or int(self._watch.problem is not None)
-            flags = [asked, first and saver.problem is not None, first and bool(saver.waits_for_space), is_time]
+            flags = [asked, is_main and writer.problem is not None, is_main and bool(writer.waits_for_space), is_time]
             self._stops, failed, is_full, must_save = self.processes.all_reduce_max([int(flag) for flag in flags])
             if failed:
-                raise saver.problem or Interrupted("rank 0 could not save", remedy="See its message")
+                raise writer.problem or Interrupted("rank 0 could not save", remedy="See its message")
             if not is_full or self._stops:
                 return must_save > 0
             time.sleep(_PAUSE_SECONDS)
 
     def _must_save(self, phase: Phase, is_time: bool) -> bool:
-        """Whether to save after this step; rank 0's clock counts for all."""
+        """Whether to save after this step; the clock of rank 0 decides."""
         step, every = self.state.step, self.trainer_options.checkpoint_steps
         is_due = step % every == 0 if every else is_time
         return is_due or self._stops > 0 or step == phase.last_step
 
     def _save(self) -> None:
-        """Begin to write a checkpoint; training continues meanwhile."""
+        """Start writing a checkpoint; training continues meanwhile."""
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
         versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
@@ -304,10 +304,10 @@ class TrainingLoop:
             self._checkpoint_writer.start(checkpoint)
 
     def _wait_for_checkpoint(self) -> None:
-        """Wait for the checkpoint that is being written.
+        """Wait until the pending checkpoint is written.
 
         Raises:
-            Interrupted: it could not be.
+            Interrupted: it could not be written.
         """
         while self.processes.all_reduce_max([int(self.processes.is_main_process and self._checkpoint_writer.is_busy)])[
             0
@@ -319,20 +319,20 @@ class TrainingLoop:
         self._sync_control_flags()
 
     def _note_saved(self) -> None:
-        """Write down that a checkpoint has been written, if one has."""
+        """Log a checkpoint once it is complete."""
         saved = self._checkpoint_writer.finished()
         if saved is not None:
             self._journal.write("checkpoint", events.checkpoint_facts(self.run, saved))
 
     def _evaluate(self, phase: Phase) -> None:
-        """Measure on held-out text. Every process does, so that none runs ahead."""
+        """Evaluate on the validation set, on every rank, so that none runs ahead."""
         evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
         if evaluation is not None:
             self.evaluation = evaluation
             self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})
 
     def _end(self, resumed: int, seconds: float) -> None:
-        """Complete the last checkpoint, export a finished model, and write `output`."""
+        """Finish the last checkpoint, export a finished model, and set `output`."""
         self._wait_for_checkpoint()
         finished = self.state.step == self.settings.total_steps
         if finished and (self.processes.is_main_process or self.trainer_options.shard):

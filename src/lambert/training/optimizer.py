@@ -1,4 +1,4 @@
-"""The optimizers a run can be told to use, by name, over BERT's groups of parameters."""
+"""The optimizers of a run, by name, over BERT's parameter groups."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lambert.optim.muon import MuonAdamW, split_hidden_matrices
 from lambert.training.distributed.fsdp import shard_like
 
 LAYERWISE = ("lamb", "lars", "lans")
-"""Those whose rate is the share of its own norm that a layer moves by."""
+"""Optimizers whose learning rate is relative to the norm of each layer."""
 OPTIMIZERS = ("lamb", "adamw", "lars", "lans", "muon")
 _HIDDEN = (".blocks.", "pooler.", "mlm_head.transform.")
-"""In names of matrices that are neither embeddings nor give scores."""
+"""Substrings in the names of matrices that are neither embeddings nor output layers."""
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse a name that is not in `OPTIMIZERS`.
+    """Check that `name` is in `OPTIMIZERS`.
 
     Raises:
-        UserError: offers the nearest one.
+        UserError: unknown name; suggests the nearest one.
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
@@ -47,12 +47,12 @@ def make_optimizer(
     betas: tuple[float, float],
     epsilon: float,
 ) -> Optimizer:
-    """The optimizer called `name`; the step sets its learning rate.
+    """Create the optimizer `name`; the training step sets its learning rate.
 
     Args:
         name: one of `OPTIMIZERS`.
         groups, names: from `named_groups`.
-        betas, epsilon: decay of both moments, and ε.
+        betas, epsilon: decay rates of both moments, and ε.
     """
     check_optimizer(name)
     if name == "lars":
@@ -77,7 +77,7 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict
 
 
 def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back in place."""
+    """Restore the tensors of `optimizer_tensors`."""
     by_name = {name: parameter for parameter, name in names.items()}
     on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for full_name, value in saved.items():
@@ -85,6 +85,8 @@ def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: 
         parameter = by_name[name]
         if value.dim() > 0:
             value = shard_like(parameter, value)
-        elif parameter in on_device:  # step counts live on the CPU, but fused optimizers keep them beside the parameter
+        elif (
+            parameter in on_device
+        ):  # step counts live on the CPU, but fused optimizers keep them on the parameter's device
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value

@@ -1,4 +1,4 @@
-"""What a run hands to its caller: the metrics of a step, and how it ended."""
+"""Results of a run for its caller: the metrics of a step, and the outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StepMetrics:
     step: int
     phase: int
     loss: float
-    """MLM loss plus NSP loss; NaN where it was not finite, and the step was skipped."""
+    """MLM loss plus NSP loss; NaN if it was not finite and the step was skipped."""
     mlm_loss: float
     nsp_loss: float | None
     mlm_accuracy: float
@@ -34,7 +34,7 @@ class StepMetrics:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """From the journal's `step` record."""
+        """Build from the journal's `step` record."""
         return cls(**{field.name: record[field.name] for field in fields(cls)})
 
 
@@ -43,19 +43,19 @@ class TrainOutput:
     """How a run ended."""
 
     out: Path
-    """The run's folder: recipe, journal, checkpoints, and once finished the Hugging Face folder and the report."""
+    """The run's folder: recipe, journal, checkpoints, and once finished the Hugging Face model and the report."""
     step: int
-    """Steps done in all."""
+    """Steps done, earlier sessions included."""
     finished: bool
-    """False when it was asked to stop before its last step."""
+    """False if it was stopped before its last step."""
     resumed_from_step: int
     """0 for a new run."""
     evaluation: Evaluation | None
-    """The last one of this session."""
+    """The last evaluation of this session."""
     seconds: float
     """Duration of this session."""
     signal: int = 0
-    """The number of the signal that ended it; 0 without one."""
+    """Number of the signal that stopped the run; 0 without one."""
 
     @property
     def metrics(self) -> dict[str, float]:

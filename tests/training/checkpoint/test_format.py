@@ -120,7 +120,7 @@ def test_other_damage_is_told(run: Path, damage: str) -> None:
 def test_where_all_are_damaged_nothing_is_started_anew(run: Path) -> None:
     for folder in (run / "checkpoints").iterdir():
         (folder / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match=r"no checkpoint .* is whole: .*step-30.*step-20.*step-10.*`fresh=True`"):
+    with pytest.raises(UserError, match=r"no checkpoint .* is complete: .*step-30.*step-20.*step-10.*`fresh=True`"):
         newest_checkpoint(run)
 
 

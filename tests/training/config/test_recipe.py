@@ -197,7 +197,7 @@ def test_overrides_are_marked_as_given() -> None:
         ({"batch_sizes": (900,)}, "at least 9,000 samples"),
         ({"optimizer": "lamd"}, "Did you mean 'lamb'"),
         ({"batch_sizes": (1, 2), "sequence_lengths": (8, 16, 32)}, "2 batch sizes for 3 sequence lengths"),
-        ({"sequence_lengths": (8, 16, 32)}, "3 phases without shares"),
+        ({"sequence_lengths": (8, 16, 32)}, "3 phases without phase fractions"),
         ({"shares": (0.5, 0.4)}, "sum to 0.9"),
         ({"shares": (1.5, -0.5)}, "share 1.5"),
         ({"shares": (1.0, 0.0)}, "a phase with share 0"),

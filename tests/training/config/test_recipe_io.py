@@ -176,7 +176,7 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         ("optimizer = 3\n" + GOOD + "steps = 1\n", "Give text in quotes"),
         ("notes = [1]\n" + GOOD + "steps = 1\n", "notes"),
         ("corpus_fingerprint = ''\n" + GOOD, "recipe of a run"),
-        ("[[phases]]\nbatch_size = 1\nsteps = 1\n", "phase 1 lacks sequence_length"),
+        ("[[phases]]\nbatch_size = 1\nsteps = 1\n", "phase 1 is missing sequence_length"),
         (GOOD + "steps = 10000000000000000\n", "1e\\+16 steps. Give at most 1,000,000,000,000,000"),
         ("a = [", "cannot be read"),
         ("a = " + 20_000 * "[", "nested too deeply"),
@@ -206,7 +206,7 @@ def test_wrong_names_and_requests() -> None:
         with_recipe(TrainingArguments(recipe="papper"))
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe("nowhere/at-all.toml")
-    with pytest.raises(UserError, match="--batch-size beside the recipe nvidia"):
+    with pytest.raises(UserError, match="--batch-size cannot be combined with the recipe nvidia"):
         with_recipe(TrainingArguments(recipe="nvidia", batch_size=(3,)))
     with pytest.raises(UserError, match="no batch size"):
         with_recipe(TrainingArguments())

@@ -62,19 +62,19 @@ def test_who_stands_still_is_named_with_its_host(store: Store, monkeypatch: pyte
     monkeypatch.setattr(socket, "gethostname", lambda: "far-away")
     third = join(store, 2)
     third.end()
-    loss = first.loss(ERROR)
+    loss = first.diagnose(ERROR)
     assert isinstance(loss, PeerLost) and loss.exit_code == 4
     assert loss.what == "process 2 on far-away has no heartbeat (Timed out waiting 18000ms for recv operation)"
     assert "same command" in loss.remedy
     second.end()
-    assert "process 1" in first.loss(ERROR).what
+    assert "process 1" in first.diagnose(ERROR).what
     first.end()
 
 
 def test_who_left_word_is_named_with_the_cause(store: Store) -> None:
     first, second, third = (join(store, rank) for rank in range(3))
     second.report("memory did not suffice")
-    what = first.loss(ERROR).what
+    what = first.diagnose(ERROR).what
     assert f"process 1 on {socket.gethostname()} ended: memory did not suffice" in what and "process 2" not in what
     for one in (first, second, third):
         one.end()
@@ -82,7 +82,7 @@ def test_who_left_word_is_named_with_the_cause(store: Store) -> None:
 
 def test_where_all_live_that_is_said(store: Store) -> None:
     everybody = [join(store, rank) for rank in range(3)]
-    assert "though all heartbeats are alive" in everybody[0].loss(ERROR).what
+    assert "but all ranks have a heartbeat" in everybody[0].diagnose(ERROR).what
     for one in everybody:
         one.end()
 
@@ -92,7 +92,7 @@ def test_a_store_out_of_reach_is_not_waited_for(store: Store, fault: str) -> Non
     first = join(store, 0)
     store.fault = fault
     began = time.monotonic()
-    assert "the process that keeps the group together, at 10.0.0.1:29400, cannot be reached" in first.loss(ERROR).what
+    assert "the group's store at 10.0.0.1:29400 cannot be reached" in first.diagnose(ERROR).what
     first.report("cannot be left")
     assert time.monotonic() - began < 30
     first.end()
@@ -103,6 +103,6 @@ def test_after_a_restart_old_words_count_no_more(store: Store) -> None:
     old.report("killed")
     old.end()
     first, second = (HeartbeatMonitor(lambda: store, rank, 2, "run/1", where="") for rank in range(2))
-    assert "though all heartbeats are alive" in first.loss(ERROR).what
+    assert "but all ranks have a heartbeat" in first.diagnose(ERROR).what
     first.end()
     second.end()

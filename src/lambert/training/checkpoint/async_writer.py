@@ -1,4 +1,4 @@
-"""Saves while training continues: one thread writes, verifies and deletes, and waits for a full disk."""
+"""Asynchronous checkpoints: a thread writes, verifies and prunes them, and waits while the disk is full."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint that is on disk and was read back."""
+    """A checkpoint written to disk and verified."""
 
     step: int
     path: Path
     size_bytes: int
     seconds: float
-    """From the first byte to the last, in the background."""
+    """Duration of the write, in the background."""
 
 
 class AsyncCheckpointWriter:
     """Writes the checkpoints of one run, one at a time.
 
     Args:
-        trainer_options: which are kept, and how long a full disk is waited for.
-        retry_seconds: time between two tries.
+        trainer_options: which checkpoints to keep, and how long to wait for a full disk.
+        retry_seconds: time between two attempts.
     """
 
     def __init__(self, run: Path, trainer_options: TrainerOptions, *, retry_seconds: float = 5.0) -> None:
@@ -50,13 +50,13 @@ class AsyncCheckpointWriter:
         """Why the last checkpoint could not be written."""
         self._gives_up = threading.Event()
         self.waits_for_space = ""
-        """What the disk lacks, while that is waited for."""
+        """The disk error while waiting for space; empty otherwise."""
 
     def start(self, checkpoint: Checkpoint) -> None:
-        """Begin to write; nobody may change the tensors any more. An unfinished one must have been waited for."""
+        """Start writing. The tensors must not change any more, and no other write may be pending."""
         assert not self.is_busy, "one checkpoint at a time"
         self._saved = self.problem = None
-        self._thread = threading.Thread(target=self._work, args=(checkpoint,), name="saver")
+        self._thread = threading.Thread(target=self._work, args=(checkpoint,), name="checkpoint-writer")
         self._thread.start()
 
     @property
@@ -65,18 +65,18 @@ class AsyncCheckpointWriter:
         return self._thread is not None and self._thread.is_alive()
 
     def finished(self) -> CheckpointInfo | None:
-        """The checkpoint that has been written since the last call, if one has."""
+        """The checkpoint completed since the last call, or None."""
         if self._thread is None or self._thread.is_alive():
             return None
         self._thread = None
         return self._saved
 
     def give_up_waiting(self) -> None:
-        """Wait for space no longer, now or later."""
+        """Stop waiting for disk space, now and later."""
         self._gives_up.set()
 
     def close(self) -> None:
-        """Let what is being written be finished, but wait for space no longer."""
+        """Finish the pending write, but do not wait for disk space."""
         self.give_up_waiting()
         if self._thread is not None:
             self._thread.join()
@@ -104,6 +104,6 @@ class AsyncCheckpointWriter:
             self.waits_for_space = ""
             self.problem = Interrupted(
                 f"the checkpoint of step {checkpoint.step} cannot be written to {self._run / FOLDER}: {error}",
-                remedy="The one before it is whole: free some space or mend the permissions, then give the same "
+                remedy="The one before it is complete: free disk space or fix the permissions, then give the same "
                 "command to resume",
             )

@@ -1,4 +1,4 @@
-"""A run's newest checkpoint as a Hugging Face folder."""
+"""Exports a run's newest checkpoint as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes
 
 
 def export_run(run: Path, folder: Path) -> int:
-    """Write the model of `run`'s newest whole checkpoint and its tokenizer to `folder`; returns the checkpoint's step.
+    """Write the model of `run`'s newest complete checkpoint and its tokenizer to `folder`; returns its step.
 
     Raises:
         UserError: `run` is not a run, has no checkpoint yet or only damaged ones, or `folder` exists.
@@ -47,17 +47,17 @@ def export_run(run: Path, folder: Path) -> int:
 
 
 def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:
-    """Write the Hugging Face folder of a run that has done its last step.
+    """Write the Hugging Face folder of a finished run.
 
     Raises:
-        Interrupted: it cannot be written; the run's last checkpoint is whole.
+        Interrupted: it cannot be written; the run's last checkpoint is complete.
     """
     try:
         write_model(model, tokenizer, run / MODEL_FOLDER)
     except (OSError, SafetensorError) as error:
         raise Interrupted(
             f"the finished model cannot be written to {run / MODEL_FOLDER}: {error}",
-            remedy="The run's last checkpoint is whole: mend that, then give the same command again",
+            remedy="The run's last checkpoint is complete: fix the cause, then give the same command again",
         ) from None
 
 

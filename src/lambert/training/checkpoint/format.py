@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors files and one JSON manifest with a SHA-256 for each, written atomically.
 
-Nothing that is loaded can run code, and nothing damaged is loaded: every file is hashed before it is used, and the
-manifest holds a hash of itself.
+Loading cannot run code, and a damaged file is never loaded: every file is hashed before use, and the manifest holds its
+own hash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATEST = "latest"
 PARTS = ("model", "optimizer")
 _MANIFEST = "manifest.json"
 _MARGIN_BYTES = 1_000_000
-"""Free space that a checkpoint wants beyond its tensors."""
+"""Free space required beyond the tensors."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Checkpoint:
     tensors: Mapping[str, Mapping[str, Tensor]]
     """Part (`model`, `optimizer`) → name → tensor; each part is one file."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON can hold: which run this belongs to, and what it had counted."""
+    """JSON data: the run's configuration, and the state of its trackers."""
 
     @property
     def tensor_bytes(self) -> int:
@@ -51,18 +51,18 @@ class Checkpoint:
 
 
 class Damaged(UserError):
-    """A checkpoint that is not what was saved."""
+    """A checkpoint that differs from what was saved."""
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     """Write `run/checkpoints/step-N`, read it back, and point `run/latest` at it.
 
-    Files are written beside, synced, compared with their hashes and renamed, so that a crash at any moment leaves the
-    checkpoints before it whole, and this one either whole or without a name.
+    Files go to a temporary folder, are synced, verified against their hashes and renamed. A crash at any moment leaves
+    earlier checkpoints intact, and this one either complete or absent.
 
     Raises:
-        OSError: the folder cannot be written; ENOSPC also where the free space is seen not to suffice.
-        Damaged: the disk gave back something else than what was written.
+        OSError: the folder cannot be written; ENOSPC also if the free space is known to be too small.
+        Damaged: the data read back differ from what was written.
     """
     folder = run / FOLDER
     target = folder / f"step-{checkpoint.step}"
@@ -82,20 +82,20 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         _sync(folder)
         write_text(run / LATEST, f"{target.name}\n")
         _sync(run)
-    except SafetensorError as error:  # which hides the number of what went wrong in its text
+    except SafetensorError as error:  # whose text holds the error number
         shutil.rmtree(aside, ignore_errors=True)
         found = re.search(r"os error (\d+)", str(error))
         raise OSError(int(found[1]) if found else errno.EIO, str(error)) from None
     except (OSError, Damaged):
-        shutil.rmtree(aside, ignore_errors=True)  # on a full disk it would only hold the space
+        shutil.rmtree(aside, ignore_errors=True)  # it would only occupy space on a full disk
         raise
     return target
 
 
 def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:
-    """Delete all but the newest `keep_last`, those of a step that `keep_every` divides, and what others left half done.
+    """Delete all but the newest `keep_last` and multiples of `keep_every`, and remove incomplete writes.
 
-    Other things in the folder are not touched.
+    Other files in the folder are not touched.
     """
     folder = run / FOLDER
     steps = finished_steps(run)
@@ -108,24 +108,24 @@ def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) ->
 
 
 def finished_steps(run: Path) -> list[int]:
-    """The steps that have a checkpoint under its final name, newest first."""
+    """Steps with a checkpoint under its final name, newest first."""
     folder = run / FOLDER
     names = [path.parent.name for path in folder.glob(f"step-*/{_MANIFEST}")] if folder.is_dir() else []
     return sorted((int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
 
 
 def load_checkpoint(run: Path, step: int) -> Checkpoint:
-    """Read `run/checkpoints/step-N` (on the CPU), comparing every file with its recorded size and SHA-256.
+    """Read `run/checkpoints/step-N` (on the CPU), and verify the size and SHA-256 of every file.
 
     Raises:
-        Damaged: a file is missing, shortened or altered.
+        Damaged: a file is missing, truncated or altered.
     """
     folder = run / FOLDER / f"step-{step}"
     try:
         content = _manifest(folder, step)
         tensors = {}
         for name, recorded in content["files"].items():
-            # One read: the bytes that are hashed are the bytes that are used.
+            # Read once, so that the hashed bytes are the bytes used.
             data = _read(folder / name, recorded["bytes"])
             if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
                 raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
@@ -136,9 +136,9 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and what is wrong with those that are newer; None where there is none.
+    """The newest complete checkpoint (None without one), and the problems of newer ones.
 
-    Which step `latest` names does not matter: it is for people, and a crash can leave it one checkpoint behind.
+    The `latest` link is ignored: it is for people, and a crash can leave it one checkpoint behind.
 
     Raises:
         UserError: there are checkpoints, and all are damaged.
@@ -151,8 +151,8 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
             problems.append(damage.what)
     if problems:
         raise UserError(
-            f"no checkpoint of {run} is whole: {'; '.join(problems)}",
-            remedy="Put back a copy of one of them, or add `fresh=True` to start over",
+            f"no checkpoint of {run} is complete: {'; '.join(problems)}",
+            remedy="Restore one from a copy, or add `fresh=True` to start over",
         )
     return None, problems
 
@@ -175,14 +175,14 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
 
 
 def _hashed_files(folder: Path, step: int) -> None:
-    """Compare what the disk holds with the manifest.
+    """Verify the files on disk against the manifest.
 
     Raises:
         Damaged: they differ.
     """
     for name, recorded in _manifest(folder, step)["files"].items():
         if file_sha256(folder / name) != recorded["sha256"]:
-            raise _damaged(folder, f"{name} reads back otherwise than it was written")
+            raise _damaged(folder, f"{name} reads back differently from what was written")
 
 
 def _manifest(folder: Path, step: int) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _read(path: Path, size: int) -> bytes:
-    """A file's content, where it has the size that it should have."""
+    """The content of a file, after checking its size."""
     if path.stat().st_size != size:
         raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
     return read_bytes(path, size)
@@ -211,7 +211,7 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint: its name goes first, so that a half-deleted one is not taken for a whole one."""
+    """Delete a checkpoint. It is renamed first, so that a partly deleted one is not mistaken for a complete one."""
     doomed = folder.with_name(folder.name + ".deleted")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
@@ -235,7 +235,7 @@ def _sync(path: Path) -> None:
 
 
 def _forget_cached(folder: Path) -> None:
-    """Ask the system to drop what it holds of these files in memory, so that reading them reads the disk."""
+    """Drop these files from the page cache, so that verification reads the disk."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in folder.iterdir():

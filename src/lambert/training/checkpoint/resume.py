@@ -13,12 +13,12 @@ from lambert.training.distributed.process_group import ProcessGroup
 def agreed_checkpoint(
     run: Path, settings: TrainingConfig, processes: ProcessGroup
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint, None where there is none, and what is wrong with newer ones (known to rank 0).
+    """The checkpoint (None without one), and the problems of newer ones (on rank 0 only).
 
-    Rank 0 looks for it; the others load the same one.
+    Rank 0 selects it; the other ranks load the same one.
 
     Raises:
-        UserError: all that there are, are damaged, it is of a run with other settings, or some process cannot load it.
+        UserError: all checkpoints are damaged, it belongs to a run with other settings, or a rank cannot load it.
     """
     saved: Checkpoint | None = None
     problems: list[str] = []
@@ -31,16 +31,16 @@ def agreed_checkpoint(
                 refuse_differences(saved.facts["recipe"], settings, whose)
         except UserError as error:
             problem = error
-    place, failures = processes.all_reduce_ints([0 if saved is None else 1 + saved.step, int(problem is not None)])
-    if not processes.is_main_process and place and not failures:
+    found, failures = processes.all_reduce_ints([0 if saved is None else 1 + saved.step, int(problem is not None)])
+    if not processes.is_main_process and found and not failures:
         try:
-            saved = load_checkpoint(run, place - 1)
+            saved = load_checkpoint(run, found - 1)
         except Damaged as damage:
             problem = UserError(
-                f"process {processes.rank} cannot load what the first one found: {damage.what}",
+                f"process {processes.rank} cannot load the checkpoint that rank 0 found: {damage.what}",
                 remedy="Put `out` on a folder that every machine shares",
             )
     failures += processes.all_reduce_ints([int(problem is not None)])[0]
     if failures:
-        raise problem or UserError("another process could not load the checkpoint", remedy="See its message")
+        raise problem or UserError("another rank could not load the checkpoint", remedy="See its message")
     return saved, problems

@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and whether a new command may resume it."""
+"""The run folder: its contents, and whether a new command may resume it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE
 def open_run_folder(
     run: Path, settings: TrainingConfig, corpus: Corpus, processes: ProcessGroup, *, command: str, fresh: bool
 ) -> FileLock | None:
-    """`prepare_run_folder` on rank 0, which also puts the tokenizer there; if it fails, all ranks end.
+    """`prepare_run_folder` on rank 0, which also saves the tokenizer; if it fails, all ranks stop.
 
     Raises:
-        UserError: what rank 0 could not do; the others say that it could not.
+        UserError: preparation failed on rank 0; the other ranks report that.
     """
     problem: UserError | None = None
     lock = None
@@ -50,10 +50,10 @@ def open_run_folder(
 
 
 def skipped_steps(run: Path) -> set[int]:
-    """The steps that a run rolled back over and does not take again.
+    """Steps that were rolled back and are skipped from then on.
 
     Raises:
-        UserError: the file that names them is damaged.
+        UserError: the file that lists them is damaged.
     """
     path = run / SKIPPED_FILE
     try:
@@ -62,24 +62,24 @@ def skipped_steps(run: Path) -> set[int]:
         return set()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="Put back a copy, or add `fresh=True` to start over"
+            f"{path} cannot be read: {error}", remedy="Restore it from a copy, or add `fresh=True` to start over"
         ) from None
 
 
 def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
-    """Write down what `skipped_steps` reads, atomically."""
+    """Write the file that `skipped_steps` reads, atomically."""
     write_json(run / SKIPPED_FILE, {"steps": sorted(steps)})
 
 
 def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fresh: bool) -> FileLock:
-    """Make `run`, or check that the run in it has these very settings; `fresh` deletes that run first.
+    """Create `run`, or check that the run in it has the same settings; `fresh` deletes that run first.
 
     Returns:
-        The lock that keeps other processes out until it is released or this process ends.
+        A lock that excludes other processes until it is released or this process ends.
 
     Raises:
-        UserError: another process trains there, the folder holds a run with other settings or files that are not a
-            run's, or it cannot be written.
+        UserError: another process uses the folder, it holds a run with other settings or unrelated files, or it
+            cannot be written.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
     except OSError as error:
         raise UserError(
             f"the run folder {run} cannot be written: {error.strerror or error}",
-            remedy="Choose another `out` or mend its permissions",
+            remedy="Choose another `out` or fix its permissions",
         ) from None
 
 
@@ -119,8 +119,8 @@ def _lock(run: Path) -> FileLock:
 
 
 def _delete_run(run: Path) -> None:
-    """Delete what a run writes, and nothing else."""
-    # The recipe goes last: as long as it is there, the folder is known to be a run's.
+    """Delete the files of a run, and nothing else."""
+    # The recipe is deleted last: it marks the folder as a run folder.
     for name in (*_OURS, *_PARTIAL, RECIPE_FILE):
         path = run / name
         if path.is_dir():
@@ -130,5 +130,5 @@ def _delete_run(run: Path) -> None:
 
 
 def _unfinished(run: Path) -> list[Path]:
-    """Files that a killed process left before its first recipe, or was about to rename."""
+    """Files that a killed process left before it wrote the recipe, or before a rename."""
     return [run / name for name in (*_PARTIAL, LOCK_FILE) if (run / name).exists()]

@@ -1,4 +1,4 @@
-"""What is asked of a run, from the command line or from Python. Imports nothing heavy: `lambert --help` reads it."""
+"""Arguments of a run, from the command line or Python. Imports nothing heavy: `lambert --help` reads it."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from lambert.training.config.trainer_options import TrainerOptions
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeArguments:
-    """What decides the weights of a run. None and () are left to the recipe; each docstring is the option's help."""
+    """Arguments that determine the weights. None or () is the recipe's choice; each docstring is the option's help."""
 
     batch_size: tuple[int, ...] = ()
-    """Sequences in a global batch: one number for all phases, or one for each. Memory does not limit it."""
+    """Sequences in a global batch: one number for all phases, or one for each. Not limited by memory."""
     model: str | None = None
-    """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or by hand
-    LAYERSxHIDDEN such as 6x384; base unless the recipe has another."""
+    """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or
+    LAYERSxHIDDEN such as 6x384. Default: the recipe's, else base."""
     epochs: float | None = None
-    """Epochs over the corpus, all phases together. Give this or `samples`, or a recipe that has its own steps."""
+    """Epochs over the corpus, all phases together. Give this, `samples`, or a recipe with steps."""
     samples: int | None = None
     """Sequences to train on, all phases together."""
     sequence_lengths: tuple[int, ...] = ()
-    """Tokens in a sequence, one number for each phase: 128 512 unless the recipe has others."""
+    """Tokens in a sequence, one number for each phase. Default: the recipe's, else 128 512."""
     phase_fractions: tuple[float, ...] = ()
-    """Fraction of the samples in each phase: .9 .1 where there are two."""
+    """Fraction of the samples in each phase. Default for two phases: .9 .1."""
     optimizer: str | None = None
-    """lamb, adamw, lars, lans or muon; lamb unless the recipe has another."""
+    """lamb, adamw, lars, lans or muon. Default: the recipe's, else lamb."""
     recipe: str = "sqrt"
-    """sqrt: everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018, roberta,
-    academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
+    """sqrt: derives everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018,
+    roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
-    """Peak learning rate of all phases; from the batch size otherwise."""
+    """Peak learning rate of all phases. Default: derived from the batch size."""
     learning_rate_multiplier: float = 1.0
-    """Multiplies the recipe's peak learning rate of every phase, to see whether it is the best."""
+    """Multiplies the peak learning rate of every phase, to tune it."""
     warmup_ratio: float | None = None
-    """Fraction of each phase's steps that warm up, 0 to 1; from the batch size otherwise."""
+    """Warm-up as a fraction of each phase's steps, 0 to 1. Default: derived from the batch size."""
     dropout: float | None = None
-    """Dropout probability of hidden units and attention weights; .1 unless the recipe has another."""
+    """Dropout probability of hidden units and attention weights. Default: the recipe's, else .1."""
     pairs: str | None = None
     """Sentence-pair objective. nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment,
-    windows of documents; nsp unless the recipe has another."""
+    windows of documents. Default: the recipe's, else nsp."""
     masking: str | None = None
-    """What is masked as one: token (BERT), whole_word, or span (SpanBERT); token otherwise."""
+    """Masking unit: token (BERT), whole_word, or span (SpanBERT). Default: the recipe's, else token."""
     mlm_probability: float | None = None
-    """Fraction of the tokens that are masked; .15 unless the recipe has another."""
+    """Fraction of tokens that are masked. Default: the recipe's, else .15."""
     pack: bool = False
-    """Pack several short examples into one row; for text of short documents."""
+    """Pack several short examples into one row; for corpora of short documents."""
     seed: int = 0
     """Seed of every random draw."""
     micro_batch_size: int | None = None
-    """Sequences in one forward pass in the first phase, and proportionally fewer in longer ones; otherwise the fastest
-    that fits is measured, and remembered."""
+    """Sequences in one forward pass of the first phase; fewer in phases with longer sequences. Default: measures the
+    fastest that fits, and caches it."""
     precision: str = "auto"
-    """auto, float32, bfloat16-autocast or bfloat16-master; auto takes bfloat16 only where the hardware gains, on a CPU
-    bfloat16-master. bfloat16 on a GPU is untested on GPU."""
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
+    this hardware, on a CPU bfloat16-master. Untested on GPU."""
     init_from: Path | None = None
-    """Run or Hugging Face BERT folder whose weights are the start; `model` is then ignored."""
+    """Run or Hugging Face BERT folder with the initial weights; `model` is then ignored."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_lengths", "phase_fractions"):
@@ -72,10 +72,10 @@ class RecipeArguments:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """The arguments with these options.
+        """Build the arguments from options by name.
 
         Raises:
-            UserError: an option is unknown (the nearest one is named) or out of its range.
+            UserError: an option is unknown (suggests the nearest one) or out of range.
         """
         known = [field.name for field in fields(cls)]
         for name in options:
@@ -85,10 +85,10 @@ class RecipeArguments:
 
     @property
     def initial_model_folder(self) -> Path | None:
-        """The Hugging Face folder that `init_from` means.
+        """The Hugging Face folder of `init_from`.
 
         Raises:
-            UserError: there is none.
+            UserError: it does not exist.
         """
         from lambert.model.huggingface import model_folder  # which imports torch
 
@@ -96,28 +96,28 @@ class RecipeArguments:
 
     @property
     def examples(self) -> ObjectiveConfig:
-        """What is hidden and asked."""
+        """Masking and sentence-pair objective."""
         given = {"pairing": self.pairs, "masking": self.masking, "mlm_probability": self.mlm_probability}
         return replace(BERT_OBJECTIVE, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingArguments(RecipeArguments, TrainerOptions):
-    """Everything that can be asked of a run: what decides its weights, and how it is carried out."""
+    """All arguments of a run: those that determine the weights, and those for execution."""
 
     fresh: bool = False
-    """Start from scratch, deleting the run that `out` holds."""
+    """Start from scratch and delete the run in `out`."""
     threads: int = 0
-    """Threads of each process; 0 takes all cores, or what a deterministic run began with (1 at first)."""
+    """Threads of each rank; 0 uses all cores, or in a deterministic run the number it started with (1 at first)."""
     deterministic: bool = False
-    """End in the same bits on 1, 2, 4, … ranks; takes log2(micro-batches of a rank) + 1 gradients of memory."""
+    """Same bits on 1, 2, 4, … ranks; needs memory for log2(micro-batches of a rank) + 1 gradients."""
     reduce_dtype: str = "float32"
     """float32 or bfloat16: the dtype of gradients in the all-reduce between ranks."""
     timeout_minutes: float = 10.0
-    """How long a rank waits for one that does not answer, minutes."""
+    """Timeout of a collective between ranks, minutes."""
     probe_seconds: float = 5.0
-    """Time each phase's steps for so many seconds before the run, at most a fiftieth of them, and predict its time and
-    memory; the actual figures are logged beside that at the end. 0 skips it."""
+    """Seconds to measure steps of each phase before the run (at most 1/50 of the steps), to predict time and memory.
+    The end of the run logs the actual values next to the prediction. 0 skips it."""
 
     def __post_init__(self) -> None:
         RecipeArguments.__post_init__(self)
@@ -130,19 +130,19 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:
-    """The `lambert` command that asks for the same as a dataclass of options; default values are left out.
+    """The `lambert` command for a dataclass of options; omits default values.
 
-    So is `fresh`: who repeats a recorded command wants to resume, not to delete.
+    Omits `fresh` too: repeating a recorded command should resume the run, not delete it.
     """
-    words = ["lambert", name]
+    parts = ["lambert", name]
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     given = {field: value for field, value in given.items() if value != _default(options, field)} | more
     for field, value in given.items():
         if field in ("json", "fresh"):
             continue
         values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
-        words += [f"--{field.replace('_', '-')}"] + ([] if value is True else values)
-    return shlex.join(words)
+        parts += [f"--{field.replace('_', '-')}"] + ([] if value is True else values)
+    return shlex.join(parts)
 
 
 def _default(options: Any, name: str) -> Any:
@@ -150,10 +150,10 @@ def _default(options: Any, name: str) -> Any:
 
 
 def check_probe_seconds(seconds: float) -> None:
-    """Refuse a probe of negative or endless time.
+    """Check the duration of the probe.
 
     Raises:
-        UserError: names the range.
+        UserError: it is out of range.
     """
     if not 0 <= seconds <= 3_600:
         raise UserError(f"a probe of {seconds} seconds", remedy="Give 0 to 3,600")

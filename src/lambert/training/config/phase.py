@@ -1,4 +1,4 @@
-"""A phase with its place in the run: which steps it has, and which sample and rate belong to each."""
+"""A phase within its run: its steps, and the samples and learning rate of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lambert.training.config.training_config import TrainingConfig
 from lambert.utils.lr_schedule import LRSchedule
 
 _DROPOUT = 2
-"""Sets these draws apart from those of the sample order."""
+"""Separates the dropout stream from that of the sample order."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Phase:
     config: PhaseConfig
     first_step: int
     micro_batch_size: int
-    """Sequences that go through the model at once."""
+    """Sequences in one forward pass."""
     schedule: LRSchedule
     schedule_first_step: int
-    """Where the schedule began, which may span phases before."""
+    """First step of the schedule, which may span earlier phases."""
 
     @property
     def last_step(self) -> int:
@@ -42,33 +42,33 @@ class Phase:
 
     @property
     def micro_batch_count(self) -> int:
-        """Micro-batches in a global batch; the last one may be smaller than the others."""
+        """Micro-batches in a global batch; the last one may be smaller."""
         return math.ceil(self.config.batch_size / self.micro_batch_size)
 
     def samples_of(self, step: int, index: int) -> tuple[int, int]:
-        """First sample and number of samples of micro-batch `place` (from 0) of `step`."""
+        """First sample and number of samples of micro-batch `index` (from 0) of `step`."""
         batch, size = self.config.batch_size, self.micro_batch_size
         return (step - self.first_step) * batch + index * size, min(size, batch - index * size)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of `step`."""
+        """Learning rate of `step`."""
         return self.schedule.rate(step - self.schedule_first_step + 1)
 
     def is_due(self, step: int, times: int) -> bool:
-        """True at `times` evenly spread steps of the phase, the last one among them."""
+        """True at `times` evenly spaced steps of the phase, including the last."""
         done, count = step - self.first_step + 1, self.config.step_count
         return done * times // count > (done - 1) * times // count
 
     def padded_tokens_left(self, step: int) -> int:
-        """Tokens, padding included, still to come when `step` is done."""
+        """Tokens including padding after `step`."""
         steps = min(self.config.step_count, max(0, self.last_step - step))
         return steps * self.config.batch_size * self.config.sequence_length
 
     def halved(self, problem: str, *, deterministic: bool) -> Phase:
-        """The phase with half the micro-batch, after it ran out of memory.
+        """The phase with half the micro-batch size, after running out of memory.
 
         Raises:
-            UserError: it is one sequence already, or the run is deterministic.
+            UserError: the size is already 1, or the run is deterministic.
         """
         if self.micro_batch_size > 1 and not deterministic:
             return replace(self, micro_batch_size=self.micro_batch_size // 2)
@@ -109,7 +109,7 @@ def phases_of(settings: TrainingConfig) -> list[Phase]:
 
 
 def _schedule(phases: Sequence[PhaseConfig]) -> LRSchedule:
-    """That of the first of these phases, over those that continue it as well."""
+    """Schedule of the first of these phases, spanning those that continue it."""
     first = phases[0]
     continued = itertools.takewhile(lambda phase: phase.continues, phases[1:])
     return LRSchedule(
@@ -124,7 +124,7 @@ def _schedule(phases: Sequence[PhaseConfig]) -> LRSchedule:
 
 
 def training_stream(corpus: Corpus, settings: TrainingConfig, phase: Phase) -> SampleStream:
-    """The samples of a phase."""
+    """Training samples of a phase."""
     source = example_source(
         corpus,
         "train",
@@ -137,9 +137,9 @@ def training_stream(corpus: Corpus, settings: TrainingConfig, phase: Phase) -> S
 
 
 def dropout_seed(seed: int, step: int, index: int) -> int:
-    """A seed that names (run, step, place of the micro-batch in the global batch), from 0 to 2^63 − 1.
+    """A seed in [0, 2^63) derived from (run seed, step, micro-batch index in the global batch).
 
-    Dropout then does not depend on which process computes the micro-batch.
+    So dropout does not depend on which rank computes the micro-batch.
     """
     name = (_DROPOUT, seed, step, index)
     return int(np.random.SeedSequence(name).generate_state(1, np.uint64)[0] >> np.uint64(1))

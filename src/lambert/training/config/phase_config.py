@@ -1,4 +1,4 @@
-"""The phases of a run, every number with its formula and where it came from."""
+"""Configuration of a phase: every number with its formula and provenance."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Provenance = Literal["published", "unconfirmed", "extrapolated", "fitted here", "given"]
-"""`published`: read in the source itself. `unconfirmed`: reported as published, not seen there by us. `given`: by the
-person, on the command line or in a file."""
+"""`published`: read in the source itself. `unconfirmed`: reported as published, not verified by us. `given`: by the
+user, on the command line or in a file."""
 
 
 @dataclass(frozen=True)
 class DerivedValue:
-    """A number of the recipe and where it came from."""
+    """A number of the recipe with its provenance."""
 
     value: int | float
     formula: str
@@ -26,7 +26,7 @@ class PhaseConfig:
     sequence_length: int
     """Tokens in a full sequence."""
     batch_size: int
-    """Sequences in a step, over all micro-batches and processes."""
+    """Sequences in a global batch."""
     steps: DerivedValue
     peak_learning_rate: DerivedValue
     warmup_steps: DerivedValue
@@ -38,7 +38,7 @@ class PhaseConfig:
     decays_from_start: bool = False
     min_lr_ratio: float = 0.0
     continues: bool = False
-    """Goes on along the schedule of the phase before, which then spans both: no warm-up, no peak of its own."""
+    """Continues the schedule of the previous phase, which then spans both: no separate warm-up or peak."""
 
     @property
     def step_count(self) -> int:
@@ -47,10 +47,10 @@ class PhaseConfig:
 
     @property
     def samples(self) -> int:
-        """Sequences seen, steps · batch size."""
+        """Sequences, steps · batch size."""
         return self.step_count * self.batch_size
 
     @property
     def tokens(self) -> int:
-        """Tokens seen, padding included."""
+        """Tokens including padding."""
         return self.samples * self.sequence_length

@@ -1,4 +1,4 @@
-"""Number formats of a run: float32, or bfloat16 in two ways, chosen only where the hardware gains."""
+"""Precision of a run: float32, or bfloat16 in two ways, chosen only if it is faster on the hardware."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from lambert.model.ops import has_numba
 
 
 class Precision(Enum):
-    """How numbers are held and multiplied."""
+    """dtypes of weights and compute."""
 
     FLOAT32 = "float32"
     """Everything in float32."""
     BFLOAT16_AUTOCAST = "bfloat16-autocast"
-    """Weights in float32, matrix products in bfloat16."""
+    """Weights in float32, matmuls in bfloat16."""
     BFLOAT16_MASTER = "bfloat16-master"
     """Weights and activations in bfloat16; the optimizer keeps and updates a float32 copy."""
 
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        """The context a forward pass runs in."""
+        """Autocast context for the forward pass."""
         if self is Precision.BFLOAT16_AUTOCAST:
             return torch.autocast(device.type, dtype=torch.bfloat16)
         return nullcontext()
 
 
 def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) -> Precision:
-    """The precision called `name`; `auto` is float32 where bfloat16 does not gain.
+    """The precision `name`; `auto` is float32 if bfloat16 is not faster.
 
-    Where it does, a run on a CPU takes bfloat16-master, for which there are fused kernels; other devices take
-    bfloat16-autocast.
+    If it is, `auto` is bfloat16-master on a CPU, which has fused kernels, and bfloat16-autocast on other devices.
 
     Raises:
-        UserError: no such precision.
+        UserError: unknown precision.
     """
     if name == "auto":
         if not bfloat16_gains:
@@ -49,7 +48,7 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
 
 
 class MasterWeights:
-    """A float32 copy of a model's weights for the optimizer; the model itself becomes bfloat16.
+    """Float32 master weights for the optimizer; the model itself becomes bfloat16.
 
     `gradient_reduction.py` moves the gradients from each of `pairs` to the other.
     """
@@ -62,18 +61,18 @@ class MasterWeights:
         model.to(torch.bfloat16)
 
     def master_of(self, parameter: Tensor) -> Tensor:
-        """The float32 stand-in of one of the model's parameters."""
+        """The float32 master of a model parameter."""
         for name, own in self._named.items():
             if own is parameter:
                 return self._masters[name]
         raise KeyError("not a parameter of this model")
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Every parameter of the model with its stand-in, in the model's order."""
+        """Every model parameter with its master, in model order."""
         return [(parameter, self._masters[name]) for name, parameter in self._named.items()]
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
-        """Round the float32 copies into the model."""
+        """Copy the master weights to the model, rounded to bfloat16."""
         for name, parameter in self._named.items():
             parameter.copy_(self._masters[name])

@@ -1,6 +1,6 @@
-"""A recipe: what a run does in each phase, stated or left to the square-root rule; and the phases that come out.
+"""A recipe: the hyperparameters of each phase, given or derived by the square-root rule; and the resolved phases.
 
-`scaling_rules.py` fills what a recipe leaves open; `recipe_io.py` reads the named ones and people's own.
+`scaling_rules.py` derives what a recipe leaves open; `recipe_io.py` reads named and custom recipes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MOST_PHASES = 32
 
 @dataclass(frozen=True)
 class PhaseRecipe:
-    """What a recipe says of one phase; None is left to the rule."""
+    """Hyperparameters of one phase; None is derived by the rule."""
 
     sequence_length: int
     batch_size: int
     share: float | None = None
-    """Of the samples of the run; this or `steps` in all phases alike."""
+    """Fraction of the run's samples; all phases set this, or all set `steps`."""
     steps: int | None = None
     peak_learning_rate: float | None = None
     warmup_ratio: float | None = None
-    """Of the phase's steps, and of those of the phases that continue it; or `warmup_steps`, where it has `steps`."""
+    """Fraction of the steps of the phase and those that continue it; or `warmup_steps`, if `steps` is set."""
     warmup_steps: int | None = None
     stable_ratio: float = 0.0
     decay_power: float = 1.0
@@ -56,14 +56,14 @@ class PhaseRecipe:
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
         if self.share == 0 or (self.steps is not None and self.steps < 1):
-            told = "share 0" if self.share == 0 else f"{self.steps} steps"
-            raise UserError(f"a phase with {told}", remedy="Leave the phase out, or give it something to do")
+            length = "share 0" if self.share == 0 else f"{self.steps} steps"
+            raise UserError(f"a phase with {length}", remedy="Leave the phase out, or give it at least one step")
         if self.steps is not None and self.steps > MOST_SAMPLES:
             raise UserError(f"a phase with {self.steps:.3g} steps", remedy=f"Give at most {MOST_SAMPLES:,}")
         if (self.warmup_ratio or 0) + self.stable_ratio > 1:
             raise UserError(
-                f"warm-up ratio {self.warmup_ratio} and stable ratio {self.stable_ratio} are more than a phase",
-                remedy="Give shares whose sum is at most 1",
+                f"warm-up ratio {self.warmup_ratio} and stable ratio {self.stable_ratio} sum to more than 1",
+                remedy="Give ratios whose sum is at most 1",
             )
         if self.warmup_steps is not None and (
             self.warmup_ratio is not None or self.steps is None or self.warmup_steps < 0
@@ -79,18 +79,18 @@ class PhaseRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The phases of a run, and the choices that hold for all of it; None is left to the defaults."""
+    """The phases of a run, and its global hyperparameters; None takes the default."""
 
     name: str
     phases: tuple[PhaseRecipe, ...]
     source: str = ""
-    """Where its numbers come from."""
+    """Source of its numbers."""
     notes: tuple[str, ...] = ()
-    """What a person should know before relying on it, a sentence each."""
+    """Caveats, one sentence each."""
     provenance: Provenance = "given"
-    """Of what it states."""
+    """Provenance of its numbers."""
     samples: int | None = None
-    """Sequences in all, where neither the phases nor the person say it."""
+    """Total sequences, if neither the phases nor the user set them."""
     model: str | None = None
     optimizer: str | None = None
     betas: tuple[float, float] | None = None
@@ -106,27 +106,31 @@ class Recipe:
         if not 1 <= len(self.phases) <= MOST_PHASES:
             raise UserError(f"{len(self.phases)} phases", remedy=f"Give from 1 to {MOST_PHASES}")
         if self.phases[0].continues:
-            raise UserError("the first phase continues none", remedy="Leave `continues` out there")
+            raise UserError(
+                "the first phase has `continues`, but no phase comes before it", remedy="Leave `continues` out there"
+            )
         for number, phase in enumerate(self.phases, start=1):
             own = (phase.peak_learning_rate, phase.warmup_ratio, phase.warmup_steps, phase.stable_ratio or None)
             if phase.continues and any(value is not None for value in own):
                 raise UserError(
-                    f"phase {number} continues the one before and has a rate or a warm-up of its own",
-                    remedy="Leave out `continues`, or the phase's own numbers",
+                    f"phase {number} continues the previous phase, but sets a learning rate or warm-up",
+                    remedy="Leave out `continues`, or the phase's learning rate and warm-up",
                 )
         for name in ("share", "steps"):
             count = sum(getattr(phase, name) is not None for phase in self.phases)
             if count not in (0, len(self.phases)):
                 raise UserError(f"{count} of {len(self.phases)} phases have {name}", remedy="Give all of them or none")
         if (self.phases[0].share is None) == (self.phases[0].steps is None):
-            raise UserError("how long each phase is, is not clear", remedy="Give each phase a share, or each its steps")
+            raise UserError(
+                "the length of the phases is not set", remedy="Give every phase a share, or every phase steps"
+            )
         total = sum(phase.share or 0 for phase in self.phases)
         if self.phases[0].steps is None and abs(total - 1) > 1e-6:
             raise UserError(f"the shares of the phases sum to {total:g}", remedy="Give shares whose sum is 1")
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of the samples, by phase."""
+        """Fraction of the samples, by phase."""
         own = [phase.share or (phase.steps or 0) * phase.batch_size for phase in self.phases]
         return tuple(own) if self.phases[0].steps is None else tuple(part / sum(own) for part in own)
 
@@ -148,15 +152,15 @@ def recipe_by_rule(
     *,
     name: str = "sqrt",
 ) -> Recipe:
-    """A recipe that leaves everything but batches, lengths and shares to the rule.
+    """A recipe with given batch sizes, lengths and fractions; the rule derives the rest.
 
     Args:
         batch_sizes: one for all phases, or one for each.
         sequence_lengths: one for each phase.
-        shares: of the samples; without, two phases have BERT's 9/10 and 1/10, one has all.
+        shares: fractions of the samples; default 9/10 and 1/10 for two phases, as in BERT, and 1 for one.
 
     Raises:
-        UserError: they do not fit together, or one is out of its range.
+        UserError: they are inconsistent, or one is out of range.
     """
     count = len(sequence_lengths)
     if len(batch_sizes) not in (1, count):
@@ -167,7 +171,8 @@ def recipe_by_rule(
     if not shares:
         if count > 2:
             raise UserError(
-                f"{count} phases without shares", remedy="Say with `phase_fractions` how the samples are divided"
+                f"{count} phases without phase fractions",
+                remedy="Give `phase_fractions`, the fraction of the samples in each phase",
             )
         shares = (0.9, 0.1)[:count] if count == 2 else (1.0,)
     if len(shares) != count:
@@ -188,14 +193,14 @@ def make_phases(
     learning_rate_multiplier: float = 1.0,
     warmup_ratio: float | None = None,
 ) -> tuple[PhaseConfig, ...]:
-    """The phases of a run: what the recipe says, and the rule's numbers where it says nothing.
+    """The phases of a run: the recipe's numbers, with the rule's for those it leaves open.
 
     Args:
-        samples: sequences to see in all; None takes the recipe's own steps. Where it has steps and `samples` are
-            given too, every phase keeps its share of them, its rate and its share of warm-up.
-        learning_rate: peak of all phases in place of the recipe's.
-        learning_rate_multiplier: times every peak.
-        warmup_ratio: share of each phase's steps in place of the recipe's.
+        samples: total sequences; None takes the recipe's steps. If both are given, every phase keeps its fraction of
+            the steps, its learning rate and its warm-up ratio.
+        learning_rate: replaces the recipe's peak in all phases.
+        learning_rate_multiplier: multiplies every peak.
+        warmup_ratio: replaces the recipe's warm-up ratio in all phases.
 
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
@@ -212,16 +217,16 @@ def make_phases(
     elif stated[0].steps is not None:
         recipe = replace(recipe, provenance="given" if recipe.provenance == "given" else "extrapolated")
     if samples is None:
-        raise UserError(f"the recipe {recipe.name} does not say how many samples", remedy="Give `samples` or `epochs`")
+        raise UserError(f"the recipe {recipe.name} sets no number of samples", remedy="Give `samples` or `epochs`")
     _check_numbers(samples, learning_rate_multiplier)
     counts = _steps(recipe, samples, optimizer, is_own=is_own)
     phases: list[PhaseConfig] = []
-    for place, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
+    for index, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
         if phase.continues:
             phases.append(_continued(phases[-1], phase, steps))
             continue
-        continuing = itertools.takewhile(lambda at: stated[at].continues, range(place + 1, len(stated)))
-        span = [place, *continuing]
+        continuing = itertools.takewhile(lambda at: stated[at].continues, range(index + 1, len(stated)))
+        span = [index, *continuing]
         total = sum(int(counts[at].value) for at in span)
         open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override))
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
@@ -249,7 +254,7 @@ def _check_numbers(samples: int, multiplier: float) -> None:
 
 
 def _continued(before: PhaseConfig, phase: PhaseRecipe, steps: DerivedValue) -> PhaseConfig:
-    """A phase that continues the schedule of the one before."""
+    """A phase that continues the schedule of the previous one."""
     return replace(
         before,
         sequence_length=phase.sequence_length,
@@ -276,7 +281,7 @@ def _steps(recipe: Recipe, samples: int, optimizer: str, *, is_own: bool) -> lis
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Peak and warm-up of one phase: the person's, the recipe's, or the rule's."""
+    """Peak and warm-up of one phase: the user's, the recipe's, or the rule's."""
 
     recipe: Recipe
     phase: PhaseRecipe
@@ -289,7 +294,7 @@ class _Numbers:
         return scaling_rules.rule_provenance(self.samples, self.recipe.batch_sizes, self.recipe.shares, self.optimizer)
 
     def peak(self, multiplier: float) -> DerivedValue:
-        """The rate, times a person's own number."""
+        """The learning rate times the user's multiplier."""
         own = self._peak()
         if multiplier == 1:
             return own
@@ -304,20 +309,20 @@ class _Numbers:
         return DerivedValue(rate, f"recipe {self.recipe.name}", self.recipe.provenance)
 
     def warmup(self, steps: int, stated_steps: int | None) -> DerivedValue:
-        """Of a schedule of `steps`; `stated_steps` are the recipe's own where those are others, None where not."""
-        share, told = self.phase.warmup_ratio, f"recipe {self.recipe.name}"
+        """Warm-up of a schedule of `steps`; `stated_steps` are the recipe's own if they differ, else None."""
+        share, formula = self.phase.warmup_ratio, f"recipe {self.recipe.name}"
         if self.phase.warmup_steps is not None:
             own = self.phase.warmup_steps
             if stated_steps:
-                own, told = round(own / stated_steps * steps), f"{own:,}/{stated_steps:,} · steps, {told}"
+                own, formula = round(own / stated_steps * steps), f"{own:,}/{stated_steps:,} · steps, {formula}"
             if own > steps:
                 raise UserError(
                     f"recipe {self.recipe.name}: {own:,} steps of warm-up in a phase of {steps:,}",
                     remedy="Give fewer warmup_steps, or warmup_ratio",
                 )
-            return DerivedValue(own, told, self.recipe.provenance)
+            return DerivedValue(own, formula, self.recipe.provenance)
         if share is None:
             return scaling_rules.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)
         if "warmup_ratio" in self.overridden:
             return DerivedValue(round(share * steps), "--warmup-ratio · steps", "given")
-        return DerivedValue(round(share * steps), f"{share:g} · steps, {told}", self.recipe.provenance)
+        return DerivedValue(round(share * steps), f"{share:g} · steps, {formula}", self.recipe.provenance)

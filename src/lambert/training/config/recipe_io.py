@@ -1,4 +1,4 @@
-"""Recipes in files: the named ones that come with the package, a person's own, and those that runs have written."""
+"""Reads and writes recipe files: those in the package, custom ones, and the `recipe.toml` of runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lambert.training.config.recipe import PhaseRecipe, Recipe
 from lambert.utils.io import read_toml
 
 BY_RULE = ("sqrt", "paper")
-"""Recipes that are no files: everything from the batch size, and the LAMB paper's own runs."""
+"""Built-in recipes without a file: the square-root rule, and the LAMB paper's runs."""
 _FOLDER = resources.files("lambert.training.config") / "recipes"
 NAMED = tuple(sorted(file.name.removesuffix(".toml") for file in _FOLDER.iterdir() if file.name.endswith(".toml")))
-"""Recipes of others that come with the package."""
+"""Published recipes in the package."""
 
 _OF_A_FILE = ("name", "source", "notes", "confirmed", "phases")
 _RUN_WIDE = tuple(field.name for field in fields(Recipe) if field.name not in (*_OF_A_FILE, "provenance"))
@@ -34,11 +34,11 @@ Thing = TypeVar("Thing")
 
 
 def load_recipe(name: str) -> Recipe:
-    """A named recipe, or one from a TOML file: a person's own, or the `recipe.toml` of a run, whose steps, rates and
-    warm-ups are then taken over.
+    """Load a recipe by name or from a TOML file: a custom one, or the `recipe.toml` of a run, with the run's steps,
+    learning rates and warm-ups.
 
     Raises:
-        UserError: nobody knows it, the file cannot be read, or a field is unknown, of the wrong kind or out of range.
+        UserError: unknown name, unreadable file, or a field that is unknown, of the wrong type or out of range.
     """
     if name in NAMED:
         return recipe_from_tables(tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8")), name, is_ours=True)
@@ -56,13 +56,13 @@ def load_recipe(name: str) -> Recipe:
 
 
 def recipe_from_tables(tables: Mapping[str, Any], name: str, *, is_ours: bool = False) -> Recipe:
-    """A recipe from what a TOML file holds.
+    """Build a recipe from the tables of a TOML file.
 
     Args:
-        is_ours: one that comes with the package; what it states is then published, or `confirmed = false`.
+        is_ours: a recipe of the package: its numbers are published, or unconfirmed with `confirmed = false`.
 
     Raises:
-        UserError: a field is unknown, missing, of the wrong kind or out of range.
+        UserError: a field is unknown, missing, of the wrong type or out of range.
     """
     for key in tables:
         if key not in (*_OF_A_FILE, *_RUN_WIDE):
@@ -78,7 +78,7 @@ def recipe_from_tables(tables: Mapping[str, Any], name: str, *, is_ours: bool = 
     _check_ranges(own)
     notes = tables.get("notes", [])
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise UserError("notes are no list of texts", remedy='Write notes = ["…"]')
+        raise UserError("notes is not a list of strings", remedy='Write notes = ["…"]')
     provenance: Provenance = "given"
     if is_ours:
         provenance = "published" if tables.get("confirmed", True) else "unconfirmed"
@@ -88,7 +88,7 @@ def recipe_from_tables(tables: Mapping[str, Any], name: str, *, is_ours: bool = 
 
 
 def recipe_as_toml(recipe: Recipe) -> str:
-    """The file that `load_recipe` makes the same recipe of, for people who want to change it."""
+    """The recipe as TOML, to be edited and read by `load_recipe`."""
     skipped = ("name", "provenance", "notes", "phases")
     tables = {name: value for name, value in asdict(recipe).items() if name not in skipped and value not in (None, "")}
     empty = {field.name: field.default for field in fields(PhaseRecipe) if field.default is not MISSING}
@@ -99,7 +99,7 @@ def recipe_as_toml(recipe: Recipe) -> str:
 
 
 def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's `recipe.toml` says, as a recipe."""
+    """The recipe of a run's `recipe.toml`."""
     try:
         examples, phases = tables["examples"], []
         spans = _spans(tables["phases"])
@@ -124,7 +124,7 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
         return {**same, **kind, **model, "phases": phases}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
-            f"the recipe of a run that lacks or spoils {error}", remedy="Give one that `pretrain` has written"
+            f"the recipe of a run with a missing or invalid field {error}", remedy="Give a file that `pretrain` wrote"
         ) from None
 
 
@@ -139,14 +139,14 @@ def _spans(phases: list[dict[str, Any]]) -> list[int]:
 
 
 def _checked(kind: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of a phase, if they are all known, there, and of the right kind."""
+    """Check that the fields of a phase are known, complete and of the right type."""
     known = {field.name: field for field in fields(kind)}
     for key in values:
         if key not in known:
             raise unknown_name(f"field of {where}", key, known)
     missing = [name for name, field in known.items() if name not in values and field.default is MISSING]
     if missing:
-        raise UserError(f"{where} lacks {' and '.join(missing)}", remedy="Add what is missing")
+        raise UserError(f"{where} is missing {' and '.join(missing)}", remedy="Add the missing fields")
     _check_kinds(kind, values, f"{where}: ")
     return dict(values)
 
@@ -157,8 +157,8 @@ def _check_kinds(kind: type[Any], values: Mapping[str, Any], where: str) -> None
             continue
         value, wanted = values[field.name], _KINDS[str(field.type)]
         if isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted):
-            told = _WORDS.get(wanted, "a number") if isinstance(wanted, type) else "a number"
-            raise UserError(f"{where}{field.name} = {value!r}", remedy=f"Give {told}")
+            expected = _WORDS.get(wanted, "a number") if isinstance(wanted, type) else "a number"
+            raise UserError(f"{where}{field.name} = {value!r}", remedy=f"Give {expected}")
 
 
 def _pair(values: list[Any]) -> tuple[float, float]:

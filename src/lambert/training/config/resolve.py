@@ -1,4 +1,4 @@
-"""From what was asked for to what will be run: a request and a corpus → settings and starting weights."""
+"""Resolves arguments and a corpus into the training configuration and initial weights."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from lambert.utils.io import file_sha256
 DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
 DEFAULT_LENGTHS = (128, 512)
 _CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
-"""What both the arguments and a recipe may say."""
+"""Fields of both the arguments and a recipe."""
 MICRO_BATCH_TOKENS = 4_096
-"""Tokens of a micro-batch, padding included, unless its size is given: 32 sequences of 128, 8 of 512."""
+"""Default tokens in a micro-batch, padding included: 32 sequences of 128, 8 of 512."""
 DEFAULT_VOCABULARY_SIZE = 30_522
-"""BERT's, for a plan without a corpus."""
+"""BERT's vocabulary size, for a plan without a corpus."""
 
 
 def resolve_config(
     request: RecipeArguments, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
 ) -> TrainingConfig:
-    """Every number of the run that `request` asks for.
+    """Resolve the training configuration of `request`.
 
-    Without a corpus (a plan from `samples`) the vocabulary is taken to be BERT's.
+    Without a corpus (a plan from `samples`) it assumes BERT's vocabulary.
 
     Raises:
-        UserError: names are unknown, numbers out of range, or model, corpus and samples do not fit together.
+        UserError: unknown names, numbers out of range, or model, corpus and samples that do not match.
     """
     request, recipe = with_recipe(request)
     init_from = request.initial_model_folder
@@ -84,10 +84,10 @@ def resolve_config(
 
 
 def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
-    """The request with what its recipe says filled in, and the recipe.
+    """Fill the request from its recipe; returns both.
 
     Raises:
-        UserError: the recipe is not known, has phases of its own that the request would change, or there is no batch.
+        UserError: unknown recipe, arguments that conflict with the recipe's phases, or no batch size.
     """
     shape = {
         "--batch-size": request.batch_size,
@@ -96,7 +96,7 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
     }
     if request.recipe in BY_RULE:
         if not request.batch_size:
-            raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that has its own")
+            raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that sets it")
         lengths = request.sequence_lengths or DEFAULT_LENGTHS
         recipe = recipe_by_rule(request.batch_size, lengths, request.phase_fractions, name=request.recipe)
         if request.recipe == "paper":
@@ -106,7 +106,7 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         recipe = load_recipe(request.recipe)
         if given:
             raise UserError(
-                f"{' and '.join(given)} beside the recipe {request.recipe}, which has phases of its own",
+                f"{' and '.join(given)} cannot be combined with the recipe {request.recipe}, which defines its phases",
                 remedy="Leave the option out, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
                 "change that, and give it as `recipe`",
             )
@@ -118,7 +118,7 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
 
 
 def merged_recipe(request: RecipeArguments, recipe: Recipe) -> Recipe:
-    """The recipe with the choices of `request` in place of its own; its steps and rates stay."""
+    """The recipe with the hyperparameters of `request`; its steps and learning rates stay."""
     given = {name: getattr(request, name) for name in _CHOICES if getattr(request, name) is not None}
     return replace(recipe, **given)
 
@@ -128,7 +128,7 @@ def _first(*values: Any) -> Any:
 
 
 def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
-    """Size and dropout; without a corpus the vocabulary is taken to be BERT's."""
+    """Size and dropout; without a corpus, BERT's vocabulary."""
     dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
     init_from = request.initial_model_folder
     if init_from is not None:
@@ -144,18 +144,18 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
 
 
 def _micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
-    """Sequences at once in each phase: what is asked for in the first, and as many tokens in the others."""
+    """Micro-batch size of each phase: as given for the first, with equal tokens in the others."""
     if asked is not None and asked < 1:
         raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
     tokens = MICRO_BATCH_TOKENS if asked is None else asked * phases[0].sequence_length
     return tuple(min(phase.batch_size, max(1, tokens // phase.sequence_length)) for phase in phases)
 
 
-@functools.lru_cache(maxsize=4)  # the cut walks all sentences, and several callers ask
+@functools.lru_cache(maxsize=4)  # segmentation reads all sentences, and several callers need it
 def examples_per_epoch(
     corpus: Corpus, sequence_lengths: tuple[int, ...], *, seed: int, kind: ObjectiveConfig
 ) -> tuple[int, ...]:
-    """How many training examples one epoch of the corpus makes at the length of each phase."""
+    """Number of training examples in one epoch, at the sequence length of each phase."""
     return tuple(
         len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, objective=kind))
         for number, length in enumerate(sequence_lengths, start=1)
@@ -163,8 +163,7 @@ def examples_per_epoch(
 
 
 def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
-    """The random start from the run's seed (docs/recipes.md, "How models start"), or the weights of a Hugging Face
-    folder.
+    """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or from a Hugging Face folder.
 
     Raises:
         UserError: the folder cannot be read, or its vocabulary is not the corpus's.
@@ -190,38 +189,38 @@ def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
 
 
 def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = False) -> None:
-    """Check that `count` processes can share every global batch.
+    """Check that every global batch can be partitioned over `count` ranks.
 
     Args:
-        shards: the model is sharded over them.
+        shards: the model is sharded over the ranks.
 
     Raises:
-        UserError: there are more than micro-batches, or a deterministic or a sharded run needs another number.
+        UserError: more ranks than micro-batches, or a number that a deterministic or sharded run does not support.
     """
     if shards and settings.optimizer == "muon":
         raise UserError("Muon needs whole matrices", remedy="Leave out `shard=True`, or choose another `optimizer`")
     if shards and settings.deterministic:
         raise UserError(
-            "a sharded run adds gradients up in an order that the number of processes decides",
+            "the gradient sum of a sharded run depends on the number of ranks, so it is not deterministic",
             remedy="Leave out `shard=True` or `deterministic=True`",
         )
     for number, phase in enumerate(phases_of(settings), start=1):
         micro_batches = phase.micro_batch_count
         if micro_batches < count:
             raise UserError(
-                f"{count} processes share {micro_batches} micro-batches of phase {number}",
-                remedy=f"Choose a `micro_batch_size` that makes at least {count}, or fewer processes",
+                f"{count} ranks for {micro_batches} micro-batches of phase {number}",
+                remedy=f"Choose a `micro_batch_size` that makes at least {count}, or fewer ranks",
             )
         if shards and micro_batches % count:
             raise UserError(
-                f"{count} processes that share a model cannot have the same number of {micro_batches} micro-batches of "
+                f"{count} ranks of a sharded model cannot have equal numbers of the {micro_batches} micro-batches of "
                 f"phase {number}",
-                remedy="With `shard=True` choose a `micro_batch_size` or number of processes that divides them evenly",
+                remedy="With `shard=True` choose a `micro_batch_size` or number of ranks that divides them evenly",
             )
         if settings.deterministic and (count & (count - 1) or micro_batches % count):
             fit = [str(2**k) for k in range(micro_batches.bit_length()) if micro_batches % 2**k == 0]
             raise UserError(
-                f"{count} processes cannot add up {micro_batches} micro-batches of phase {number} in one binary tree",
+                f"{count} ranks cannot sum {micro_batches} micro-batches of phase {number} in one binary tree",
                 remedy=f"With `deterministic=True` start {' or '.join(fit)}, or choose another `micro_batch_size`",
             )
 
@@ -229,24 +228,24 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
 def parameter_count(config: BertConfig) -> int:
     """Parameters of the pre-training model, tied ones counted once.
 
-    By arithmetic: a model without contents would bring PyTorch's compiler into every start, two seconds.
+    Computed arithmetically: a model on the meta device would import PyTorch's compiler, which takes two seconds.
     """
-    hidden, wide, words = config.hidden_size, config.feed_forward_size, config.vocabulary_size
+    hidden, wide, vocabulary = config.hidden_size, config.feed_forward_size, config.vocabulary_size
     norm, square = 2 * hidden, hidden * hidden + hidden
-    embeddings = (words + config.maximum_positions + config.segment_types) * hidden + norm
+    embeddings = (vocabulary + config.maximum_positions + config.segment_types) * hidden + norm
     block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
-    heads = square + (square + norm + words) + (2 * hidden + 2)  # pooler, MLM, NSP
+    heads = square + (square + norm + vocabulary) + (2 * hidden + 2)  # pooler, MLM, NSP
     return embeddings + config.layers * block + heads
 
 
 def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
-    """Sequences in all, None for the recipe's own; `epochs` counts epochs over the text in all phases together."""
+    """Total sequences, None for the recipe's own; `epochs` counts all phases together."""
     has_own_steps = recipe.phases[0].steps is not None
     if request.epochs is not None and request.samples is not None:
         raise UserError("both `epochs` and `samples`", remedy="Give one of them")
     if request.epochs is None:
         if request.samples is None and not has_own_steps:
-            raise UserError("the length of the run is not clear", remedy="Give either `epochs` or `samples`")
+            raise UserError("the length of the run is not set", remedy="Give either `epochs` or `samples`")
         return request.samples
     if corpus is None:
         raise UserError("`epochs` without a corpus", remedy="Give `corpus`, or `samples` instead")
@@ -258,7 +257,7 @@ def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) ->
 
 
 def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request: RecipeArguments) -> None:
-    """A batch that shows an example twice is no larger batch."""
+    """Check that no batch is larger than an epoch: repeating an example does not enlarge a batch."""
     lengths = tuple(phase.sequence_length for phase in phases)
     counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
     for phase, count in zip(phases, counts, strict=True):
@@ -280,7 +279,7 @@ def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -
 
 
 def _folder_name(folder: Path) -> str:
-    """What a person would call the model in `folder`; a run's is called like the run."""
+    """Display name of the model in `folder`; a run's model is named like the run."""
     folder = folder.resolve()
     return folder.parent.name if folder.name == "huggingface" else folder.name
 

@@ -1,7 +1,7 @@
-"""The one knob: what the square-root rule makes of a batch size and a number of samples.
+"""Square-root learning-rate scaling: derives a recipe from batch size and number of samples.
 
-S samples in all, B sequences in a batch, T steps. Each number carries the formula it came from and whether that
-formula was published for such a run, is stretched beyond what was published, or was fitted here (docs/recipes.md).
+S samples, B sequences in a batch, T steps. Each number has its formula and provenance: published for such a run,
+extrapolated beyond it, or fitted here (docs/recipes.md).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PAPER_BATCH_SIZES = (512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 PAPER_MIXED_BATCH = (65_536, 32_768)
 """The paper's run with two; its learning rates and warm-up were not published."""
 PAPER_SHARES = (0.9, 0.1)
-"""BERT's shares of the samples at length 128 and at 512."""
+"""BERT's fractions of the samples at length 128 and at 512."""
 LEARNING_RATE_TIMES_ROOT_STEPS = 0.625
 """5e-3 · √15,625 at batch 32,768; the square-root rule keeps it the same at every published batch."""
 PAPER_WARMUP_STEPS = 3_125
-"""Share B / 163,840 of S / B steps, with S = 512 million: 3,125 steps at every batch (LEGW, arXiv 1901.08256)."""
+"""Fraction B / 163,840 of S / B steps, with S = 512 million: 3,125 steps at every batch (LEGW, arXiv 1901.08256)."""
 LARGEST_PAPER_WARMUP_SHARE = 0.2
-"""At batch 32,768. Shorter runs are held to it; larger batches may warm up for B / 163,840, at most half a phase."""
+"""At batch 32,768. Upper limit for shorter runs; larger batches may warm up for B / 163,840, at most half a phase."""
 LARGEST_WARMUP_SHARE = 0.5
 
 LARGEST_PAPER_RATE = 5e-3
@@ -35,14 +35,15 @@ LARGEST_PAPER_RATE = 5e-3
 SHORT_RATE_TIMES_ROOT_STEPS = 0.24
 SHORT_RATE_OVER_ROOT_BATCH = 7e-4
 LARGEST_SHORT_RATE = 2e-2
-"""Where few steps would carry 0.625 / √T beyond the paper's rates, its largest is kept down to 2,304 steps; what even
-shorter runs bear grows with the batch. All fitted here (docs/recipes.md), the last is the largest seen to work."""
+"""Few steps would raise 0.625 / √T above the paper's learning rates. Down to 2,304 steps the paper's largest is kept;
+the limit for shorter runs grows with the batch. All fitted here (docs/recipes.md); the last is the largest known to
+work."""
 SMALLEST_PUBLISHED_HIDDEN_SIZE = 768
 """Base; the paper's own runs are of Large."""
 ADAMW_RATE_TIMES_ROOT_STEPS = 0.1
 ADAMW_RATE_OVER_ROOT_BATCH = 1.25e-4
 LEAST_ADAMW_CAP, LARGEST_ADAMW_RATE = 2e-3, 4e-3
-"""All fitted here, as for LAMB: what short runs bear is 2e-3 up to batch 256."""
+"""All fitted here, as for LAMB: the limit for short runs is 2e-3 up to batch 256."""
 MUON_RATE_TIMES_ROOT_STEPS = 0.2
 MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
@@ -60,21 +61,21 @@ def refuse_other_runs(samples: int, batch_sizes: Sequence[int], shares: Sequence
     """Check that the paper has such a run.
 
     Raises:
-        UserError: it has not; names those it has.
+        UserError: it does not; lists those it has.
     """
     is_single = len(set(batch_sizes)) == 1 and batch_sizes[0] in PAPER_BATCH_SIZES
     is_papers = tuple(shares) == PAPER_SHARES and (is_single or tuple(batch_sizes) == PAPER_MIXED_BATCH)
     if samples != PAPER_SAMPLES or optimizer != "lamb" or not is_papers:
-        told = " and ".join(f"{size:,}" for size in batch_sizes)
+        sizes = " and ".join(f"{size:,}" for size in batch_sizes)
         raise UserError(
-            f"the paper has no run of {optimizer} with batch {told} on {samples:,} samples",
+            f"the paper has no run of {optimizer} with batch {sizes} on {samples:,} samples",
             remedy=f"Leave `recipe` out, or ask for `samples` {PAPER_SAMPLES} and `batch_size` "
             f"{' or '.join(map(str, PAPER_BATCH_SIZES))} or {PAPER_MIXED_BATCH[0]} {PAPER_MIXED_BATCH[1]}",
         )
 
 
 def pinned_steps() -> list[DerivedValue]:
-    """The published steps of the mixed run, which the rule misses by six."""
+    """The published steps of the mixed run, which differ from the rule by six."""
     return [
         DerivedValue(7_037, "published total 8,599 − 1,562; the rule round(0.9 · S/B) gives 7,031", "published"),
         DerivedValue(1_562, "published total 8,599 − 7,037", "published"),
@@ -92,7 +93,7 @@ def step_counts(
     exact = [Fraction(repr(share)) for share in shares]
     if len(set(batch_sizes)) == 1:
         total = round(samples / batch_sizes[0])
-        ends = [round_half_up(sum(exact[: place + 1]) * total) for place in range(len(exact) - 1)] + [total]
+        ends = [round_half_up(sum(exact[: index + 1]) * total) for index in range(len(exact) - 1)] + [total]
         counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
         formulas = [f"round({share:g} · round(S/B))" for share in shares]
         if len(shares) == 2:
@@ -100,7 +101,7 @@ def step_counts(
         elif len(shares) == 1:
             formulas[-1] = "round(S/B)"
     else:
-        # Whole samples first, so that the halves of 1,562.5 fall as Python's round lets them: to the even 1,562.
+        # Whole samples first: 1,562.5 then rounds to even, 1,562, as in Python.
         own = [int(share * samples) for share in exact[:-1]]
         own.append(samples - sum(own))
         counts = [round(Fraction(count, size)) for count, size in zip(own, batch_sizes, strict=True)]
@@ -109,15 +110,15 @@ def step_counts(
         needed = max(math.ceil(size / share) for size, share in zip(batch_sizes, exact, strict=True))
         raise UserError(
             f"{samples:,} samples make {' + '.join(str(count) for count in counts)} steps of batch "
-            f"{' and '.join(f'{size:,}' for size in batch_sizes)}, and each phase needs one",
-            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch; a recipe's is "
-            "changed in the file that --save-recipe writes, its peak learning rate with it",
+            f"{' and '.join(f'{size:,}' for size in batch_sizes)}, but each phase needs one",
+            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch; edit a recipe's "
+            "batch size and peak learning rate in the file that --save-recipe writes",
         )
     return [DerivedValue(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
 
 
 def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> DerivedValue:
-    """c · √(B/S), which is c / √T when all phases share a batch size; less than that where runs are short."""
+    """c · √(B/S), which is c / √T if all phases have one batch size; limited for short runs."""
     root = math.sqrt(batch_size / samples)
     if optimizer not in LAYERWISE:
         factor = ADAMW_RATE_TIMES_ROOT_STEPS
@@ -139,40 +140,40 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
 
 
 def rate_cap(batch_size: int, over_root: float, least: float, largest: float) -> float:
-    """The largest rate at this batch, however short the run: what has been seen to work grows with √B."""
+    """Largest stable learning rate at this batch size; grows with √B."""
     return max(least, min(over_root * math.sqrt(batch_size), largest))
 
 
 def warmup_steps(samples: int, batch_size: int, steps: int, provenance: Provenance) -> DerivedValue:
-    """3,125 steps in all as published, as a share of each phase; held to the largest shares of the paper's range."""
+    """3,125 steps in total as published, as a fraction of each phase; limited to the largest fraction in the paper."""
     share = PAPER_WARMUP_STEPS * batch_size / samples
     paper_share = PAPER_WARMUP_STEPS * batch_size / PAPER_SAMPLES
     limit = min(LARGEST_WARMUP_SHARE, max(LARGEST_PAPER_WARMUP_SHARE, paper_share))
     if share > limit:
-        return DerivedValue(round(limit * steps), f"{limit:g} · steps, the largest share taken", "extrapolated")
+        return DerivedValue(round(limit * steps), f"{limit:g} · steps, the largest fraction used", "extrapolated")
     formula = "steps · B/163,840" if samples == PAPER_SAMPLES else f"steps · {PAPER_WARMUP_STEPS:,} · B/S"
     return DerivedValue(round(share * steps), formula, provenance)
 
 
 def beyond_the_published(phases: Sequence[PhaseConfig], hidden_size: int) -> list[str]:
-    """What a person should know of a run by this rule that is unlike those it was published for, a sentence each."""
-    told = []
+    """Warnings for runs outside the rule's published range, one sentence each."""
+    warnings = []
     largest, steps = max(phase.batch_size for phase in phases), sum(phase.step_count for phase in phases)
     if largest > PAPER_MIXED_BATCH[0]:
-        told.append(
+        warnings.append(
             f"batch {largest:,} is beyond {PAPER_MIXED_BATCH[0]:,}, the largest that was published: the rate continues "
-            "with the square root, the warm-up grows to at most half of each phase, and nobody has shown the quality"
+            "with the square root, the warm-up grows to at most half of each phase, and the quality is not known"
         )
     if any(phase.peak_learning_rate.provenance == "fitted here" for phase in phases):
-        told.append(
+        warnings.append(
             f"rates for {steps:,} steps are fitted to trials of tiny models (docs/recipes.md): the LAMB "
             "paper's shortest run with one batch has 15,625"
         )
     if hidden_size < SMALLEST_PUBLISHED_HIDDEN_SIZE:
-        told.append("the rule was published for BERT-Large; for models below base only those trials support it")
-    return told
+        warnings.append("the rule was published for BERT-Large; for models below base only our trials support it")
+    return warnings
 
 
 def round_half_up(value: Fraction | float) -> int:
-    """The nearest whole number, halves upwards."""
+    """Round to the nearest integer, halves up."""
     return math.floor(value + Fraction(1, 2))

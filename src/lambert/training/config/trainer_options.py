@@ -1,4 +1,4 @@
-"""What a run does beside training: checkpoints, evaluations, what is logged, how memory is shared."""
+"""Trainer options: checkpoints, evaluation, logging, memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
-    """What a run does beside training. None of it changes a bit of the weights, except a rollback over a spike."""
+    """Options that do not change the weights, except for a rollback after a spike."""
 
     checkpoint_minutes: float = 5.0
-    """Save at least this often, minutes; the end of each phase and of the run is always saved."""
+    """Minutes between checkpoints; the end of each phase is always saved."""
     checkpoint_steps: int = 0
-    """Save after every so many steps instead; 0 goes by the clock."""
+    """Steps between checkpoints, instead of minutes; 0 uses `checkpoint_minutes`."""
     keep_last: int = 2
-    """How many of the newest checkpoints are kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: int = 0
-    """Checkpoints of every so many steps are kept for good; 0 keeps none."""
+    """Also keep checkpoints at multiples of this step; 0 keeps none."""
     full_disk_minutes: float = 10.0
-    """How long to wait for space on a full disk before the run stops, minutes."""
+    """Minutes to wait for space on a full disk before the run stops."""
     evaluation_samples: int = 1_024
-    """Held-out sequences in each evaluation; 0 evaluates nothing."""
+    """Validation sequences in each evaluation; 0 turns evaluation off."""
     evaluations_per_phase: int = 5
-    """Evaluations of each phase, evenly spread; the last one is at its end."""
+    """Evaluations in each phase, evenly spaced; the last one is at its end."""
     trust_ratios_per_phase: int = 25
-    """How often the trust ratios of all layers are logged in each phase."""
+    """Times that each phase logs the trust ratios of all layers."""
     noise_measurements_per_phase: int = 1_000
-    """Steps of each phase, evenly spread, that measure the gradient noise scale; each costs one extra gradient norm."""
+    """Steps of each phase, evenly spaced, that measure the gradient noise scale; each costs one extra gradient norm."""
     on_spike: str = "warn"
-    """warn or rollback: what to do when loss or gradient norm rise far above the usual (docs/reliability.md)."""
+    """warn or rollback: response to a spike of the loss or gradient norm (docs/reliability.md)."""
     activation_checkpointing: str = "none"
-    """none, selective or full: what the backward pass computes again to save memory; `plan` shows the cost of each."""
+    """none, selective or full: recompute activations in the backward pass to save memory; `plan` shows the costs."""
     shard: bool = False
     """Shard weights, gradients and moments over the ranks (FSDP2), for models beyond one device (untested on GPU)."""
 

@@ -1,4 +1,4 @@
-"""Everything a run is decided by, resolved: what is written to `recipe.toml` and compared before a resume."""
+"""The resolved configuration of a run: written to `recipe.toml`, and compared before a resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REDUCE_DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One pre-training run. With the corpus these fields decide every bit of the result on one kind of machine."""
+    """One pre-training run. On one kind of machine, these fields and the corpus determine every bit of the result."""
 
     model_name: str
     """Preset, `LAYERSxHIDDEN`, or the folder's model when continuing one."""
@@ -33,44 +33,44 @@ class TrainingConfig:
     optimizer: str
     """One of `optimizers.OPTIMIZERS`."""
     samples: int
-    """Sequences of all whole batches, all phases together."""
+    """Sequences in all phases together, full batches only."""
     phases: tuple[PhaseConfig, ...]
-    """Length, batch, steps and rate of every phase."""
+    """Length, batch size, steps and learning rate of every phase."""
     micro_batch_sizes: tuple[int, ...]
-    """Sequences that go through the model at once, by phase."""
+    """Sequences in one forward pass, by phase."""
     corpus_fingerprint: str
     """SHA-256 of the corpus contents."""
     seed: int = 0
-    """Start of every random draw."""
+    """Seed of every random draw."""
     examples: ObjectiveConfig = BERT_OBJECTIVE
-    """Pairs or windows, and how words are hidden."""
+    """Sentence pairs or windows, and masking."""
     packs: bool = False
-    """Short examples share a row; the loss is the same within rounding, and dropout falls elsewhere."""
+    """Pack short examples into one row; the loss is equal up to rounding, dropout masks differ."""
     precision: Precision = Precision.FLOAT32
     """Precision of the forward and backward pass."""
     reduce_dtype: str = "float32"
     """dtype of the gradients in the all-reduce."""
     deterministic: bool = False
-    """The same bits on any number of processes."""
+    """Same bits for any world size."""
     threads: int = 0
-    """Threads of each process that bit-equality holds fixed in a deterministic run; 0 leaves them open."""
+    """Threads of each rank, fixed in a deterministic run; 0 leaves them open."""
     initial_weights: str = ""
-    """SHA-256 of the weights that are continued; empty for BERT's random start."""
+    """SHA-256 of the initial weights; empty for random initialization."""
     weight_decay: float = 0.01
     """λ, on matrices and embeddings only."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of both moments."""
+    """Decay rates of both moments."""
     epsilon: float = 1e-6
     """ε in m̂ / (√v̂ + ε)."""
     max_grad_norm: float = 1.0
-    """Largest L2 norm of the whole gradient, as in BERT; 0 clips nothing."""
+    """Largest L2 norm of the whole gradient, as in BERT; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
         if self.reduce_dtype not in REDUCE_DTYPES:
             raise unknown_name("gradient precision", self.reduce_dtype, REDUCE_DTYPES)
         if self.deterministic and self.reduce_dtype != "float32":
             raise UserError(
-                "a deterministic run adds gradients up in float32",
+                "a deterministic run reduces gradients in float32",
                 remedy="Leave out `reduce_dtype` or `deterministic=True`",
             )
         if not 0 <= self.seed < 2**63:
@@ -91,7 +91,7 @@ class TrainingConfig:
         return sum(phase.step_count for phase in self.phases)
 
     def as_tables(self) -> dict[str, Any]:
-        """Plain tables for TOML; formulas and their provenance stand beside the numbers."""
+        """Tables for TOML, with the formula and provenance of each number."""
         tables = asdict(self)
         tables["precision"] = self.precision.value
         tables["phases"] = [
@@ -101,7 +101,7 @@ class TrainingConfig:
 
 
 def write_recipe(run: Path, settings: TrainingConfig, *, command: str = "") -> None:
-    """Write `run/recipe.toml` atomically: the settings, and the command that asked for them."""
+    """Write `run/recipe.toml` atomically: the settings and the command line."""
     tables = {"command": command, **settings.as_tables()}
     write_text(run / RECIPE_FILE, tomli_w.dumps(tables))
 
@@ -110,19 +110,19 @@ def refuse_other_config(run: Path, settings: TrainingConfig) -> None:
     """Check that `run/recipe.toml` holds the same settings; micro-batches may differ unless the run is deterministic.
 
     Raises:
-        UserError: it does not (each difference is shown), or it cannot be read.
+        UserError: the settings differ (lists each difference), or the file cannot be read.
     """
     refuse_differences(_recorded(run), settings, f"{run} holds a run")
 
 
 def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, whose: str) -> None:
-    """Check tables that `TrainingConfig.as_tables` made against `settings`.
+    """Check tables of `TrainingConfig.as_tables` against `settings`.
 
     Args:
-        whose: what they were found in, as the beginning of a sentence.
+        whose: where the tables come from, as the beginning of the message.
 
     Raises:
-        UserError: they differ; each difference is shown.
+        UserError: they differ; lists each difference.
     """
     free = ("command",) if settings.deterministic else ("command", "micro_batch_sizes")
     found = differences(
@@ -139,14 +139,14 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a resumed run chose for itself."""
+    """Values that a resumed run takes over."""
 
     micro_batch_sizes: tuple[int, ...]
     threads: int
 
 
 def recorded_choices(run: Path) -> Recorded | None:
-    """What the run in this folder has chosen; None where there is no run, or no readable recipe."""
+    """The choices of the run in this folder; None without a run or a readable recipe."""
     try:
         recipe = _recorded(run)
         return Recorded(tuple(int(size) for size in recipe["micro_batch_sizes"]), int(recipe["threads"]))

@@ -1,4 +1,4 @@
-"""The unigram baseline: what a model knows that only knows how often each token occurs."""
+"""The unigram baseline: predicts each token by its frequency alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 
 class UnigramBaseline:
-    """Predicts by token frequency alone: counts [V] of the training text, each raised by one."""
+    """Unigram model from the token counts [V] of the training text, with add-one smoothing."""
 
     def __init__(self, token_counts: NDArray[np.int64]) -> None:
         smoothed = token_counts.astype(np.float64) + 1
         self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
-        """[V] natural logarithms."""
+        """Log probabilities [V], natural logarithm."""
         self._most_frequent = int(token_counts.argmax())
 
     def loss_sum(self, labels: NDArray[np.int64]) -> float:
@@ -20,5 +20,5 @@ class UnigramBaseline:
         return float(-self.log_probabilities[labels].sum())
 
     def correct(self, labels: NDArray[np.int64]) -> int:
-        """How many labels are the most frequent token."""
+        """Number of labels equal to the most frequent token."""
         return int((labels == self._most_frequent).sum())

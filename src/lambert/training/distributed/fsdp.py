@@ -1,6 +1,6 @@
 """Weights, gradients and moments sharded over the ranks (PyTorch's FSDP2), for models beyond one device's memory.
 
-The optimizers take norms of whole layers over their shards (`optim/norms.py`), so a step is the same within rounding.
+The optimizers reduce layer norms over the shards (`optim/norms.py`), so a step is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from lambert.training.step.train_step import is_out_of_memory
 def shard(
     model: BertForPreTraining, processes: ProcessGroup, precision: Precision, *, reduce_in_bfloat16: bool
 ) -> ShardedGradients:
-    """Cut `model` along the first dimension of its parameters, block by block, and move it to the processes' device.
+    """Shard `model` along the first dimension of its parameters, block by block, and move it to the rank's device.
 
     Args:
-        reduce_in_bfloat16: they are sent as bfloat16.
+        reduce_in_bfloat16: reduce-scatter gradients in bfloat16.
 
     Returns:
-        How its gradients are added up.
+        The reduction of its gradients.
     """
     mesh = init_device_mesh(processes.device.type, (processes.world_size,))
     policy = MixedPrecisionPolicy(
-        # Where the model computes in bfloat16, the shards stay float32: they are what the optimizer updates.
+        # With bfloat16 compute the shards stay float32: the optimizer updates them.
         param_dtype=torch.bfloat16 if precision is Precision.BFLOAT16_MASTER else None,
         reduce_dtype=torch.bfloat16 if reduce_in_bfloat16 else torch.float32,
         cast_forward_inputs=False,
@@ -43,26 +43,26 @@ def shard(
     modules: list[nn.Module] = [*model.encoder.blocks, model]
     for module in modules:
         fully_shard(module, mesh=mesh, mp_policy=policy)
-        # Sums are wanted, no means: the loss has been divided by the terms of the global batch.
+        # Sum, not mean: the loss is already divided by the terms of the global batch.
         cast(FSDPModule, module).set_gradient_divide_factor(1.0)
-        cast(FSDPModule, module).set_force_sum_reduction_for_comms(True)  # Gloo knows no sum that multiplies
+        cast(FSDPModule, module).set_force_sum_reduction_for_comms(True)  # Gloo has no PREMUL_SUM
     return ShardedGradients(cast(FSDPModule, model), processes)
 
 
 class ShardedGradients(Gradients):
-    """Gradients that FSDP2 sums and cuts while the last backward pass runs.
+    """Gradients that FSDP2 reduce-scatters during the last backward pass.
 
-    Every process has the same number of micro-batches: each of them gathers weights from all.
+    Every rank needs the same number of micro-batches, since each one all-gathers the weights.
     """
 
     def __init__(self, model: FSDPModule, processes: ProcessGroup) -> None:
         self._model, self._processes = model, processes
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
-        """As of every kind of gradients; `first` gets nothing: FSDP2 keeps to itself what it has not cut yet.
+        """See `Gradients`. `first` gets nothing: FSDP2 does not expose unsharded gradients.
 
         Raises:
-            UserError: memory did not suffice; the other processes wait for this one, so they cannot try again.
+            UserError: out of memory. The other ranks wait in a collective, so they cannot retry.
         """
         for number in range(count):
             self._model.set_requires_gradient_sync(number == count - 1)
@@ -70,7 +70,7 @@ class ShardedGradients(Gradients):
                 self._compute(compute, number)
 
     def _compute(self, compute: Compute, number: int) -> None:
-        """A micro-batch; memory that does not suffice is told before anybody takes it for a lost process."""
+        """Compute a micro-batch; report out-of-memory before the rank counts as lost."""
         try:
             compute(number)
         except (RuntimeError, MemoryError) as error:
@@ -82,19 +82,19 @@ class ShardedGradients(Gradients):
             ) from None
 
     def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         own = super().all_reduce_stats(stats)
         self._processes.all_reduce([own])
         return own
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor put together from the shards of all processes, all of which must ask; any other tensor itself."""
+    """All-gather a sharded tensor (call it on every rank); return any other tensor unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """This process's part of a whole tensor, where `parameter` is cut; else the tensor on the parameter's device."""
+    """This rank's shard of a full tensor if `parameter` is sharded; else the tensor on the parameter's device."""
     if not isinstance(parameter, DTensor):
         return tensor.to(parameter.device)
     on_device = tensor.to(parameter.device)

@@ -1,9 +1,9 @@
-"""How the gradients of all micro-batches of all processes become one sum.
+"""Gradient accumulation over micro-batches, and all-reduce over ranks.
 
-Three ways: as autograd leaves them (one process, float32 weights); added up in float32 buffers that are summed over the
-processes while the last backward pass still runs; or in one fixed binary tree, so that the sum has the same bits on any
-number of processes. PyTorch's DistributedDataParallel does the second for weights of one dtype; here bfloat16
-gradients of every micro-batch are added up in float32, and the order of the sums can be fixed.
+Three ways: plain autograd (one rank, float32 weights); float32 buckets that are all-reduced during the last backward
+pass; or a deterministic tree all-reduce, which gives the same bits for any world size. PyTorch's
+DistributedDataParallel does the second for weights of one dtype. Here bfloat16 gradients are accumulated in float32,
+and the summation order can be fixed.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from torch import Tensor, nn
 from lambert.training.distributed.process_group import ProcessGroup
 
 BUCKET_BYTES = 25_000_000
-"""Of gradients that are summed in one collective; DistributedDataParallel's default."""
+"""Gradient bytes in one all-reduce; DistributedDataParallel's default."""
 Pair = tuple[Tensor, Tensor]
-"""A parameter of the model, and the one that the optimizer updates for it: the same, or its float32 copy."""
+"""A model parameter, and the parameter that the optimizer updates: the same, or its float32 copy."""
 Compute = Callable[[int], None]
 Value = TypeVar("Value")
 
 
 class FirstGradient:
-    """Takes the squared norm of what a process's first micro-batch gives, before anything is added to it."""
+    """Measures the squared gradient norm of a rank's first micro-batch, before others are added."""
 
     def __init__(self) -> None:
         self._squares: list[Tensor] = []
 
     @torch.no_grad()
     def take(self, gradients: Sequence[Tensor]) -> None:
-        """The gradient, or a part of it."""
+        """Add the gradient, or a part of it."""
         if gradients:
             self._squares.append(nn.utils.get_total_norm(gradients).double().square())
 
     def square(self) -> Tensor | None:
-        """The squared norm of all that was taken, float64 [] on its device; None where nothing was."""
+        """Squared norm of all parts taken, float64 [] on their device; None without any."""
         return torch.stack(self._squares).sum() if self._squares else None
 
 
 class Gradients:
-    """What autograd leaves in the parameters of a single process.
+    """Plain autograd gradients of a single rank.
 
     Args:
-        parameters: whose gradients they are; needed where the first one is asked for.
+        parameters: the parameters; only needed with `first`.
     """
 
     def __init__(self, parameters: Iterable[Tensor] = ()) -> None:
         self._parameters = list(parameters)
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
-        """Call `compute` for each of this process's micro-batches: it runs the backward pass.
+        """Call `compute`, which runs the backward pass, for each of this rank's micro-batches.
 
         Args:
-            first: gets the first micro-batch's gradient, at the latest in `reduce`; nothing where that cannot be had.
+            first: gets the gradient of the first micro-batch, at the latest in `reduce`, if it is available.
         """
         for number in range(count):
             compute(number)
@@ -63,40 +63,40 @@ class Gradients:
                 first.take([parameter.grad for parameter in self._parameters if parameter.grad is not None])
 
     def reduce(self) -> None:
-        """Leave in `grad` of every parameter of the optimizer the sum over all processes.
+        """All-reduce the gradients into `grad` of the optimizer's parameters.
 
-        To be called also by a process whose `accumulate` failed: the others wait for it.
+        Call it even if `accumulate` failed on this rank: the others wait for it.
         """
 
     def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
-        """The sum over all processes of vectors, one for each of this process's micro-batches."""
+        """Sum vectors, one for each micro-batch, over all micro-batches and ranks."""
         return torch.stack(list(stats)).sum(0)
 
 
 class BufferedGradients(Gradients):
-    """Adds gradients up in float32 buffers, which are summed over the processes as soon as they are complete.
+    """Accumulates gradients in float32 buckets, each all-reduced as soon as it is complete.
 
     Args:
-        pairs: in the order of the model; gradients come about in the reverse order.
-        rounds: send gradients as bfloat16; sums are taken in that format.
+        pairs: in model order; gradients become ready in reverse order.
+        rounds: all-reduce in bfloat16.
     """
 
     def __init__(self, pairs: Sequence[Pair], processes: ProcessGroup, *, rounds: bool = False) -> None:
         self._processes, self._rounds = processes, rounds
-        self._buckets = [_Bucket(part) for part in _cut(reversed(pairs))]
+        self._buckets = [_Bucket(part) for part in _bucketed(reversed(pairs))]
         self._launched = 0
         self._waiting: list[Callable[[], None]] = []
         self._is_last = False
         self._first: FirstGradient | None = None
-        """Wants what is in the buckets when they are sent."""
+        """Measures the buckets when they are launched."""
         for bucket in self._buckets:
             for index, (own, _) in enumerate(bucket.pairs):
                 own.register_post_accumulate_grad_hook(self._collector(bucket, index))
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         self._launched = 0
-        self._first = first if count == 1 else None  # buckets are on their way before the backward pass ends
+        self._first = first if count == 1 else None  # buckets are launched before the backward pass ends
         for bucket in self._buckets:
             bucket.forget()
         for number in range(count):
@@ -106,7 +106,7 @@ class BufferedGradients(Gradients):
                 first.take([slot for bucket in self._buckets for slot in bucket.filled_slots()])
 
     def reduce(self) -> None:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         self._is_last = False
         while self._processes.world_size > 1 and self._launched < len(self._buckets):
             self._launch()
@@ -117,7 +117,7 @@ class BufferedGradients(Gradients):
             bucket.hand_over()
 
     def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         own = super().all_reduce_stats(stats)
         self._processes.all_reduce([own])
         return own
@@ -126,7 +126,7 @@ class BufferedGradients(Gradients):
         def collect(parameter: Tensor) -> None:
             bucket.take(index, parameter)
             if self._is_last and self._processes.world_size > 1:
-                assert bucket not in self._buckets[: self._launched], "a gradient came after its bucket was sent"
+                assert bucket not in self._buckets[: self._launched], "a gradient arrived after its bucket was launched"
                 bucket.missing.discard(index)
                 while self._launched < len(self._buckets) and not self._buckets[self._launched].missing:
                     self._launch()
@@ -134,7 +134,7 @@ class BufferedGradients(Gradients):
         return collect
 
     def _launch(self) -> None:
-        """Begin to sum the next bucket; all processes take them in the same order."""
+        """Start the all-reduce of the next bucket; all ranks use the same order."""
         bucket = self._buckets[self._launched]
         self._launched += 1
         bucket.fill_untouched()
@@ -154,11 +154,11 @@ class BufferedGradients(Gradients):
 
 
 class TreeGradients(Gradients):
-    """Adds gradients up in one binary tree over all micro-batches of the step, regardless of their rank.
+    """Deterministic tree all-reduce: one binary tree over all micro-batches of the step, regardless of their rank.
 
-    The range of micro-batches is halved from the top down; a process owns a contiguous part, which is a subtree where
-    their number is a power of two that divides the number of micro-batches. A sum of two numbers does not depend on
-    their order, so neither does the tree's.
+    The range of micro-batches is halved from the top down. Each rank owns a contiguous part, which is a subtree if the
+    world size is a power of two that divides the number of micro-batches. Addition of two numbers is commutative, so
+    the result does not depend on which rank computes it.
     """
 
     def __init__(self, pairs: Sequence[Pair], processes: ProcessGroup) -> None:
@@ -170,7 +170,7 @@ class TreeGradients(Gradients):
             own.register_post_accumulate_grad_hook(lambda parameter, index=index: self._leaf.take(index, parameter))
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         self._total = None
 
         def leaf(number: int) -> _Bucket:
@@ -185,14 +185,14 @@ class TreeGradients(Gradients):
         self._total = tree_sum(count, leaf, self._add)
 
     def reduce(self) -> None:
-        """As of every kind of gradients."""
-        total = self._total or self._leaf  # the latter only where this process has failed
+        """See `Gradients`."""
+        total = self._total or self._leaf  # the leaf only if this rank failed
         self._processes.tree_all_reduce(total.flat)
         total.hand_over()
         self._free = [*self._free, total]
 
     def all_reduce_stats(self, stats: Sequence[Tensor]) -> Tensor:
-        """As of every kind of gradients."""
+        """See `Gradients`."""
         own = tree_sum(len(stats), lambda number: stats[number].clone(), Tensor.add_)
         self._processes.tree_all_reduce(own)
         return own
@@ -205,8 +205,8 @@ class TreeGradients(Gradients):
 
 
 def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Value], Value], first: int = 0) -> Value:
-    """The sum of leaves `first` … `first + count − 1`, in the tree that halves the range; at most log₂ count (rounded
-    up) + 1 of them are there at a time.
+    """Sum leaves `first` … `first + count − 1` in a binary tree that halves the range. At most ⌈log₂ count⌉ + 1 partial
+    sums exist at a time.
     """
     if count == 1:
         return leaf(first)
@@ -216,7 +216,7 @@ def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Val
 
 
 class _Bucket:
-    """One flat float32 tensor with slot for the gradients of some parameters."""
+    """A flat float32 tensor with one slot (a view) for each parameter's gradient."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
@@ -227,21 +227,21 @@ class _Bucket:
         ]
         self.touched: set[int] = set()
         self.missing = set(range(len(self.pairs)))
-        """Whose gradients this sum waits for: those that had one in an earlier step, in the first step all."""
+        """Parameters still to come: those with a gradient in an earlier step; in the first step all."""
         self._ever_touched: set[int] = set()
 
     def forget(self) -> None:
-        """Begin a new sum."""
+        """Start a new accumulation."""
         self._ever_touched |= self.touched
         self.missing = set(self._ever_touched or range(len(self.pairs)))
         self.touched = set()
 
     @torch.no_grad()
     def take(self, index: int, parameter: Tensor) -> None:
-        """Move the gradient that a backward pass has just made into this buffer."""
+        """Accumulate the gradient of the last backward pass into its slot."""
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        if gradient.is_sparse:  # of an embedding that nothing else uses
+        if gradient.is_sparse:  # of an embedding whose weights are not tied
             gradient = gradient.to_dense()
         slot = self._slots[index]
         if index in self.touched:
@@ -251,23 +251,23 @@ class _Bucket:
             self.touched.add(index)
 
     def filled_slots(self) -> list[Tensor]:
-        """The gradients that came in this sum."""
+        """The slots filled in this accumulation."""
         return [self._slots[index] for index in sorted(self.touched)]
 
     def fill_untouched(self) -> None:
-        """Zeros for what got no gradient in this sum."""
+        """Zero the slots without a gradient."""
         for index, slot in enumerate(self._slots):
             if index not in self.touched:
                 slot.zero_()
 
     def hand_over(self) -> None:
-        """Make this buffer the gradients of the parameters that have one."""
+        """Set the filled slots as the gradients of their parameters."""
         for index in self.touched:
             self.pairs[index][1].grad = self._slots[index]
 
 
-def _cut(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """Runs of parameters of at most `BUCKET_BYTES` of gradients, or of a single larger one."""
+def _bucketed(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Split parameters into buckets of at most `BUCKET_BYTES`, or of one larger parameter."""
     buckets: list[list[Pair]] = [[]]
     filled = 0
     for pair in pairs:

@@ -1,7 +1,7 @@
-"""Heartbeats of the ranks of a run: which one is missing when a collective fails.
+"""Heartbeats of the ranks: identify the lost rank when a collective fails.
 
-Each rank counts up a key of its own in the group's store, in a thread beside the training. When a collective fails
-or times out, the ranks that are left look whose counter stands still.
+Each rank increments its own key in the group's store, in a background thread. When a collective fails or times out, the
+remaining ranks check whose counter has stopped.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from lambert.errors import PeerLost
 
 BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 4.0
-"""Time in which a process that lives has counted on."""
+"""A live rank increments its counter within this time."""
 _STORE_SECONDS = 2 * _LOOK_SECONDS
-"""The store has answered in this time, or it never will."""
+"""Longest wait for an answer of the store."""
 Found = TypeVar("Found")
 
 
 class Store(Protocol):
-    """What is needed of `torch.distributed`'s stores."""
+    """The part of `torch.distributed`'s store interface used here."""
 
     def set(self, key: str, value: str) -> None:
         """Write."""
 
     def get(self, key: str) -> bytes:
-        """Read; waits for a key that is not there."""
+        """Read a key; waits until it exists."""
 
     def check(self, keys: list[str]) -> bool:
-        """Whether all keys are there."""
+        """Whether all keys exist."""
 
 
 class HeartbeatMonitor:
-    """The processes of a run, this one among them."""
+    """The ranks of a run, including this one."""
 
     def __init__(self, connect: Callable[[], Store], rank: int, count: int, run: str, *, where: str) -> None:
         """Start the heartbeat.
 
         Args:
-            connect: a new connection to the group's store; each thread has its own.
-            run: beginning of the keys in the store.
+            connect: opens a connection to the group's store; each thread has its own.
+            run: prefix of the keys.
             where: host and port of the store, for messages.
         """
         self._rank, self._count, self._run, self._where = rank, count, run, where
@@ -52,7 +52,7 @@ class HeartbeatMonitor:
         self._over = threading.Event()
         self._beats.set(f"{run}/host/{rank}", socket.gethostname())
         self._beats.set(f"{run}/beat/{rank}", "0")
-        self._thread = threading.Thread(target=self._live, name="signs-of-life", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -61,19 +61,20 @@ class HeartbeatMonitor:
         self._thread.join(timeout=BEAT_SECONDS)
 
     def report(self, cause: str) -> None:
-        """Leave word for the others why this process ends."""
-        _in_time(lambda: self._store.set(f"{self._run}/cause/{self._rank}", cause))  # or they see it standing still
+        """Record why this rank stops, for the others."""
+        # If this fails, the others still see the counter stop.
+        _in_time(lambda: self._store.set(f"{self._run}/cause/{self._rank}", cause))
 
-    def loss(self, error: RuntimeError) -> PeerLost:
-        """What to tell of a collective that failed with `error`: who is gone or hangs, where, and why if known."""
-        told = _in_time(self._missing)
-        if told is None:
-            told = f"the process that keeps the group together, at {self._where}, cannot be reached"
-        told = told or "the processes could not work together, though all heartbeats are alive"
-        return PeerLost(f"{told} ({_first_line(error)})", remedy=_REMEDY)
+    def diagnose(self, error: RuntimeError) -> PeerLost:
+        """The error for a collective that failed with `error`: which rank is lost or hangs, where, and why if known."""
+        lost = _in_time(self._missing)
+        if lost is None:
+            lost = f"the group's store at {self._where} cannot be reached"
+        lost = lost or "a collective failed, but all ranks have a heartbeat"
+        return PeerLost(f"{lost} ({_first_line(error)})", remedy=_REMEDY)
 
     def _missing(self) -> str:
-        """Who is gone or hangs, where, and why if known; empty where all live."""
+        """Which rank is lost or hangs, where, and why if known; empty if all are alive."""
         before = self._read("beat")
         time.sleep(_LOOK_SECONDS)
         after, causes, hosts = self._read("beat"), self._read("cause"), self._read("host")
@@ -97,15 +98,15 @@ class HeartbeatMonitor:
             try:
                 self._beats.set(f"{self._run}/beat/{self._rank}", str(number))
             except RuntimeError:
-                return  # the store is gone; the next collective will tell
+                return  # the store is gone; the next collective fails
 
 
 _REMEDY = "The last checkpoint is complete: give the same command again to resume"
 
 
 def _in_time(work: Callable[[], Found]) -> Found | None:
-    """What `work` with the store returns; None where that fails or takes too long: with a store that a cut cable has
-    put out of reach it could wait for many minutes.
+    """The result of `work` on the store; None if it fails or takes too long: after a network failure, a
+    call could block for many minutes.
     """
     found: list[Found] = []
 

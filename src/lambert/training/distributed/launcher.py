@@ -1,4 +1,4 @@
-"""Several processes on this machine, by the agent that is inside `torchrun`."""
+"""Starts several ranks on this machine with `torchrun`'s agent."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 @dataclass(frozen=True)
 class Ended:
-    """How the processes ended."""
+    """How the ranks ended."""
 
     exit_code: int
-    """0, or that of the first that failed; 128 + signal where this process was told to stop."""
+    """0, or the exit code of the first rank that failed; 128 + signal if this process was stopped."""
     lost: str = ""
-    """Which process was killed, and by what; empty where none was."""
+    """Which rank was killed, and by which signal; empty if none was."""
 
 
 def default_process_count() -> int:
-    """One for each GPU, one where there is none, and one where `torchrun` or the like has started this one."""
+    """One for each GPU; 1 without GPUs, or under `torchrun` or a similar launcher."""
     return 1 if is_one_of_several() or not torch.cuda.is_available() else torch.cuda.device_count()
 
 
 def most_processes() -> int:
-    """How many one machine is given at most: four for each core or as many as there are GPUs, and 16 for trials."""
+    """Most processes on one machine: four for each core, the number of GPUs, or 16, whichever is largest."""
     return max(16, 4 * _cores(), torch.cuda.device_count())
 
 
-def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ended:
-    """Run `python -m lambert WORDS` in `count` processes that know of each other, and wait for them.
+def run_processes(arguments: Sequence[str], count: int, *, threads: int = 0) -> Ended:
+    """Run `python -m lambert ARGUMENTS` on `count` ranks, and wait for them.
 
-    SIGTERM, SIGINT and SIGUSR1 are passed on; who has not ended 30 seconds later is killed.
+    SIGTERM, SIGINT and SIGUSR1 are forwarded; ranks still running 30 seconds later are killed.
 
     Args:
-        threads: of each process; 0 shares the processor's cores out.
+        threads: of each rank; 0 divides the cores among them.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is told by us
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we report what matters
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, _cores() // count))
     optional: dict[str, Any] = {"signals_to_handle": _SIGNALS}
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
@@ -66,7 +66,7 @@ def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ende
         **{name: value for name, value in optional.items() if name in known},
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "lambert", *words)
+        elastic_launch(config, sys.executable)("-m", "lambert", *arguments)
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         if failure.exitcode >= 0:
@@ -74,8 +74,8 @@ def run_processes(words: Sequence[str], count: int, *, threads: int = 0) -> Ende
         number = signal.Signals(-failure.exitcode)
         lost = "" if number in _ASKS else f"process {rank} was ended by {number.name}"
         return Ended(128 + number, lost)
-    except SignalException as told:
-        return Ended(128 + told.sigval)
+    except SignalException as stop:
+        return Ended(128 + stop.sigval)
     return Ended(0)
 
 

@@ -22,37 +22,37 @@ TIMEOUT_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train one model together; by default this one alone.
+    """The ranks that train one model; by default a single one.
 
-    Every method that needs the others raises `PeerLost` where one of them has died or does not answer in time.
+    Every collective raises `PeerLost` if a rank has died or does not answer in time.
     """
 
     rank: int = 0
-    """Place of this process, from 0."""
+    """Rank of this process, from 0."""
     world_size: int = 1
-    """How many processes there are."""
+    """Number of ranks."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where this process's copy of the model lives."""
+    """Device of this rank's model."""
     peers: HeartbeatMonitor | None = None
-    """Their heartbeats, where `init_process_group` has joined them."""
+    """Heartbeats, after `init_process_group`."""
 
     @property
     def is_main_process(self) -> bool:
-        """True in the one process that writes files."""
+        """True on rank 0, which writes the files."""
         return self.rank == 0
 
     @contextmanager
     def translate_peer_errors(self) -> Iterator[None]:
-        """What happens inside needs the other processes."""
+        """Context for collectives: raises `PeerLost` for errors caused by lost ranks."""
         try:
             yield
         except RuntimeError as error:
             if self.peers is None:
                 raise
-            raise self.peers.loss(error) from None
+            raise self.peers.diagnose(error) from None
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, all of one dtype in one collective."""
+        """All-reduce each tensor in place (sum), with one collective for each dtype."""
         if self.world_size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -63,7 +63,7 @@ class ProcessGroup:
             tensor.copy_(summed.view_as(tensor))
 
     def all_reduce_async(self, tensor: Tensor) -> Callable[[], None]:
-        """Begin to replace `tensor` by its sum over all processes; what is returned waits for the end of that."""
+        """Start an in-place all-reduce (sum) of `tensor`; the returned function waits for it."""
         with self.translate_peer_errors():
             work = distributed.all_reduce(tensor, async_op=True)
         assert work is not None
@@ -75,12 +75,12 @@ class ProcessGroup:
         return wait
 
     def tree_all_reduce(self, flat: Tensor) -> None:
-        """Replace a vector by its sum over all processes, added up in the binary tree over their ranks.
+        """All-reduce a vector in place (sum), in a fixed binary tree over the ranks.
 
-        Their number is a power of two. Neighbours exchange halves, then those two apart quarters, and so on; then
-        the sums go back the same way. Each process sends and gets 2 (1 − 1 / processes) times the vector, as in a ring.
+        The world size is a power of two. Recursive halving reduces, then recursive doubling gathers. Each rank sends
+        and receives 2 (1 − 1 / world size) times the vector, as in a ring.
         """
-        if flat.numel() < self.world_size:  # too short for a part each
+        if flat.numel() < self.world_size:  # fewer elements than ranks
             longer = torch.cat([flat, flat.new_zeros(self.world_size)])
             self.tree_all_reduce(longer)
             flat.copy_(longer[: flat.numel()])
@@ -101,19 +101,19 @@ class ProcessGroup:
             begin, end = whole_begin, whole_end
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """The greatest of each whole number over all processes."""
+        """All-reduce integers with max."""
         if self.world_size == 1:
             return list(values)
         return self._reduced(values, distributed.ReduceOp.MAX)
 
     def all_reduce_ints(self, values: Sequence[int]) -> list[int]:
-        """Each whole number summed over all processes."""
+        """All-reduce integers with sum."""
         if self.world_size == 1:
             return list(values)
         return self._reduced(values, distributed.ReduceOp.SUM)
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait for all ranks."""
         if self.world_size > 1:
             with self.translate_peer_errors():
                 distributed.barrier()
@@ -134,17 +134,17 @@ class ProcessGroup:
                 work.wait()
 
     def rank_range(self, count: int) -> range:
-        """This process's contiguous part of `count` things, such as the micro-batches of a step."""
+        """This rank's contiguous range of `count` items, such as the micro-batches of a step."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
 
 def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGroup:
-    """The group that `torchrun` started, or this process alone when it did not.
+    """The process group that `torchrun` started, or a single rank without it.
 
-    Uses NCCL and one GPU per process where there are GPUs, Gloo otherwise.
+    Uses NCCL with one GPU for each rank if there are GPUs, else Gloo.
 
     Args:
-        timeout_seconds: how long a collective waits for another process.
+        timeout_seconds: timeout of a collective.
     """
     count, rank = env.process_count(), env.process_rank()
     has_gpu = torch.cuda.is_available()
@@ -169,14 +169,14 @@ def _peers(rank: int, count: int) -> HeartbeatMonitor:
         store: Store = distributed.TCPStore(host, port, is_master=False, timeout=patience)  # type: ignore[attr-defined]
         return store
 
-    run = f"lambert/{env.restart_count()}"  # what died before a restart left its last word there
+    run = f"lambert/{env.restart_count()}"  # new keys after a restart: old messages do not count
     peers = HeartbeatMonitor(connect, rank, count, run, where=f"{host}:{port}")
-    distributed.barrier()  # from here on everybody can be asked for
+    distributed.barrier()  # now every rank has a heartbeat
     return peers
 
 
 def destroy_process_group(processes: ProcessGroup) -> None:
-    """Close what `init_process_group` opened."""
+    """Close the process group."""
     if processes.peers is not None:
         processes.peers.end()
     if processes.world_size > 1 and distributed.is_initialized():
@@ -184,7 +184,7 @@ def destroy_process_group(processes: ProcessGroup) -> None:
 
 
 def _end_with_parent() -> None:
-    """Be told to stop when the process that started this one is killed: nobody else would."""
+    """Get SIGTERM when the parent process is killed: nothing else would stop this one."""
     if sys.platform != "linux" or env.local_rank() is None:
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)

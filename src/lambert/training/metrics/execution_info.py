@@ -1,4 +1,4 @@
-"""How a step is computed on this machine, as text: what bit-equality needs besides the recipe."""
+"""Execution summary of a run: what bit-equality depends on besides the recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambert.training.distributed.process_group import ProcessGroup
 def describe_execution(
     settings: TrainingConfig, processes: ProcessGroup, trainer_options: TrainerOptions
 ) -> dict[str, str]:
-    """Topic → what a run uses and why, for the journal and for people."""
+    """Topic → what the run uses and why, as text for the journal."""
     precision, on_cpu = settings.precision, processes.device.type == "cpu"
     autocast = precision is Precision.BFLOAT16_AUTOCAST
     reason = why_eager(processes.device.type, settings.model.hidden_size, autocast=autocast)
@@ -24,31 +24,29 @@ def describe_execution(
     return {
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
-        "rows": "packed where that saves rows" if settings.packs else "one example a row, padded",
+        "rows": "packed if that saves rows" if settings.packs else "one example a row, padded",
         "activation_checkpointing": trainer_options.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
         "weights": "sharded over the ranks, as gradients and moments are (`shard=True`)"
         if trainer_options.shard and processes.world_size > 1
-        else "whole in every process",
+        else "replicated on every rank",
     }
 
 
 def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:
     if settings.deterministic:
-        return (
-            "in one binary tree over the micro-batches: the same bits on any number of processes (`deterministic=True`)"
-        )
+        return "deterministic tree all-reduce: same bits for any world size (`deterministic=True`)"
     if processes.world_size == 1:
-        return "of one process, in the order of the micro-batches"
-    way = f"over {processes.world_size} processes in {settings.reduce_dtype}, while the last backward pass runs"
+        return "single rank, in the order of the micro-batches"
+    way = f"all-reduce over {processes.world_size} ranks in {settings.reduce_dtype}, during the last backward pass"
     return way + ("; the reduction over GPUs is untested on GPU" if processes.device.type != "cpu" else "")
 
 
 def _reason(precision: Precision) -> str:
     return {
-        Precision.FLOAT32: "bfloat16 does not gain here, or was not asked for",
-        Precision.BFLOAT16_AUTOCAST: "weights in float32, products in bfloat16",
+        Precision.FLOAT32: "bfloat16 is not faster here, or not selected",
+        Precision.BFLOAT16_AUTOCAST: "weights in float32, matmuls in bfloat16",
         Precision.BFLOAT16_MASTER: "weights and activations in bfloat16, updated in float32",
     }[precision]

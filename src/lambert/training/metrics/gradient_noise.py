@@ -1,9 +1,8 @@
-"""The gradient noise scale of a run: which steps measure it, and what the journal says of it (docs/batch_size.md).
+"""The gradient noise scale of a run: which steps measure it, and its journal event (docs/batch_size.md).
 
-A sequence's gradient is what it adds to the step's, times the sequences of the batch: losses have been divided by the
-terms of the whole batch, so the mean over all sequences is the step's gradient, and the mean over those of a
-micro-batch is what that has added, times batch / micro-batch. Both kinds of loss are in it, each divided by the number
-of its own terms in the whole batch.
+Losses are divided by the terms of the whole batch. So the gradient of a sequence is its contribution to the step's
+gradient times the batch size. The mean over all sequences is the step's gradient; the mean over a micro-batch is its
+contribution times batch size / micro-batch size. MLM and NSP loss both count, each divided by its own terms.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from lambert.training.config.phase import Phase
 from lambert.training.step.train_step import StepResult
 
 WINDOW = 256
-"""Measured steps that an estimate rests on at most. They are the later half of those of the phase so far: the noise
-scale grows during training, and a few first steps with large gradients would drown all others."""
+"""Most measured steps in an estimate: the later half of those of the phase so far. The noise scale grows during
+training, and the large gradients of the first steps would dominate."""
 
 
 class GradientNoiseTracker:
-    """Measured from the first micro-batch of a step and the whole of it.
+    """Estimates the noise scale from the gradients of a step's first micro-batch and of the whole batch.
 
     Args:
-        measurements_per_phase: on how many evenly spread steps of a phase at most.
+        measurements_per_phase: most measured steps in a phase, evenly spaced.
     """
 
     def __init__(self, measurements_per_phase: int) -> None:
@@ -34,11 +33,11 @@ class GradientNoiseTracker:
         self._noise = GradientNoise(WINDOW)
 
     def is_due(self, phase: Phase, step: int) -> bool:
-        """Whether to measure `step`: not where it is a single micro-batch, since nothing is smaller than the batch."""
+        """Whether to measure `step`; never with a single micro-batch, which is the whole batch."""
         return phase.micro_batch_count > 1 and phase.is_due(step, self._times)
 
     def update(self, phase: Phase, step: int, result: StepResult) -> dict[str, Any] | None:
-        """Take in a step; returns the fields of its `noise` event, None where it was not measured."""
+        """Add a step; returns the fields of its `noise` event, or None if it was not measured."""
         if result.first_norm is None or not result.applied:
             return None
         if phase.number != self._phase:
@@ -60,10 +59,10 @@ class GradientNoiseTracker:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs."""
+        """State for `load_state_dict`."""
         return {"phase": self._phase, "count": self._count, **self._noise.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore the state from `state_dict`."""
         self._phase, self._count = state["phase"], state["count"]
         self._noise.load_state_dict(state)

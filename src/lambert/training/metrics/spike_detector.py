@@ -13,13 +13,13 @@ from typing import Any
 from lambert.errors import UserError
 
 WINDOW = 128
-"""Steps that a step is compared with; a phase starts with none."""
+"""Steps in the window that a step is compared with; cleared at the start of a phase."""
 LEAST_STEPS = 32
-"""So few say nothing about their spread."""
+"""Fewer steps give no usable standard deviation."""
 DEVIATIONS = 6.0
 LEAST_GRADIENT_FACTOR = 4.0
-"""A gradient is a spike only when it is also so many times the usual one: where a model leaves the plateau of word
-frequencies, norms grow to twice the usual within a few steps, and that is good news (LOG.md)."""
+"""A gradient norm must also exceed the window's mean by this factor. When a model leaves the plateau of the unigram
+baseline, norms double within a few steps, and that is no spike (LOG.md)."""
 MOST_SKIPPED_IN_A_ROW = 10
 MOST_ROLLBACKS = 10
 MOST_MOVED_LAYERS = 5
@@ -27,19 +27,19 @@ MOST_MOVED_LAYERS = 5
 
 @dataclass(frozen=True)
 class Spike:
-    """A figure that is far above the same figure of the steps before."""
+    """A metric far above its values in the steps before."""
 
     figure: str
     """`loss` or `gradient_norm`."""
     value: float
     usual: float
-    """Its mean over the window (of a norm, the geometric mean)."""
+    """Mean over the window (for a norm, the geometric mean)."""
     deviations: float
-    """How many standard deviations of the window it is above that; of a norm, in logarithms."""
+    """z-score within the window; for a norm, of its logarithm."""
 
 
 class SpikeDetector:
-    """What has been seen of the steps so far."""
+    """Detects spikes of loss and gradient norm by their z-score in a window of steps."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=WINDOW)
@@ -47,12 +47,12 @@ class SpikeDetector:
         self.skipped_in_a_row = 0
 
     def begin_phase(self) -> None:
-        """Forget what was usual."""
+        """Clear the window."""
         self._losses.clear()
         self._log_norms.clear()
 
     def update(self, loss: float, gradient_norm: float) -> list[Spike]:
-        """Take in a step that is finite; returns what is unusual about it."""
+        """Add a finite step; returns its spikes."""
         self.skipped_in_a_row = 0
         log_norm = math.log(max(gradient_norm, 1e-30))
         spikes = []
@@ -69,12 +69,12 @@ class SpikeDetector:
         return spikes
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs."""
+        """State for `load_state_dict`."""
         losses, log_norms = list(self._losses), list(self._log_norms)
         return {"losses": losses, "log_norms": log_norms, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore the state from `state_dict`."""
         self.begin_phase()
         self._losses.extend(state["losses"])
         self._log_norms.extend(state["log_norms"])
@@ -85,7 +85,7 @@ def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:
     """Check that a run may roll back once more.
 
     Raises:
-        UserError: it has done so too often.
+        UserError: too many rollbacks.
     """
     if done >= MOST_ROLLBACKS:
         raise UserError(
@@ -95,16 +95,16 @@ def refuse_more_rollbacks(run: Path, done: int, step: int) -> None:
 
 
 def moved_layers(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, list[float]]:
-    """Layer → its figure before and now, of the layers whose figures moved by the largest factors."""
+    """Layer → statistic before and now, for the layers that changed by the largest factors."""
     known = [name for name in now if before.get(name, 0) > 0 and now[name] > 0]
     known.sort(key=lambda name: -abs(math.log(now[name] / before[name])))
     return {name: [before[name], now[name]] for name in known[:MOST_MOVED_LAYERS]}
 
 
 def _deviations(values: deque[float], value: float) -> float:
-    """How many standard deviations `value` is above the mean; 0 while there are too few."""
+    """z-score of `value`; 0 while there are too few values."""
     if len(values) < LEAST_STEPS:
         return 0.0
     mean = statistics.fmean(values)
-    # A spread below a thousandth of the mean is rounding, not noise.
+    # A standard deviation below a thousandth of the mean is rounding, not noise.
     return (value - mean) / max(statistics.stdev(values, mean), 1e-3 * abs(mean), 1e-9)

@@ -1,4 +1,4 @@
-"""What is made of a step that has been done: its events in the journal, and whether it was a healthy one."""
+"""Logs each step to the journal, with NaN and spike detection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lambert.training.step.train_step import StepResult
 
 
 class StepLogger:
-    """Writes the events of steps and keeps watch over the run's health and the noise of its gradients."""
+    """Writes the events of a step; owns the spike detector and the gradient noise tracker."""
 
     def __init__(
         self,
@@ -30,24 +30,23 @@ class StepLogger:
         processes: ProcessGroup,
         throughput: ThroughputTracker,
         journal: EventLog,
-        beside: TrainerOptions,
+        options: TrainerOptions,
     ) -> None:
         self._run, self._state, self._processes, self._throughput = run, state, processes, throughput
         self._journal = journal
         self._layer_stats: dict[str, float] = {}
         self.last_step: dict[str, Any] = {}
         self.spike_detector = SpikeDetector()
-        self.noise = GradientNoiseTracker(beside.noise_measurements_per_phase)
+        self.noise = GradientNoiseTracker(options.noise_measurements_per_phase)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs."""
+        """State for `load_state_dict`."""
         return {"spike_detector": self.spike_detector.state_dict(), "noise": self.noise.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned; checkpoints of before there was one know nothing of noise."""
+        """Restore the state from `state_dict`."""
         self.spike_detector.load_state_dict(state["spike_detector"])
-        if "noise" in state:
-            self.noise.load_state_dict(state["noise"])
+        self.noise.load_state_dict(state["noise"])
 
     def log_step(
         self,
@@ -57,11 +56,11 @@ class StepLogger:
         seconds: float,
         padded_tokens_left: int,
     ) -> bool:
-        """Write down the step that has just been done; returns whether its loss or gradient is a spike.
+        """Log the last step; returns whether its loss or gradient norm is a spike.
 
         Args:
-            batches: this process's.
-            padded_tokens_left: tokens, padding included, that the run still has to do.
+            batches: this rank's micro-batches.
+            padded_tokens_left: remaining tokens of the run, including padding.
 
         Raises:
             UserError: too many NaN/Inf steps in a row.
@@ -71,7 +70,7 @@ class StepLogger:
         self.last_step = {**events.step_facts(step, phase, result), **speed}
         self._journal.write("step", self.last_step)
         if not result.applied:
-            self._broken(phase, result)
+            self._log_skipped(phase, result)
             return False
         noise = self.noise.update(phase, step, result)
         if noise is not None:
@@ -83,17 +82,17 @@ class StepLogger:
         return bool(spikes)
 
     def log_layers(self) -> None:
-        """Write the trust ratios of all layers down."""
+        """Log the trust ratios of all layers."""
         self._layer_stats = self._state.layer_stats()
         ratios = self._state.trust_ratios()
         if ratios:
             self._journal.write("trust_ratios", {"step": self._state.step, "trust_ratios": ratios})
 
-    def _broken(self, phase: Phase, result: StepResult) -> None:
-        """A NaN/Inf loss or gradient: nothing was changed; data and schedule continue.
+    def _log_skipped(self, phase: Phase, result: StepResult) -> None:
+        """Log a skipped step (NaN/Inf loss or gradient). The weights are unchanged; data and schedule advance.
 
         Raises:
-            UserError: too many times in a row.
+            UserError: too many skipped steps in a row.
         """
         step = self._state.step
         self.spike_detector.skipped_in_a_row += 1

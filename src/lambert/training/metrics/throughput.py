@@ -1,4 +1,4 @@
-"""How fast a run is: real tokens and sequences a second, mfu of the device, time left."""
+"""Throughput of a run: tokens and sequences per second, MFU, time left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lambert.training.step.timer import StepTimer, peak_matmul_flops
 
 
 class ThroughputTracker:
-    """The speed of a run's steps, over all its processes."""
+    """Throughput of the steps, over all ranks."""
 
     def __init__(self, config: BertConfig, precision: Precision, processes: ProcessGroup) -> None:
         self._config = config
@@ -28,22 +28,22 @@ class ThroughputTracker:
 
     @cached_property
     def peak(self) -> float:
-        """FLOP/s of large products, of this process; measured when it is first asked for."""
+        """Peak matmul FLOP/s of this rank's device; measured on first use."""
         return peak_matmul_flops(self._processes.device, self._precision)
 
     def metrics(
         self, phase: Phase, batches: Sequence[PretrainingBatch], seconds: float, padded_tokens_left: int
     ) -> dict[str, Any]:
-        """What the journal says of a step's speed.
+        """Speed metrics of a step for the journal.
 
         Args:
-            batches: this process's.
-            padded_tokens_left: tokens, padding included, that the run still has to do.
+            batches: this rank's micro-batches.
+            padded_tokens_left: remaining tokens of the run, including padding.
         """
         counts = [sum(batch.real_tokens for batch in batches), sum(len(batch.masked_labels) for batch in batches)]
-        tokens, words = self._processes.all_reduce_ints(counts)
+        tokens, masked_tokens = self._processes.all_reduce_ints(counts)
         sequences = phase.config.batch_size
-        flops = training_flops(self._config, tokens=tokens, sequences=sequences, masked_tokens=words) / seconds
+        flops = training_flops(self._config, tokens=tokens, sequences=sequences, masked_tokens=masked_tokens) / seconds
         return {
             "seconds": seconds,
             "step_time_breakdown": self.timer.read(),
@@ -54,8 +54,8 @@ class ThroughputTracker:
             "eta_seconds": padded_tokens_left * self._smoothed(seconds / (sequences * phase.config.sequence_length)),
         }
 
-    def _smoothed(self, pace: float) -> float:
-        """Seconds for a token slot, which costs the same in both phases."""
+    def _smoothed(self, seconds: float) -> float:
+        """Moving average of the seconds for one token including padding, which is similar in all phases."""
         before = self._seconds_per_token
-        self._seconds_per_token = pace if math.isnan(before) else 0.9 * before + 0.1 * pace
+        self._seconds_per_token = seconds if math.isnan(before) else 0.9 * before + 0.1 * seconds
         return self._seconds_per_token

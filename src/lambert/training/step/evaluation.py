@@ -13,29 +13,29 @@ from lambert.training.step.pretraining_loss import Evaluation, evaluate
 _SEED = 0
 _PHASE = 0
 _BATCH_TOKENS = 2_048
-"""Small, since the logits of all masked tokens are in memory at once: with 8,192 a run of mini took a quarter more."""
+"""Small, since the logits of all masked tokens are in memory at once: 8,192 took a quarter more memory with mini."""
 
 
 class Validator:
-    """Evaluates models on a corpus's held-out text, beside the unigram baseline.
+    """Evaluates models on the validation set, next to the unigram baseline.
 
-    Every masked token is behind [MASK]. In training a tenth of them stay in place, and a model that only copies those
-    looks far better than the unigram baseline without having learned anything.
+    Every masked token is replaced by [MASK]. In training a tenth keep the original token, and a model that only copies
+    those looks far better than the unigram baseline without having learned anything.
 
     Args:
-        samples: most sequences that are measured; 0 measures none.
+        samples: at most so many sequences; 0 turns evaluation off.
     """
 
     def __init__(self, corpus: Corpus, kind: ObjectiveConfig, *, samples: int) -> None:
         self._corpus = corpus
-        # What is asked about the next sentence is the run's own question; what is hidden is the same for every run.
+        # The sentence-pair objective is the run's own; masking is the same for every run.
         self._kind = ObjectiveConfig(pairing=kind.pairing)
         self._samples = samples
         self._unigram: UnigramBaseline | None = None
         self._streams: dict[int, SampleStream] = {}
 
     def measure(self, model: BertForPreTraining, sequence_length: int, precision: Precision) -> Evaluation | None:
-        """Figures at one sequence length; None when nothing is held out or nothing is to be measured."""
+        """Evaluate at one sequence length; None without held-out text or with `samples` 0."""
         if not self._samples or not self._corpus.split("held_out").sentence_count:
             return None
         if self._unigram is None:
@@ -47,7 +47,7 @@ class Validator:
         return evaluate(model, batches, self._unigram, precision=precision)
 
     def sample_count(self, sequence_length: int, samples: int) -> int:
-        """How many sequences are measured of at most `samples`."""
+        """Number of sequences used, at most `samples`."""
         return min(len(self._stream(sequence_length).examples), samples)
 
     def _stream(self, sequence_length: int) -> SampleStream:

@@ -1,4 +1,4 @@
-"""Pre-training as a task for `train_step`, and its measure on held-out text."""
+"""The pre-training loss for `train_step`, and its evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lambert.training.step.train_step import TaskOutput
 
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
-    """Masked-word and, where it is asked for, next-sentence cross-entropy of one micro-batch, summed."""
+    """MLM and, with sentence pairs, NSP cross-entropy of one micro-batch, summed."""
     (mlm_loss, mlm_correct), nsp_logits = model(
         batch.token_ids,
         batch.segment_ids,
@@ -35,33 +35,33 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics on held-out text, beside those of the unigram baseline."""
+    """Metrics on the validation set, and those of the unigram baseline."""
 
     mlm_loss: float
     """Mean cross-entropy of the masked tokens, nats."""
     mlm_accuracy: float
     nsp_loss: float | None
-    """None, as the two that follow, where examples have no second segment."""
+    """None, like the two that follow, if examples have no second segment."""
     nsp_accuracy: float | None
     nsp_majority_accuracy: float | None
-    """Accuracy of always giving the majority class; short sequences often hold one sentence, with a random partner."""
+    """Accuracy of the majority class; at short lengths many examples are a single sentence with a random next one."""
     unigram_loss: float
     """Cross-entropy of the same tokens under the unigram distribution of the training text, nats."""
     unigram_accuracy: float
     """Accuracy of always predicting the most frequent token of the training text."""
     masked_tokens: int
-    """How many tokens were masked."""
+    """Number of masked tokens."""
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module, batches: Iterable[PretrainingBatch], unigram: UnigramBaseline, *, precision: Precision
 ) -> Evaluation:
-    """Measure `model` without dropout on `batches` and put it back into training mode."""
+    """Evaluate `model` without dropout on `batches`, then return it to training mode."""
     device = next(model.parameters()).device
     model.eval()
     loss, correct = {"mlm": 0.0, "nsp": 0.0}, {"mlm": 0, "nsp": 0}
-    words = pairs = wrong_pairs = unigram_correct = 0
+    masked = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
         with precision.autocast(device):
@@ -72,19 +72,19 @@ def evaluate(
         labels = batch.masked_labels.numpy()
         unigram_loss += unigram.loss_sum(labels)
         unigram_correct += unigram.correct(labels)
-        words += len(labels)
+        masked += len(labels)
         pairs += len(batch.next_sentence_labels)
         wrong_pairs += int(batch.next_sentence_labels.sum())
     model.train()
-    if not words:
+    if not masked:
         raise ValueError("evaluation got no batches")
     return Evaluation(
-        mlm_loss=loss["mlm"] / words,
-        mlm_accuracy=correct["mlm"] / words,
+        mlm_loss=loss["mlm"] / masked,
+        mlm_accuracy=correct["mlm"] / masked,
         nsp_loss=loss["nsp"] / pairs if pairs else None,
         nsp_accuracy=correct["nsp"] / pairs if pairs else None,
         nsp_majority_accuracy=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
-        unigram_loss=unigram_loss / words,
-        unigram_accuracy=unigram_correct / words,
-        masked_tokens=words,
+        unigram_loss=unigram_loss / masked,
+        unigram_accuracy=unigram_correct / masked,
+        masked_tokens=masked,
     )

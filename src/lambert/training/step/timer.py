@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and how fast products run on this device at best."""
+"""Step time breakdown, and the peak matmul throughput of the device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from lambert.training.config.precision import Precision
 
 PARTS = ("data", "forward", "backward", "communication", "optimizer")
-"""Parts of a step, in its order; what is left of the step goes to none of them."""
+"""Sections of a step, in order; the rest of the step is not counted."""
 
 _PEAK_SIZE = {"cpu": 2_048, "cuda": 8_192}
 _PEAK_REPEATS = 3
 
 
 class StepTimer:
-    """Adds up the seconds of the parts of a step: by the clock on a CPU, by the device's own events on a GPU.
+    """Measures the seconds of each section: wall time on a CPU, device events on a GPU.
 
-    On a GPU nothing waits for the device until `read` is called.
+    On a GPU nothing synchronizes until `read`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,8 +31,8 @@ class StepTimer:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Counts what happens inside as part `name`."""
-        if self._on_gpu and name != "data":  # which is made on the host
+        """Context that counts as section `name`."""
+        if self._on_gpu and name != "data":  # batches are built on the host
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
             yield
@@ -44,7 +44,7 @@ class StepTimer:
         self._seconds[name] += time.perf_counter() - began
 
     def read(self) -> dict[str, float]:
-        """Seconds of every part since the last reading."""
+        """Seconds of each section since the last call."""
         if self._events:
             torch.cuda.synchronize()
         for name, begin, end in self._events:
@@ -55,7 +55,7 @@ class StepTimer:
 
 
 def peak_matmul_flops(device: torch.device, precision: Precision) -> float:
-    """FLOP/s of large square products, the median of three, in the run's dtype, on all its threads."""
+    """FLOP/s of large square matmuls, median of three, in the run's dtype, on all threads."""
     size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
     kind = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
     factor = torch.ones(size, size, device=device, dtype=kind)

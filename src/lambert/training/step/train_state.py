@@ -1,4 +1,4 @@
-"""What a step changes: weights, moments and the number of steps done; and their way to disk and back."""
+"""Training state: weights, moments and step count; saving and restoring them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from lambert.training.optimizer import make_optimizer, named_groups, optimizer_t
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What an optimizer updates of a model in one dtype."""
+    """A model prepared for one precision, with its parameter groups."""
 
     groups: list[dict[str, Any]]
-    """Parameter groups, of the float32 weights."""
+    """Parameter groups of the float32 weights."""
     names: dict[Tensor, str]
-    """The name of every parameter in the groups."""
+    """Parameter → name, for all parameters in the groups."""
     master: MasterWeights | None
-    """Stands between the two where the model itself is bfloat16."""
+    """Float32 master weights of a bfloat16 model, else None."""
     gradients: Gradients
-    """How the gradients of micro-batches and processes are added up."""
+    """Accumulation over micro-batches and reduction over ranks."""
 
 
 def prepare_model(
@@ -45,19 +45,19 @@ def prepare_model(
     reduce_in_bfloat16: bool = False,
     shards: bool = False,
 ) -> PreparedModel:
-    """Prepares `model`, which becomes bfloat16 where `precision` says so.
+    """Prepare `model` for `precision`, which may convert it to bfloat16.
 
     Args:
-        deterministic: gradients are added up in the same order on any number of processes.
-        reduce_in_bfloat16: they are sent between processes as bfloat16.
-        shards: cut the model over the processes.
+        deterministic: reduce gradients in the same order for any world size.
+        reduce_in_bfloat16: reduce gradients in bfloat16.
+        shards: shard the model over the ranks.
     """
     processes = processes or ProcessGroup()
     if shards:
         gradients: Gradients = shard(model, processes, precision, reduce_in_bfloat16=reduce_in_bfloat16)
         groups, names = named_groups(model, weight_decay=weight_decay)
         return PreparedModel(groups, names, None, gradients)
-    # Groups are made before bfloat16 replaces the weights: they look at the model's own parameters.
+    # Build groups before the weights become bfloat16: they refer to the model's own parameters.
     groups, names = named_groups(model, weight_decay=weight_decay)
     master = MasterWeights(model) if precision is Precision.BFLOAT16_MASTER else None
     pairs = [(parameter, parameter) for parameter in model.parameters()] if master is None else master.pairs()
@@ -98,13 +98,13 @@ class TrainState:
         self.step = 0
 
     def trust_ratios(self) -> dict[str, float]:
-        """Layer name → trust ratio of the last step; empty for an optimizer without."""
+        """Layer name → trust ratio of the last step; empty for optimizers without."""
         if not isinstance(self.optimizer, LayerwiseOptimizer):
             return {}
         return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
 
     def layer_stats(self) -> dict[str, float]:
-        """Layer name → the figure that tells whether it moved: its trust ratio, or else the norm of its weights."""
+        """Layer name → trust ratio, or the weight norm for optimizers without trust ratios."""
         return self.trust_ratios() or {
             name: float(full_tensor(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
         }
@@ -114,8 +114,9 @@ class TrainState:
         return {name: parameter.detach() for parameter, name in self._names.items()}
 
     def checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint | None:
-        """The steps done so far, copied: training continues while it is written. Only rank 0 gets it, but
-        for a sharded model, all ranks must ask.
+        """A copy of the state, to write while training continues; None except on rank 0.
+
+        For a sharded model, call it on every rank.
         """
         copies: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
         if not (self._is_first or self._is_sharded):
@@ -124,17 +125,17 @@ class TrainState:
             ("model", self.weights()),
             ("optimizer", optimizer_tensors(self.optimizer, self._names)),
         ):
-            for name in sorted(named):  # a restored state has another order in each process
+            for name in sorted(named):  # a restored state may be ordered differently on each rank
                 gathered = full_tensor(named[name].detach())
                 if self._is_first:
                     copies[part][name] = gathered.to("cpu", copy=True)
         return Checkpoint(self.step, copies, facts) if self._is_first else None
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from `saved`.
+        """Restore the state from `saved`.
 
         Raises:
-            UserError: it is of another model.
+            UserError: it belongs to another model.
         """
         weights = saved.tensors["model"]
         if weights.keys() != set(self._names.values()):
@@ -152,7 +153,7 @@ class TrainState:
         self.step = saved.step
 
     def exportable_model(self) -> BertForPreTraining:
-        """The model with float32 weights; if it is sharded, all ranks must ask."""
+        """The model with float32 weights; if it is sharded, call it on every rank."""
         if self.master is None and not self._is_sharded:
             return self.model
         exported = BertForPreTraining(self.model.config)

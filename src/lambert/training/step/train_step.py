@@ -1,7 +1,7 @@
-"""The only optimizer step in the house: accumulate, reduce, clip, update. It touches no files.
+"""The optimizer step of all training: accumulate, all-reduce, clip, update. It reads and writes no files.
 
-The loss is that of the whole global batch: every kind of loss is summed over all its terms, in all micro-batches
-of all processes, and divided once by their number.
+The loss is that of the global batch: each kind of loss is summed over all its terms, in all micro-batches on all ranks,
+and divided once by their number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lambert.training.step.timer import StepTimer
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """What a task makes of one micro-batch; the keys are those of the micro-batch's `counts()`."""
+    """Output of a task for one micro-batch; the keys are those of its `counts()`."""
 
     loss_sums: Mapping[str, Tensor]
     """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor with a gradient."""
@@ -34,11 +34,11 @@ class TaskOutput:
 
 
 class OutOfMemory(Exception):
-    """A micro-batch was too large for the memory of some process."""
+    """A micro-batch did not fit into the memory of some rank."""
 
 
 class MicroBatch(Protocol):
-    """A part of the global batch that fits through the model at once."""
+    """A part of the global batch for one forward and backward pass."""
 
     def counts(self) -> dict[str, int]:
         """Kind of loss → number of terms it sums over in this micro-batch."""
@@ -55,7 +55,7 @@ Task = Callable[[nn.Module, Batch], TaskOutput]
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step over the whole global batch."""
+    """Metrics of one step over the global batch."""
 
     loss: float
     """Sum of `losses`."""
@@ -66,9 +66,9 @@ class StepResult:
     gradient_norm: float
     """L2 norm of the whole gradient before clipping."""
     not_finite: tuple[int, ...] = ()
-    """Which of this process's micro-batches had a NaN/Inf loss."""
+    """Indices of this rank's micro-batches with a NaN/Inf loss."""
     first_norm: float | None = None
-    """L2 norm of what the first micro-batch of rank 0 added to the gradient; None where not measured."""
+    """L2 norm of the gradient of rank 0's first micro-batch; None if not measured."""
 
     @property
     def applied(self) -> bool:
@@ -92,27 +92,26 @@ def train_step(
     timer: StepTimer | None = None,
     measures_first: bool = False,
 ) -> StepResult:
-    """One update of `model` from the micro-batches of this process.
+    """Do one update of `model` from the micro-batches of this rank.
 
-    If any rank has a NaN/Inf loss or gradient, no rank changes anything, counters included; the
-    result says so.
+    If any rank has a NaN/Inf loss or gradient, all ranks skip the update, counters included (`StepResult.applied`).
 
     Args:
-        micro_batches: this process's share of the global batch.
+        micro_batches: this rank's part of the global batch.
         task: model and micro-batch → sums of losses and of correct predictions.
-        max_grad_norm: largest L2 norm of the whole gradient; None when the optimizer clips or nobody does.
-        dropout_seeds: one for each micro-batch; they alone decide what dropout drops.
-        processes: the group that shares the global batch; None is a single process.
-        master: float32 weights that the optimizer updates in place of the model's own bfloat16 ones.
-        gradients: how they are added up; None is a single process's plain way.
-        timer: gets the time of the step's parts.
-        measures_first: take the norm of what the first micro-batch adds; it changes no bit of the rest.
+        max_grad_norm: largest L2 norm of the whole gradient; None for no clipping, or clipping in the optimizer.
+        dropout_seeds: one for each micro-batch; they alone determine the dropout masks.
+        processes: the ranks that share the global batch; None for a single rank.
+        master: float32 master weights of a bfloat16 model.
+        gradients: their accumulation and reduction; None for plain autograd on a single rank.
+        timer: measures the sections of the step.
+        measures_first: measure the gradient norm of the first micro-batch; changes no other bit.
 
     Returns:
         Loss and accuracy of the global batch before the update.
 
     Raises:
-        OutOfMemory: a micro-batch did not fit, here or in another process; nowhere has a weight changed.
+        OutOfMemory: a micro-batch did not fit on some rank; no weight has changed on any.
     """
     assert len(dropout_seeds) == len(micro_batches) > 0
     model.train()
@@ -149,7 +148,7 @@ def _update(
     master: MasterWeights | None,
     result_of: Callable[[Tensor], StepResult],
 ) -> StepResult:
-    """Clips and steps where all stats are numbers; forgets the gradients either way."""
+    """Clip and update if loss and gradient are finite; clears the gradients either way."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     result = result_of(_clip(parameters, max_grad_norm))
     if result.applied:
@@ -165,8 +164,8 @@ def _update(
 def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, timer: StepTimer
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns sums of losses and of correct predictions, a slot for a squared norm, and
-    0 failures, [2 · kinds + 2].
+    """Accumulate the gradients of a micro-batch; returns its stats [2 · kinds + 2]: sums of losses and of correct
+    predictions, a slot for a squared norm, and 0 failures.
 
     Args:
         totals: kind of loss → terms it sums over in the global batch, by which it is divided.
@@ -185,7 +184,7 @@ def forward_and_backward(
 
 
 def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
-    """The first micro-batch's stats get the squared norm of its gradient, where that was measured."""
+    """Store the squared gradient norm of the first micro-batch, if measured, in its stats."""
     square = None if first is None else first.square()
     if square is not None:
         stats[0][-2] = square
@@ -193,12 +192,12 @@ def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tenso
 
 
 def _failure(kinds: list[str], device: torch.device) -> Tensor:
-    """What a process adds to the stats that did not compute any: nothing, and 1 failure."""
+    """Stats of a rank that ran out of memory: zeros, and 1 failure."""
     return torch.tensor([0.0] * (2 * len(kinds) + 1) + [1.0], dtype=torch.float64, device=device)
 
 
 def _out_of_memory(work: Callable[[], None]) -> str:
-    """Does the work; returns why it did not fit into memory, or nothing."""
+    """Run `work`; returns the out-of-memory error, or an empty string."""
     try:
         work()
     except (RuntimeError, MemoryError) as error:
@@ -209,19 +208,19 @@ def _out_of_memory(work: Callable[[], None]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU, whose error has no type of its own."""
+    """Whether an allocation failed, on a GPU or on the CPU (which raises a plain RuntimeError)."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None:
-    """Where any process failed, all forget the gradients they have and raise."""
+    """If any rank failed, clear the gradients and raise on all ranks."""
     if not failures:
         return
     optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    raise OutOfMemory(failed or "another process ran out of memory")
+    raise OutOfMemory(failed or "another rank ran out of memory")
 
 
 def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> tuple[list[str], dict[str, int]]:
@@ -235,10 +234,10 @@ def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> tup
 
 
 def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
-    """L2 norm of the gradients, which are scaled down to `most` where they exceed it."""
+    """L2 norm of the gradients before clipping them to `most`."""
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of sharded gradients
-    # Reading the norm is free on a CPU, and saves a pass over all gradients when there is nothing to scale.
+    # On a CPU, reading the norm is free and avoids scaling all gradients by 1.
     if most is not None and (norm.device.type != "cpu" or not norm <= most):
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
