@@ -40,7 +40,7 @@ def test_ranks_that_wait_and_shards_that_cannot_be(small_corpus: Corpus, capsys:
     output = capsys.readouterr().out
     assert "12 micro-batches, 2 of 5 ranks do 3, the others 2: 20 % of all ranks' time is waiting" in output
     assert "48 examples of the corpus goes to exactly one" in output
-    assert "sharded   not possible: 5 processes that share a model" in output and "remedy" not in output
+    assert "sharded   not possible: 5 ranks of a sharded model" in output and "remedy" not in output
 
 
 @pytest.mark.parametrize(

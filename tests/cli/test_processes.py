@@ -147,7 +147,7 @@ def test_a_killed_process_is_named_and_all_are_started_again(
     process.terminate()
     output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 143
-    assert "process 1 was ended by SIGKILL: starting all again from the last checkpoint (1 of 3 times)" in output
+    assert "process 1 was ended by SIGKILL: restarting all from the last checkpoint (1 of 3 times)" in output
     assert "Traceback" not in output
     first, second = (record for record in records(tmp_path / "run") if record["event"] == "run")
     assert first["resumed_from_step"] == 0 and second["resumed_from_step"] >= 5

@@ -244,7 +244,7 @@ def test_what_cannot_be_is_refused(ranks: int, told: str) -> None:
 
 def test_what_cannot_be_sharded_is_told_beside_the_rest() -> None:
     uneven = simulate_ranks(resolved(), None, 4)
-    assert uneven.sharded is None and "4 processes that share a model" in uneven.sharded_problem
+    assert uneven.sharded is None and "4 ranks of a sharded model" in uneven.sharded_problem
     assert uneven.partitions[0].most == 2 and len(uneven.replicated.last) == 1
     tight = simulate_ranks(resolved(), None, 3, memory_bytes=1_000)
     assert tight.sharded is None and "of this machine" in tight.sharded_problem
