@@ -48,7 +48,7 @@ def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Ru
 
 def test_a_demo_twice_as_good_as_the_guesser_succeeds(run_demo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "LEARNED_RATIO", 0.0)
-    # Made-up words: what a model of a few steps guesses is word frequencies, now just above and now just below them.
+    # Made-up words: a model of a few steps is near the unigram baseline, sometimes just above, sometimes just below.
     monkeypatch.setattr(
         "lambert.training.config.unigram.UnigramBaseline.loss_sum", lambda unigram, labels: 100.0 * len(labels)
     )

@@ -1,4 +1,4 @@
-"""The command line from outside: what each verb prints, returns and refuses."""
+"""The command line from outside: what each subcommand prints, returns and rejects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RUN_OPTIONS = words(
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The last line of a verb's output, which must be JSON."""
+    """The last line of a subcommand's output, which must be JSON."""
     code = main([*arguments, "--json"])
     last = capsys.readouterr().out.splitlines()[-1]
     results: dict[str, Any] = json.loads(last)
@@ -41,7 +41,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that wrong input gets."""
+    """The one-line error for invalid input."""
     assert main(arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("lambert: ")
@@ -69,7 +69,7 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("pretran --corpus x", "unknown subcommand 'pretran'. Did you mean 'pretrain'?"),
         ("", "{demo, prepare, inspect, plan,"),
@@ -80,8 +80,8 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
         ("report run --out", "Missing value for argument '--out'"),
     ],
 )
-def test_words_that_make_no_command_get_one_line(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told in refused(capsys, *words(line))
+def test_words_that_make_no_command_get_one_line(line: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in refused(capsys, *words(line))
 
 
 def test_a_recorded_command_never_deletes(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_foreign_vocabulary_is_refused(
     text = tmp_path / "text.txt"
     text.write_text("".join(f"Wholly other words stand here {n}.\n\nAnd some more of them there.\n" for n in range(30)))
     same_size = str(small_corpus.vocabulary_size)
-    for size, told in (("90", "90"), (same_size, "not the corpus's")):
+    for size, expected in (("90", "90"), (same_size, "not the corpus's")):
         corpus = tmp_path / f"corpus-{size}"
         vocabulary = tmp_path / f"vocabulary-{size}.txt"
         letters = "abcdefghijklmnopqrstuvwxyz"
@@ -184,7 +184,7 @@ def test_a_foreign_vocabulary_is_refused(
             capsys, "pretrain", "--corpus", str(corpus), "--out", str(tmp_path / "run"), "--init-from",
             str(finished_run / "huggingface"), *words("--batch-size 8 --samples 80 --sequence-lengths 32 64"),
         )  # fmt: skip
-        assert told in message and "--vocab" in message
+        assert expected in message and "--vocab" in message
 
 
 def test_a_published_folder_is_continued(
@@ -228,7 +228,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path, small_corpus:
 
 @pytest.mark.integration
 def test_two_processes_under_torchrun_train_one_model(tmp_path: Path, small_corpus: Corpus, finished_run: Path) -> None:
-    """Only the first process prints and writes, and both together end where one alone ends, within rounding."""
+    """Only rank 0 prints and writes, and two ranks end like one, up to rounding."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lambert"]
     options = ["--corpus", str(small_corpus.path), "--out", str(run), *RUN_OPTIONS, "--json"]

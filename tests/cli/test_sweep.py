@@ -1,4 +1,4 @@
-"""A small sweep from its file to its table; killed, gone on with, and nothing run twice."""
+"""A small sweep from its file to its table; stopped, resumed, and nothing run twice."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_a_sweep_makes_a_table_and_runs_nothing_twice(
 ) -> None:
     words = ["sweep", str(write(tmp_path, small_corpus)), "--out", str(tmp_path / "out"), "--jobs", "2", "--json"]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "4 runs, 2 at a time: about" in told and "±" in told
-    results = json.loads(told.splitlines()[-1])
+    output = capsys.readouterr().out
+    assert "4 runs, 2 at a time: about" in output and "±" in output
+    results = json.loads(output.splitlines()[-1])
     configs = results["configurations"]
     found = [(config["optimizer"], config["loss"]["seeds"], config["diverged"]) for config in configs]
     assert found == [("adamw", 2, 0), ("muon", 2, 0)]
@@ -135,7 +135,7 @@ def test_a_budget_leaves_trials_out_and_says_which(
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         (["--jobs", "-1"], "-1 jobs"),
         (["--threads", "0"], "0 threads"),
@@ -143,10 +143,10 @@ def test_a_budget_leaves_trials_out_and_says_which(
     ],
 )
 def test_wrong_numbers(
-    more: list[str], told: str, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], expected: str, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sweep", str(write(tmp_path, small_corpus)), "--out", str(tmp_path / "out"), *more]) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_a_trial_that_cannot_be_run_ends_the_sweep_before_it_begins(

@@ -1,4 +1,4 @@
-"""A sweep's file: which trials it means, and what it may not say."""
+"""Sweep files: their trials, and invalid contents."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "has no \\[grid\\]"),
         ("grid = 3\n", "has no \\[grid\\]"),
@@ -108,6 +108,6 @@ def test_recipes_of_files_lie_beside_the_sweep(tmp_path: Path) -> None:
         ("[grid\n", "cannot be read"),
     ],
 )
-def test_wrong_files_are_refused(text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_files_are_refused(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=expected):
         read(tmp_path, text)

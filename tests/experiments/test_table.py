@@ -1,4 +1,4 @@
-"""Means, intervals and what is shown of runs that did not end well."""
+"""Means and intervals, and runs that diverged or failed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_best_rate_is_the_lowest_mean_without_divergence() -> None:
 
 
 def test_the_best_rate_is_chosen_on_the_seeds_that_all_rates_have() -> None:
-    """At twice the rate seed 0 is the better one, and what it gains is told from all seeds, one by one."""
+    """At twice the rate seed 0 is the better one, and the gain is paired over all seeds."""
     results = [result(times=4.0, loss=5.5), result(times=0.5, loss=5.8)]
     for times, losses in ((1.0, (5.2, 5.0, 5.1)), (2.0, (5.0, 5.5, 5.4))):
         results += [result(times=times, seed=seed, loss=loss) for seed, loss in enumerate(losses)]

@@ -1,4 +1,4 @@
-"""The optimizers by name: BERT's groups, and a refusal that offers the nearest."""
+"""The optimizers by name: BERT's parameter groups, and suggestions for unknown names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs: what they write, and that stopping, killing and going on change no bit."""
+"""Whole runs: their output; stopping, killing and resuming change no bit."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, make_run: Any, settings: 
 
 
 def test_words_that_their_neighbours_determine_are_learned(tmp_path: Path) -> None:
-    """Every sentence goes once round the same circle of words, so its hidden words can be known from the others."""
+    """Every sentence cycles once through the same words, so masked tokens can be inferred from the others."""
     circle = [f"{a}{b}" for a in "bdfgklmn" for b in "aeiou"]
     starts = [(7 * place) % len(circle) for place in range(400)]
     sentences = [" ".join((circle + circle)[start : start + 12]) + "." for start in starts]
@@ -328,7 +328,7 @@ def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str
 
     def stop_after_three(*arguments: Any) -> Any:
         if rank == 1 and trainer.state.step == 2:
-            trainer.request_stop()  # one process is asked, all stop after the same step
+            trainer.request_stop()  # one rank gets the request, all stop after the same step
         return step(*arguments)
 
     trainer._step = stop_after_three  # type: ignore[method-assign]
@@ -412,7 +412,7 @@ def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
 
 
 def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
-    """A run that has been told to stop after its fourth step."""
+    """A run stopped after its fourth step."""
     trainer = make_run(run, **changed)
     train_one = trainer._step
 
@@ -426,7 +426,7 @@ def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
 
 
 def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, settings: TrainingConfig) -> None:
-    """The global batch stays; what is computed stays within rounding, and the recipe tells of the change."""
+    """The global batch keeps its size, results are equal up to rounding, and the recipe records the change."""
     model = replace(settings.model, dropout=0.0)  # where it falls depends on the micro-batch
     make_run(tmp_path / "whole", model=model).train()
     run = tmp_path / "run"
@@ -441,7 +441,7 @@ def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, set
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"threads": 2}, "threads: 1 there, 2 now"),
         ({"micro_batch_sizes": (2, 4)}, r"micro_batch_sizes: \[4, 2\] there, \[2, 4\] now"),
@@ -450,12 +450,12 @@ def test_micro_batches_may_change_at_a_resume(tmp_path: Path, make_run: Any, set
     ],
 )
 def test_a_deterministic_run_holds_fixed_what_its_bits_depend_on(
-    tmp_path: Path, make_run: Any, changed: dict[str, Any], told: str
+    tmp_path: Path, make_run: Any, changed: dict[str, Any], expected: str
 ) -> None:
     run = tmp_path / "run"
     stopped_run(run, make_run, deterministic=True, threads=1)
     before = (run / "recipe.toml").read_text()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         make_run(run, **{"deterministic": True, "threads": 1, **changed}).train()
     assert (run / "recipe.toml").read_text() == before
     assert make_run(run, deterministic=True, threads=1).train().finished

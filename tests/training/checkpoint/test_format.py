@@ -1,4 +1,4 @@
-"""A checkpoint is what was saved, or it is found out: flips, cuts, full disks, and what a killed process leaves."""
+"""A checkpoint equals what was saved, or is rejected: flipped bits, truncation, full disks, killed processes."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_disk_that_gives_back_something_else_is_found_out(run: Path, monkeypat
         path.write_bytes(content)
 
     monkeypatch.setattr(module, "_forget_cached", forget)
-    with pytest.raises(Damaged, match="optimizer.safetensors reads back otherwise"):
+    with pytest.raises(Damaged, match="optimizer.safetensors reads back differently"):
         write_checkpoint(run, small_checkpoint(40))
     assert finished_steps(run) == [30, 20, 10] and (run / "latest").read_text() == "step-30\n"
 

@@ -188,7 +188,7 @@ def test_overrides_are_marked_as_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"batch_sizes": (0,)}, "batch size 0"),
         ({"batch_sizes": (-8,)}, "batch size -8"),
@@ -209,8 +209,8 @@ def test_overrides_are_marked_as_given() -> None:
         ({"sequence_lengths": (4, 512)}, "sequence length 4"),
     ],
 )
-def test_wrong_requests_are_refused_by_name(changed: dict[str, object], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_requests_are_refused_by_name(changed: dict[str, object], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         make_phases(**{"samples": 1_000, "batch_sizes": (10,), **changed})  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Every number of every named recipe against its source, and files that people write."""
+"""Every number of every named recipe against its source, and custom recipe files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PHASES = {
     # README of academic-budget-bert, here with a run of 24,000 steps.
     "academic-budget": [(128, 4_096, 24_000, 1e-3, 1_440, 0, 1.0, False, 0.0, False)],
 }
-# Model, optimizer, β, ε, λ, clipping, pairs, share of hidden words. Mosaic's λ of 1e-5 is not multiplied by the rate:
+# Model, optimizer, β, ε, λ, clipping, pairs, masked fraction. Mosaic's λ of 1e-5 is not multiplied by the rate:
 # over the peak of 5e-4 it is .02.
 CHOICES = {
     "nvidia": ("large", "lamb", (0.9, 0.999), 1e-6, 0.01, 1.0, "nsp", 0.15),
@@ -149,12 +149,12 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "no \\[\\[phases\\]\\]"),
         ("phases = 3\n", "no \\[\\[phases\\]\\]"),
-        (GOOD, "not clear"),
-        (GOOD + "share = 1.0\nsteps = 3\n", "not clear"),
+        (GOOD, "neither or both"),
+        (GOOD + "share = 1.0\nsteps = 3\n", "neither or both"),
         (GOOD + "share = 0.5\n", "sum to 0.5"),
         (GOOD + "shar = 1.0\n", "Did you mean 'share'"),
         (GOOD + "steps = 2.5\n", "phase 1: steps = 2.5"),
@@ -162,7 +162,7 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         (GOOD + "steps = true\n", "Give a whole number"),
         (GOOD + "steps = 10\nwarmup_steps = 11\n", "11 steps of warm-up in a phase of 10"),
         (GOOD + "share = 1.0\nwarmup_steps = 11\n", "11 steps of warm-up"),
-        (GOOD + "steps = 10\nwarmup_ratio = 0.7\nstable_ratio = 0.7\n", "more than a phase"),
+        (GOOD + "steps = 10\nwarmup_ratio = 0.7\nstable_ratio = 0.7\n", "sum to more than 1"),
         (GOOD + "steps = 10\ncontinues = true\n", "first phase has `continues`"),
         (GOOD + "steps = 10\ndecay_power = 0\n", "decay power 0"),
         (GOOD + "steps = 10\n" + GOOD + "share = 1.0\n", "1 of 2 phases have share"),
@@ -182,10 +182,10 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         ("a = " + 20_000 * "[", "nested too deeply"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_the_field(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_refused_with_its_name_and_the_field(text: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "wrong.toml"
     file.write_text(text)
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=expected) as refused:
         make_phases(load_recipe(str(file)), samples=None)
     assert "wrong.toml" in str(refused.value)
 
@@ -222,13 +222,13 @@ def test_the_papers_recipe_knows_its_samples() -> None:
 
 
 def test_runs_unlike_the_published_ones_are_told() -> None:
-    def told(batch: int, samples: int, hidden_size: int) -> str:
+    def expected(batch: int, samples: int, hidden_size: int) -> str:
         settings = resolve_config(TrainingArguments(batch_size=(batch,), samples=samples), None)
         return " ".join(beyond_the_published(settings.phases, hidden_size))
 
-    assert told(32_768, 512_000_000, 1_024) == ""
-    assert "beyond 65,536" in told(131_072, 10**10, 1_024)
-    assert "rates for 1,000 steps are fitted to trials" in told(512, 512_000, 1_024)
+    assert expected(32_768, 512_000_000, 1_024) == ""
+    assert "beyond 65,536" in expected(131_072, 10**10, 1_024)
+    assert "rates for 1,000 steps are fitted to trials" in expected(512, 512_000, 1_024)
     mixed = resolve_config(TrainingArguments(recipe="paper", batch_size=(65_536, 32_768)), None)
     assert beyond_the_published(mixed.phases, 1_024) == []
-    assert "published for BERT-Large" in told(32_768, 512_000_000, 128)
+    assert "published for BERT-Large" in expected(32_768, 512_000_000, 128)

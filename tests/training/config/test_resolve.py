@@ -1,4 +1,4 @@
-"""From a request to starting weights."""
+"""From arguments to initial weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of a model cut over processes: what a process tells when its memory does not suffice."""
+"""Gradients of a sharded model: the error of a rank that runs out of memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lambert.training.distributed.process_group import ProcessGroup
 
 
 def failing(error: Exception) -> ShardedGradients:
-    peers = Mock(loss=lambda error: PeerLost(f"lost ({error})", remedy="Again"))
+    peers = Mock(diagnose=lambda error: PeerLost(f"lost ({error})", remedy="Again"))
     return ShardedGradients(Mock(), ProcessGroup(1, 2, peers=peers))
 
 
 def test_too_little_memory_is_no_lost_peer() -> None:
-    """A lost peer would be started again and run out of memory once more."""
+    """A lost rank would be restarted and run out of memory again."""
     error = torch.OutOfMemoryError("tried to allocate 2 GB")
-    with pytest.raises(UserError, match="memory of process 1 .*smaller `micro_batch_size`") as told:
+    with pytest.raises(UserError, match="memory of process 1 .*smaller `micro_batch_size`") as refused:
         failing(error).accumulate(1, Mock(side_effect=error))
-    assert told.value.exit_code == 2
+    assert refused.value.exit_code == 2
 
 
 def test_a_failed_collective_is_a_lost_peer() -> None:

@@ -1,4 +1,4 @@
-"""Gradients of all micro-batches and processes become one sum: in the right order, each byte sent once, and early."""
+"""Gradient all-reduce over micro-batches and ranks: in the right order, each byte sent once, overlapping backward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lambert.training.distributed.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class Counted(ProcessGroup):
-    """Two processes that think alike: a sum over them is twice one's own. What is sent is written down."""
+    """Two identical ranks: an all-reduce doubles a tensor. Records what is sent."""
 
     world_size: int = 2
     sent: list[Tensor] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Counted(ProcessGroup):
 
 
 def by_hand(leaves: Sequence[Tensor]) -> Tensor:
-    """The sum in the tree that halves the range, written once more."""
+    """Reference for the sum in the tree that halves the range."""
     if len(leaves) == 1:
         return leaves[0]
     return by_hand(leaves[: len(leaves) // 2]) + by_hand(leaves[len(leaves) // 2 :])
@@ -62,7 +62,7 @@ def test_the_order_of_a_tree(count: int, order: str) -> None:
 
 @pytest.mark.parametrize("count", [2, 4, 8, 64])
 def test_a_process_of_a_power_of_two_owns_a_subtree(count: int) -> None:
-    """Summing each process's part, then the parts, is the tree over all micro-batches: the same bits."""
+    """Summing each rank's part, then the parts, equals the tree over all micro-batches, bit for bit."""
     generator = torch.Generator().manual_seed(count)
     leaves = [torch.randn(50, generator=generator) * 10.0 ** (number % 7) for number in range(64)]
     parts = [by_hand([leaves[place] for place in ProcessGroup(rank, count).rank_range(64)]) for rank in range(count)]
@@ -129,7 +129,7 @@ def test_each_byte_is_sent_once_a_step_and_in_the_order_of_the_backward_pass(mon
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("kind", ["plain", "buffered", "tree"])
 def test_the_first_micro_batchs_gradient_is_taken_alone(kind: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also by a process that has no other, whose buckets are sent while its only backward pass runs."""
+    """Also on a rank with a single micro-batch, whose buckets are launched during its only backward pass."""
     monkeypatch.setattr(module, "BUCKET_BYTES", 100)
     model, pairs = two_layers()
     other = nn.Parameter(torch.ones(5))

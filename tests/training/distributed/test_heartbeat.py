@@ -1,4 +1,4 @@
-"""Who is missing is named, with host and cause, also where the store itself is out of reach."""
+"""A lost rank is named with host and cause, even if the store is unreachable."""
 
 from __future__ import annotations
 

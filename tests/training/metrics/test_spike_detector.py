@@ -1,4 +1,4 @@
-"""Steps that are no numbers change nothing; steps far from the usual are told, and rolled back over by choice."""
+"""NaN/Inf steps change nothing; spikes are logged, and optionally rolled back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, micro_batches: range, *, value: floa
 def test_a_step_without_a_number_changes_nothing(
     tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, optimizer: str, value: float
 ) -> None:
-    """One micro-batch of step 4 is broken: weights, moments and their counts stay, data and schedule go on."""
+    """One micro-batch of step 4 is broken: weights, moments and their counts stay, data and schedule continue."""
     poison(monkeypatch, range(7, 8), value=value)
     run = make_run(tmp_path / "run", trainer_options=SAVING, optimizer=optimizer)
     assert run.train().finished
@@ -156,7 +156,7 @@ def test_the_layers_that_moved_most_come_first() -> None:
 
 @pytest.fixture
 def spiking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spikes are looked for after three steps already, and step 7's loss is a thousand times what it should be."""
+    """Spike detection starts after three steps, and the loss of step 7 is multiplied by a thousand."""
     monkeypatch.setattr("lambert.training.metrics.spike_detector.LEAST_STEPS", 3)
     poison(monkeypatch, range(12, 14), value=1_000.0)
 
@@ -173,7 +173,7 @@ def test_a_spike_warns_with_the_layers_that_moved(tmp_path: Path, make_run: Any,
 def test_a_rollback_leaves_the_step_out(
     tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, spiking: None
 ) -> None:
-    """The run ends as one does whose step 7 never was, also when it is gone on with in another process."""
+    """The run ends like one without step 7, also when another process resumes it."""
     trainer_options = TrainerOptions(evaluation_samples=0, checkpoint_steps=2, keep_last=9, on_spike="rollback")
     run = make_run(tmp_path / "run", trainer_options=trainer_options)
     assert run.train().finished

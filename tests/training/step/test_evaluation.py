@@ -1,4 +1,4 @@
-"""The yardstick: a model that only copies what it sees must not look as if it had learned something."""
+"""The validation set: a model that only copies its input must not look as if it had learned something."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lambert.training.step.evaluation import Validator
 
 
 class Copier(nn.Module):
-    """Guesses the very word that stands at the hidden place; counts how often that is not [MASK]."""
+    """Predicts the token at the masked position; counts how often that is not [MASK]."""
 
     def __init__(self, vocabulary_size: int, mask_id: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Losses and held-out figures against the definitions, and the unigram guesser by hand."""
+"""Losses and evaluation metrics against their definitions, and the unigram baseline by hand."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lambert.training.step.pretraining_loss import evaluate, pretraining_task
 
 
 def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a masked-word head returns with labels."""
+    """Output of an MLM head with labels."""
     return functional.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
 
 
 class Fixed(nn.Module):
-    """A model that scores word w with `words[w]` and pairs with `pairs`, whatever it reads."""
+    """A model with constant logits: `words` for tokens, `pairs` for NSP."""
 
     def __init__(self, words: list[float], pairs: list[float]) -> None:
         super().__init__()

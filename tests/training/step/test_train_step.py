@@ -1,4 +1,4 @@
-"""The step: its loss is the global batch's, however the batch is cut into micro-batches and processes."""
+"""The step: the loss of the global batch does not depend on micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _one_process(rank: int, count: int, rendezvous: str, corpus_path: str, out: 
 
 @pytest.mark.integration
 def test_two_processes_make_the_same_weights_as_one(small_corpus: Corpus, tmp_path: Path) -> None:
-    """Three micro-batches over two processes, one has two of them: equal to one process within rounding."""
+    """Three micro-batches on two ranks: equal to a single rank up to rounding."""
     results = []
     for count in (1, 2):
         out = tmp_path / f"weights-{count}"
@@ -198,7 +198,7 @@ def test_two_processes_make_the_same_weights_as_one(small_corpus: Corpus, tmp_pa
         results.append(torch.from_file(str(out), size=out.stat().st_size // 4))
     difference = torch.linalg.vector_norm(results[0] - results[1]) / torch.linalg.vector_norm(results[0])
     assert difference < 1e-6
-    # All know the norm of the first micro-batch's gradient, which the first of two processes has to itself.
+    # All ranks get the gradient norm of the first micro-batch, which only rank 0 computes.
     one, first, second = (
         json.loads((tmp_path / f"weights-{name}").read_text()) for name in ("1.norms-0", "2.norms-0", "2.norms-1")
     )

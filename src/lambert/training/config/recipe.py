@@ -122,7 +122,8 @@ class Recipe:
                 raise UserError(f"{count} of {len(self.phases)} phases have {name}", remedy="Give all of them or none")
         if (self.phases[0].share is None) == (self.phases[0].steps is None):
             raise UserError(
-                "the length of the phases is not set", remedy="Give every phase a share, or every phase steps"
+                "a phase sets neither or both of share and steps",
+                remedy="Give every phase a share, or every phase steps",
             )
         total = sum(phase.share or 0 for phase in self.phases)
         if self.phases[0].steps is None and abs(total - 1) > 1e-6:
