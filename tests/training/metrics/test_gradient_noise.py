@@ -91,7 +91,7 @@ def result(norm: float, first: float | None) -> StepResult:
 
 
 def test_a_step_by_hand() -> None:
-    """4 of 16 sequences contribute a quarter of their mean gradient: .75 for a norm of 3, beside 2 for the whole batch."""
+    """4 of 16 sequences contribute a quarter of their mean gradient: .75 for a norm of 3, and 2 for the batch."""
     fields = GradientNoiseTracker(10).update(make_phase(), 7, result(2.0, 0.75))
     assert fields is not None
     assert fields["noise"] == pytest.approx((9 - 4) / (1 / 4 - 1 / 16))

@@ -119,15 +119,15 @@ def test_a_clean_log_of_5000_steps_gives_no_alarm() -> None:
         assert not [found for loss, norm in clean_steps(5_000, seed) if (found := detector.update(loss, norm))]
 
 
-@pytest.mark.parametrize(("figure", "factor"), [("loss", 1.2), ("gradient_norm", 1_000.0), ("gradient_norm", 5.0)])
-def test_a_spike_is_seen_at_its_step(figure: str, factor: float) -> None:
+@pytest.mark.parametrize(("metric", "factor"), [("loss", 1.2), ("gradient_norm", 1_000.0), ("gradient_norm", 5.0)])
+def test_a_spike_is_seen_at_its_step(metric: str, factor: float) -> None:
     detector = SpikeDetector()
     for loss, norm in clean_steps(1_000):
         detector.update(loss, norm)
     loss, norm = clean_steps(1_001)[-1]
-    spikes = detector.update(loss * factor, norm) if figure == "loss" else detector.update(loss, norm * factor)
-    assert [spike.figure for spike in spikes] == [figure]
-    assert spikes[0].deviations > 6 and spikes[0].value > 1.15 * spikes[0].usual
+    spikes = detector.update(loss * factor, norm) if metric == "loss" else detector.update(loss, norm * factor)
+    assert [spike.metric for spike in spikes] == [metric]
+    assert spikes[0].z_score > 6 and spikes[0].value > 1.15 * spikes[0].window_mean
 
 
 def test_few_steps_and_a_new_phase_give_no_alarm() -> None:

@@ -16,7 +16,7 @@ WINDOW = 128
 """Steps in the window that a step is compared with; cleared at the start of a phase."""
 LEAST_STEPS = 32
 """Fewer steps give no usable standard deviation."""
-DEVIATIONS = 6.0
+LARGEST_Z_SCORE = 6.0
 LEAST_GRADIENT_FACTOR = 4.0
 """A gradient norm must also exceed the window's mean by this factor. When a model leaves the plateau of the unigram
 baseline, norms double within a few steps, and that is no spike (LOG.md)."""
@@ -29,12 +29,12 @@ MOST_MOVED_LAYERS = 5
 class Spike:
     """A metric far above its values in the steps before."""
 
-    figure: str
+    metric: str
     """`loss` or `gradient_norm`."""
     value: float
-    usual: float
+    window_mean: float
     """Mean over the window (for a norm, the geometric mean)."""
-    deviations: float
+    z_score: float
     """z-score within the window; for a norm, of its logarithm."""
 
 
@@ -56,14 +56,14 @@ class SpikeDetector:
         self.skipped_in_a_row = 0
         log_norm = math.log(max(gradient_norm, 1e-30))
         spikes = []
-        above = _deviations(self._losses, loss)
-        if above > DEVIATIONS:
-            spikes.append(Spike("loss", loss, statistics.fmean(self._losses), above))
-        above = _deviations(self._log_norms, log_norm)
-        if above > DEVIATIONS:
-            usual = math.exp(statistics.fmean(self._log_norms))
-            if gradient_norm > LEAST_GRADIENT_FACTOR * usual:
-                spikes.append(Spike("gradient_norm", gradient_norm, usual, above))
+        z_score = _z_score(self._losses, loss)
+        if z_score > LARGEST_Z_SCORE:
+            spikes.append(Spike("loss", loss, statistics.fmean(self._losses), z_score))
+        z_score = _z_score(self._log_norms, log_norm)
+        if z_score > LARGEST_Z_SCORE:
+            mean = math.exp(statistics.fmean(self._log_norms))
+            if gradient_norm > LEAST_GRADIENT_FACTOR * mean:
+                spikes.append(Spike("gradient_norm", gradient_norm, mean, z_score))
         self._losses.append(loss)
         self._log_norms.append(log_norm)
         return spikes
@@ -101,7 +101,7 @@ def moved_layers(before: Mapping[str, float], now: Mapping[str, float]) -> dict[
     return {name: [before[name], now[name]] for name in known[:MOST_MOVED_LAYERS]}
 
 
-def _deviations(values: deque[float], value: float) -> float:
+def _z_score(values: deque[float], value: float) -> float:
     """z-score of `value`; 0 while there are too few values."""
     if len(values) < LEAST_STEPS:
         return 0.0
