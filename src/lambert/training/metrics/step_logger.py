@@ -44,9 +44,10 @@ class StepLogger:
         return {"spike_detector": self.spike_detector.state_dict(), "noise": self.noise.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state from `state_dict`."""
+        """Restore the state from `state_dict`; `noise` may be missing."""
         self.spike_detector.load_state_dict(state["spike_detector"])
-        self.noise.load_state_dict(state["noise"])
+        if "noise" in state:
+            self.noise.load_state_dict(state["noise"])
 
     def log_step(
         self,
