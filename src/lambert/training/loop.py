@@ -81,8 +81,7 @@ class TrainingLoop:
         self.trainer_options = trainer_options or TrainerOptions()
         check_world_size(settings, self.processes.world_size, shards=self.trainer_options.shard)
         self.run, self.settings, self.corpus = run, settings, corpus
-        self.facts = dict(facts or {})
-        self.command, self.fresh = command, fresh
+        self.facts, self.command, self.fresh = dict(facts or {}), command, fresh
         self.callbacks = tuple(callbacks)
         self.output: TrainOutput | None = None
         self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shard)
@@ -143,9 +142,8 @@ class TrainingLoop:
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as journal:
             self._journal = EventLog(journal, self, self.callbacks)
             options = self.trainer_options
-            self._step_logger = StepLogger(
-                self.run, self.state, self.processes, self._throughput, self._journal, options
-            )
+            logger = StepLogger(self.run, self.state, self.processes, self._throughput, self._journal, options)
+            self._step_logger = logger
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
@@ -309,19 +307,17 @@ class TrainingLoop:
         Raises:
             Interrupted: it could not be written.
         """
-        while self.processes.all_reduce_max([int(self.processes.is_main_process and self._checkpoint_writer.is_busy)])[
-            0
-        ]:
+        is_main, writer = self.processes.is_main_process, self._checkpoint_writer
+        while self.processes.all_reduce_max([int(is_main and writer.is_busy)])[0]:
             if self._asked:
-                self._checkpoint_writer.give_up_waiting()
+                writer.give_up_waiting()
             time.sleep(_LOOK_SECONDS)
         self._note_saved()
         self._sync_control_flags()
 
     def _note_saved(self) -> None:
         """Log a checkpoint once it is complete."""
-        saved = self._checkpoint_writer.finished()
-        if saved is not None:
+        if (saved := self._checkpoint_writer.finished()) is not None:
             self._journal.write("checkpoint", events.checkpoint_facts(self.run, saved))
 
     def _evaluate(self, phase: Phase) -> None:
