@@ -94,7 +94,7 @@ def parse_count(option: str, text: str) -> int:
 
 def _as_number(option: str, text: str, kind: str) -> str:
     """The value as tyro reads it: counts as digits, all else unchanged."""
-    if f'"{text}"' in kind:  # a Literal beside the number
+    if repr(text) in kind:  # a Literal beside the number
         return text
     if re.search(r"\bint\b", kind):
         return str(parse_count(option, text))
