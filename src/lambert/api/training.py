@@ -222,7 +222,7 @@ def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup,
         reduce_dtype=arguments.reduce_dtype,
         threads=threads if arguments.deterministic else 0,
     )
-    if arguments.micro_batch_size is None and known is not None:
+    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
         config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
     if resumes:
         refuse_other_config(out, config)  # before the plan of a run that cannot be
