@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
+from pathlib import Path
 
 import tyro
 
@@ -33,6 +34,7 @@ from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
 from lambert.errors import PeerLost, UserError, unknown_name
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
+from lambert.utils.io import why_unwritable
 
 SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "demo": Demo,
@@ -86,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
+        at = Path(error.filename) if isinstance(error.filename, str) else None
+        why = error.strerror if at is None else why_unwritable(error, at)
+        print(f"lambert: {why}: {at or 'while writing the output'}", file=sys.stderr)
         return EXIT_USER_ERROR
     if subcommand.json and not results.get(PRINTED) and is_first_process():
         print(json.dumps(results))

@@ -13,6 +13,7 @@ from lambert.errors import UserError
 from lambert.planning import plan_text
 from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
 from lambert.training.distributed.env import is_first_process
+from lambert.utils.io import unwritable
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -151,9 +152,7 @@ class Plan(RecipeArguments, Subcommand):
             with path.open("x", encoding="utf-8") as file:
                 file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}", remedy="Choose a new file in a writable folder"
-            ) from None
+            raise unwritable(error, path, remedy="Choose a new file in a writable folder") from None
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> tuple[dict[str, Any], TrainingConfig]:
