@@ -74,7 +74,7 @@ def test_help_explains_every_option(verb: str, capsys: pytest.CaptureFixture[str
         ("pretran --corpus x", "unknown subcommand 'pretran'. Did you mean 'pretrain'?"),
         ("", "{demo, prepare, inspect, plan,"),
         ("pretrain --batch-size 8", "lambert pretrain needs --corpus and --out. `lambert pretrain --help`"),
-        ("fill", "lambert fill needs MODEL_FOLDER and TEXT."),
+        ("fill", "lambert fill needs MODEL_FOLDER"),
         ("report run --out", "Missing value for argument '--out'"),
     ],
 )
@@ -111,8 +111,12 @@ def test_from_text_to_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     results = run_json(capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), *RUN_OPTIONS)
     assert results["finished"] and results["step"] == 10 and results["evaluation"]["masked_tokens"] > 0
     assert (run / "report.html").stat().st_size > 10_000
-    filled = run_json(capsys, "fill", str(run), "Bada [MASK] fefi.")
-    assert len(filled["blanks"][0]) == 5
+    texts = ["Bada [MASK] fefi.", "- [MASK] bada [MASK]."]
+    filled = run_json(capsys, "fill", str(run), *texts)["sentences"]
+    assert [one["text"] for one in filled] == texts and [len(one["blanks"]) for one in filled] == [1, 2]
+    assert len(filled[1]["blanks"][1]) == 5
+    assert run_json(capsys, "fill", str(run), texts[0])["sentences"] == filled[:1]
+    assert "no sentence" in refused(capsys, "fill", str(run))
     assert run_json(capsys, "export", str(run), str(tmp_path / "out"))["step"] == 10
     assert run_json(capsys, "report", str(run), "--out", str(tmp_path / "page.html"))["bytes"] > 10_000
 
@@ -222,7 +226,7 @@ def test_a_published_folder_is_continued(
     assert results["finished"]
     before = run_json(capsys, "fill", str(finished_run), "Bada [MASK] fefi.")
     after = run_json(capsys, "fill", str(tmp_path / "run"), "Bada [MASK] fefi.")
-    for old, new in zip(before["blanks"][0], after["blanks"][0], strict=True):
+    for old, new in zip(*(each["sentences"][0]["blanks"][0] for each in (before, after)), strict=True):
         assert old["word"] == new["word"] and abs(old["probability"] - new["probability"]) < 1e-4
 
 
