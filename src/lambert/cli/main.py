@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 
 import tyro
@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     another rank was lost, 128 + signal stopped by a signal.
     """
     argv = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or file that is not UTF-8 shows ? for √
+            stream.reconfigure(errors="replace")
     if argv == ["--version"]:
         print(f"lambert {__version__}")
         return 0

@@ -20,6 +20,7 @@ from lambert.utils.formatting import size
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk, and of a user's quota."""
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOTSUP)
 SETTINGS_BYTES = 1_000_000
 """Limit for a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
 VOCABULARY_BYTES = 100_000_000
@@ -90,6 +91,29 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, through to the disk; systems that cannot sync a folder skip that.
+
+    Raises:
+        OSError: the disk failed, or is full.
+    """
+    is_folder = path.is_dir()
+    try:
+        # Windows opens no folder, and syncs only what is open for writing.
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    except PermissionError:
+        if is_folder:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields `PATH.partial` to write to; it is synced and renamed to `path` at the end of the block.
@@ -99,8 +123,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.utils.formatting import size
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, write_text
+from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, sync, write_text
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -74,15 +74,15 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         aside.mkdir(parents=True)
         check_free_space(aside, checkpoint.tensor_bytes)
         _write_files(aside, checkpoint)
-        _sync(aside)
+        sync(aside)
         _forget_cached(aside)
         _hashed_files(aside, checkpoint.step)
         if target.exists():
             _remove(target)
         aside.rename(target)
-        _sync(folder)
+        sync(folder)
         write_text(run / LATEST, f"{target.name}\n")
-        _sync(run)
+        sync(run)
     except SafetensorError as error:  # whose text holds the error number
         shutil.rmtree(aside, ignore_errors=True)
         found = re.search(r"os error (\d+)", str(error))
@@ -175,7 +175,7 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     for part, named in checkpoint.tensors.items():
         path = aside / f"{part}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
-        _sync(path)
+        sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     content = {
         "format_version": FORMAT_VERSION,
@@ -231,14 +231,6 @@ def _damaged(folder: Path, what: str) -> Damaged:
 
 def _content_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _forget_cached(folder: Path) -> None:
