@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from lambert.errors import UserError
+from lambert.data.objective import MASKINGS, PAIRINGS
+from lambert.errors import UserError, unknown_name
+from lambert.training.config.trainer_options import ACTIVATION_CHECKPOINTING, ON_SPIKE
 
 IN_1024 = (
     "batch_size", "try_batch_sizes", "micro_batch_size", "sequence_length", "sequence_lengths", "lengths", "chips",
@@ -36,7 +38,7 @@ def read_arguments(name: str, words: Sequence[str], subcommands: Mapping[str, An
         subcommands: the dataclass of each subcommand.
 
     Raises:
-        UserError: an unknown flag (suggests the nearest one), or a value that is not a number.
+        UserError: an unknown flag or choice (suggests the nearest one), or a value that is not a number.
     """
     kinds = {} if not name else _options(subcommands[name])
     read: list[str] = []
@@ -93,7 +95,7 @@ def parse_count(option: str, text: str) -> int:
 
 
 def _as_number(option: str, text: str, kind: str) -> str:
-    """The value as tyro reads it: counts as digits, all else unchanged."""
+    """The value as tyro reads it: counts as digits, all else unchanged but checked."""
     if repr(text) in kind:  # a Literal beside the number
         return text
     if re.search(r"\bint\b", kind):
@@ -105,7 +107,34 @@ def _as_number(option: str, text: str, kind: str) -> str:
             raise UserError(
                 f"--{option.replace('_', '-')} {text}: not a number", remedy="Give one such as 3, .5 or 1e-3"
             ) from None
+    if (choices := _choices(option)) and text not in choices:
+        raise unknown_name(option.replace("_", " "), text, choices)
     return text
+
+
+def _choices(option: str) -> Sequence[str]:
+    """The values of an option that takes only some; () for others. `--help` does not import these modules."""
+    if option in ("activation_checkpointing", "on_spike"):
+        return ON_SPIKE if option == "on_spike" else ACTIVATION_CHECKPOINTING
+    if option in ("pairs", "masking"):
+        return PAIRINGS if option == "pairs" else MASKINGS
+    if option == "optimizer":
+        from lambert.training.optimizer import OPTIMIZERS
+
+        return OPTIMIZERS
+    if option == "precision":
+        from lambert.training.config.precision import Precision
+
+        return ["auto", *(precision.value for precision in Precision)]
+    if option == "reduce_dtype":
+        from lambert.training.config.training_config import REDUCE_DTYPES
+
+        return REDUCE_DTYPES
+    if option == "deduplicate":
+        from lambert.corpus.build import DEDUPLICATION
+
+        return DEDUPLICATION
+    return ()
 
 
 def _options(subcommand: Any, *, positional: bool = False) -> dict[str, str]:
