@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lambert.api.messages import log_lines, printed_messages
-from lambert.api.training import log_recipe, opened_corpus, resolve
+from lambert.api.training import log_recipe, opened_corpus, resolve, with_micro_batches
 from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
-from lambert.planning.hardware import inspect_hardware
-from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import Plan, describe_plan
 from lambert.planning.probe import forecast_run
 from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
@@ -53,10 +51,8 @@ def plan(
     with printed_messages(active=progress):
         apply_allocator_settings()
         config, group = resolve(arguments, opened), init_process_group()
-        if probe_seconds is not None and arguments.micro_batch_size is None:
-            config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
-            if group.is_main_process:
-                log_lines(plan_text.micro_batch_lines(config, tried))
+        if arguments.micro_batch_size is None:
+            config = with_micro_batches(config, group, tune=arguments.tune)
         check_world_size(config, group.world_size)
         found = describe_plan(config, opened)
         if group.is_main_process:

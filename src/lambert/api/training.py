@@ -21,7 +21,7 @@ from lambert.errors import PeerLost
 from lambert.planning import plan_text
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
-from lambert.planning.micro_batches import choose_micro_batches
+from lambert.planning.micro_batches import micro_batches_by_rule, tune_micro_batches
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
@@ -202,7 +202,7 @@ def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
 
 
 def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingConfig:
-    """What is asked for, with what the run in `out` has chosen for itself, or else the fastest micro-batches.
+    """What is asked for, with what the run in `out` has chosen for itself, or else micro-batches by rule.
 
     Raises:
         UserError: the run in `out` has other settings.
@@ -227,9 +227,18 @@ def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup,
     if resumes:
         refuse_other_config(out, config)  # before the plan of a run that cannot be
     elif arguments.micro_batch_size is None:
-        config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
-        if group.is_main_process:
-            log_lines(plan_text.micro_batch_lines(config, tried))
+        config = with_micro_batches(config, group, tune=arguments.tune)
+    return config
+
+
+def with_micro_batches(config: TrainingConfig, group: ProcessGroup, *, tune: bool) -> TrainingConfig:
+    """The config with micro-batches by the rule, or by timing them here."""
+    hardware = inspect_hardware()
+    if not tune:
+        return micro_batches_by_rule(config, group, hardware)
+    config, tried = tune_micro_batches(config, group, hardware)
+    if group.is_main_process:
+        log_lines(plan_text.micro_batch_lines(config, tried))
     return config
 
 

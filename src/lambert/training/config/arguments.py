@@ -55,8 +55,10 @@ class RecipeArguments:
     seed: int = 0
     """Seed of every random draw."""
     micro_batch_size: int | None = None
-    """Sequences in one forward pass of the first phase; fewer in phases with longer sequences. Default: measures the
-    fastest that fits, and caches it."""
+    """Sequences in one forward pass of the first phase; fewer in phases with longer sequences. Default: 4,096 tokens,
+    or as many as fit the machine's memory."""
+    tune: bool = False
+    """Time micro-batch sizes and take the fastest: for a machine without other work."""
     precision: str = "auto"
     """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
     this hardware, on a CPU bfloat16-master. Untested on GPU."""
