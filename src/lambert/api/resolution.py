@@ -84,7 +84,7 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         reduce_dtype=arguments.reduce_dtype,
         threads=threads if arguments.deterministic else 0,
     )
-    if arguments.micro_batch_size is None and known is not None:
+    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
         config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
     if resumes:
         refuse_other_config(out, config)  # before the plan of a run that cannot be

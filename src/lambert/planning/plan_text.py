@@ -46,6 +46,30 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     return lines
 
 
+def table_lines(plans: Sequence[Plan]) -> list[str]:
+    """A row for each plan of one model: batch sizes, steps, peak learning rates and warm-up steps by phase."""
+    first = plans[0].config
+    lengths = "/".join(str(phase.sequence_length) for phase in first.phases)
+    titles = ("batch", "samples", "steps", "by phase", "peak rate", "warm-up steps", "sources")
+    rows = [titles]
+    for plan in plans:
+        phases = plan.config.phases
+        numbers = [number for phase in phases for number in (phase.steps, phase.peak_learning_rate, phase.warmup_steps)]
+        rows.append((
+            "/".join(dict.fromkeys(f"{phase.batch_size:,}" for phase in phases)),
+            f"{plan.config.samples:,}",
+            f"{plan.config.total_steps:,}",
+            " + ".join(f"{phase.step_count:,}" for phase in phases),
+            "/".join(dict.fromkeys(f"{phase.peak_learning_rate.value:.3g}" for phase in phases)),
+            " + ".join(f"{phase.warmup_steps.value:,}" for phase in phases),
+            ", ".join(dict.fromkeys(number.provenance for number in numbers)),
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    model = f"{first.model_name}: {plans[0].parameters:,} parameters, {first.optimizer}, phases of length {lengths}"
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [model, *table, "formulas  `lambert plan` with one of these batch sizes prints them"]
+
+
 def _phase_lines(number: int, plan: PhasePlan, *, is_here: bool) -> list[str]:
     phase, micro_batch = plan.config, plan.micro_batch_size
     over = "" if plan.epochs is None else f", {plan.epochs:.2f} epochs of the corpus"

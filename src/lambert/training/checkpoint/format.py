@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lambert.errors import UserError
+from lambert.utils.formatting import size
 from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, write_text
 
 FORMAT_VERSION = 3
@@ -71,7 +72,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
-        _refuse_full_disk(aside, checkpoint.tensor_bytes)
+        check_free_space(aside, checkpoint.tensor_bytes)
         _write_files(aside, checkpoint)
         _sync(aside)
         _forget_cached(aside)
@@ -90,6 +91,18 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(aside, ignore_errors=True)  # it would only occupy space on a full disk
         raise
     return target
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room for the tensors of a checkpoint.
+
+    Raises:
+        OSError: ENOSPC, with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        what = f"a checkpoint needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
+        raise OSError(errno.ENOSPC, what, str(folder))
 
 
 def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:
@@ -202,12 +215,6 @@ def _read(path: Path, size: int) -> bytes:
     if path.stat().st_size != size:
         raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
     return read_bytes(path, size)
-
-
-def _refuse_full_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + _MARGIN_BYTES:
-        raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed", str(folder))
 
 
 def _remove(folder: Path) -> None:

@@ -36,8 +36,8 @@ class RecipeArguments:
     """lamb, adamw, lars, lans or muon. Default: the recipe's, else muon for fewer than 15,625 steps of at most 2,048
     sequences, else lamb."""
     recipe: str = "sqrt"
-    """sqrt: derives everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018,
-    roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
+    """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
+    bert-2018, roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size."""
     learning_rate_multiplier: float = 1.0
