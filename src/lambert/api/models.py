@@ -9,7 +9,7 @@ from typing import overload
 
 from tokenizers import Tokenizer
 
-from lambert.api.training import opened_corpus
+from lambert.api.resolution import opened_corpus
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig

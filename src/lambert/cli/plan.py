@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lambert.training.config.training_config import TrainingConfig
 
 
-CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "hours", "plot")
+CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip_hour", "budget", "plot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ class Plan(RecipeArguments, Subcommand):
     budget: float | None = None
     """With --cluster and a price: cost limit; picks the fastest plan within it."""
     hours: float | None = None
-    """With --cluster: time limit, hours; picks the cheapest plan within it (and within --budget)."""
+    """Hours to train: with a corpus and no length of the run, everything is proposed for so long (default: 1). With
+    --cluster: time limit; picks the cheapest plan within it (and within --budget)."""
     plot: Path | None = None
     """With --cluster: draw the step time breakdown to this .svg or .png file."""
     dry_run: int | None = None
@@ -91,7 +92,7 @@ class Plan(RecipeArguments, Subcommand):
 
     def _run_all(self) -> dict[str, Any]:
         """One row for each of the paper's runs."""
-        from lambert.api.training import log_recipe, resolve
+        from lambert.api.resolution import log_recipe, resolve
         from lambert.corpus.store import Corpus
         from lambert.planning.plan import describe_plan
         from lambert.training.config.scaling_rules import PAPER_BATCH_SIZES, PAPER_MIXED_BATCH
@@ -128,7 +129,7 @@ class Plan(RecipeArguments, Subcommand):
 
     def _show(self, config: TrainingConfig, corpus: Corpus | None, *, is_here: bool = True) -> dict[str, Any]:
         from lambert.api.planning import log_limits
-        from lambert.api.training import log_recipe
+        from lambert.api.resolution import log_recipe
         from lambert.planning.plan import describe_plan
 
         log_recipe(self)
@@ -156,7 +157,7 @@ class Plan(RecipeArguments, Subcommand):
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> tuple[dict[str, Any], TrainingConfig]:
-        from lambert.api.training import resolve
+        from lambert.api.resolution import resolve
         from lambert.corpus.store import Corpus
         from lambert.planner.forecast import forecast_on_cluster
         from lambert.planner.selection import ClusterRequest, compare_plans
@@ -192,7 +193,7 @@ class Plan(RecipeArguments, Subcommand):
         return results, config
 
     def _with_samples_of_text(self, gigabytes: float) -> Plan:
-        from lambert.api.training import resolve
+        from lambert.api.resolution import resolve
         from lambert.planner.corpus_size import samples_of_text
         from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
@@ -209,7 +210,7 @@ class Plan(RecipeArguments, Subcommand):
 
     def _alternatives(self, corpus: Corpus | None) -> list[TrainingConfig]:
         """The same run at the batch sizes to try; prints and skips those without a valid recipe."""
-        from lambert.api.training import resolve
+        from lambert.api.resolution import resolve
 
         plans = []
         for batch_size in sorted({*self.try_batch_sizes} - {*self.batch_size}):
@@ -220,7 +221,7 @@ class Plan(RecipeArguments, Subcommand):
         return plans
 
     def _run_dry(self, corpus: Corpus | None, ranks: int) -> tuple[dict[str, Any], TrainingConfig]:
-        from lambert.api.training import resolve
+        from lambert.api.resolution import resolve
         from lambert.planner.rank_simulation import simulate_ranks
         from lambert.planning.hardware import inspect_hardware
 

@@ -27,8 +27,8 @@ class Prepare(Subcommand):
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
     """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, a run or a corpus. Learned otherwise."""
-    vocab_size: int = 30_522
-    """Entries of a learned vocabulary; the default is BERT's."""
+    vocab_size: int | None = None
+    """Entries of a learned vocabulary. Default: fits the text: 8,192 for 30 MB, BERT's 30,522 from 210 MB."""
     cased: bool = False
     """Distinguish capitals and accents; otherwise text is lower-cased and accents are stripped."""
     validation_fraction: float = 0.01
@@ -70,7 +70,7 @@ class Prepare(Subcommand):
             )
         assert corpus.summary is not None
         say_summary(corpus.summary)
-        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))} --model mini --batch-size 256 --epochs 3")
+        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))}")
         return corpus.summary.as_dict()
 
 

@@ -57,6 +57,12 @@ def estimate_memory(
     )
 
 
+def max_memory(config: TrainingConfig, activation_checkpointing: str = "none") -> int:
+    """Peak memory of a rank in its most demanding phase, bytes."""
+    phases = zip(config.phases, config.micro_batch_sizes, strict=True)
+    return max(estimate_memory(config, phase, size, activation_checkpointing).total_bytes for phase, size in phases)
+
+
 def model_memory(
     model: BertConfig,
     *,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf, isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
     from lambert.planning.micro_batches import MicroBatchTrial
     from lambert.planning.plan import PhasePlan, Plan
     from lambert.planning.probe import RunForecast
+    from lambert.planning.proposal import Proposal
     from lambert.runlog.reader import Run
     from lambert.training.config.phase_config import DerivedValue, PhaseConfig
     from lambert.training.config.training_config import TrainingConfig
@@ -104,6 +105,11 @@ def _schedule_shape(phase: PhaseConfig) -> str:
         f"down to {phase.min_lr_ratio:g} of the peak": phase.min_lr_ratio,
     }
     return ", ".join(text for text, is_there in parts.items() if is_there)
+
+
+def proposal_lines(proposal: Proposal[Any]) -> list[str]:
+    """What was chosen, and why."""
+    return ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:

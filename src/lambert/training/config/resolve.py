@@ -31,7 +31,10 @@ from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.utils.io import file_sha256
 
-DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
+DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
+SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
+"""Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
+wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
 _CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
 """Fields of both the arguments and a recipe."""
@@ -53,11 +56,12 @@ def resolve_config(
     """
     request, recipe = with_recipe(request)
     init_from = request.initial_model_folder
-    optimizer = request.optimizer or DEFAULT_OPTIMIZER
+    samples = _samples(request, recipe, corpus)
+    optimizer = request.optimizer or _default_optimizer(request, recipe, samples)
     config = _model_config(request, recipe, corpus)
     phases = make_phases(
         recipe,
-        samples=_samples(request, recipe, corpus),
+        samples=samples,
         optimizer=optimizer,
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
@@ -81,6 +85,14 @@ def resolve_config(
         initial_weights="" if init_from is None else _weights_sha256(init_from),
         **{name: value for name, value in defaults.items() if value is not None},
     )
+
+
+def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:
+    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes."""
+    largest = max(recipe.batch_sizes)
+    is_short = samples is not None and samples < SHORT_RUN_STEPS * largest and largest <= SHORT_RUN_BATCH
+    needs_shards = getattr(request, "shard", False)
+    return "muon" if request.recipe == "sqrt" and is_short and not needs_shards else "lamb"
 
 
 def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:

@@ -90,6 +90,11 @@ class TrainingConfig:
         """Steps of all phases."""
         return sum(phase.step_count for phase in self.phases)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all phases, padding included."""
+        return sum(phase.tokens for phase in self.phases)
+
     def as_tables(self) -> dict[str, Any]:
         """Tables for TOML, with the formula and provenance of each number."""
         tables = asdict(self)
