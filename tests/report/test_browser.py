@@ -94,7 +94,8 @@ function look(name) {
   const colours = [...chart.querySelectorAll(".mark-line path")].map((path) => path.getAttribute("stroke"));
   const ticks = [...chart.querySelectorAll(".role-axis-label text")].map((text) => text.textContent);
   const description = chart.getAttribute("aria-label");
-  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description };
+  const baselines = chart.querySelectorAll(".mark-rule line[stroke-dasharray]").length;
+  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description, baselines };
 }
 drawing.then(async () => {
   look("first");
@@ -131,7 +132,7 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     monkeypatch.setattr(document, "own_script", lambda: own_script() + DRIVER)
     runs = [
         make_run_folder("a", steps=300, layers=1, second_phase=False),
-        make_run_folder("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
+        make_run_folder("b", steps=250, layers=1, second_phase=False, seed=1, floor=5.9),
         make_run_folder("c", steps=300, layers=1, second_phase=False, seed=2, floor=6.6, optimizer="adamw"),
     ]
     shown = browse(write_report(runs, tmp_path / "report.html"), "--dump-dom")
@@ -148,6 +149,7 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     assert re.search(r"run.*[abc].*step.*\d.*nats per masked token.*\d", seen["tooltip"])
     assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
+    assert first["baselines"] == 2 and seen["one hidden"]["baselines"] == 1  # two runs of three share theirs
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
 
 

@@ -90,6 +90,19 @@ def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(
     assert "Noise scale" in text and "2,389 ± 576" in text
 
 
+def test_every_evaluation_stands_beside_its_own_baseline(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
+    records = make_journal(steps=100, every=50)
+    levels = {50: 6.5, 100: 6.25}
+    for record in records:
+        if record["event"] == "evaluation":
+            record |= {"unigram_loss": levels[record["step"]], "nsp_loss": None, "mlm_loss": 5.0}
+    page = report(tmp_path / "report.html", make_run_folder(records=records))
+    assert "501285.0006.500" in page.text and "1005125.0006.250" in page.text  # step, length, loss, baseline
+    assert "NSP loss" not in page.text
+
+
 def test_one_run_from_headline_to_footer(make_run_folder: MakeRun, tmp_path: Path) -> None:
     page = report(tmp_path / "report.html", make_run_folder(steps=120))
     for expected in (

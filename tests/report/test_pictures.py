@@ -52,18 +52,19 @@ def test_the_loss_curve_holds_every_step_and_evaluation(make_run_folder: MakeRun
     assert "$" not in json.dumps(spec).replace("$schema", "")
 
 
-def test_a_baseline_is_drawn_over_its_own_phase_only(make_run_folder: MakeRun, make_journal: Any) -> None:
+def test_a_baseline_is_drawn_over_its_own_phase_only(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
     records = make_journal(steps=100)
     for record in records:
         if record["event"] == "evaluation":
             record["unigram_loss"] = 6.5 if record["step"] <= 90 else 6.25
-    (baseline,) = (
-        layer for layer in layers_of(loss_curve(read_run(make_run_folder(records=records))), "rule")
-        if "y" in layer["encoding"]
-    )  # fmt: skip
-    spans = [(row["step"], row["step_stop"], row["unigram_loss"]) for row in baseline["data"]["values"]]
-    assert spans == [(1, 90, 6.5), (90.5, 100, 6.25)]
-    assert baseline["encoding"]["x2"]["field"] == "step_stop" and baseline["mark"]["strokeDash"]
+    run = read_run(make_run_folder(records=records))
+    line = r'<line [^>]*translate\(([\d.]+),([\d.]+)\)" x2="([\d.]+)"[^>]*stroke-dasharray="5,3"'
+    found = re.findall(line, drawn(loss_curve(run), tmp_path))
+    (x1, y1, width1), (x2, y2, width2) = (tuple(map(float, numbers)) for numbers in found)
+    assert x1 + width1 <= x2 < x2 + width2 and y2 > y1  # side by side, the lower level of phase 2 further down
+    assert width2 / width1 == pytest.approx(10 / 90, abs=0.02)
 
 
 def test_axes_units_and_phases_are_written_on_the_picture(make_run_folder: MakeRun, tmp_path: Path) -> None:

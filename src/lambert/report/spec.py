@@ -42,10 +42,8 @@ CONFIG: Spec = {
 X: Spec = {
     "field": "$x", "type": "quantitative", "title": "$x_title", "scale": "$x_scale", "axis": {"format": "$x_format"},
 }  # fmt: skip
-_IN_SIGHT: list[Spec] = [
-    {"filter": {"not": {"field": "run", "oneOf": "$hidden"}}},
-    {"filter": {"field": "$x", "gte": "$from"}},
-]
+_SHOWN: Spec = {"filter": {"not": {"field": "run", "oneOf": "$hidden"}}}
+_IN_SIGHT: list[Spec] = [_SHOWN, {"filter": {"field": "$x", "gte": "$from"}}]
 _NAMED: Spec = {
     "lookup": "run",
     "from": {"data": "$table:runs", "key": "run", "fields": ["name", "optimizer", "batch"]},
@@ -110,7 +108,7 @@ def lines(curve: Curve, *, phases: int, dotted: bool) -> Spec:
         band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
         layers += [band, _of_steps(y, f"{curve.column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8})]
     if curve.baseline:
-        layers.append(_baseline(y, curve.baseline))
+        layers.append(_baseline(y, curve.baseline, curve.y_title, curve.y_format))
     if curve.beside:
         layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
     line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
@@ -245,16 +243,25 @@ def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
     }  # fmt: skip
 
 
-def _baseline(y: Spec, field: str) -> Spec:
+def _baseline(y: Spec, field: str, title: str, y_format: str) -> Spec:
     """A dashed line from the start to the end of each phase; "$baseline_start" cuts it to what is in sight."""
+    ends = [{"op": "min", "field": "$x", "as": "begin"}, {"op": "max", "field": "$x_stop", "as": "until"}]
     return {
         "data": "$table:baselines",
         "transform": [
-            {"filter": {"field": "$x_stop", "gte": "$from"}}, {"filter": {"field": field, "valid": True}},
+            _SHOWN, {"filter": {"field": "$x_stop", "gte": "$from"}}, {"filter": {"field": field, "valid": True}},
+            {"aggregate": ends, "groupby": ["line", "phase", field]},
             {"calculate": "$baseline_start", "as": "start"},
         ],
         "mark": {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5, "clip": True},
-        "encoding": {"x": {**X, "field": "start"}, "x2": {"field": "$x_stop"}, "y": {**y, "field": field}},
+        "encoding": {
+            "x": {**X, "field": "start"}, "x2": {"field": "until"},
+            "y": {**y, "field": field},
+            "tooltip": [
+                {"field": "phase", "title": "baseline of phase"},
+                {"field": field, "title": title, "format": _long(y_format)},
+            ],
+        },
     }  # fmt: skip
 
 
@@ -272,11 +279,15 @@ def _dots(curve: Curve, y: Spec) -> Spec:
 
 
 def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
-    number_format = number_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
     return [
         {"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
-        {"field": field, "title": title, "format": number_format},
+        {"field": field, "title": title, "format": _long(number_format)},
     ]  # fmt: skip
+
+
+def _long(number_format: str) -> str:
+    """An axis's format with more digits, for a single value."""
+    return number_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
 
 
 def _hidden_point() -> Spec:

@@ -16,6 +16,16 @@ from lambert.runlog.records import Evaluation, Fill, Noise, number_or_none
 from lambert.utils import formatting
 
 Rows = Iterable[tuple[str, str]]
+_EVALUATED = (
+    ("MLM loss", "mlm_loss", formatting.loss),
+    ("Unigram baseline", "unigram_loss", formatting.loss),
+    ("MLM accuracy", "mlm_accuracy", formatting.percent),
+    ("Most frequent token", "unigram_accuracy", formatting.percent),
+    ("NSP loss", "nsp_loss", formatting.loss),
+    ("NSP accuracy", "nsp_accuracy", formatting.percent),
+    ("Majority class", "nsp_majority_accuracy", formatting.percent),
+    ("Masked tokens", "masked_tokens", formatting.count),
+)
 _MOST_EVALUATIONS, _MOST_INCIDENTS, _MOST_FILLS = 40, 60, 6
 
 
@@ -84,24 +94,21 @@ def _over_time(examples: Sequence[Fill]) -> str:
 
 
 def evaluations(run: Run) -> str:
-    """Metrics on the validation set over steps; of a long list the first, the last and evenly spaced ones between."""
-    head = ["Step", "MLM loss", "MLM accuracy", "NSP loss", "NSP accuracy", "Masked tokens"]
-    rows = [
-        [
-            formatting.count(e.step), formatting.loss(e.mlm_loss), formatting.percent(e.mlm_accuracy),
-            formatting.loss(e.nsp_loss), formatting.percent(e.nsp_accuracy), formatting.count(e.masked_tokens),
-        ]
-        for e in evenly_spaced(run.evaluations, _MOST_EVALUATIONS)
-    ]  # fmt: skip
-    final = run.evaluations[-1]
-    note = (
-        f"Baselines: unigram loss {formatting.loss(final.unigram_loss)}; most frequent token, accuracy"
-        f" {formatting.percent(final.unigram_accuracy)}"
-    )
-    if np.isfinite(final.nsp_majority_accuracy):
-        note += f"; NSP majority class, accuracy {formatting.percent(final.nsp_majority_accuracy)}"
-    known = np.isfinite(final.unigram_loss) or np.isfinite(final.unigram_accuracy)
-    return (f'<p class="note">{escape(note)}.</p>' if known else "") + grid(head, rows)
+    """Metrics on the validation set over steps, each beside its baseline: the validation set of a phase is its own.
+
+    Of a long list the first, the last and evenly spaced ones between. Columns without any value are left out.
+    """
+    shown = evenly_spaced(run.evaluations, _MOST_EVALUATIONS)
+    lengths = {e.step: phase.sequence_length for phase in run.phases for e in shown if e.step in phase}
+    columns = {
+        "Step": [formatting.count(e.step) for e in shown],
+        "Sequence length": [formatting.count(lengths.get(e.step)) for e in shown],
+    }
+    for title, name, text in _EVALUATED:
+        values = [getattr(e, name) for e in shown]
+        if np.isfinite(values).any():
+            columns[title] = list(map(text, values))
+    return grid(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def phases(run: Run) -> str:
