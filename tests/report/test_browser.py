@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -138,15 +139,17 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     shown = browse(write_report(runs, tmp_path / "report.html"), "--dump-dom")
     seen = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', shown)[1])
     first = seen["first"]
-    assert first["texts"] == ["optimizer step", "nats per masked token"] and len(first["lines"]) == 3
-    assert first["description"] == "MLM loss, nats per masked token"
+    assert first["texts"] == ["optimizer step", "nats per [MASK] token"] and len(first["lines"]) == 3
+    assert first["description"] == "MLM loss, nats per [MASK] token"
     assert len(first["colours"]) == 3
     assert seen["hours"]["texts"][0] == "hours of training" and seen["hours"]["ticks"] != first["ticks"]
     assert seen["smooth"]["texts"] == first["texts"] and seen["smooth"]["lines"] != first["lines"]
     assert seen["log"]["texts"] == first["texts"] and seen["log"]["lines"] != seen["smooth"]["lines"]
     assert [len(line) for line in seen["last quarter"]["lines"]] < [len(line) for line in first["lines"]]
     assert len(seen["by optimizer"]["colours"]) == 2 and len(seen["by optimizer"]["lines"]) == 3
-    assert re.search(r"run.*[abc].*step.*\d.*nats per masked token.*\d", seen["tooltip"])
+    tooltip = re.search(r"run.*[abc].*step.*\d.*nats per \[MASK\] token.*?([\d.]+)perplexity([\d,]+)", seen["tooltip"])
+    loss, perplexity = (float(text.replace(",", "")) for text in tooltip.groups())
+    assert perplexity == pytest.approx(math.exp(loss), rel=2e-3)
     assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
     assert first["baselines"] == 2 and seen["one hidden"]["baselines"] == 1  # two runs of three share theirs

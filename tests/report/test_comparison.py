@@ -37,7 +37,7 @@ def lost(records: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
     """The journal of a run whose loss is no number from a step on."""
     for record in records:
         if record["event"] in ("step", "evaluation") and record["step"] >= at:
-            record["mlm_loss"] = None
+            record |= {"mlm_loss": None, "mask_token_loss": None}
     return records
 
 

@@ -46,7 +46,9 @@ def test_the_loss_curve_holds_every_step_and_evaluation(make_run_folder: MakeRun
     run = read_run(make_run_folder(steps=50))
     spec = loss_curve(run)
     *_, line = layers_of(spec, "line")
-    assert [row["mlm_loss_1"] for row in line["data"]["values"]] == pytest.approx(run.series["mlm_loss"], rel=1e-3)
+    assert [row["mlm_loss_1"] for row in line["data"]["values"]] == pytest.approx(
+        run.series["mask_token_loss"], rel=1e-3
+    )
     dots = next(layer for layer in layers_of(spec, "point") if "mlm_loss" in str(layer["encoding"]["y"]))
     assert [row["step"] for row in dots["data"]["values"]] == [e.step for e in run.evaluations]
     assert "$" not in json.dumps(spec).replace("$schema", "")
@@ -70,7 +72,7 @@ def test_a_baseline_is_drawn_over_its_own_phase_only(
 def test_axes_units_and_phases_are_written_on_the_picture(make_run_folder: MakeRun, tmp_path: Path) -> None:
     found = texts(drawn(loss_curve(read_run(make_run_folder(steps=100))), tmp_path))
     assert {
-        "optimizer step", "nats per masked token", "length 128 × batch 256", "length 512 × batch 128", "training",
+        "optimizer step", "nats per [MASK] token", "length 128 × batch 256", "length 512 × batch 128", "training",
         "held-out evaluation", "unigram baseline",
     } <= set(found)  # fmt: skip
 

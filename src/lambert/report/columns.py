@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -26,8 +27,21 @@ LEVELS = ("none", "medium", "strong")
 MOST_WITH_BANDS = 2
 _WINDOWS_IN_RUN = (0, 40, 12)  # of each level; 0 is no smoothing
 _LEAST_STEPS_TO_SMOOTH = 60
+_ENOUGH_MASK_TOKENS = 0.75
 _ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 2_400, 40
 _MOST_POINTS = 2_000  # of evaluations and of incidents, all runs together
+
+
+def at_mask_tokens(run: Run) -> Run | None:
+    """The run with training loss and accuracy at [MASK] tokens alone, as evaluations have them; None without them.
+
+    A batch may have no [MASK], but where many steps lack them, an older version has written a part of the journal.
+    """
+    known = np.isfinite(run.series["mask_token_loss"]) | ~np.isfinite(run.series["mlm_loss"])
+    if known.mean() < _ENOUGH_MASK_TOKENS or not np.isfinite(run.series["mask_token_loss"]).any():
+        return None
+    renamed = {"mlm_loss": run.series["mask_token_loss"], "mlm_accuracy": run.series["mask_token_accuracy"]}
+    return replace(run, series={**run.series, **renamed})
 
 
 def windows(steps: int) -> tuple[int, ...]:

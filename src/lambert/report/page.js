@@ -23,6 +23,7 @@ function placeholder(text, name, width) {
     case "$from": return axis.most * (1 - state.range);
     case "$y": return page.charts[rest].scales[state.logs.has(rest) ? "log" : "linear"];
     case "$smooth": return rest + "_" + state.smoothing;
+    case "$perplexity": return `exp(datum.${rest}_${state.smoothing})`;
     case "$table": return { name: rest };
     case "$hidden": return [...state.hidden];
     case "$colour": return colours.field;

@@ -18,6 +18,7 @@ from lambert.utils import formatting
 Rows = Iterable[tuple[str, str]]
 _EVALUATED = (
     ("MLM loss", "mlm_loss", formatting.loss),
+    ("Perplexity", "mlm_loss", formatting.perplexity),
     ("Unigram baseline", "unigram_loss", formatting.loss),
     ("MLM accuracy", "mlm_accuracy", formatting.percent),
     ("Most frequent token", "unigram_accuracy", formatting.percent),
@@ -37,7 +38,7 @@ def run_tiles(run: Run) -> str:
         entries += [_loss_tile(final), _accuracy_tile(final)]
     else:
         last = float(run.series["mlm_loss"][-1])
-        entries.append(("Last training loss", formatting.loss(last), "masked tokens; no held-out evaluation"))
+        entries.append(("Last training loss", formatting.loss(last), "all masked tokens; no held-out evaluation"))
     sequences = float(sequences_seen(run)[-1])
     amount = f"{formatting.count(run.steps[-1])} steps" + f", {formatting.large(sequences)} sequences" * bool(sequences)
     entries.append(("Training time", formatting.duration(run.training_seconds), amount))
@@ -49,13 +50,15 @@ def run_tiles(run: Run) -> str:
 
 
 def _loss_tile(final: Evaluation) -> tuple[str, str, str]:
-    known = np.isfinite(final.unigram_loss)
-    note = f"unigram baseline: {formatting.loss(final.unigram_loss)}" if known else "nats per masked token"
+    note = f"nats per [MASK] token; perplexity {formatting.perplexity(final.mlm_loss)}"
+    if np.isfinite(final.unigram_loss):
+        baseline = formatting.perplexity(final.unigram_loss)
+        note += f". Unigram baseline: {formatting.loss(final.unigram_loss)}, perplexity {baseline}"
     return "Held-out MLM loss", formatting.loss(final.mlm_loss), note
 
 
 def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
-    note = "of masked tokens"
+    note = "of [MASK] tokens"
     if np.isfinite(final.unigram_accuracy):
         times = formatting.times(final.mlm_accuracy, final.unigram_accuracy)
         note = f"most-frequent-token baseline: {formatting.percent(final.unigram_accuracy)}"
