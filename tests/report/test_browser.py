@@ -74,7 +74,7 @@ def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: A
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
-    assert ">length 128 × batch 256<" in drawn
+    assert ">length 128, batch 256<" in drawn
     assert ">$x</text>" in drawn
     assert "&lt;/script&gt;&lt;script" in drawn
 

@@ -135,9 +135,7 @@ def test_incidents_and_phases_lie_where_they_happened(make_run_folder: MakeRun, 
     assert incident["step"] == 40 and incident["samples"] == 40 * 256 and incident["kind"] == "skipped"
     assert incident["what"] == "step 40 skipped: </script>"
     first, second = phase_rows([run, run])
-    assert (
-        first["label"] == "length 128 × batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
-    )
+    assert first["label"] == "length 128, batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
     assert phase_rows([run, read_run(make_run_folder("other", steps=50))]) == []
     assert evaluations_table([run, run])["run"][-1] == 1 and evaluations_table([run])["step"][-1] == 100
 

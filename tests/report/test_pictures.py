@@ -72,7 +72,7 @@ def test_a_baseline_is_drawn_over_its_own_phase_only(
 def test_axes_units_and_phases_are_written_on_the_picture(make_run_folder: MakeRun, tmp_path: Path) -> None:
     found = texts(drawn(loss_curve(read_run(make_run_folder(steps=100))), tmp_path))
     assert {
-        "optimizer step", "nats per [MASK] token", "length 128 × batch 256", "length 512 × batch 128", "training",
+        "optimizer step", "nats per [MASK] token", "length 128, batch 256", "length 512, batch 128", "training",
         "held-out evaluation", "unigram baseline",
     } <= set(found)  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_short_and_bare_runs_have_a_picture(make_run_folder: MakeRun, tmp_path: 
     bare = [{"event": "step", "step": step, "mlm_loss": 8.0} for step in (1, 2, 3)]
     assert "unigram baseline" not in texts(drawn(loss_curve(read_run(make_run_folder(records=bare))), tmp_path))
     alone = make_run_folder("alone", steps=5, second_phase=False)
-    assert "length 128 × batch 256" in texts(drawn(loss_curve(read_run(alone)), tmp_path))
+    assert "length 128, batch 256" in texts(drawn(loss_curve(read_run(alone)), tmp_path))
 
 
 STEPS = [

@@ -161,6 +161,8 @@ class Board:
         caption += curve.baseline_caption * bool(curve.baseline) + curve.beside_caption * bool(curve.beside)
         if curve.mask_unit and curve.evaluated:
             caption += _SAME_TOKENS if at_mask else _OTHER_TOKENS
+        if curve.tall and self._phases > columns.FEW_PHASES:
+            caption += " Above: sequence length × batch size of each phase, in tokens and sequences."
         caption += " At the top: incidents, listed below." * curve.incidents
         if not curve.smoothed:  # it is planned, so no peak is a rare spike to cut off
             references.append(float(np.nanmax(np.concatenate(series))))

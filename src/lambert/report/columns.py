@@ -25,6 +25,8 @@ BANDS = ("mlm_loss", "gradient_norm")
 LEVELS = ("none", "medium", "strong")
 """Of smoothing; a smoothed column is there once for each, as `name_0`, `name_1` and so on."""
 MOST_WITH_BANDS = 2
+FEW_PHASES = 2
+"""Their labels have words; those of more phases are "length × batch"."""
 _WINDOWS_IN_RUN = (0, 40, 12)  # of each level; 0 is no smoothing
 _LEAST_STEPS_TO_SMOOTH = 60
 _ENOUGH_MASK_TOKENS = 0.75
@@ -182,7 +184,7 @@ def phase_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     reached = [phase for phase in run.phases if phase.first_step <= run.steps[-1]]
     if len(spans) > 1:
         return []
-    label = "length {:,} × batch {:,}" if len(reached) <= 2 else "{:,} × {:,}"
+    label = "length {:,}, batch {:,}" if len(reached) <= FEW_PHASES else "{:,} × {:,}"
     starts = at(run, [max(phase.first_step - 0.5, 1) for phase in reached])
     return [
         {"label": label.format(phase.sequence_length, phase.batch_size), "index": index,

@@ -248,7 +248,7 @@ def model_text(run: Run) -> str:
         return str(model) if model else formatting.MISSING
     name = model.get("name") or model.get("preset")
     layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
-    sizes = f"{layers} × {width}" if layers and width else ""
+    sizes = f"({layers} layers, hidden size {width})" if layers and width else ""
     return " ".join(str(part) for part in (name, sizes) if part) or formatting.MISSING
 
 
