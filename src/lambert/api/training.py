@@ -40,6 +40,7 @@ from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
+from lambert.utils.formatting import perplexity
 
 MIN_GAIN = 0.1
 """Nats below the unigram baseline from which a model counts as having learned from context."""
@@ -204,14 +205,17 @@ def _log_verdict(evaluation: Evaluation | None) -> None:
     if evaluation is None:
         return
     gain = evaluation.unigram_loss - evaluation.mlm_loss
-    losses = f"MLM loss {evaluation.mlm_loss:.3f}, unigram baseline {evaluation.unigram_loss:.3f}"
+    losses = (
+        f"Held-out MLM loss {evaluation.mlm_loss:.3f}, perplexity {perplexity(evaluation.mlm_loss)} (unigram baseline "
+        f"{evaluation.unigram_loss:.3f}, {perplexity(evaluation.unigram_loss)})"
+    )
     if gain < MIN_GAIN:
         log.info(
             f"{losses}: the model is hardly better than the baseline. Train for more steps (more `epochs`, a smaller "
             "`batch_size`, shorter `sequence_lengths`) or use a smaller `model`."
         )
     else:
-        log.info(f"{losses}: {gain:.2f} nats better on held-out text.")
+        log.info(f"{losses}: {gain:.2f} nats per [MASK] token better than the baseline.")
 
 
 @contextmanager

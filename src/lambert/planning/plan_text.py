@@ -26,8 +26,8 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     config, memory = plan.config, {kind: size(count) for kind, count in plan.memory_bytes.items()}
     model = config.model
     lines = [
-        f"{config.model_name}: {model.layers} layers × {model.hidden_size}, {plan.parameters:,} parameters, vocabulary "
-        f"{model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
+        f"{config.model_name}: {model.layers} layers, hidden size {model.hidden_size}, {plan.parameters:,} parameters, "
+        f"vocabulary {model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
         + (f", about {memory['none']}" if is_here else "")
     ]
     if is_here:
@@ -119,7 +119,8 @@ def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatc
         rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
         if rates:
             lines.append(
-                f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})"
+                f"micro-batches of {chosen} sequences of {phase.sequence_length} tokens, the fastest of those tried "
+                f"({rates})"
             )
     return lines
 
@@ -127,7 +128,8 @@ def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatc
 def probe_line(config: TrainingConfig, probe_seconds: float, *, has_corpus: bool) -> str:
     """What is about to be timed."""
     text = "" if has_corpus else " on random tokens, since there is no `corpus`"
-    return f"time      timing steps of each phase{text}, {len(config.phases)} × up to {probe_seconds:.0f} seconds …"
+    each = " each" * (len(config.phases) > 1)
+    return f"time      timing steps of each phase{text}, up to {probe_seconds:.0f} seconds{each} …"
 
 
 def forecast_lines(forecast: RunForecast) -> list[str]:
