@@ -182,7 +182,7 @@ def test_wrong_words_get_one_line_and_code_2(
         capsys, "pretrain", "--corpus", str(tmp_path), "--out", out, *words("--batch-size 8 --samples 80")
     )
     assert not Path(out).exists()
-    assert "seed: 0 there, 3 now" in refused(
+    assert "--seed 3 (the run has 0)" in refused(
         capsys, "pretrain", "--corpus", corpus, "--out", str(finished_run), *RUN_OPTIONS, "--seed", "3"
     )
     assert "[MASK]" in refused(capsys, "fill", str(finished_run), "no blank here")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.api.messages import log_lines, printed_messages
-from lambert.api.resolution import log_recipe, opened_corpus, proposed, resolve, with_micro_batches
+from lambert.api.resolution import log_load, log_recipe, opened_corpus, proposed, resolve, with_micro_batches
 from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
 from lambert.planning.plan import Plan, describe_plan
@@ -52,6 +52,8 @@ def plan(
     with printed_messages(active=progress):
         apply_allocator_settings()
         group = init_process_group()
+        if group.is_main_process and probe_seconds is not None:
+            log_load()
         if opened is not None and is_open(arguments):
             arguments = proposed(arguments, opened, group)
         config = resolve(arguments, opened)

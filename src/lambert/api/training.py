@@ -16,7 +16,7 @@ import torch
 
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages
-from lambert.api.resolution import completed, log_recipe, opened_corpus, resolve_run
+from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
@@ -86,6 +86,8 @@ class Trainer(TrainingLoop):
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
             apply_allocator_settings()
+            if group.is_main_process:
+                log_load()
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)

@@ -50,7 +50,7 @@ def findings(hardware: Hardware) -> list[Finding]:
         *_gpus(hardware),
         *_bfloat16(hardware),
         *_memory_and_disk(hardware),
-        *_load(hardware),
+        *load_findings(hardware),
         *_cluster(hardware),
     ]
 
@@ -233,7 +233,8 @@ def _memory_and_disk(hardware: Hardware) -> Iterator[Finding]:
         yield Finding("ok", text)
 
 
-def _load(hardware: Hardware) -> Iterator[Finding]:
+def load_findings(hardware: Hardware) -> Iterator[Finding]:
+    """Whether other work keeps the processor busy; nothing where the system does not tell."""
     if hardware.load is None:
         return
     text = f"load: {hardware.load:.1f} busy processes over the last minute, for {hardware.logical_cores} logical cores"
