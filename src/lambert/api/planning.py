@@ -12,8 +12,7 @@ from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
 from lambert.planning.plan import Plan, describe_plan
 from lambert.planning.probe import forecast_run
-from lambert.planning.proposal import is_open
-from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds, is_open
 from lambert.training.config.recipe_io import BY_RULE
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.scaling_rules import beyond_the_published

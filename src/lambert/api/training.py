@@ -24,11 +24,10 @@ from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
-from lambert.planning.proposal import is_open
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
-from lambert.training.config.arguments import TrainingArguments, command_line
+from lambert.training.config.arguments import TrainingArguments, command_line, is_open
 from lambert.training.config.resolve import check_world_size, starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,

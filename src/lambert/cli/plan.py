@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ from lambert.cli.processes import process_count, start_processes
 from lambert.cli.subcommand import Subcommand, say, say_lines, warn
 from lambert.errors import UserError
 from lambert.planning import plan_text
-from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds, command_line, is_open
 from lambert.training.distributed.env import is_first_process
 from lambert.utils.io import unwritable
 
@@ -142,6 +142,11 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.api.planning import plan
 
         found = plan(corpus, arguments=self, probe_seconds=None if self.no_probe else self.probe_seconds, progress=True)
+        if corpus is not None and is_open(self) and is_first_process():
+            own = {field.name for field in fields(Plan)} - {field.name for field in fields(RecipeArguments)}
+            given = replace(self, **{field.name: field.default for field in fields(Plan) if field.name in own})  # type: ignore[arg-type]
+            command = command_line("pretrain", given, corpus=corpus.path, out=Path("runs") / corpus.path.name)
+            say(f"Next: {command}")
         return found.to_dict(), found.config
 
     def _save_recipe(self, path: Path) -> None:

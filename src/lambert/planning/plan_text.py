@@ -108,8 +108,21 @@ def _schedule_shape(phase: PhaseConfig) -> str:
 
 
 def proposal_lines(proposal: Proposal[Any]) -> list[str]:
-    """What was chosen, and why."""
-    return ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
+    """What was chosen, and why; what such runs ended at, or that this one is too short."""
+    lines = ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
+    if proposal.expected_loss is not None:
+        low, high = proposal.expected_loss
+        lines.append(
+            f"  {'held-out loss':14} {f'{low:.1f} to {high:.1f}':>14}  where such runs ended (docs/first_hour.md); "
+            f"unigram baseline {proposal.unigram_loss:.1f}"
+        )
+    if proposal.least_hours is not None:
+        lines.append(
+            f"note      too short to beat the unigram baseline ({proposal.unigram_loss:.1f} nats), which takes about "
+            f"{duration(3_600 * proposal.least_hours)} here: give more `hours`, or continue a published model with "
+            "`init_from`"
+        )
+    return lines
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:

@@ -154,6 +154,11 @@ def _default(options: Any, name: str) -> Any:
     return next(field.default for field in fields(options) if field.name == name)
 
 
+def is_open(arguments: RecipeArguments) -> bool:
+    """Whether nothing says how long the run is, so that a proposal says it."""
+    return arguments.recipe == "sqrt" and arguments.samples is None and arguments.epochs is None
+
+
 def check_probe_seconds(seconds: float) -> None:
     """Check the duration of the probe.
 
