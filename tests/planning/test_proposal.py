@@ -122,11 +122,13 @@ def test_a_run_too_short_to_beat_the_unigram_baseline_says_how_long_would_do(sma
     smoothed = (counts + 1) / (counts + 1).sum()
     entropy = -sum(float(n) / counts.sum() * math.log(p) for n, p in zip(counts, smoothed, strict=True))
     given: dict[str, Any] = {"model": "1x16", "batch_size": (8,), "sequence_lengths": (16, 32)}
-    short = proposed(small_corpus, 1e8, hours=0.0012, **given)
+    seconds = 400 * small_corpus.vocabulary_size * 12 * 16**2 / 1e8
+    hours = (START_UP + 0.5 * seconds) / 3_600
+    short = proposed(small_corpus, 1e8, hours=hours, **given)
     tokens = resolve_config(short.arguments, small_corpus).tokens
     assert short.unigram_loss == pytest.approx(entropy) and short.expected_loss is None
-    assert short.least_hours == pytest.approx(0.0012 * 400 * small_corpus.vocabulary_size / tokens)
-    enough = proposed(small_corpus, 1e8, hours=0.002, **given)
+    assert short.least_hours == pytest.approx(hours * 400 * small_corpus.vocabulary_size / tokens)
+    enough = proposed(small_corpus, 1e8, hours=(START_UP + 2 * seconds) / 3_600, **given)
     assert enough.least_hours is None and enough.expected_loss is not None
     assert 0.5 * entropy < enough.expected_loss[0] < enough.expected_loss[1] < entropy
 
