@@ -17,11 +17,11 @@ SAMPLES = 130_000
 BATCH_SIZE = 64
 LEARNED_RATIO = 2.0
 SENTENCES = (
-    "Return the [MASK] of the given list .",
-    "If the file does not [MASK], an error is raised.",
-    "The default value [MASK] None.",
-    "This method is called when the object is [MASK].",
+    "Return the [MASK] of elements in the list.",
+    "If the file cannot be [MASK], an error is raised.",
+    "The default value is [MASK].",
     "Raise an exception if the argument is not a [MASK].",
+    "See the [MASK] for more details.",
 )
 
 
@@ -55,7 +55,7 @@ class Demo(Subcommand):
             command=self.as_command("demo"),
             model="tiny",
             batch_size=BATCH_SIZE,
-            micro_batch_size=BATCH_SIZE,
+            optimizer="muon",
             samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,
@@ -100,8 +100,8 @@ class Demo(Subcommand):
         write_report([self.out], self.out / "report.html")
         say("Next, with your own text:")
         say("  lambert prepare FOLDER --out my-corpus")
-        say("  lambert plan --corpus my-corpus --model mini --batch-size 256 --epochs 3")
-        say("  lambert pretrain --corpus my-corpus --model mini --batch-size 256 --epochs 3 --out runs/mine")
+        say("  lambert plan --corpus my-corpus --hours 1")
+        say("  lambert pretrain --corpus my-corpus --hours 1 --out runs/mine")
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
         return {"evaluation": evaluation, "filled": filled, "exit_code": exit_code}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf, isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
     from lambert.planning.micro_batches import MicroBatchTrial
     from lambert.planning.plan import PhasePlan, Plan
     from lambert.planning.probe import RunForecast
+    from lambert.planning.proposal import Proposal
     from lambert.runlog.reader import Run
     from lambert.training.config.phase_config import DerivedValue, PhaseConfig
     from lambert.training.config.training_config import TrainingConfig
@@ -43,6 +44,30 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
             "`init_from`"
         )
     return lines
+
+
+def table_lines(plans: Sequence[Plan]) -> list[str]:
+    """A row for each plan of one model: batch sizes, steps, peak learning rates and warm-up steps by phase."""
+    first = plans[0].config
+    lengths = "/".join(str(phase.sequence_length) for phase in first.phases)
+    titles = ("batch", "samples", "steps", "by phase", "peak rate", "warm-up steps", "sources")
+    rows = [titles]
+    for plan in plans:
+        phases = plan.config.phases
+        numbers = [number for phase in phases for number in (phase.steps, phase.peak_learning_rate, phase.warmup_steps)]
+        rows.append((
+            "/".join(dict.fromkeys(f"{phase.batch_size:,}" for phase in phases)),
+            f"{plan.config.samples:,}",
+            f"{plan.config.total_steps:,}",
+            " + ".join(f"{phase.step_count:,}" for phase in phases),
+            "/".join(dict.fromkeys(f"{phase.peak_learning_rate.value:.3g}" for phase in phases)),
+            " + ".join(f"{phase.warmup_steps.value:,}" for phase in phases),
+            ", ".join(dict.fromkeys(number.provenance for number in numbers)),
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    model = f"{first.model_name}: {plans[0].parameters:,} parameters, {first.optimizer}, phases of length {lengths}"
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [model, *table, "formulas  `lambert plan` with one of these batch sizes prints them"]
 
 
 def _phase_lines(number: int, plan: PhasePlan, *, is_here: bool) -> list[str]:
@@ -80,6 +105,11 @@ def _schedule_shape(phase: PhaseConfig) -> str:
         f"down to {phase.min_lr_ratio:g} of the peak": phase.min_lr_ratio,
     }
     return ", ".join(text for text, is_there in parts.items() if is_there)
+
+
+def proposal_lines(proposal: Proposal[Any]) -> list[str]:
+    """What was chosen, and why."""
+    return ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:
