@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lambert.training.config.training_config import TrainingConfig
 
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
-MEMORY_ERROR = "on a CPU the heap of longer runs grew to 1.3 to 1.8 times that"
+MEMORY_ERROR = "in its first steps; on a CPU the heap of longer runs grew to 1.0 to 1.8 times that"
 
 
 def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
@@ -151,7 +151,7 @@ def forecast_lines(forecast: RunForecast) -> list[str]:
     lines = [f"time      about {duration(forecast.seconds)} on this machine ({parts}; {FORECAST_ERROR})"]
     if forecast.memory_bytes:
         each = " in each process" if forecast.world_size > 1 else ""
-        lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} on those steps; {MEMORY_ERROR}")
+        lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} {MEMORY_ERROR}")
     return lines
 
 

@@ -25,13 +25,13 @@ from lambert.utils.formatting import duration
 DEFAULT_HOURS = 1.0
 MODELS = (
     ("tiny", 0),
-    ("mini", 40_000_000),
+    ("mini", 100_000_000),
     ("small", 400_000_000),
     ("medium", 1_500_000_000),
     ("base", 4_000_000_000),
 )
 """Models, and the tokens that one must see in the time to end better than the one before it."""
-LONG_RUN_TOKENS = 100_000_000
+LONG_RUN_TOKENS = 200_000_000
 """From so many tokens on, sequences of 128 and 512 tokens, as published; below, of 32 and 128."""
 SHORT_LENGTHS = (32, 128)
 SMALLEST_BATCH, LARGEST_BATCH = 128, 4_096
