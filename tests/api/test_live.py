@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -42,7 +43,8 @@ END = {"event": "end", "step": 20, "reason": "finished", "seconds": 200.0}
 
 def step(number: int) -> dict[str, Any]:
     return {
-        "event": "step", "step": number, "phase": 1, "loss": 7.42, "mlm_accuracy": 0.102,
+        "event": "step", "step": number, "phase": 1, "loss": 7.9, "mlm_loss": 7.3, "mlm_accuracy": 0.2,
+        "mask_token_loss": 7.42, "mask_token_accuracy": 0.102,
         "learning_rate": 0.0123, "sequences_per_second": 310.4, "tokens_per_second": 39_680.0,
         "eta_seconds": 130.0,
     }  # fmt: skip
@@ -65,14 +67,21 @@ def test_without_a_terminal_every_line_can_be_read_on_its_own(tmp_path: Path) ->
     lines = shown(tmp_path / "journal.jsonl", RUN, PHASE, step(1), EVALUATION, CHECKPOINT, step(20), END)
     assert lines == [
         "phase 1: steps 1 to 18, sequence length 128, batch 1,024, peak learning rate 0.0255 after 4 warm-up steps",
-        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), loss 7.420, MLM accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), MLM loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
-        "held-out at step 10: MLM loss 6.810 (unigram baseline 6.990), accuracy 9.9 % (most frequent token 5.1 %)",
+        "held-out at step 10: MLM loss 6.810, perplexity 907 (unigram baseline 6.990, 1,086),"
+        " MLM accuracy 9.9 % (most frequent token 5.1 %)",
         "checkpoint at step 10: checkpoints/step-10 (17.5 MB in 0.2 s)",
-        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), loss 7.420, MLM accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), MLM loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
         "finished at step 20 after 3 min 20 s",
     ]
+
+
+def test_a_journal_without_the_loss_at_mask_tokens_shows_that_of_all() -> None:
+    old = {name: value for name, value in step(1).items() if "mask_token" not in name}
+    said = plain_line(old, LiveState())
+    assert said is not None and "MLM loss 7.300, MLM accuracy 20.0 %" in said
 
 
 def test_halved_micro_batches_are_told() -> None:
@@ -240,6 +249,66 @@ def test_a_terminal_gets_a_panel_its_cursor_back_and_all_output(tmp_path: Path, 
     assert -1 < written.find("\x1b[?25h") < written.find("10 of 20")  # not even while the panel is drawn
     assert ("after" in written) == (how == "finish")
     assert ("KeyboardInterrupt" in written) == (how == "interrupt")
+
+
+STEPS = """
+import sys, time, json, pathlib
+from lambert.api.live import LiveDisplay
+folder, record = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+with LiveDisplay(folder / "journal.jsonl", poll_seconds=0.01):
+    while not (folder / "enough").exists():
+        with (folder / "journal.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\\n")
+        time.sleep(0.05)
+"""
+
+
+def screen(written: str, columns: int) -> list[str]:
+    """The rows of a terminal after what was written: characters, line ends, cursor up and erased lines."""
+    rows, row, column = [""], 0, 0
+    for code, text in re.findall(r"\x1b\[([?\d;]*[A-Za-z])|([^\x1b])", written):
+        if text == "\n":
+            row += 1
+        elif text == "\r":
+            column = 0
+        elif text:
+            if column == columns:  # a full row wraps when the next character comes
+                row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+            rows[row] = rows[row][:column].ljust(column) + text + rows[row][column + 1 :]
+            column += 1
+        elif code.endswith("A"):
+            row -= int(code[:-1] or 1)
+        elif code == "2K":
+            rows[row] = ""
+        rows += [""] * (row + 1 - len(rows))
+    return rows
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_one_panel_is_left_after_control_c(tmp_path: Path, columns: int) -> None:
+    """The terminal itself echoes ^C where the cursor is."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-c", STEPS, str(tmp_path), json.dumps(step(10))]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written, is_sent = "", False
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            written += os.read(ours, 65_536).decode(errors="replace")
+        except OSError:  # Linux says so when the last writer is gone
+            break
+        if not is_sent and "7.420" in written:
+            is_sent = os.write(ours, b"\x03") == 1
+        if "7.420" in written.partition("^C")[2]:
+            (tmp_path / "enough").touch()
+    assert process.wait(30) == 0
+    os.close(ours)
+    shown = "\n".join(screen(written, columns))
+    assert shown.count("╭") == shown.count("╰") == 1 and shown.count("7.420") == 1
+    assert max(map(len, shown.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -26,6 +26,7 @@ def well(tmp_path: Path) -> Hardware:
         memory_bytes=2**35,
         memory_available_bytes=2**34,
         disk_free_bytes=2**40,
+        load=0.1,
         visible_devices=None,
     )
 

@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.vocabulary import (
     SPECIAL,
+    fitting_vocab_size,
     is_cased,
     load_vocabulary,
     save_tokenizer,
@@ -328,3 +329,19 @@ def test_giant_words_are_left_out_of_the_learning() -> None:
     giant = "x" * 3_000_000
     tokenizer = train_vocabulary([*TRAINING_TEXT, giant, f"before {giant} after"], 300, cased=False)
     assert tokenizer.get_vocab() == train_vocabulary([*TRAINING_TEXT, "before  after"], 300, cased=False).get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("characters", "size"), [(0, 1_024), (1_000_000, 2_048), (30_000_000, 8_192), (10**9, 30_522), (10**12, 30_522)]
+)
+def test_a_vocabulary_fits_the_text(characters: int, size: int) -> None:
+    """Four times the text gets twice the entries: 1.6 · √30,000,000 = 8,764, next to 2^13; never more than BERT."""
+    assert fitting_vocab_size(["some text"], characters, cased=False) == size
+
+
+def test_a_script_of_many_characters_gets_room_for_them() -> None:
+    """3,000 ideographs stand alone: 2 · (5 special + 3,000)."""
+    line = "".join(chr(0x4E00 + number) for number in range(3_000))
+    size = fitting_vocab_size([line], 3_000, cased=False)
+    assert size >= 2 * 3_005
+    assert train_vocabulary([line], size, cased=False).encode(line).tokens[1:-1] == list(line)

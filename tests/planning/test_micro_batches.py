@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lambert.planning import micro_batches
+from lambert.planning.hardware import Hardware, inspect_hardware
 from lambert.planning.memory import estimate_memory
 from lambert.planning.micro_batches import (
     MEMORY_FRACTION,
     MicroBatchTrial,
-    choose_micro_batches,
     fastest,
+    micro_batches_by_rule,
     try_micro_batches,
+    tune_micro_batches,
 )
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
@@ -69,21 +73,31 @@ def test_real_steps_are_timed() -> None:
     assert all(trial.sequences_per_second > 0 for trial in trials)
 
 
-def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(memory_bytes: int | None) -> Hardware:
+    return replace(inspect_hardware(), memory_bytes=memory_bytes, memory_available_bytes=0)
+
+
+def test_the_rule_takes_as_many_tokens_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4,096 tokens where nothing limits them; a rank's part of the batch; what fits a machine shared by ranks."""
     config = resolve_config(request(4_096), None)
-    largest: list[int] = []
-    memory = round(estimate_memory(config, config.phases[0], 1_024).total_bytes / MEMORY_FRACTION) + 1
-    monkeypatch.setattr(
-        micro_batches, "try_micro_batches", lambda *arguments, **options: largest.append(options["largest"]) or []
-    )
-    for count in ("1", "4"):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", count)
-        choose_micro_batches(config, ProcessGroup(), memory)
-    assert largest[0] == 1_024 and largest[2] <= 256
+    assert micro_batches_by_rule(config, ProcessGroup(), machine(None)).micro_batch_sizes == (64, 32)
+    small = resolve_config(request(16), None)
+    assert micro_batches_by_rule(small, ProcessGroup(), machine(None)).micro_batch_sizes == (16, 16)
+    memory = round(estimate_memory(config, config.phases[0], 64).total_bytes / MEMORY_FRACTION) + 1
+    assert micro_batches_by_rule(config, ProcessGroup(), machine(memory)).micro_batch_sizes[0] == 64
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert micro_batches_by_rule(config, ProcessGroup(), machine(memory)).micro_batch_sizes[0] < 64
 
 
-def test_the_config_gets_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without knowing the free memory, the batch is the limit; a phase without trials keeps its size."""
+def test_the_rule_ignores_what_others_use() -> None:
+    """The same command twice makes the same micro-batches, however busy the machine is."""
+    config = resolve_config(request(4_096), None)
+    busy, idle = (replace(machine(1 << 30), memory_available_bytes=size) for size in (1, 1 << 30))
+    assert micro_batches_by_rule(config, ProcessGroup(), busy) == micro_batches_by_rule(config, ProcessGroup(), idle)
+
+
+def test_tuning_takes_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a known memory, the batch is the limit; a phase without trials keeps its size."""
     config = resolve_config(request(4_096), None)
     tried = {0: [MicroBatchTrial(16, 10), MicroBatchTrial(32, 20)], 1: []}
     largest: list[int] = []
@@ -93,6 +107,6 @@ def test_the_config_gets_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> No
         return tried[index]
 
     monkeypatch.setattr(micro_batches, "try_micro_batches", trials)
-    chosen, found = choose_micro_batches(config, ProcessGroup())
+    chosen, found = tune_micro_batches(config, ProcessGroup(), machine(None))
     assert chosen.micro_batch_sizes == (32, config.micro_batch_sizes[1]) and found == (tried[0], [])
     assert largest == [4_096, 4_096]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lambert.corpus.store import Corpus
 from lambert.planning import memory, probe
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.probe import PhaseCost, forecast_run
+from lambert.planning.probe_cache import remember, remembered
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
 from lambert.training.config.trainer_options import TrainerOptions
@@ -19,12 +21,15 @@ from lambert.training.config.training_config import TrainingConfig
 CPU = torch.device("cpu")
 
 
+def request(micro_batch_size: int, samples: int = 6_400) -> TrainingArguments:
+    return TrainingArguments(
+        model="1x16", batch_size=(64,), samples=samples, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
+    )
+
+
 def settings(micro_batch_size: int) -> TrainingConfig:
     """90 + 10 steps of 64 sequences."""
-    request = TrainingArguments(
-        model="1x16", batch_size=(64,), samples=6_400, sequence_lengths=(16, 32), micro_batch_size=micro_batch_size
-    )
-    return resolve_config(request, None)
+    return resolve_config(request(micro_batch_size), None)
 
 
 def test_a_phase_is_steps_evaluations_and_opening() -> None:
@@ -56,15 +61,61 @@ def test_parts_of_a_step_follow_from_steps_of_two_lengths(
 
 def test_a_probe_takes_no_more_than_its_fraction_of_the_run(small_corpus: Corpus) -> None:
     """A fiftieth of so short a run is over at once, however long the budget: the least number of steps is taken."""
-    request = TrainingArguments(model="1x16", batch_size=(8,), samples=800, sequence_lengths=(16, 32))
-    chosen = resolve_config(request, small_corpus)
+    asked = TrainingArguments(model="1x16", batch_size=(8,), samples=800, sequence_lengths=(16, 32))
+    chosen = resolve_config(asked, small_corpus)
     forecast = forecast_run(chosen, small_corpus, budget_seconds=3_600.0)
     assert all(phase.step_seconds > 0 and phase.evaluation_seconds > 0 for phase in forecast.phases)
-    assert forecast.memory_bytes > 2**26
+    assert forecast.memory_bytes == memory.max_memory(chosen)
     silent = forecast_run(
         chosen, small_corpus, budget_seconds=0.0, trainer_options=TrainerOptions(evaluation_samples=0)
     )
     assert all(phase.evaluation_seconds == 0 for phase in silent.phases)
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor for a longer run of the same steps; other steps are, and all of them for `renew`."""
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path / "cache"))
+    taken: list[int] = []
+
+    def timed_step(own: object, number: int, count: int) -> float:
+        taken.append(count)
+        return 0.1 + 0.2 * count
+
+    monkeypatch.setattr(probe._PhaseProbe, "timed_step", timed_step)
+    first = forecast_run(settings(16), None, budget_seconds=0.0)
+    count = len(taken)
+    assert count and forecast_run(settings(16), None, budget_seconds=0.0) == first and len(taken) == count
+    longer = replace(settings(16), phases=resolve_config(request(16, samples=12_800), None).phases)
+    assert forecast_run(longer, None, budget_seconds=0.0).phases[0].steps == 180 and len(taken) == count
+    forecast_run(settings(4), None, budget_seconds=0.0)
+    assert len(taken) > count
+    count = len(taken)
+    forecast_run(settings(16), None, budget_seconds=0.0, renew=True)
+    assert len(taken) > count
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"KEY": [1, "x", 3, 4]}', '{"KEY": [1, 2]}', '{"KEY": [1, NaN, 3, 4]}']
+)
+def test_a_damaged_file_of_measurements_is_an_empty_one(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path))
+    remember("KEY", [1.0, 2.0, 3.0, 4.0])
+    assert remembered("KEY", 4) == (1.0, 2.0, 3.0, 4.0)
+    (tmp_path / "probes.json").write_text(content)
+    assert remembered("KEY", 4) is None
+    remember("KEY", [5.0])
+    assert remembered("KEY", 1) == (5.0,)
+
+
+def test_measurements_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`off` keeps none; nor does a folder that cannot be made."""
+    for chosen in ("off", str(tmp_path / "file" / "folder")):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("LAMBERT_PROBE_CACHE", chosen)
+        remember("KEY", [1.0])
+        assert remembered("KEY", 1) is None
 
 
 def test_the_peak_is_that_since_the_last_reset() -> None:

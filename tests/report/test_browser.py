@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lambert.cli.main import main
+from lambert.corpus.store import Corpus
 from lambert.report import document, write_report
 from lambert.report.document import own_script
 
@@ -73,7 +77,7 @@ def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: A
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
-    assert ">length 128 × batch 256<" in drawn
+    assert ">length 128, batch 256<" in drawn
     assert ">$x</text>" in drawn
     assert "&lt;/script&gt;&lt;script" in drawn
 
@@ -94,7 +98,8 @@ function look(name) {
   const colours = [...chart.querySelectorAll(".mark-line path")].map((path) => path.getAttribute("stroke"));
   const ticks = [...chart.querySelectorAll(".role-axis-label text")].map((text) => text.textContent);
   const description = chart.getAttribute("aria-label");
-  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description };
+  const baselines = chart.querySelectorAll(".mark-rule line[stroke-dasharray]").length;
+  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description, baselines };
 }
 drawing.then(async () => {
   look("first");
@@ -131,24 +136,57 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     monkeypatch.setattr(document, "own_script", lambda: own_script() + DRIVER)
     runs = [
         make_run_folder("a", steps=300, layers=1, second_phase=False),
-        make_run_folder("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
+        make_run_folder("b", steps=250, layers=1, second_phase=False, seed=1, floor=5.9),
         make_run_folder("c", steps=300, layers=1, second_phase=False, seed=2, floor=6.6, optimizer="adamw"),
     ]
     shown = browse(write_report(runs, tmp_path / "report.html"), "--dump-dom")
     seen = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', shown)[1])
     first = seen["first"]
-    assert first["texts"] == ["optimizer step", "nats per masked token"] and len(first["lines"]) == 3
-    assert first["description"] == "MLM loss, nats per masked token"
+    assert first["texts"] == ["optimizer step", "nats per [MASK] token"] and len(first["lines"]) == 3
+    assert first["description"] == "MLM loss, nats per [MASK] token"
     assert len(first["colours"]) == 3
     assert seen["hours"]["texts"][0] == "hours of training" and seen["hours"]["ticks"] != first["ticks"]
     assert seen["smooth"]["texts"] == first["texts"] and seen["smooth"]["lines"] != first["lines"]
     assert seen["log"]["texts"] == first["texts"] and seen["log"]["lines"] != seen["smooth"]["lines"]
     assert [len(line) for line in seen["last quarter"]["lines"]] < [len(line) for line in first["lines"]]
     assert len(seen["by optimizer"]["colours"]) == 2 and len(seen["by optimizer"]["lines"]) == 3
-    assert re.search(r"run.*[abc].*step.*\d.*nats per masked token.*\d", seen["tooltip"])
+    tooltip = re.search(r"run.*[abc].*step.*\d.*nats per \[MASK\] token.*?([\d.]+)perplexity([\d,]+)", seen["tooltip"])
+    loss, perplexity = (float(text.replace(",", "")) for text in tooltip.groups())
+    assert perplexity == pytest.approx(math.exp(loss), rel=2e-3)
     assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
+    assert first["baselines"] == 2 and seen["one hidden"]["baselines"] == 1  # two runs of three share theirs
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
+
+
+FRAME = """<!doctype html><meta charset="utf-8">
+<iframe style="border:0;width:{width}px;height:1600px"></iframe><textarea id="page" hidden>{page}</textarea><script>
+const frame = document.querySelector("iframe");
+frame.addEventListener("load", () => setTimeout(() => {{
+  const root = frame.contentDocument.documentElement, answer = document.createElement("pre");
+  answer.id = "answer";
+  answer.textContent = root.clientWidth + " " + root.scrollWidth;
+  document.body.append(answer);
+}}, 2000));
+frame.srcdoc = document.getElementById("page").value;
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_no_page_is_wider_than_the_screen(
+    make_run_folder: MakeRun, small_corpus: Corpus, tmp_path: Path, width: int
+) -> None:
+    """The browser's own window has at least 500 pixels, so pages are opened in a frame."""
+    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html")]
+    runs = [make_run_folder(name, steps=60) for name in ("a" * 60, "b", "c")]
+    write_report(runs[:1], pages[0])
+    write_report(runs, pages[1])
+    assert main(["inspect", str(small_corpus.path), "--lengths", "32", "--out", str(pages[2])]) == 0
+    for page in pages:
+        frame = page.with_suffix(".frame.html")
+        frame.write_text(FRAME.format(width=width, page=escape(page.read_text("utf-8"))), "utf-8")
+        found = re.search(r'<pre id="answer">(\d+) (\d+)</pre>', browse(frame, "--dump-dom", width=max(width, 500)))
+        assert found is not None and found.groups() == (str(width), str(width)), page.name
 
 
 def test_charts_are_lines_on_paper(make_run_folder: MakeRun, tmp_path: Path) -> None:

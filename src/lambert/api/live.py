@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -83,6 +83,7 @@ class LiveDisplay:
         finally:
             if self._live is not None:
                 _flush_proxies()
+                self._live.update(panel(self.state))
                 self._live.stop()
                 self._console.show_cursor(True)
 
@@ -101,7 +102,7 @@ class LiveDisplay:
             if self._live is None:
                 self._plain.show(record, self.state)
         if self._live is not None:
-            self._live.update(panel(self.state), refresh=True)
+            self._live.update(_above_a_line(self.state), refresh=True)
 
 
 class PlainLines:
@@ -186,6 +187,11 @@ def _step_metrics(record: Record, state: LiveState) -> list[tuple[str, str]]:
     def value(name: str) -> float | None:
         return number_or_none(record.get(name))
 
+    def at_mask(kind: str) -> float | None:
+        """At [MASK] tokens alone, as in evaluations; of all masked tokens in journals without it."""
+        found = value(f"mask_token_{kind}")
+        return value(f"mlm_{kind}") if found is None else found
+
     step, total = value("step"), state.total_steps
     position = formatting.count(step)
     if total and step is not None:
@@ -199,8 +205,8 @@ def _step_metrics(record: Record, state: LiveState) -> list[tuple[str, str]]:
     return [
         ("phase", formatting.count(number) + about),
         ("step", position),
-        ("loss", formatting.loss(value("loss"))),
-        ("MLM accuracy", formatting.percent(value("mlm_accuracy"))),
+        ("MLM loss", formatting.loss(at_mask("loss"))),
+        ("MLM accuracy", formatting.percent(at_mask("accuracy"))),
         ("learning rate", formatting.number(value("learning_rate"))),
         ("speed", speed),
         ("time left", formatting.duration(value("eta_seconds"))),
@@ -226,9 +232,11 @@ def _evaluation_text(record: Record) -> str:
     def value(name: str) -> float | None:
         return number_or_none(record.get(name))
 
+    loss, baseline = value("mlm_loss"), value("unigram_loss")
     return (
-        f"MLM loss {formatting.loss(value('mlm_loss'))} (unigram baseline {formatting.loss(value('unigram_loss'))}),"
-        f" accuracy {formatting.percent(value('mlm_accuracy'))}"
+        f"MLM loss {formatting.loss(loss)}, perplexity {formatting.perplexity(loss)}"
+        f" (unigram baseline {formatting.loss(baseline)}, {formatting.perplexity(baseline)}),"
+        f" MLM accuracy {formatting.percent(value('mlm_accuracy'))}"
         f" (most frequent token {formatting.percent(value('unigram_accuracy'))})"
     )
 
@@ -240,9 +248,17 @@ def _end_text(record: Record) -> str:
 def _live(console: Console, state: LiveState) -> Live:
     """A panel that redirects printed text only where it goes to a terminal: a pipe stays a pipe."""
     return Live(
-        panel(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
+        _above_a_line(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
         redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
     )  # fmt: skip
+
+
+def _above_a_line(state: LiveState) -> Group:
+    """The panel above an empty line, where the cursor waits and the terminal echoes ^C.
+
+    At the end of a full row the echo would wrap, and the next panel would be drawn a row too low.
+    """
+    return Group(panel(state), Text())
 
 
 def _flush_proxies() -> None:

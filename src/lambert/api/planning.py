@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lambert.api.messages import log_lines, printed_messages
-from lambert.api.training import log_recipe, opened_corpus, resolve
+from lambert.api.resolution import log_load, log_recipe, opened_corpus, proposed, resolve, with_micro_batches
 from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
-from lambert.planning.hardware import inspect_hardware
-from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import Plan, describe_plan
 from lambert.planning.probe import forecast_run
-from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds, is_open
 from lambert.training.config.recipe_io import BY_RULE
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.scaling_rules import beyond_the_published
@@ -52,11 +50,14 @@ def plan(
     opened = None if corpus is None else opened_corpus(corpus)
     with printed_messages(active=progress):
         apply_allocator_settings()
-        config, group = resolve(arguments, opened), init_process_group()
-        if probe_seconds is not None and arguments.micro_batch_size is None:
-            config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
-            if group.is_main_process:
-                log_lines(plan_text.micro_batch_lines(config, tried))
+        group = init_process_group()
+        if group.is_main_process and probe_seconds is not None:
+            log_load()
+        if opened is not None and is_open(arguments):
+            arguments = proposed(arguments, opened, group)
+        config = resolve(arguments, opened)
+        if arguments.micro_batch_size is None:
+            config = with_micro_batches(config, group, tune=arguments.tune)
         check_world_size(config, group.world_size)
         found = describe_plan(config, opened)
         if group.is_main_process:
@@ -66,7 +67,7 @@ def plan(
         if probe_seconds is not None:
             if group.is_main_process:
                 log_lines([plan_text.probe_line(config, probe_seconds, has_corpus=opened is not None)])
-            forecast = forecast_run(config, opened, processes=group, budget_seconds=probe_seconds)
+            forecast = forecast_run(config, opened, processes=group, budget_seconds=probe_seconds, renew=True)
             found = replace(found, forecast=forecast)
             if group.is_main_process:
                 log_lines(plan_text.forecast_lines(forecast))

@@ -16,24 +16,21 @@ import torch
 
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages
+from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
-from lambert.planning.micro_batches import choose_micro_batches
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
-from lambert.training.config.arguments import RecipeArguments, TrainingArguments, command_line
-from lambert.training.config.precision import resolve_precision
-from lambert.training.config.resolve import check_world_size, resolve_config, starting_model, with_recipe
+from lambert.training.config.arguments import TrainingArguments, command_line, is_open
+from lambert.training.config.resolve import check_world_size, starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
-    recorded_choices,
-    refuse_other_config,
 )
 from lambert.training.distributed.env import restart_count
 from lambert.training.distributed.process_group import ProcessGroup, destroy_process_group, init_process_group
@@ -42,6 +39,7 @@ from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
+from lambert.utils.formatting import perplexity
 
 MIN_GAIN = 0.1
 """Nats below the unigram baseline from which a model counts as having learned from context."""
@@ -87,7 +85,11 @@ class Trainer(TrainingLoop):
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
             apply_allocator_settings()
-            config = _resolved(arguments, corpus, group, out)
+            if group.is_main_process:
+                log_load()
+            if is_open(arguments):
+                arguments = completed(arguments, corpus, group, out)
+            config = resolve_run(arguments, corpus, group, out)
             check_world_size(config, group.world_size, shards=arguments.shard)
             if group.is_main_process:
                 log_recipe(arguments)
@@ -179,60 +181,6 @@ def pretrain(
             return trainer.train()
 
 
-def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
-    """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
-    hardware = inspect_hardware()
-    on_cpu = hardware.device == "cpu"
-    precision = resolve_precision(arguments.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=on_cpu)
-    return resolve_config(arguments, corpus, precision=precision)
-
-
-def log_recipe(arguments: RecipeArguments) -> None:
-    """Where the numbers of a published recipe come from, and what to know before relying on them."""
-    _, recipe = with_recipe(arguments)
-    if recipe.source:
-        log.info(f"recipe    {recipe.name}: {recipe.source}")
-    for note in recipe.notes:
-        log.info(f"note      {note}")
-
-
-def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
-    """The corpus, opened where it is a folder."""
-    return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
-
-
-def _resolved(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingConfig:
-    """What is asked for, with what the run in `out` has chosen for itself, or else the fastest micro-batches.
-
-    Raises:
-        UserError: the run in `out` has other settings.
-    """
-    config = resolve(arguments, corpus)
-    resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
-    known = recorded_choices(out) if resumes else None
-    group.barrier()  # until all have looked, nobody writes there
-    threads = arguments.threads
-    if arguments.deterministic:
-        threads = threads or (known.threads if known is not None else 0) or 1
-    if threads:
-        torch.set_num_threads(threads)
-    config = replace(
-        config,
-        deterministic=arguments.deterministic,
-        reduce_dtype=arguments.reduce_dtype,
-        threads=threads if arguments.deterministic else 0,
-    )
-    if arguments.micro_batch_size is None and known is not None:
-        config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
-    if resumes:
-        refuse_other_config(out, config)  # before the plan of a run that cannot be
-    elif arguments.micro_batch_size is None:
-        config, tried = choose_micro_batches(config, group, inspect_hardware().memory_available_bytes)
-        if group.is_main_process:
-            log_lines(plan_text.micro_batch_lines(config, tried))
-    return config
-
-
 def _forecast(
     arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup, out: Path
 ) -> RunForecast | None:
@@ -258,14 +206,17 @@ def _log_verdict(evaluation: Evaluation | None) -> None:
     if evaluation is None:
         return
     gain = evaluation.unigram_loss - evaluation.mlm_loss
-    losses = f"MLM loss {evaluation.mlm_loss:.3f}, unigram baseline {evaluation.unigram_loss:.3f}"
+    losses = (
+        f"Held-out MLM loss {evaluation.mlm_loss:.3f}, perplexity {perplexity(evaluation.mlm_loss)} (unigram baseline "
+        f"{evaluation.unigram_loss:.3f}, {perplexity(evaluation.unigram_loss)})"
+    )
     if gain < MIN_GAIN:
         log.info(
             f"{losses}: the model is hardly better than the baseline. Train for more steps (more `epochs`, a smaller "
             "`batch_size`, shorter `sequence_lengths`) or use a smaller `model`."
         )
     else:
-        log.info(f"{losses}: {gain:.2f} nats better on held-out text.")
+        log.info(f"{losses}: {gain:.2f} nats per [MASK] token better than the baseline.")
 
 
 @contextmanager

@@ -10,17 +10,18 @@ from typing import Any
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
+from lambert.utils.formatting import perplexity
 
 VOCABULARY_SIZE = 2_048
 SAMPLES = 130_000
 BATCH_SIZE = 64
 LEARNED_RATIO = 2.0
 SENTENCES = (
-    "Return the [MASK] of the given list .",
-    "If the file does not [MASK], an error is raised.",
-    "The default value [MASK] None.",
-    "This method is called when the object is [MASK].",
+    "Return the [MASK] of elements in the list.",
+    "If the file cannot be [MASK], an error is raised.",
+    "The default value is [MASK].",
     "Raise an exception if the argument is not a [MASK].",
+    "See the [MASK] for more details.",
 )
 
 
@@ -54,7 +55,7 @@ class Demo(Subcommand):
             command=self.as_command("demo"),
             model="tiny",
             batch_size=BATCH_SIZE,
-            micro_batch_size=BATCH_SIZE,
+            optimizer="muon",
             samples=SAMPLES,
             sequence_lengths=(16, 32),
             dropout=0.0,
@@ -79,12 +80,13 @@ class Demo(Subcommand):
             has_learned = ratio >= LEARNED_RATIO and evaluation["mlm_loss"] < evaluation["unigram_loss"]
             exit_code = 0 if has_learned else 1
             say(
-                f"Validation set: MLM loss {evaluation['mlm_loss']:.2f}, accuracy "
-                f"{100 * evaluation['mlm_accuracy']:.1f} %; unigram baseline: loss "
-                f"{evaluation['unigram_loss']:.2f}, accuracy {100 * evaluation['unigram_accuracy']:.1f} %"
+                f"Validation set: MLM loss {evaluation['mlm_loss']:.2f}, perplexity "
+                f"{perplexity(evaluation['mlm_loss'])}, accuracy {100 * evaluation['mlm_accuracy']:.1f} %; unigram "
+                f"baseline: loss {evaluation['unigram_loss']:.2f}, perplexity "
+                f"{perplexity(evaluation['unigram_loss'])}, accuracy {100 * evaluation['unigram_accuracy']:.1f} %"
             )
             say(
-                f"That is {ratio:.1f} times the unigram baseline"
+                f"That is {ratio:.1f} times the accuracy of the unigram baseline"
                 + ("." if has_learned else ": so short a run rarely beats it.")
             )
         model, tokenizer = open_model(self.out)
@@ -98,8 +100,8 @@ class Demo(Subcommand):
         write_report([self.out], self.out / "report.html")
         say("Next, with your own text:")
         say("  lambert prepare FOLDER --out my-corpus")
-        say("  lambert plan --corpus my-corpus --model mini --batch-size 256 --epochs 3")
-        say("  lambert pretrain --corpus my-corpus --model mini --batch-size 256 --epochs 3 --out runs/mine")
+        say("  lambert plan --corpus my-corpus --hours 1")
+        say("  lambert pretrain --corpus my-corpus --hours 1 --out runs/mine")
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
         return {"evaluation": evaluation, "filled": filled, "exit_code": exit_code}

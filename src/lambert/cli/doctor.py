@@ -21,7 +21,7 @@ MARK_WIDTH = 9
 
 @dataclass(frozen=True)
 class Doctor(Subcommand):
-    """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk.
+    """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk, load, NCCL, SLURM.
 
     Says loudly when a GPU is there that PyTorch cannot use. Exit code 1 when a problem was found, else 0.
     """

@@ -43,7 +43,7 @@ from lambert.corpus.partitions import (
 from lambert.corpus.sources import Document, DocumentSource, identities, named_sources
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, BuildSummary
-from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer, train_vocabulary
+from lambert.corpus.vocabulary import fitting_vocab_size, load_vocabulary, save_tokenizer, train_vocabulary
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError
@@ -60,7 +60,7 @@ def build_corpus(
     out: str | Path,
     *,
     vocab: str | Path | None = None,
-    vocab_size: int = 30_522,
+    vocab_size: int | None = None,
     cased: bool = False,
     validation_fraction: float = 0.01,
     language: str = "en",
@@ -84,11 +84,12 @@ def build_corpus(
             MediaWiki exports, compressed or not. Or a function that returns the documents anew at each call.
         out: folder of the store; must not exist yet.
         vocab: `vocab.txt`, `tokenizer.json`, a folder with either, a run or a corpus; None learns one.
-        vocab_size: entries of a learned vocabulary, special tokens included.
+        vocab_size: entries of a learned vocabulary, special tokens included; by default as many as fit the size of the
+            text (`fitting_vocab_size`).
         cased: distinguish capitals and accents; otherwise text is lower-cased and accents are stripped.
         validation_fraction: fraction of the documents that are held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
-        text_field: field of JSON lines, or column of Parquet and of datasets, that holds the text.
+        text_field: field of JSON lines, or column of CSV, TSV, Parquet and of datasets, that holds the text.
         one_sentence_per_line: lines are sentences already and are not split.
         deduplicate: documents to drop: `none`, `exact` (same text as an earlier one) or `near` (Jaccard similarity of
             0.8 or more with an earlier one, `lambert.corpus.near_duplicates`).
@@ -196,32 +197,43 @@ class _Reporter:
 
 
 def _tokenizer(
-    folder: Path, given: Tokenizer | None, source: DocumentSource, report: _Reporter, *, vocab_size: int, cased: bool
+    folder: Path,
+    given: Tokenizer | None,
+    source: DocumentSource,
+    report: _Reporter,
+    *,
+    vocab_size: int | None,
+    cased: bool,
 ) -> Tokenizer:
     """The given vocabulary, the one that an interrupted build learned, or one learned now; saved in the folder."""
     saved = folder / TOKENIZER_FOLDER
     if given is None and (saved / "tokenizer.json").exists():
         return Tokenizer.from_file(str(saved / "tokenizer.json"))
-    tokenizer = given or train_vocabulary(_vocabulary_sample(source, report), vocab_size, cased=cased)
+    tokenizer = given
+    if tokenizer is None:
+        lines, characters = _vocabulary_sample(source, report)
+        size = vocab_size if vocab_size is not None else fitting_vocab_size(lines, characters, cased=cased)
+        tokenizer = train_vocabulary(lines, size, cased=cased)
     save_tokenizer(tokenizer, folder / f"{TOKENIZER_FOLDER}.partial")
     if not saved.exists():
         (folder / f"{TOKENIZER_FOLDER}.partial").rename(saved)
     return tokenizer
 
 
-def _vocabulary_sample(source: DocumentSource, report: _Reporter) -> list[str]:
-    """Lines of documents sampled evenly from the whole text by their hash, at most `VOCABULARY_SAMPLE_CHARACTERS`.
+def _vocabulary_sample(source: DocumentSource, report: _Reporter) -> tuple[list[str], int]:
+    """Lines of documents sampled evenly from the whole text by their hash, at most `VOCABULARY_SAMPLE_CHARACTERS`; and
+    the number of characters of the whole text.
 
     Whenever the sample grows too large, the half of the documents with the larger hashes leaves it, and no such
     document enters it again. This needs one pass and does not depend on the order of the files.
     """
     limit = 1 << 64
     kept: list[tuple[int, int, list[str]]] = []
-    characters = 0
+    characters = total = 0
     for number, document in enumerate(source):
-        key = document_hash(document)
+        key, size = document_hash(document), sum(map(len, document.paragraphs))
+        total += size
         if key < limit:
-            size = sum(map(len, document.paragraphs))
             kept.append((key, size, document.paragraphs))
             characters += size
         while characters > VOCABULARY_SAMPLE_CHARACTERS and len(kept) > 1:
@@ -230,7 +242,7 @@ def _vocabulary_sample(source: DocumentSource, report: _Reporter) -> list[str]:
             characters = sum(entry[1] for entry in kept)
         if number % 1000 == 0:
             report.vocabulary(number + 1)
-    return [line for _, _, lines in kept for line in lines]
+    return [line for _, _, lines in kept for line in lines], total
 
 
 def _build(

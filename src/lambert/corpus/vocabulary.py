@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,15 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from lambert.errors import UserError
-from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json, write_text
+from lambert.utils.io import (
+    SETTINGS_BYTES,
+    VOCABULARY_BYTES,
+    check_size,
+    read_bytes,
+    read_json,
+    why_unwritable,
+    write_text,
+)
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
@@ -28,6 +37,10 @@ SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
 RARE_CHARACTER_FRACTION = 1e-4
 MIN_VOCAB_SIZE = 100
 MAX_VOCAB_SIZE = 1 << 24
+BERT_VOCAB_SIZE = 30_522
+SMALLEST_FITTING_SIZE = 1_024
+# Distinct words grow about with the square root of a text (Heaps' law), and so does the vocabulary that fits it.
+ENTRIES_PER_ROOT_CHARACTER = 1.6
 # WordPiece makes longer words [UNK], as in BERT.
 LONGEST_WORD_CHARACTERS = 100
 # From U+2E80 on scripts are written without spaces, and BERT splits most of them by character.
@@ -66,6 +79,22 @@ def is_cased(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer distinguishes upper from lower case."""
     normalizer = json.dumps(json.loads(tokenizer.to_str())["normalizer"])
     return '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer
+
+
+def fitting_vocab_size(sample: Iterable[str], characters: int, *, cased: bool) -> int:
+    """The size of a vocabulary for a text: the power of two next to 1.6 · √characters, from 1,024 to BERT's 30,522.
+
+    A larger one would hold entries that the text shows too seldom to learn, and slow every step of a small model. At
+    least twice the text's own letters and signs, of which some scripts have thousands.
+
+    Args:
+        sample: lines of the text.
+        characters: of the whole text.
+    """
+    wanted = ENTRIES_PER_ROOT_CHARACTER * math.sqrt(max(1, characters))
+    size = 1 << round(math.log2(wanted))
+    letters, signs = _alphabet(list(sample), _normalizer(cased=cased), limit=BERT_VOCAB_SIZE // 2)
+    return min(BERT_VOCAB_SIZE, max(SMALLEST_FITTING_SIZE, size, 2 * (len(SPECIAL) + 2 * len(letters) + len(signs))))
 
 
 def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokenizer:
@@ -311,6 +340,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
             write_text(folder / name, text)
     except OSError as error:
         raise UserError(
-            f"the tokenizer cannot be written to {folder} ({error.strerror})",
+            f"the tokenizer cannot be written to {folder} ({why_unwritable(error, folder)})",
             remedy="Free some space, mend the permissions or choose another folder",
         ) from None

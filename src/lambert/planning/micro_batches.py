@@ -1,4 +1,8 @@
-"""The fastest micro-batch size on this machine, found by timing steps."""
+"""The micro-batch size of each phase: by a rule of model, length and memory, or found by timing steps.
+
+The rule gives the same answer every time, so that one command twice ends in the same bits. Timing is for those who ask
+for it (`tune`): it depends on what else the machine does.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from lambert.model.heads import BertForPreTraining
+from lambert.planning.hardware import Hardware
 from lambert.planning.memory import estimate_memory
 from lambert.planning.probe import probe_step, random_batch
+from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.env import local_process_count
 from lambert.training.distributed.process_group import ProcessGroup
@@ -21,7 +27,7 @@ from lambert.training.step.train_step import OutOfMemory
 TRIAL_SECONDS = 6.0
 """How long the sizes of a phase are tried."""
 MEMORY_FRACTION = 0.6
-"""Of the free memory that a micro-batch is expected to need at most."""
+"""Of the memory of a rank that a micro-batch is expected to need at most."""
 _MIN_TOKENS = 1_024
 """Tokens of the smallest micro-batch that is tried, padding included."""
 _AS_FAST, _FALLING = 0.98, 0.9
@@ -37,32 +43,55 @@ class MicroBatchTrial:
     sequences_per_second: float
 
 
-def choose_micro_batches(
-    config: TrainingConfig, processes: ProcessGroup, memory_bytes: int | None = None
+def micro_batches_by_rule(config: TrainingConfig, processes: ProcessGroup, hardware: Hardware) -> TrainingConfig:
+    """The config with the rule's micro-batches, halved until they fit the memory that this machine has.
+
+    The rule is `MICRO_BATCH_TOKENS` of them in each (training/config/resolve.py), at most a rank's part of the batch.
+    Memory in use by others does not count: it would make the choice depend on the hour.
+    """
+    memory = _memory_of_a_rank(processes, hardware)
+    sizes = (
+        min(size, _largest(config, phase, processes.world_size, memory))
+        for phase, size in zip(config.phases, config.micro_batch_sizes, strict=True)
+    )
+    return replace(config, micro_batch_sizes=tuple(sizes))
+
+
+def tune_micro_batches(
+    config: TrainingConfig, processes: ProcessGroup, hardware: Hardware
 ) -> tuple[TrainingConfig, tuple[list[MicroBatchTrial], ...]]:
     """The same config with the micro-batch sizes that are fastest here.
 
     Every rank must call this at once. All ranks take the choice of the main process.
 
-    Args:
-        memory_bytes: free on this machine, which its processes share on a CPU; None where unknown.
-
     Returns:
         The config, and what this rank tried for each phase (nothing where a phase leaves no choice).
     """
-    if memory_bytes is not None and processes.device.type == "cpu":
-        memory_bytes //= local_process_count()
+    memory = _memory_of_a_rank(processes, hardware)
     sizes, tried = [], []
     for index, phase in enumerate(config.phases):
-        largest = phase.batch_size // processes.world_size
-        if memory_bytes is not None:
-            while largest > 1 and estimate_memory(config, phase, largest).total_bytes > MEMORY_FRACTION * memory_bytes:
-                largest //= 2
+        largest = _largest(config, phase, processes.world_size, memory)
         trials = try_micro_batches(config, index, processes.device, largest=largest, budget_seconds=TRIAL_SECONDS)
         own = fastest(trials, default=min(largest, config.micro_batch_sizes[index]))
         sizes.append(processes.all_reduce_ints([own if processes.is_main_process else 0])[0])
         tried.append(trials)
     return replace(config, micro_batch_sizes=tuple(sizes)), tuple(tried)
+
+
+def _memory_of_a_rank(processes: ProcessGroup, hardware: Hardware) -> int | None:
+    """Bytes that a rank may count on; None where unknown. Ranks of one machine share its memory, each has its GPU."""
+    if processes.device.type == "cuda":
+        return min(device.memory_bytes for device in hardware.torch.devices)
+    return None if hardware.memory_bytes is None else hardware.memory_bytes // local_process_count()
+
+
+def _largest(config: TrainingConfig, phase: PhaseConfig, world_size: int, memory_bytes: int | None) -> int:
+    """Sequences of the largest micro-batch: a rank's part of the batch, halved until it fits."""
+    largest = max(1, phase.batch_size // world_size)
+    if memory_bytes is not None:
+        while largest > 1 and estimate_memory(config, phase, largest).total_bytes > MEMORY_FRACTION * memory_bytes:
+            largest //= 2
+    return largest
 
 
 def try_micro_batches(

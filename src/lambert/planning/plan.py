@@ -8,7 +8,7 @@ from typing import Any
 from lambert.corpus.store import Corpus
 from lambert.model.bert import ACTIVATION_CHECKPOINTING
 from lambert.planning import plan_text
-from lambert.planning.memory import estimate_memory
+from lambert.planning.memory import max_memory
 from lambert.planning.probe import RunForecast
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.resolve import examples_per_epoch, parameter_count
@@ -95,8 +95,5 @@ def describe_plan(config: TrainingConfig, corpus: Corpus | None = None) -> Plan:
         PhasePlan(phase, size, None if counts is None else phase.samples / counts[index])
         for index, (phase, size) in enumerate(zip(config.phases, config.micro_batch_sizes, strict=True))
     )
-    memory = {
-        kind: max(estimate_memory(config, one.config, one.micro_batch_size, kind).total_bytes for one in phases)
-        for kind in ACTIVATION_CHECKPOINTING
-    }
+    memory = {kind: max_memory(config, kind) for kind in ACTIVATION_CHECKPOINTING}
     return Plan(config, phases, parameter_count(config.model), memory)

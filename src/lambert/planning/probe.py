@@ -7,6 +7,7 @@ All ranks take the same steps together, all-reduce of the gradients included.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from lambert import __version__
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
 from lambert.data.masking import prediction_counts
 from lambert.model.heads import BertForPreTraining
-from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
+from lambert.planning.hardware import inspect_hardware
+from lambert.planning.memory import max_memory
+from lambert.planning.probe_cache import probe_key, remember, remembered
 from lambert.runlog.schema import JOURNAL_FILE
 from lambert.runlog.writer import Journal
 from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
+from lambert.training.distributed.env import local_process_count
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.evaluation import Validator
 from lambert.training.step.pretraining_loss import pretraining_task
@@ -42,6 +47,8 @@ _STRIDE = 104_729
 """Between the steps whose samples are used, so that they spread over the phase; a prime."""
 _EVALUATION_TOKENS = 8_192
 """Validation tokens that are timed: one batch of an evaluation."""
+_REMEMBERED = ("micro_batch_seconds", "rest_seconds", "opening_seconds", "evaluation_seconds")
+"""What is kept of a `PhaseCost`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class RunForecast:
     world_size: int
     """Ranks that took the steps together."""
     memory_bytes: int
-    """Peak of each rank: its resident set, or what it allocates on a GPU; 0 where the system does not report it."""
+    """Peak of each rank, by arithmetic (`max_memory`)."""
 
     @property
     def seconds(self) -> float:
@@ -104,27 +111,74 @@ def forecast_run(
     processes: ProcessGroup | None = None,
     trainer_options: TrainerOptions | None = None,
     budget_seconds: float,
+    renew: bool = False,
 ) -> RunForecast:
-    """Time real steps of every phase, a short evaluation and the copy for a checkpoint.
+    """Time real steps of every phase and a short evaluation, unless this machine has timed the same before.
 
     Args:
         corpus: its text is used; without one, full rows of random ids.
         processes: all ranks must call this at once.
         budget_seconds: for each phase. At least three steps are timed, for at most a fiftieth of the phase.
+        renew: time them even if they have been timed before.
     """
     processes, trainer_options = processes or ProcessGroup(), trainer_options or TrainerOptions()
-    reset_peak_memory(processes.device)
-    model = BertForPreTraining(config.model)
-    model.encoder.checkpoint_activations(trainer_options.activation_checkpointing)
-    state = TrainState(model, config, processes, shards=trainer_options.shard)
-    costs = []
-    for phase in phases_of(config):
-        probe = _PhaseProbe(state, config, phase, processes, corpus)
-        costs.append(probe.cost(trainer_options, budget_seconds))
-    copy = state.checkpoint({})
-    probe.timed_step(0, _FEW)  # memory while a checkpoint is written
-    del copy
-    return RunForecast(tuple(costs), processes.world_size, peak_memory_bytes(processes.device))
+    probes = _Probes(config, corpus, processes, trainer_options, budget_seconds)
+    costs = tuple(probes.cost(phase, renew=renew) for phase in phases_of(config))
+    return RunForecast(costs, processes.world_size, max_memory(config, trainer_options.activation_checkpointing))
+
+
+class _Probes:
+    """Costs of phases, remembered or measured. The model to measure with is made when it is first needed."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        corpus: Corpus | None,
+        processes: ProcessGroup,
+        options: TrainerOptions,
+        budget_seconds: float,
+    ) -> None:
+        self._config, self._corpus, self._processes = config, corpus, processes
+        self._options, self._budget_seconds = options, budget_seconds
+
+    def cost(self, phase: Phase, *, renew: bool) -> PhaseCost:
+        """What the main process remembers or measures; every rank gets the same numbers."""
+        key = self._key(phase)
+        known = None if renew or not self._processes.is_main_process else remembered(key, len(_REMEMBERED))
+        micro_batches = -(-phase.micro_batch_count // self._processes.world_size)
+        if not self._processes.all_reduce_max([int(known is not None)])[0]:
+            probe = _PhaseProbe(self._state, self._config, phase, self._processes, self._corpus)
+            measured = probe.cost(self._options, self._budget_seconds)
+            known = tuple(getattr(measured, name) for name in _REMEMBERED)
+            if self._processes.is_main_process:
+                remember(key, known)
+        own = known if known is not None and self._processes.is_main_process else (0.0,) * len(_REMEMBERED)
+        nanoseconds = self._processes.all_reduce_ints([round(1e9 * number) for number in own])
+        numbers = dict(zip(_REMEMBERED, (number / 1e9 for number in nanoseconds), strict=True))
+        return PhaseCost(micro_batches=micro_batches, steps=phase.config.step_count, **numbers)
+
+    @functools.cached_property
+    def _state(self) -> TrainState:
+        model = BertForPreTraining(self._config.model)
+        model.encoder.checkpoint_activations(self._options.activation_checkpointing)
+        return TrainState(model, self._config, self._processes, shards=self._options.shard)
+
+    def _key(self, phase: Phase) -> str:
+        """Of the machine, the versions, and all that a step's time depends on; not of the number of steps."""
+        config, options = self._config, self._options
+        hardware = inspect_hardware()
+        ours = ("model", "optimizer", "examples", "packs", "precision", "reduce_dtype", "deterministic")
+        ways = ("shard", "activation_checkpointing", "evaluation_samples", "evaluations_per_phase")
+        return probe_key({
+            "lambert": __version__,
+            "torch": torch.__version__,
+            "machine": (hardware.processor, hardware.usable_cores, [gpu.name for gpu in hardware.torch.devices]),
+            "ranks": (self._processes.world_size, local_process_count(), torch.get_num_threads()),
+            "config": [str(getattr(config, name)) for name in ours],
+            "options": [str(getattr(options, name)) for name in ways],
+            "corpus": config.corpus_fingerprint,
+            "phase": (phase.config.sequence_length, phase.config.batch_size, phase.micro_batch_size),
+        })  # fmt: skip
 
 
 def record_outcome(run: Path, forecast: RunForecast | None, *, seconds: float, memory_bytes: int) -> None:

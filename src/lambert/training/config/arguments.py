@@ -23,18 +23,21 @@ class RecipeArguments:
     """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or
     LAYERSxHIDDEN such as 6x384. Default: the recipe's, else base."""
     epochs: float | None = None
-    """Epochs over the corpus, all phases together. Give this, `samples`, or a recipe with steps."""
+    """Epochs over the corpus, all phases together."""
     samples: int | None = None
     """Sequences to train on, all phases together."""
+    hours: float | None = None
+    """Hours to train on this machine, where neither `epochs`, `samples` nor a recipe says how long. Default: 1."""
     sequence_lengths: tuple[int, ...] = ()
     """Tokens in a sequence, one number for each phase. Default: the recipe's, else 128 512."""
     phase_fractions: tuple[float, ...] = ()
     """Fraction of the samples in each phase. Default for two phases: .9 .1."""
     optimizer: str | None = None
-    """lamb, adamw, lars, lans or muon. Default: the recipe's, else lamb."""
+    """lamb, adamw, lars, lans or muon. Default: the recipe's, else muon for fewer than 15,625 steps of at most 2,048
+    sequences, else lamb."""
     recipe: str = "sqrt"
-    """sqrt: derives everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018,
-    roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
+    """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
+    bert-2018, roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size."""
     learning_rate_multiplier: float = 1.0
@@ -55,8 +58,10 @@ class RecipeArguments:
     seed: int = 0
     """Seed of every random draw."""
     micro_batch_size: int | None = None
-    """Sequences in one forward pass of the first phase; fewer in phases with longer sequences. Default: measures the
-    fastest that fits, and caches it."""
+    """Sequences in one forward pass of the first phase; fewer in phases with longer sequences. Default: 4,096 tokens,
+    or as many as fit the machine's memory."""
+    tune: bool = False
+    """Time micro-batch sizes and take the fastest: for a machine without other work."""
     precision: str = "auto"
     """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
     this hardware, on a CPU bfloat16-master. Untested on GPU."""
@@ -147,6 +152,11 @@ def command_line(name: str, options: Any, **more: Any) -> str:
 
 def _default(options: Any, name: str) -> Any:
     return next(field.default for field in fields(options) if field.name == name)
+
+
+def is_open(arguments: RecipeArguments) -> bool:
+    """Whether nothing says how long the run is, so that a proposal says it."""
+    return arguments.recipe == "sqrt" and arguments.samples is None and arguments.epochs is None
 
 
 def check_probe_seconds(seconds: float) -> None:

@@ -26,12 +26,15 @@ from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
-from lambert.training.config.scaling_rules import PAPER_SAMPLES
+from lambert.training.config.scaling_rules import PAPER_MIXED_BATCH, PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.utils.io import file_sha256
 
-DEFAULT_MODEL, DEFAULT_OPTIMIZER, DEFAULT_DROPOUT = "base", "lamb", 0.1
+DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
+SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
+"""Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
+wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
 _CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
 """Fields of both the arguments and a recipe."""
@@ -53,11 +56,12 @@ def resolve_config(
     """
     request, recipe = with_recipe(request)
     init_from = request.initial_model_folder
-    optimizer = request.optimizer or DEFAULT_OPTIMIZER
+    samples = _samples(request, recipe, corpus)
+    optimizer = request.optimizer or _default_optimizer(request, recipe, samples)
     config = _model_config(request, recipe, corpus)
     phases = make_phases(
         recipe,
-        samples=_samples(request, recipe, corpus),
+        samples=samples,
         optimizer=optimizer,
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
@@ -83,6 +87,14 @@ def resolve_config(
     )
 
 
+def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:
+    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes."""
+    largest = max(recipe.batch_sizes)
+    is_short = samples is not None and samples < SHORT_RUN_STEPS * largest and largest <= SHORT_RUN_BATCH
+    needs_shards = getattr(request, "shard", False)
+    return "muon" if request.recipe == "sqrt" and is_short and not needs_shards else "lamb"
+
+
 def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
     """Fill the request from its recipe; returns both.
 
@@ -95,12 +107,14 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         "--phase-fractions": request.phase_fractions,
     }
     if request.recipe in BY_RULE:
-        if not request.batch_size:
+        is_papers = request.recipe == "paper"
+        batch_size = request.batch_size or (PAPER_MIXED_BATCH if is_papers else ())
+        if not batch_size:
             raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that sets it")
         lengths = request.sequence_lengths or DEFAULT_LENGTHS
-        recipe = recipe_by_rule(request.batch_size, lengths, request.phase_fractions, name=request.recipe)
-        if request.recipe == "paper":
-            recipe = replace(recipe, samples=PAPER_SAMPLES)
+        recipe = recipe_by_rule(batch_size, lengths, request.phase_fractions, name=request.recipe)
+        if is_papers:
+            recipe = replace(recipe, samples=PAPER_SAMPLES, model="large")
     else:
         given = [option for option, value in shape.items() if value]
         recipe = load_recipe(request.recipe)

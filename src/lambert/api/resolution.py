@@ -1,0 +1,121 @@
+"""From arguments to the configuration of a run on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lambert.api.messages import log, log_lines
+from lambert.corpus.store import Corpus
+from lambert.planning import plan_text
+from lambert.planning.diagnosis import load_findings
+from lambert.planning.hardware import inspect_hardware
+from lambert.planning.micro_batches import micro_batches_by_rule, tune_micro_batches
+from lambert.planning.probe import RunForecast, forecast_run
+from lambert.planning.proposal import Arguments, propose
+from lambert.runlog.schema import RECIPE_FILE
+from lambert.training.config.arguments import RecipeArguments, TrainingArguments
+from lambert.training.config.precision import resolve_precision
+from lambert.training.config.resolve import resolve_config, with_recipe
+from lambert.training.config.trainer_options import TrainerOptions
+from lambert.training.config.training_config import TrainingConfig, recorded_choices, refuse_other_config
+from lambert.training.distributed.process_group import ProcessGroup
+
+PROPOSAL_SECONDS = 2.0
+"""How long each phase is timed for a proposal."""
+
+
+def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
+    """The corpus, opened where it is a folder."""
+    return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
+
+
+def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
+    """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
+    hardware = inspect_hardware()
+    on_cpu = hardware.device == "cpu"
+    precision = resolve_precision(arguments.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=on_cpu)
+    return resolve_config(arguments, corpus, precision=precision)
+
+
+def proposed(
+    arguments: Arguments, corpus: Corpus, group: ProcessGroup, options: TrainerOptions | None = None
+) -> Arguments:
+    """The arguments, completed for corpus, machine and time; prints what was chosen and why."""
+
+    def forecast(tried: RecipeArguments) -> RunForecast:
+        config = micro_batches_by_rule(resolve(tried, corpus), group, inspect_hardware())
+        return forecast_run(config, corpus, processes=group, trainer_options=options, budget_seconds=PROPOSAL_SECONDS)
+
+    proposal = propose(arguments, corpus, forecast)
+    if group.is_main_process:
+        log_lines(plan_text.proposal_lines(proposal))
+    return proposal.arguments
+
+
+def completed(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingArguments:
+    """What the run in `out` was proposed, or else a proposal."""
+    if not arguments.fresh and (out / RECIPE_FILE).exists():
+        return replace(arguments, recipe=str(out), hours=None)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return proposed(arguments, corpus, group, arguments)
+
+
+def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingConfig:
+    """What is asked for, with what the run in `out` has chosen for itself, or else micro-batches by rule.
+
+    Raises:
+        UserError: the run in `out` has other settings.
+    """
+    config = resolve(arguments, corpus)
+    resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
+    known = recorded_choices(out) if resumes else None
+    group.barrier()  # until all have looked, nobody writes there
+    threads = arguments.threads
+    if arguments.deterministic:
+        threads = threads or (known.threads if known is not None else 0) or 1
+    if threads:
+        torch.set_num_threads(threads)
+    config = replace(
+        config,
+        deterministic=arguments.deterministic,
+        reduce_dtype=arguments.reduce_dtype,
+        threads=threads if arguments.deterministic else 0,
+    )
+    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
+        config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
+    if resumes:
+        refuse_other_config(out, config)  # before the plan of a run that cannot be
+    elif arguments.micro_batch_size is None:
+        config = with_micro_batches(config, group, tune=arguments.tune)
+    return config
+
+
+def with_micro_batches(config: TrainingConfig, group: ProcessGroup, *, tune: bool) -> TrainingConfig:
+    """The config with micro-batches by the rule, or by timing them here."""
+    hardware = inspect_hardware()
+    if not tune:
+        return micro_batches_by_rule(config, group, hardware)
+    config, tried = tune_micro_batches(config, group, hardware)
+    if group.is_main_process:
+        log_lines(plan_text.micro_batch_lines(config, tried))
+    return config
+
+
+def log_load() -> None:
+    """Say if other work will slow this run. To be called before this process works itself."""
+    for found in load_findings(inspect_hardware()):
+        if found.level != "ok":
+            log.info(f"note      {found.text}. {found.remedy}; until then, times are those of a busy machine")
+
+
+def log_recipe(arguments: RecipeArguments) -> None:
+    """Where the numbers of a published recipe come from, and what to know before relying on them."""
+    _, recipe = with_recipe(arguments)
+    if recipe.source:
+        log.info(f"recipe    {recipe.name}: {recipe.source}")
+    for note in recipe.notes:
+        log.info(f"note      {note}")
