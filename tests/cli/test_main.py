@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,28 @@ def test_a_published_folder_is_continued(
     after = run_json(capsys, "fill", str(tmp_path / "run"), "Bada [MASK] fefi.")
     for old, new in zip(before["blanks"][0], after["blanks"][0], strict=True):
         assert old["word"] == new["word"] and abs(old["probability"] - new["probability"]) < 1e-4
+
+
+def test_a_model_of_the_hub_is_prepared_for_and_continued_by_its_name(
+    tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "hub" / "models--acme--bert"  # the layout of the Hub's cache
+    shutil.copytree(finished_run / "huggingface", cached / "snapshots" / ("a" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    text, corpus, run = write_small_text(tmp_path / "text.txt"), tmp_path / "corpus", tmp_path / "run"
+    prepared = run_json(capsys, "prepare", str(text), "--out", str(corpus), "--vocab", "acme/bert")
+    assert not prepared["vocab_learned"]
+    results = run_json(
+        capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), "--init-from", "acme/bert", *RUN_OPTIONS[2:]
+    )
+    assert results["finished"]
+    assert "--init-from acme/bert" in tomllib.loads((run / "recipe.toml").read_text())["command"]
+    assert json.loads((run / "journal.jsonl").read_text().splitlines()[0])["model"] == "acme/bert"
+    assert len(run_json(capsys, "fill", "acme/bert", "Bada [MASK] fefi.")["blanks"][0]) == 5
+    message = refused(capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), "--init-from", "acme/other")
+    assert "there is no folder acme/other, and the Hugging Face Hub cannot be reached" in message
 
 
 @pytest.mark.integration

@@ -96,7 +96,7 @@ class Trainer(TrainingLoop):
             super().__init__(
                 out,
                 config,
-                starting_model(config, arguments.initial_model_folder, corpus),
+                starting_model(config, arguments.init_from, corpus),
                 corpus,
                 trainer_options=arguments,
                 processes=group,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
+from lambert.utils import hub
 from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -83,13 +84,18 @@ def _their_names(ours: str) -> list[str]:
 
 
 def model_folder(path: Path) -> Path:
-    """The Hugging Face folder of a run, or the folder itself.
+    """The Hugging Face folder of a run, the folder itself, or the one into which a model of the Hub is fetched.
 
     Raises:
-        UserError: there is no such folder, or it is a run that has not exported a model yet.
+        UserError: there is no such folder or model, or it is a run that has not exported a model yet.
     """
+    if hub.is_hub_name(path):
+        return hub.fetched_model(str(path))
     if not path.is_dir():
-        raise UserError(f"there is no model folder {path}", remedy="Give a run or a Hugging Face BERT folder")
+        raise UserError(
+            f"there is no model folder {path}",
+            remedy=f"Give a run, a Hugging Face BERT folder, or a name on the Hub such as {hub.EXAMPLE}",
+        )
     exported = path / "huggingface"
     if exported.is_dir():
         return exported

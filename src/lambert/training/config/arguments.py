@@ -66,7 +66,8 @@ class RecipeArguments:
     """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
     this hardware, on a CPU bfloat16-master. Untested on GPU."""
     init_from: Path | None = None
-    """Run or Hugging Face BERT folder with the initial weights; `model` is then ignored."""
+    """Model to continue: a run, a Hugging Face BERT folder, or a name on the Hub such as
+    google-bert/bert-base-uncased (docs/continue.md). `model` is then ignored."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_lengths", "phase_fractions"):
@@ -90,10 +91,10 @@ class RecipeArguments:
 
     @property
     def initial_model_folder(self) -> Path | None:
-        """The Hugging Face folder of `init_from`.
+        """The Hugging Face folder of `init_from`; fetched where it is a name on the Hub.
 
         Raises:
-            UserError: it does not exist.
+            UserError: it does not exist or cannot be fetched.
         """
         from lambert.model.huggingface import model_folder  # which imports torch
 
