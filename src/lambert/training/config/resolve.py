@@ -67,6 +67,7 @@ def resolve_config(
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
         warmup_ratio=request.warmup_ratio,
+        is_continued=init_from is not None and request.recipe != "paper",
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
@@ -89,7 +90,10 @@ def resolve_config(
 
 
 def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:
-    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes."""
+    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes; AdamW,
+    with which the literature continues, for trained models."""
+    if request.init_from is not None and request.recipe != "paper":
+        return "adamw"
     largest = max(recipe.batch_sizes)
     is_short = samples is not None and samples < SHORT_RUN_STEPS * largest and largest <= SHORT_RUN_BATCH
     needs_shards = getattr(request, "shard", False)
@@ -145,7 +149,8 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
     init_from = request.initial_model_folder
     if init_from is not None:
-        config = replace(read_config(init_from), dropout=dropout)
+        config = read_config(init_from)
+        config = replace(config, dropout=config.dropout if request.dropout is None else request.dropout)
         _check_vocabulary(request, config, corpus)
     else:
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
