@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from conftest import write_small_text
 from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
+from lambert.utils.io import file_sha256
 
 
 def words(text: str) -> list[str]:
@@ -192,11 +193,17 @@ def test_a_foreign_vocabulary_is_refused(
 def test_a_published_folder_is_continued(
     tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = run_json(
-        capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), "--init-from",
+    command = (
+        "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), "--init-from",
         str(finished_run / "huggingface"), *RUN_OPTIONS[2:], "--learning-rate", "1e-9",
     )  # fmt: skip
-    assert results["finished"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    events = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    first = next(event for event in events if event["event"] in ("step", "evaluation"))
+    assert (first["event"], first["step"]) == ("evaluation", 0)
+    assert f"before training: MLM loss {first['mlm_loss']:.3f} (unigram baseline" in said
+    assert f", before training {first['mlm_loss']:.3f}, unigram baseline" in said
     before = run_json(capsys, "fill", str(finished_run), "Bada [MASK] fefi.")
     after = run_json(capsys, "fill", str(tmp_path / "run"), "Bada [MASK] fefi.")
     for old, new in zip(before["blanks"][0], after["blanks"][0], strict=True):
@@ -214,10 +221,11 @@ def test_a_model_of_the_hub_is_prepared_for_and_continued_by_its_name(
     text, corpus, run = write_small_text(tmp_path / "text.txt"), tmp_path / "corpus", tmp_path / "run"
     prepared = run_json(capsys, "prepare", str(text), "--out", str(corpus), "--vocab", "acme/bert")
     assert not prepared["vocab_learned"]
-    results = run_json(
-        capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), "--init-from", "acme/bert", *RUN_OPTIONS[2:]
-    )
-    assert results["finished"]
+    command = ("pretrain", "--corpus", str(corpus), "--init-from", "acme/bert", *RUN_OPTIONS[2:-1])
+    for out, samples in ((run, "16"), (tmp_path / "unmeasured", "0")):
+        assert run_json(capsys, *command, samples, "--out", str(out))["finished"]
+    weights = [file_sha256(out / "huggingface" / "model.safetensors") for out in (run, tmp_path / "unmeasured")]
+    assert weights[0] == weights[1]  # the evaluation before training changes none
     assert "--init-from acme/bert" in tomllib.loads((run / "recipe.toml").read_text())["command"]
     assert json.loads((run / "journal.jsonl").read_text().splitlines()[0])["model"] == "acme/bert"
     assert len(run_json(capsys, "fill", "acme/bert", "Bada [MASK] fefi.")["blanks"][0]) == 5

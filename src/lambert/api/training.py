@@ -137,7 +137,7 @@ class Trainer(TrainingLoop):
             record_outcome(self.run, self._forecast, seconds=output.seconds, memory_bytes=memory)
             if self._forecast is not None:
                 log.info(plan_text.outcome_line(self._forecast, seconds=output.seconds, memory_bytes=memory))
-        _log_verdict(output.evaluation)
+        _log_verdict(output.evaluation, self.first_evaluation)
         log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
         log.info(
             f"Model:  {self.run / MODEL_FOLDER} (transformers opens it; "
@@ -199,12 +199,13 @@ def _log_plan(config: TrainingConfig, corpus: Corpus, execution: dict[str, str])
     log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
 
 
-def _log_verdict(evaluation: Evaluation | None) -> None:
+def _log_verdict(evaluation: Evaluation | None, before: Evaluation | None) -> None:
     """What the last evaluation means, for a person who sees one for the first time."""
     if evaluation is None:
         return
     gain = evaluation.unigram_loss - evaluation.mlm_loss
-    losses = f"MLM loss {evaluation.mlm_loss:.3f}, unigram baseline {evaluation.unigram_loss:.3f}"
+    since = "" if before is None else f", before training {before.mlm_loss:.3f}"
+    losses = f"MLM loss {evaluation.mlm_loss:.3f}{since}, unigram baseline {evaluation.unigram_loss:.3f}"
     if gain < MIN_GAIN:
         log.info(
             f"{losses}: the model is hardly better than the baseline. Train for more steps (more `epochs`, a smaller "
