@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line
-from lambert.training.config.resolve import check_world_size, starting_model
+from lambert.training.config.resolve import check_world_size, load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -93,10 +93,13 @@ class Trainer(TrainingLoop):
                 log_recipe(arguments)
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
             self._forecast = _forecast(arguments, config, corpus, group, out)
+            model, weights = load_starting_model(config, arguments.init_from, corpus)
+            if group.is_main_process and (arguments.fresh or not (out / RECIPE_FILE).exists()):
+                log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
                 out,
                 config,
-                starting_model(config, arguments.init_from, corpus),
+                model,
                 corpus,
                 trainer_options=arguments,
                 processes=group,
@@ -106,6 +109,7 @@ class Trainer(TrainingLoop):
                     "torch": torch.__version__,
                     "python": platform.python_version(),
                     "host": inspect_hardware(out).host(),
+                    **({} if arguments.init_from is None else {"initial_weights": asdict(weights)}),
                 },
                 command=command or command_line("pretrain", arguments, corpus=corpus.path, out=out),
                 fresh=arguments.fresh and not restart_count(),

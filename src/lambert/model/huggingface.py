@@ -60,6 +60,8 @@ _CONFIG_FIELDS = {
     "initializer_range": "initializer_range",
     "pad_token_id": "pad_token_id",
 }
+# Copies that `transformers` once wrote beside the tensors they copy, and a list of 0, 1, 2, …
+_COPIES = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "bert.embeddings.position_ids")
 # What this encoder computes; any other value means another architecture.
 _REQUIRED_SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
@@ -207,6 +209,10 @@ def load_model(
     _refuse_larger_model(weights, config, found)
     model = head(config)
     _refuse_untied_decoder(folder, found)
+    if "cls.predictions.decoder.bias" in found:  # the only one in some folders
+        found.setdefault("cls.predictions.bias", found["cls.predictions.decoder.bias"])
+    for name in _COPIES:
+        found.pop(name, None)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
         names = _their_names(name)

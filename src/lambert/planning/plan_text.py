@@ -8,6 +8,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambert.model.huggingface import LoadReport
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
     from lambert.planning.micro_batches import MicroBatchTrial
     from lambert.planning.plan import PhasePlan, Plan
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lambert.training.config.training_config import TrainingConfig
 
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
+MOST_UNUSED = 8
+"""Names that are listed."""
 MEMORY_ERROR = "on a CPU the heap of longer runs grew to 1.3 to 1.8 times that"
 
 
@@ -86,6 +89,17 @@ def _schedule_shape(phase: PhaseConfig) -> str:
 def proposal_lines(proposal: Proposal[Any]) -> list[str]:
     """What was chosen, and why."""
     return ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
+
+
+def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
+    """Which weights of the model do not come from `name`, and which of its own the model does not use."""
+    lines = []
+    if report.freshly_initialised:
+        lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
+    if report.unused:
+        more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
+        lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")
+    return lines
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:

@@ -18,7 +18,7 @@ from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
-from lambert.model.huggingface import load_model, model_folder, read_config
+from lambert.model.huggingface import LoadReport, load_model, model_folder, read_config
 from lambert.model.presets import model_config
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.phase import phases_of
@@ -181,14 +181,25 @@ def examples_per_epoch(
 
 
 def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
+    """The model of `load_starting_model`."""
+    return load_starting_model(settings, init_from, corpus)[0]
+
+
+def load_starting_model(
+    settings: TrainingConfig, init_from: Path | None, corpus: Corpus
+) -> tuple[BertForPreTraining, LoadReport]:
     """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or those of `init_from`.
+
+    The report names what `init_from` has no weights for, and what the model does not use of it.
 
     Raises:
         UserError: the model cannot be read, or its vocabulary is not the corpus's.
     """
     torch.manual_seed(settings.seed)
     if init_from is None:
-        return _random_start(settings.model, corpus)
+        model = BertForPreTraining(settings.model)
+        _predict_frequencies(model, corpus)
+        return model, LoadReport([], [])
     folder = model_folder(init_from)
     theirs = load_vocabulary(folder, cased=False)
     if theirs.get_vocab() != corpus.tokenizer().get_vocab():
@@ -196,15 +207,17 @@ def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Cor
             f"the vocabulary of {init_from} is not the corpus's",
             remedy=f"Prepare the corpus again with `vocab` {init_from}",
         )
-    return load_model(folder, BertForPreTraining, dropout=settings.model.dropout)[0]
+    model, report = load_model(folder, BertForPreTraining, dropout=settings.model.dropout)
+    if "mlm_head.bias" in report.freshly_initialised:
+        _predict_frequencies(model, corpus)
+    return model, report
 
 
-def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
-    model = BertForPreTraining(config)
+def _predict_frequencies(model: BertForPreTraining, corpus: Corpus) -> None:
+    """Start the bias of the MLM head at the unigram log-probabilities of the text."""
     frequencies = UnigramBaseline(corpus.split("train").token_counts()).log_probabilities
     with torch.no_grad():
         model.mlm_head.bias.copy_(torch.from_numpy(frequencies))
-    return model
 
 
 def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = False) -> None:
