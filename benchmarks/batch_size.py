@@ -95,7 +95,7 @@ def cost(config: BertConfig, *, sequences: int, length: int, rounds: int = 40) -
     segments = torch.zeros_like(ids)
 
     def compute(_: int) -> None:
-        loss, _right = model(ids, segments, None, positions, masked_labels=ids.flatten()[positions])[0]
+        loss, *_ = model(ids, segments, None, positions, masked_labels=ids.flatten()[positions])[0]
         loss.backward()
 
     steps, norms = [], []

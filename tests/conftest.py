@@ -15,7 +15,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["LAMBERT_CACHE"] = ""  # what was measured for one test is nothing to another
+os.environ["LAMBERT_PROBE_CACHE"] = "off"  # what was measured for one test is nothing to another
+# Tests write nothing into the user's own cache.
+os.environ.setdefault("LAMBERT_KERNEL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))
 
 import pytest
 from hypothesis import settings

@@ -104,6 +104,8 @@ def journal(
         records.append({
             "event": "step", "step": step, "phase": phase["phase"], "loss": loss + 0.66,
             "mlm_loss": loss,
+            "mask_token_loss": loss + 0.5,
+            "mask_token_accuracy": max(accuracy - 0.03, 0.0),
             "nsp_loss": 0.69 - 0.1 * share, "mlm_accuracy": max(accuracy + random.normal(0,
             0.004), 0.0),
             "nsp_accuracy": 0.5 + 0.18 * share + random.normal(0, 0.02), "learning_rate": rate,

@@ -40,6 +40,7 @@ TORCHRUN = re.compile("(LOCAL_|GROUP_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(AD
 # Third-party packages: those that these parts of the package may import, or any declared dependency.
 THIRD_PARTY = {
     **dict.fromkeys(("__init__", "__main__", "errors"), ()),
+    "kernel_cache": ("llvmlite", "numba"),
     "utils": ("huggingface_hub", "numpy"),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "runlog": ("numpy",),

@@ -11,7 +11,12 @@
 #SBATCH --signal=TERM@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
+#SBATCH --output=lambert-%j.log
 set -u
+# module load cuda python                              # where Python and the driver's libraries are modules
+# source /shared/venv/bin/activate                     # the environment with lambert, on a file system of all nodes
+# export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0  # where the first network interface does not reach the other nodes
+# In a container (Pyxis): srun --container-image=/shared/lambert.sqsh --container-mounts=/shared torchrun …
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 size() { cat "$RUN/journal.jsonl" 2> /dev/null | wc -c; }
 before=$(size)

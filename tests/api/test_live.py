@@ -42,7 +42,8 @@ END = {"event": "end", "step": 20, "reason": "finished", "seconds": 200.0}
 
 def step(number: int) -> dict[str, Any]:
     return {
-        "event": "step", "step": number, "phase": 1, "loss": 7.42, "mlm_accuracy": 0.102,
+        "event": "step", "step": number, "phase": 1, "loss": 7.9, "mlm_loss": 7.3, "mlm_accuracy": 0.2,
+        "mask_token_loss": 7.42, "mask_token_accuracy": 0.102,
         "learning_rate": 0.0123, "sequences_per_second": 310.4, "tokens_per_second": 39_680.0,
         "eta_seconds": 130.0,
     }  # fmt: skip
@@ -65,14 +66,21 @@ def test_without_a_terminal_every_line_can_be_read_on_its_own(tmp_path: Path) ->
     lines = shown(tmp_path / "journal.jsonl", RUN, PHASE, step(1), EVALUATION, CHECKPOINT, step(20), END)
     assert lines == [
         "phase 1: steps 1 to 18, sequence length 128, batch 1,024, peak learning rate 0.0255 after 4 warm-up steps",
-        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), loss 7.420, MLM accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 1 of 20 (5 %), MLM loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
-        "held-out at step 10: MLM loss 6.810 (unigram baseline 6.990), accuracy 9.9 % (most frequent token 5.1 %)",
+        "held-out at step 10: MLM loss 6.810, perplexity 907 (unigram baseline 6.990, 1,086),"
+        " MLM accuracy 9.9 % (most frequent token 5.1 %)",
         "checkpoint at step 10: checkpoints/step-10 (17.5 MB in 0.2 s)",
-        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), loss 7.420, MLM accuracy 10.2 %,"
+        "phase 1 (length 128, batch 1,024), step 20 of 20 (100 %), MLM loss 7.420, MLM accuracy 10.2 %,"
         " learning rate 0.0123, speed 310 sequences/s, 39,680 tokens/s, time left 2 min 10 s",
         "finished at step 20 after 3 min 20 s",
     ]
+
+
+def test_a_journal_without_the_loss_at_mask_tokens_shows_that_of_all() -> None:
+    old = {name: value for name, value in step(1).items() if "mask_token" not in name}
+    said = plain_line(old, LiveState())
+    assert said is not None and "MLM loss 7.300, MLM accuracy 20.0 %" in said
 
 
 def test_halved_micro_batches_are_told() -> None:

@@ -62,6 +62,7 @@ def test_blanks_are_filled_as_transformers_fills_them(run: lambert.TrainOutput) 
         best = model(**inputs).logits[0, at].softmax(-1).topk(3)
     assert [one.word for one in ours] == tokenizer.convert_ids_to_tokens(best.indices.tolist())
     assert [one.probability for one in ours] == pytest.approx(best.values.tolist(), rel=1e-4)
+    assert lambert.fill_mask(run.out, [text, f"{text} {text}"], top_k=3)[0] == [ours]
 
 
 def test_a_plan_holds_what_the_run_will_do(small_corpus: Corpus) -> None:

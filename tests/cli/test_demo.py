@@ -53,4 +53,4 @@ def test_a_demo_twice_as_good_as_the_guesser_succeeds(run_demo: Run, monkeypatch
         "lambert.training.config.unigram.UnigramBaseline.loss_sum", lambda unigram, labels: 100.0 * len(labels)
     )
     code, _, printed = run_demo()
-    assert code == 0 and "times the unigram baseline." in printed
+    assert code == 0 and "times the accuracy of the unigram baseline." in printed

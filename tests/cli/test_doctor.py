@@ -26,6 +26,7 @@ def well(tmp_path: Path) -> Hardware:
         memory_bytes=2**35,
         memory_available_bytes=2**34,
         disk_free_bytes=2**40,
+        load=0.1,
         visible_devices=None,
     )
 
@@ -40,6 +41,18 @@ def test_a_machine_that_is_well(
     assert results["hardware"]["disk"] == str(tmp_path)
     assert json.loads(json.dumps(results))["hardware"]["torch"]["build"] == well.torch.build
     assert "Nothing stands in the way of a run." in capsys.readouterr().out
+
+
+def test_a_kernel_cache_that_others_can_write_is_a_warning(
+    well: Hardware, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    on(well, monkeypatch)
+    tmp_path.chmod(0o777)
+    for value, level in ((str(tmp_path), "warning"), (str(tmp_path / "own"), "ok"), ("off", "ok")):
+        monkeypatch.setenv("LAMBERT_KERNEL_CACHE", value)
+        finding = Doctor().run()["findings"][-1]
+        assert finding["level"] == level
+        assert value in finding["text"]
 
 
 def test_a_gpu_left_idle_is_loud(

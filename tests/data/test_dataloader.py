@@ -19,7 +19,7 @@ def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
     by_length = np.argsort(pairs.rows(0, np.arange(len(pairs))).lengths)
     chosen = by_length[[0, -1, *range(10, 14)]]  # rows of unequal length
     examples = [pairs.example(0, int(index)) for index in chosen]
-    batch = as_batch([pairs.rows(0, chosen[:1]), pairs.rows(0, chosen[1:])], pad_id=pairs.special.pad)
+    batch = as_batch([pairs.rows(0, chosen[:1]), pairs.rows(0, chosen[1:])], special=pairs.special)
     rows, width = batch.token_ids.shape
     assert rows == 6 and width % 8 == 0
     assert batch.attention_mask is not None
@@ -38,13 +38,13 @@ def test_a_batch_holds_its_examples_and_padding(small_corpus: Corpus) -> None:
         assert batch.masked_labels[offset : offset + count].tolist() == example.masked_labels.tolist()
         assert batch.next_sentence_labels[row].item() == int(example.is_random_next)
         offset += count
-    assert batch.counts() == {"mlm": offset, "nsp": 6}
+    assert batch.counts() == {"mlm": offset, "mask": int((flat == pairs.special.mask).sum()), "nsp": 6}
 
 
 def test_no_mask_when_nothing_is_padded(small_corpus: Corpus) -> None:
     pairs = stream(small_corpus).examples
     full = np.flatnonzero(pairs.rows(0, np.arange(len(pairs))).lengths == 64)[:3]
-    assert as_batch([pairs.rows(0, full)], pad_id=pairs.special.pad).attention_mask is None
+    assert as_batch([pairs.rows(0, full)], special=pairs.special).attention_mask is None
 
 
 def test_portions_do_not_matter(small_corpus: Corpus) -> None:

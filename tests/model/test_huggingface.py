@@ -102,7 +102,7 @@ def test_gradients_equal_those_of_transformers(
     positions = all_positions(inputs)[::5]
     labels = torch.randint(0, 97, (len(positions),), generator=torch.Generator().manual_seed(2))
     next_labels = torch.tensor([0, 1, 1, 0, 1])
-    (loss, _), pairs = ours(**inputs, masked_positions=positions, masked_labels=labels)
+    (loss, *_), pairs = ours(**inputs, masked_positions=positions, masked_labels=labels)
     (loss / len(labels) + functional.cross_entropy(pairs, next_labels)).backward()
     their_labels = torch.full((5 * 24,), -100)
     their_labels[positions] = labels

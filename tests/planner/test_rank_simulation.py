@@ -44,7 +44,12 @@ SMALL_BUCKET_BYTES = 20_000
 
 def resolved(model: str = "2x32", *, batch: int = 24, micro: int = 4, pairing: str = "nsp") -> TrainingConfig:
     request = TrainingArguments(
-        model=model, batch_size=(batch,), samples=100 * batch, micro_batch_size=micro, pairs=pairing
+        model=model,
+        optimizer="lamb",
+        batch_size=(batch,),
+        samples=100 * batch,
+        micro_batch_size=micro,
+        pairs=pairing,
     )
     return resolve_config(request, None)
 

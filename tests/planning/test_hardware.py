@@ -33,7 +33,7 @@ DRIVER_580_OPEN = (
     "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U16)\n"
 )
 CPU_BUILD = TorchFacts(version="2.13.0+cpu", cuda=None, rocm=None, threads=4)
-CUDA_BUILD = TorchFacts(version="2.13.0", cuda="13.0", rocm=None, threads=4)
+CUDA_BUILD = TorchFacts(version="2.13.0", cuda="13.0", rocm=None, threads=4, nccl="2.27.5")
 A100 = CudaDevice("NVIDIA A100-SXM4-80GB", 80 * GIB, (8, 0))
 V100 = CudaDevice("Tesla V100-SXM2-16GB", 16 * GIB, (7, 0))
 
@@ -49,6 +49,8 @@ def machine(
     python: str = "3.12.1",
     visible_devices: str | None = None,
     is_linux: bool = True,
+    load: float | None = 0.2,
+    scheduler: tuple[bool, dict[str, str]] = (False, {}),
 ) -> Hardware:
     """A machine with nothing but these files and commands."""
     files = ({"/proc/cpuinfo": XEON, "/proc/meminfo": MEMORY} if is_linux else {}) | (files or {})
@@ -60,6 +62,8 @@ def machine(
         "_read_cores": lambda: cores,
         "_read_disk": lambda folder: disk,
         "_read_torch": lambda: torch_facts,
+        "_read_load": lambda: load,
+        "_read_scheduler": lambda: scheduler,
     }
     platform = {"platform": lambda: "Linux-6.1", "python_version": lambda: python, "processor": lambda: "x86_64"}
     shown = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}
@@ -303,6 +307,8 @@ def test_a_gpu_that_the_build_has_no_kernels_for(
         ({"disk": (5 * GIB, True)}, "warning", "disk: 5.0 GiB"),
         ({"disk": (GIB // 2, True)}, "problem", "disk: 0.5 GiB"),
         ({"disk": (100 * GIB, False)}, "problem", "cannot be written"),
+        ({"load": 5.5}, "warning", "load: 5.5 busy processes over the last minute, for 8 logical cores"),
+        ({"torch_facts": dataclasses.replace(CUDA_BUILD, devices=(A100, A100), nccl=None)}, "problem", "no NCCL"),
     ],
 )
 def test_what_stands_in_the_way(described: dict[str, Any], level: str, text: str) -> None:
@@ -318,6 +324,23 @@ def test_a_good_machine_with_a_gpu() -> None:
     assert worst(hardware) == []
     assert hardware.device == "cuda"
     assert hardware.host()["device"] == "2 x NVIDIA A100-SXM4-80GB"
+
+
+def test_what_connects_several_machines_is_told() -> None:
+    def told(**described: Any) -> str:
+        return "\n".join(finding.text for finding in findings(machine(**described)))
+
+    facts = dataclasses.replace(CUDA_BUILD, devices=(A100, A100))
+    assert "NCCL 2.27.5" in told(torch_facts=facts)
+    assert "use Gloo" in told() and "no SLURM" in told()
+    assert "srun is on PATH" in told(scheduler=(True, {}))
+    assert "inside a SLURM job: SLURM_JOB_ID=7" in told(scheduler=(True, {"SLURM_JOB_ID": "7"}))
+    assert "load" not in told(load=None)
+
+
+def test_slurms_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert inspect_hardware().slurm["SLURM_NTASKS"] == "4"
 
 
 # This machine

@@ -74,7 +74,7 @@ def test_a_probe_takes_no_more_than_its_fraction_of_the_run(small_corpus: Corpus
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor for a longer run of the same steps; other steps are, and all of them for `renew`."""
-    monkeypatch.setenv("LAMBERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path / "cache"))
     taken: list[int] = []
 
     def timed_step(own: object, number: int, count: int) -> float:
@@ -100,7 +100,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
 def test_a_damaged_file_of_measurements_is_an_empty_one(
     content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LAMBERT_CACHE", str(tmp_path))
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path))
     remember("KEY", [1.0, 2.0, 3.0, 4.0])
     assert remembered("KEY", 4) == (1.0, 2.0, 3.0, 4.0)
     (tmp_path / "probes.json").write_text(content)
@@ -110,10 +110,10 @@ def test_a_damaged_file_of_measurements_is_an_empty_one(
 
 
 def test_measurements_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty variable keeps none; nor does a folder that cannot be made."""
-    for chosen in ("", str(tmp_path / "file" / "folder")):
+    """`off` keeps none; nor does a folder that cannot be made."""
+    for chosen in ("off", str(tmp_path / "file" / "folder")):
         (tmp_path / "file").write_text("")
-        monkeypatch.setenv("LAMBERT_CACHE", chosen)
+        monkeypatch.setenv("LAMBERT_PROBE_CACHE", chosen)
         remember("KEY", [1.0])
         assert remembered("KEY", 1) is None
 

@@ -15,8 +15,8 @@ from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
 from lambert.planning import proposal
 from lambert.planning.probe import PhaseCost, RunForecast
-from lambert.planning.proposal import Proposal, is_open, propose
-from lambert.training.config.arguments import RecipeArguments
+from lambert.planning.proposal import Proposal, propose
+from lambert.training.config.arguments import RecipeArguments, is_open
 from lambert.training.config.resolve import examples_per_epoch, resolve_config
 
 START_UP = 3.0
@@ -134,3 +134,27 @@ def test_only_what_says_no_length_is_open() -> None:
     assert is_open(RecipeArguments()) and is_open(RecipeArguments(model="mini", batch_size=(64,)))
     assert not is_open(RecipeArguments(epochs=1.0)) and not is_open(RecipeArguments(samples=1))
     assert not is_open(RecipeArguments(recipe="nvidia")) and not is_open(RecipeArguments(recipe="paper"))
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_run_too_short_to_beat_the_unigram_baseline_says_how_long_would_do(small_corpus: Corpus) -> None:
+    """400 tokens for each of the 200 entries; the baseline's loss is the entropy of the training tokens."""
+    counts = small_corpus.split("train").token_counts()
+    smoothed = (counts + 1) / (counts + 1).sum()
+    entropy = -sum(float(n) / counts.sum() * math.log(p) for n, p in zip(counts, smoothed, strict=True))
+    given: dict[str, Any] = {"model": "1x16", "batch_size": (8,), "sequence_lengths": (16, 32)}
+    seconds = 400 * small_corpus.vocabulary_size * 12 * 16**2 / 1e8
+    hours = (START_UP + 0.5 * seconds) / 3_600
+    short = proposed(small_corpus, 1e8, hours=hours, **given)
+    tokens = resolve_config(short.arguments, small_corpus).tokens
+    assert short.unigram_loss == pytest.approx(entropy) and short.expected_loss is None
+    assert short.least_hours == pytest.approx(hours * 400 * small_corpus.vocabulary_size / tokens)
+    enough = proposed(small_corpus, 1e8, hours=(START_UP + 2 * seconds) / 3_600, **given)
+    assert enough.least_hours is None and enough.expected_loss is not None
+    assert 0.5 * entropy < enough.expected_loss[0] < enough.expected_loss[1] < entropy
+
+
+def test_the_loss_of_runs_longer_than_any_measured_is_not_told(small_corpus: Corpus) -> None:
+    longest = proposal.EXPECTED[-1][0]
+    assert proposal._expected_fraction(longest) == pytest.approx(proposal.EXPECTED[-1][1])
+    assert proposal._expected_fraction(2 * longest) is None

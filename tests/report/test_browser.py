@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -73,7 +74,7 @@ def test_a_phone_and_a_run_s_own_words(make_run_folder: MakeRun, make_journal: A
         "noise-0", "parts-0", "trust-0",
     ]  # fmt: skip
     assert all(300 < int(width) <= 468 for _, width in charts)
-    assert ">length 128 × batch 256<" in drawn
+    assert ">length 128, batch 256<" in drawn
     assert ">$x</text>" in drawn
     assert "&lt;/script&gt;&lt;script" in drawn
 
@@ -94,7 +95,8 @@ function look(name) {
   const colours = [...chart.querySelectorAll(".mark-line path")].map((path) => path.getAttribute("stroke"));
   const ticks = [...chart.querySelectorAll(".role-axis-label text")].map((text) => text.textContent);
   const description = chart.getAttribute("aria-label");
-  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description };
+  const baselines = chart.querySelectorAll(".mark-rule line[stroke-dasharray]").length;
+  seen[name] = { texts, lines, colours: [...new Set(colours)], ticks, description, baselines };
 }
 drawing.then(async () => {
   look("first");
@@ -131,23 +133,26 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     monkeypatch.setattr(document, "own_script", lambda: own_script() + DRIVER)
     runs = [
         make_run_folder("a", steps=300, layers=1, second_phase=False),
-        make_run_folder("b", steps=300, layers=1, second_phase=False, seed=1, floor=5.9),
+        make_run_folder("b", steps=250, layers=1, second_phase=False, seed=1, floor=5.9),
         make_run_folder("c", steps=300, layers=1, second_phase=False, seed=2, floor=6.6, optimizer="adamw"),
     ]
     shown = browse(write_report(runs, tmp_path / "report.html"), "--dump-dom")
     seen = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', shown)[1])
     first = seen["first"]
-    assert first["texts"] == ["optimizer step", "nats per masked token"] and len(first["lines"]) == 3
-    assert first["description"] == "MLM loss, nats per masked token"
+    assert first["texts"] == ["optimizer step", "nats per [MASK] token"] and len(first["lines"]) == 3
+    assert first["description"] == "MLM loss, nats per [MASK] token"
     assert len(first["colours"]) == 3
     assert seen["hours"]["texts"][0] == "hours of training" and seen["hours"]["ticks"] != first["ticks"]
     assert seen["smooth"]["texts"] == first["texts"] and seen["smooth"]["lines"] != first["lines"]
     assert seen["log"]["texts"] == first["texts"] and seen["log"]["lines"] != seen["smooth"]["lines"]
     assert [len(line) for line in seen["last quarter"]["lines"]] < [len(line) for line in first["lines"]]
     assert len(seen["by optimizer"]["colours"]) == 2 and len(seen["by optimizer"]["lines"]) == 3
-    assert re.search(r"run.*[abc].*step.*\d.*nats per masked token.*\d", seen["tooltip"])
+    tooltip = re.search(r"run.*[abc].*step.*\d.*nats per \[MASK\] token.*?([\d.]+)perplexity([\d,]+)", seen["tooltip"])
+    loss, perplexity = (float(text.replace(",", "")) for text in tooltip.groups())
+    assert perplexity == pytest.approx(math.exp(loss), rel=2e-3)
     assert seen["only scrolled"]["ticks"] == seen["all again"]["ticks"] != seen["zoomed"]["ticks"]
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
+    assert first["baselines"] == 2 and seen["one hidden"]["baselines"] == 1  # two runs of three share theirs
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
 
 

@@ -135,16 +135,12 @@ def test_incidents_and_phases_lie_where_they_happened(make_run_folder: MakeRun, 
     assert incident["step"] == 40 and incident["samples"] == 40 * 256 and incident["kind"] == "skipped"
     assert incident["what"] == "step 40 skipped: </script>"
     first, second = phase_rows([run, run])
-    assert (
-        first["label"] == "length 128 × batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
-    )
+    assert first["label"] == "length 128, batch 256" and second["step"] == 90.5 and second["last"] and not first["last"]
     assert phase_rows([run, read_run(make_run_folder("other", steps=50))]) == []
     assert evaluations_table([run, run])["run"][-1] == 1 and evaluations_table([run])["step"][-1] == 100
 
 
-def test_baselines_are_those_of_each_phase_and_none_where_runs_differ(
-    make_run_folder: MakeRun, make_journal: Any
-) -> None:
+def test_baselines_are_those_of_each_phase_of_each_run(make_run_folder: MakeRun, make_journal: Any) -> None:
     def run(name: str, levels: tuple[float, float], steps: int = 100) -> Run:
         records = make_journal(steps=steps)
         for record in records:
@@ -156,10 +152,15 @@ def test_baselines_are_those_of_each_phase_and_none_where_runs_differ(
     assert (first["step"], first["step_stop"], first["unigram_loss"]) == (1, 90, 6.5)
     assert (second["step"], second["step_stop"], second["unigram_loss"]) == (90.5, 100, 6.25)
     assert first["samples_stop"] == 90 * 256 and second["nsp_majority_accuracy"] == 0.52
-    near, far = baseline_rows([run("b", (6.5, 6.25)), run("c", (6.52, 7.0), steps=200)])
-    assert near["unigram_loss"] == pytest.approx(6.51) and far["unigram_loss"] is None
-    assert (near["step_stop"], far["step"], far["step_stop"]) == (180, 90.5, 200)
-    assert baseline_rows([read_run(make_run_folder("d", steps=9, evaluate=False))]) == []
+    assert (first["phase"], second["phase"]) == ("1 (length 128)", "2 (length 512)")
+    rows = baseline_rows([run("b", (6.5, 6.25)), run("c", (6.5, 7.0)), run("d", (6.5, 6.25), steps=200)])
+    spans = [(row["run"], row["step"], row["step_stop"], row["unigram_loss"]) for row in rows]
+    assert spans == [
+        (0, 1, 90, 6.5), (0, 90.5, 100, 6.25), (1, 1, 90, 6.5), (1, 90.5, 100, 7.0),
+        (2, 1, 180, 6.5), (2, 180.5, 200, 6.25),
+    ]  # fmt: skip
+    assert [row["line"] for row in rows] == [0, 1, 0, 2, 3, 4]  # only the same phase at the same level is one line
+    assert baseline_rows([read_run(make_run_folder("e", steps=9, evaluate=False))]) == []
 
 
 def test_numbers_are_short_and_missing_ones_are_none() -> None:

@@ -37,7 +37,7 @@ def lost(records: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
     """The journal of a run whose loss is no number from a step on."""
     for record in records:
         if record["event"] in ("step", "evaluation") and record["step"] >= at:
-            record["mlm_loss"] = None
+            record |= {"mlm_loss": None, "mask_token_loss": None}
     return records
 
 
@@ -53,7 +53,10 @@ def test_the_best_run_comes_first_and_the_lost_one_last(
     rows = rows_of(source)
     assert [row[0] for row in rows] == ["better", "worse", "lost"]
     assert rows[2][1] == "NaN" and rows[2][-1] == "diverged at step 31" and rows[0][-1] == "finished"
-    assert "The same in all runs: batch size 256, 128; model mini 4 × 256; unigram baseline 6.990." in source
+    assert (
+        "The same in all runs: batch size 256, 128; model mini (4 layers, hidden size 256); unigram baseline 6.990."
+        in source
+    )
     data = data_of(source)
     assert [run["name"] for run in data["tables"]["runs"]["rows"]] == ["better", "worse", "lost"]
     assert [re.findall(r'data-run="(\d+)"', source), data["axis"]] == [["0", "1", "2"], "step"]

@@ -90,12 +90,48 @@ def test_the_table_of_phases_has_the_noise_scale_where_it_was_measured(
     assert "Noise scale" in text and "2,389 ± 576" in text
 
 
+def test_every_evaluation_stands_beside_its_own_baseline(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
+    records = make_journal(steps=100, every=50)
+    levels = {50: 6.5, 100: 6.25}
+    for record in records:
+        if record["event"] == "evaluation":
+            record |= {"unigram_loss": levels[record["step"]], "nsp_loss": None, "mlm_loss": 5.0}
+    page = report(tmp_path / "report.html", make_run_folder(records=records))
+    assert "501285.0001486.500" in page.text  # step, length, loss, its exponential, baseline
+    assert "1005125.0001486.250" in page.text
+    assert "NSP loss" not in page.text
+
+
+def test_training_and_evaluation_are_drawn_over_the_same_tokens(
+    make_run_folder: MakeRun, make_journal: Any, tmp_path: Path
+) -> None:
+    """Where a journal has the loss at [MASK] tokens; else the caption says that the two differ."""
+    whole = make_run_folder("whole", steps=40)
+    page = report(tmp_path / "whole.html", whole)
+    own = [record["mask_token_loss"] for record in make_journal(steps=40) if record["event"] == "step"]
+    assert page.data["tables"]["steps"]["columns"]["mlm_loss_0"] == pytest.approx(own, rel=1e-3)
+    assert "both count [MASK] tokens only" in page.text and "Not the same tokens" not in page.text
+    assert "nats per [MASK] token" in str(page.data["charts"]["loss"])
+    assert "fraction of [MASK] tokens" in str(page.data["charts"]["accuracy"])
+    records = make_journal(steps=40)
+    for record in records[: len(records) // 2]:  # what an older version wrote of a run that was resumed
+        record.pop("mask_token_loss", None)
+    resumed = make_run_folder("resumed", records)
+    page = report(tmp_path / "resumed.html", resumed)
+    every = [record["mlm_loss"] for record in records if record["event"] == "step"]
+    assert page.data["tables"]["steps"]["columns"]["mlm_loss_0"] == pytest.approx(every, rel=1e-3)
+    assert "Not the same tokens" in page.text and "nats per masked token" in str(page.data["charts"]["loss"])
+    assert "Not the same tokens" in report(tmp_path / "both.html", whole, resumed).text
+
+
 def test_one_run_from_headline_to_footer(make_run_folder: MakeRun, tmp_path: Path) -> None:
     page = report(tmp_path / "report.html", make_run_folder(steps=120))
     for expected in (
         "mini-lamb", "11.17 million parameters", "pre-trained with LAMB in 2 phases",
         "Finished after 120 steps",
-        "unigram baseline: 6.990", "times the most-frequent-token baseline: 5.1 %",
+        "Unigram baseline: 6.990, perplexity 1,086", "times the most-frequent-token baseline: 5.1 %",
         "MLM loss", "Learning rate", "Trust ratios", "The capital of France is",
         "short_sequence_probability",
         "Intel Xeon @ 2.20 GHz", "8.3 GB", "9f3c2ab07d15",

@@ -188,6 +188,11 @@ def _step_metrics(record: Record, state: LiveState) -> list[tuple[str, str]]:
     def value(name: str) -> float | None:
         return number_or_none(record.get(name))
 
+    def at_mask(kind: str) -> float | None:
+        """At [MASK] tokens alone, as in evaluations; of all masked tokens in journals without it."""
+        found = value(f"mask_token_{kind}")
+        return value(f"mlm_{kind}") if found is None else found
+
     step, total = value("step"), state.total_steps
     position = formatting.count(step)
     if total and step is not None:
@@ -201,8 +206,8 @@ def _step_metrics(record: Record, state: LiveState) -> list[tuple[str, str]]:
     return [
         ("phase", formatting.count(number) + about),
         ("step", position),
-        ("loss", formatting.loss(value("loss"))),
-        ("MLM accuracy", formatting.percent(value("mlm_accuracy"))),
+        ("MLM loss", formatting.loss(at_mask("loss"))),
+        ("MLM accuracy", formatting.percent(at_mask("accuracy"))),
         ("learning rate", formatting.number(value("learning_rate"))),
         ("speed", speed),
         ("time left", formatting.duration(value("eta_seconds"))),
@@ -233,9 +238,11 @@ def _evaluation_text(record: Record) -> str:
     def value(name: str) -> float | None:
         return number_or_none(record.get(name))
 
+    loss, baseline = value("mlm_loss"), value("unigram_loss")
     return (
-        f"MLM loss {formatting.loss(value('mlm_loss'))} (unigram baseline {formatting.loss(value('unigram_loss'))}),"
-        f" accuracy {formatting.percent(value('mlm_accuracy'))}"
+        f"MLM loss {formatting.loss(loss)}, perplexity {formatting.perplexity(loss)}"
+        f" (unigram baseline {formatting.loss(baseline)}, {formatting.perplexity(baseline)}),"
+        f" MLM accuracy {formatting.percent(value('mlm_accuracy'))}"
         f" (most frequent token {formatting.percent(value('unigram_accuracy'))})"
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import overload
 
 from tokenizers import Tokenizer
 
@@ -70,20 +72,34 @@ def evaluate(
     return {name: value for name, value in asdict(found).items() if value is not None}
 
 
-def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
+@overload
+def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Candidate]]: ...
+@overload
+def fill_mask(
+    model: str | Path, text: list[str] | tuple[str, ...], *, top_k: int = 5
+) -> list[list[list[Candidate]]]: ...
+def fill_mask(
+    model: str | Path, text: str | Sequence[str], *, top_k: int = 5
+) -> list[list[Candidate]] | list[list[list[Candidate]]]:
     """The likeliest tokens for each [MASK] of a text, best first::
 
         lambert.fill_mask("runs/mine", "the capital of france is [MASK].")[0][0].word
 
     Args:
-        model: a run or a Hugging Face folder.
+        model: a run or a Hugging Face folder; it is read once.
+        text: one text, or several.
         top_k: candidates for each blank.
 
+    Returns:
+        For each [MASK] its candidates; for several texts, a list of that.
+
     Raises:
-        UserError: the model cannot be read, the text has no [MASK], or it is longer than the model's positions.
+        UserError: the model cannot be read, a text has no [MASK], or it is longer than the model's positions.
     """
     loaded, tokenizer = open_model(Path(model))
-    return fill_mask_of(loaded, tokenizer, text, top_k=top_k)
+    if isinstance(text, str):
+        return fill_mask_of(loaded, tokenizer, text, top_k=top_k)
+    return [fill_mask_of(loaded, tokenizer, one, top_k=top_k) for one in text]
 
 
 def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lambert.api.messages import log_lines, printed_messages
-from lambert.api.resolution import log_recipe, opened_corpus, proposed, resolve, with_micro_batches
+from lambert.api.resolution import log_load, log_recipe, opened_corpus, proposed, resolve, with_micro_batches
 from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
 from lambert.planning.plan import Plan, describe_plan
 from lambert.planning.probe import forecast_run
-from lambert.planning.proposal import is_open
-from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds, is_open
 from lambert.training.config.recipe_io import BY_RULE
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.scaling_rules import beyond_the_published
@@ -52,6 +51,8 @@ def plan(
     with printed_messages(active=progress):
         apply_allocator_settings()
         group = init_process_group()
+        if group.is_main_process and probe_seconds is not None:
+            log_load()
         if opened is not None and is_open(arguments):
             arguments = proposed(arguments, opened, group)
         config = resolve(arguments, opened)

@@ -10,6 +10,7 @@ import torch
 from lambert.api.messages import log, log_lines
 from lambert.corpus.store import Corpus
 from lambert.planning import plan_text
+from lambert.planning.diagnosis import load_findings
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.micro_batches import micro_batches_by_rule, tune_micro_batches
 from lambert.planning.probe import RunForecast, forecast_run
@@ -84,7 +85,7 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         reduce_dtype=arguments.reduce_dtype,
         threads=threads if arguments.deterministic else 0,
     )
-    if arguments.micro_batch_size is None and known is not None:
+    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
         config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
     if resumes:
         refuse_other_config(out, config)  # before the plan of a run that cannot be
@@ -102,6 +103,13 @@ def with_micro_batches(config: TrainingConfig, group: ProcessGroup, *, tune: boo
     if group.is_main_process:
         log_lines(plan_text.micro_batch_lines(config, tried))
     return config
+
+
+def log_load() -> None:
+    """Say if other work will slow this run. To be called before this process works itself."""
+    for found in load_findings(inspect_hardware()):
+        if found.level != "ok":
+            log.info(f"note      {found.text}. {found.remedy}; until then, times are those of a busy machine")
 
 
 def log_recipe(arguments: RecipeArguments) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages
-from lambert.api.resolution import completed, log_recipe, opened_corpus, resolve_run
+from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
@@ -24,11 +24,10 @@ from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
-from lambert.planning.proposal import is_open
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
-from lambert.training.config.arguments import TrainingArguments, command_line
+from lambert.training.config.arguments import TrainingArguments, command_line, is_open
 from lambert.training.config.resolve import check_world_size, load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
@@ -40,6 +39,7 @@ from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
+from lambert.utils.formatting import perplexity
 
 MIN_GAIN = 0.1
 """Nats below the unigram baseline from which a model counts as having learned from context."""
@@ -85,6 +85,8 @@ class Trainer(TrainingLoop):
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
             apply_allocator_settings()
+            if group.is_main_process:
+                log_load()
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
@@ -209,14 +211,17 @@ def _log_verdict(evaluation: Evaluation | None, before: Evaluation | None) -> No
         return
     gain = evaluation.unigram_loss - evaluation.mlm_loss
     since = "" if before is None else f", before training {before.mlm_loss:.3f}"
-    losses = f"MLM loss {evaluation.mlm_loss:.3f}{since}, unigram baseline {evaluation.unigram_loss:.3f}"
+    losses = (
+        f"Held-out MLM loss {evaluation.mlm_loss:.3f}, perplexity {perplexity(evaluation.mlm_loss)}{since} (unigram "
+        f"baseline {evaluation.unigram_loss:.3f}, {perplexity(evaluation.unigram_loss)})"
+    )
     if gain < MIN_GAIN:
         log.info(
             f"{losses}: the model is hardly better than the baseline. Train for more steps (more `epochs`, a smaller "
             "`batch_size`, shorter `sequence_lengths`) or use a smaller `model`."
         )
     else:
-        log.info(f"{losses}: {gain:.2f} nats better on held-out text.")
+        log.info(f"{losses}: {gain:.2f} nats per [MASK] token better than the baseline.")
 
 
 @contextmanager

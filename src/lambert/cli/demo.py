@@ -10,6 +10,7 @@ from typing import Any
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
+from lambert.utils.formatting import perplexity
 
 VOCABULARY_SIZE = 2_048
 SAMPLES = 130_000
@@ -79,12 +80,13 @@ class Demo(Subcommand):
             has_learned = ratio >= LEARNED_RATIO and evaluation["mlm_loss"] < evaluation["unigram_loss"]
             exit_code = 0 if has_learned else 1
             say(
-                f"Validation set: MLM loss {evaluation['mlm_loss']:.2f}, accuracy "
-                f"{100 * evaluation['mlm_accuracy']:.1f} %; unigram baseline: loss "
-                f"{evaluation['unigram_loss']:.2f}, accuracy {100 * evaluation['unigram_accuracy']:.1f} %"
+                f"Validation set: MLM loss {evaluation['mlm_loss']:.2f}, perplexity "
+                f"{perplexity(evaluation['mlm_loss'])}, accuracy {100 * evaluation['mlm_accuracy']:.1f} %; unigram "
+                f"baseline: loss {evaluation['unigram_loss']:.2f}, perplexity "
+                f"{perplexity(evaluation['unigram_loss'])}, accuracy {100 * evaluation['unigram_accuracy']:.1f} %"
             )
             say(
-                f"That is {ratio:.1f} times the unigram baseline"
+                f"That is {ratio:.1f} times the accuracy of the unigram baseline"
                 + ("." if has_learned else ": so short a run rarely beats it.")
             )
         model, tokenizer = open_model(self.out)

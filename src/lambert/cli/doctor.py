@@ -21,7 +21,7 @@ MARK_WIDTH = 9
 
 @dataclass(frozen=True)
 class Doctor(Subcommand):
-    """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk.
+    """Look at this machine: Python, PyTorch build, processor, threads, GPUs, memory, disk, load, NCCL, SLURM.
 
     Says loudly when a GPU is there that PyTorch cannot use. Exit code 1 when a problem was found, else 0.
     """
@@ -35,7 +35,7 @@ class Doctor(Subcommand):
         from lambert.planning.hardware import inspect_hardware
 
         hardware = inspect_hardware(self.folder)
-        found = [*findings(hardware), _kernel()]
+        found = [*findings(hardware), *_kernels()]
         _print(found)
         problems = sum(finding.level == "problem" for finding in found)
         return {
@@ -46,14 +46,30 @@ class Doctor(Subcommand):
         }
 
 
-def _kernel() -> Finding:
+def _kernels() -> list[Finding]:
     from lambert.optim.kernels.cpu import load
     from lambert.planning.diagnosis import Finding
 
     why = load()[1]
     if why:
-        return Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")
-    return Finding("ok", "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU")
+        return [Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")]
+    used = "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU"
+    return [Finding("ok", used), _kernel_cache()]
+
+
+def _kernel_cache() -> Finding:
+    from lambert import kernel_cache
+    from lambert.planning.diagnosis import Finding
+
+    folder = kernel_cache.location()
+    if folder is None:
+        return Finding("ok", f"compiled kernels are not kept on disk: {kernel_cache.VARIABLE} is off")
+    try:
+        with kernel_cache.open_folder():
+            return Finding("ok", f"compiled kernels are kept in {folder}")
+    except OSError as error:
+        remedy = f"chmod 700 {folder} if it is yours, or set {kernel_cache.VARIABLE} to a folder of your own"
+        return Finding("warning", f"every process compiles its kernels, for some seconds: {error}", remedy)
 
 
 def _print(found: list[Finding]) -> None:

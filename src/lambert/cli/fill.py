@@ -1,17 +1,15 @@
-"""`lambert fill MODEL "text with [MASK]"`"""
+"""`lambert fill MODEL "text with [MASK]" …`"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
-
-if TYPE_CHECKING:
-    pass
+from lambert.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +18,23 @@ class Fill(Subcommand):
 
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
     """A run or a Hugging Face BERT folder."""
-    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
-    """A sentence with one or more [MASK]."""
+    text: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
+    """One or more sentences, each in quotes and with one or more [MASK]."""
     candidates: int = 5
     """Number of candidates for each [MASK]."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `text`, `blanks`, a list with the candidates (`word`, `probability`) of each [MASK]."""
+        """Results: `sentences`: a list of `text` and `blanks`: for each [MASK] candidates (`word`, `probability`)."""
         from lambert.api.models import fill_mask
 
-        blanks = fill_mask(self.model_folder, self.text, top_k=self.candidates)
-        for candidates in blanks:
-            say("  ".join(f"{word.word!r} {100 * word.probability:.1f} %" for word in candidates))
-        return {"text": self.text, "blanks": [[asdict(word) for word in candidates] for candidates in blanks]}
+        if not self.text:
+            raise UserError("no sentence", remedy='Give one or more, such as "the capital of france is [MASK]"')
+        sentences = []
+        filled = fill_mask(self.model_folder, self.text, top_k=self.candidates)
+        for text, blanks in zip(self.text, filled, strict=True):
+            if len(self.text) > 1:
+                say(text)
+            for candidates in blanks:
+                say("  ".join(f"{word.word!r} {100 * word.probability:.1f} %" for word in candidates))
+            sentences.append({"text": text, "blanks": [[asdict(word) for word in each] for each in blanks]})
+        return {"sentences": sentences}

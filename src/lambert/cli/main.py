@@ -9,12 +9,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from io import StringIO
+from io import StringIO, TextIOWrapper
+from pathlib import Path
 
 import tyro
 
 from lambert import __version__
-from lambert.api.messages import printed_messages
+from lambert.api.messages import log_lines, printed_messages
+from lambert.cli.arguments import read_arguments
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
@@ -32,6 +34,7 @@ from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
 from lambert.errors import PeerLost, UserError, unknown_name
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
+from lambert.utils.io import why_unwritable
 
 SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "demo": Demo,
@@ -50,7 +53,8 @@ SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
 }
 DESCRIPTION = (
     "Pre-train BERT encoders on your own text with LAMB, at any batch size. "
-    "Start with `lambert demo`; `lambert SUBCOMMAND --help` explains every option."
+    "Start with `lambert demo`; `lambert SUBCOMMAND --help` explains every option. Counts may be written 32,768, 1e6 "
+    "or 512M; k is 1,024 in batch sizes, sequence lengths and numbers of chips or ranks, and 1,000 in all others."
 )
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -63,12 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     another rank was lost, 128 + signal stopped by a signal.
     """
     argv = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: see docs/performance.md
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or file that is not UTF-8 shows ? for √
+            stream.reconfigure(errors="replace")
     if argv == ["--version"]:
         print(f"lambert {__version__}")
         return 0
     try:
-        subcommand = _parse(argv)
+        subcommand, notes = _parse(argv)
         with printed_messages(reword=with_flags):
+            if is_first_process():
+                log_lines(notes)
             results = subcommand.run()
     except UserError as error:
         if _is_news(error):
@@ -82,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"lambert: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
+        at = Path(error.filename) if isinstance(error.filename, str) else None
+        why = error.strerror if at is None else why_unwritable(error, at)
+        print(f"lambert: {why}: {at or 'while writing the output'}", file=sys.stderr)
         return EXIT_USER_ERROR
     if subcommand.json and not results.get(PRINTED) and is_first_process():
         print(json.dumps(results))
@@ -123,8 +135,8 @@ def _is_news(error: UserError) -> bool:
     return is_first_process() or isinstance(error, PeerLost) or f"process {process_rank()} " in error.what
 
 
-def _parse(argv: list[str]) -> Subcommand:
-    """Parse `argv` into a subcommand with its options; `--help` prints and exits.
+def _parse(argv: list[str]) -> tuple[Subcommand, list[str]]:
+    """Parse `argv` into a subcommand with its options, and notes to print; `--help` prints and exits.
 
     Raises:
         UserError: invalid arguments.
@@ -132,6 +144,8 @@ def _parse(argv: list[str]) -> Subcommand:
     name = argv[0] if argv and not argv[0].startswith("-") else ""
     if name and name not in SUBCOMMANDS:
         raise unknown_name("subcommand", name, SUBCOMMANDS)
+    own = [name] if name else []
+    words, notes = read_arguments(name, argv[len(own) :], SUBCOMMANDS)
     stderr = StringIO()
     try:
         with redirect_stderr(stderr):
@@ -139,11 +153,11 @@ def _parse(argv: list[str]) -> Subcommand:
                 SUBCOMMANDS,
                 prog="lambert",
                 description=DESCRIPTION,
-                args=argv,
+                args=[*own, *words],
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             )
     except SystemExit as ended:
         if not ended.code:
             raise
         raise usage_error(stderr.getvalue(), name) from None
-    return subcommand
+    return subcommand, notes

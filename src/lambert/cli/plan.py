@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lambert.cli import cluster_text
 from lambert.cli.processes import process_count, start_processes
 from lambert.cli.subcommand import Subcommand, say, say_lines, warn
 from lambert.errors import UserError
 from lambert.planning import plan_text
-from lambert.training.config.arguments import RecipeArguments, check_probe_seconds
+from lambert.training.config.arguments import RecipeArguments, check_probe_seconds, command_line, is_open
 from lambert.training.distributed.env import is_first_process
+from lambert.utils.io import unwritable
 
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
@@ -26,6 +27,9 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 class Plan(RecipeArguments, Subcommand):
     """Print the plan of a run without training: steps, learning rates, warm-up, each with its formula and source."""
 
+    batch_size: tuple[int | Literal["all"], ...] = ()  # type: ignore[assignment]
+    """Sequences in a global batch: one number for all phases, or one for each. Not limited by memory. With --recipe
+    paper, `all` prints a table of the paper's runs, and none is the run of 76 minutes: 65,536 and 32,768."""
     corpus: Path | None = None
     """Training corpus; needed for --epochs."""
     no_probe: bool = False
@@ -64,7 +68,10 @@ class Plan(RecipeArguments, Subcommand):
     def run(self) -> dict[str, Any]:
         """Results: `phases`, `parameters`, `memory_bytes`; `seconds` and `forecast` unless --no-probe, `cluster` with
         --cluster, and with alternatives or limits `choices`; `dry_run` with --dry-run; `batch_sizes` with --noise-from.
+        With --batch-size all only `plans`.
         """
+        if "all" in self.batch_size:
+            return self._run_all()
         from lambert.planning.batch_size import advise_batch_sizes, read_noise
 
         check_probe_seconds(self.probe_seconds)
@@ -82,6 +89,28 @@ class Plan(RecipeArguments, Subcommand):
             say_lines(plan_text.batch_size_lines(advice, measured, model=model))
             results["batch_sizes"] = [one.to_dict() for one in advice]
         return results
+
+    def _run_all(self) -> dict[str, Any]:
+        """One row for each of the paper's runs."""
+        from lambert.api.resolution import log_recipe, resolve
+        from lambert.corpus.store import Corpus
+        from lambert.planning.plan import describe_plan
+        from lambert.training.config.scaling_rules import PAPER_BATCH_SIZES, PAPER_MIXED_BATCH
+
+        if self.recipe != "paper" or len(self.batch_size) > 1:
+            raise UserError(
+                "--batch-size all stands alone, with --recipe paper", remedy="Give numbers, or only these two"
+            )
+        for name in ("cluster", "dry_run", "noise_from", "save_recipe"):
+            if getattr(self, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} with --batch-size all", remedy="Give one of the paper's batch sizes")
+        corpus = None if self.corpus is None else Corpus.open(self.corpus)
+        sizes = [*((size,) for size in PAPER_BATCH_SIZES), PAPER_MIXED_BATCH]
+        plans = [describe_plan(resolve(replace(self, batch_size=size), corpus), corpus) for size in sizes]
+        log_recipe(replace(self, batch_size=PAPER_MIXED_BATCH))
+        say_lines(plan_text.table_lines(plans))
+        return {"plans": [plan.to_dict() for plan in plans]}
 
     def _plan(self) -> tuple[dict[str, Any], TrainingConfig]:
         from lambert.corpus.store import Corpus
@@ -113,6 +142,11 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.api.planning import plan
 
         found = plan(corpus, arguments=self, probe_seconds=None if self.no_probe else self.probe_seconds, progress=True)
+        if corpus is not None and is_open(self) and is_first_process():
+            own = {field.name for field in fields(Plan)} - {field.name for field in fields(RecipeArguments)}
+            given = replace(self, **{field.name: field.default for field in fields(Plan) if field.name in own})  # type: ignore[arg-type]
+            command = command_line("pretrain", given, corpus=corpus.path, out=Path("runs") / corpus.path.name)
+            say(f"Next: {command}")
         return found.to_dict(), found.config
 
     def _save_recipe(self, path: Path) -> None:
@@ -124,9 +158,7 @@ class Plan(RecipeArguments, Subcommand):
             with path.open("x", encoding="utf-8") as file:
                 file.write(recipe_as_toml(merged_recipe(request, recipe)))
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}", remedy="Choose a new file in a writable folder"
-            ) from None
+            raise unwritable(error, path, remedy="Choose a new file in a writable folder") from None
         say(f"recipe    written to {path}")
 
     def _run_on_cluster(self, name: str) -> tuple[dict[str, Any], TrainingConfig]:

@@ -21,8 +21,8 @@ class Prepare(Subcommand):
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """Files, folders or patterns: plain text (a paragraph or sentence per line, a blank line between documents), JSON
-    lines, Parquet, MediaWiki exports, compressed or not. `-` is standard input, `hf:NAME[:CONFIG[:SPLIT]]` a Hugging
-    Face dataset."""
+    lines, CSV, TSV, Parquet, MediaWiki exports, compressed or not. `-` is standard input, `hf:NAME[:CONFIG[:SPLIT]]` a
+    Hugging Face dataset."""
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
@@ -39,7 +39,7 @@ class Prepare(Subcommand):
     one_sentence_per_line: bool = False
     """Lines are sentences already and are not split."""
     text_field: str = "text"
-    """Field of JSON lines, or column of Parquet files, that holds the text."""
+    """Field of JSON lines, or column of CSV, TSV or Parquet files, that holds the text."""
     deduplicate: str = "none"
     """Documents to drop: none, exact (same text as an earlier one) or near (Jaccard similarity of 0.8 or more)."""
     workers: int | None = None

@@ -30,14 +30,15 @@ class Pretrain(TrainingArguments, Subcommand):
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
         check_count("restarts", self.restarts)
-        count, command = process_count(self.processes), self.as_command("pretrain")
+        count = process_count(self.processes)
         if count > 1:
+            command = self.as_command("pretrain")
             return start_processes(
                 command, count, json=self.json, threads=self.threads, restarts=self.restarts, fresh=self.fresh
             )
         from lambert.api.training import pretrain
 
-        return results_of(pretrain(self.corpus, out=self.out, arguments=self, command=command))
+        return results_of(pretrain(self.corpus, out=self.out, arguments=self))
 
 
 def results_of(output: TrainOutput) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lambert.cli.squad import Squad
 from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 from lambert.planning.plan_text import duration
+from lambert.utils.io import unwritable
 
 if TYPE_CHECKING:
     from lambert.experiments.grid import Sweep, Trial
@@ -64,7 +65,7 @@ class SweepRuns(Subcommand):
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.out} cannot be written: {error.strerror}", remedy="Choose another --out") from None
+            raise unwritable(error, self.out, remedy="Choose another --out") from None
         say("time      measuring a few steps at each new batch size …")
         expected = expected_seconds(
             sweep, self.out, jobs=jobs, threads=self.threads,

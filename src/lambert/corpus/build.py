@@ -90,7 +90,7 @@ def build_corpus(
         cased: distinguish capitals and accents; otherwise text is lower-cased and accents are stripped.
         validation_fraction: fraction of the documents that are held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
-        text_field: field of JSON lines, or column of Parquet and of datasets, that holds the text.
+        text_field: field of JSON lines, or column of CSV, TSV, Parquet and of datasets, that holds the text.
         one_sentence_per_line: lines are sentences already and are not split.
         deduplicate: documents to drop: `none`, `exact` (same text as an earlier one) or `near` (Jaccard similarity of
             0.8 or more with an earlier one, `lambert.corpus.near_duplicates`).

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from lambert.corpus.store import MANIFEST_NAME, TOKENIZER_FOLDER
 from lambert.errors import UserError
 from lambert.utils.diff import differences
-from lambert.utils.io import refuse_existing, set_default_mode, write_json
+from lambert.utils.io import is_full, refuse_existing, set_default_mode, unwritable, why_unwritable, write_json
 
 PARTITIONS_FOLDER = "parts"
 _PLAN, _LOCK = "plan.json", "lock"
@@ -52,9 +52,7 @@ def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Pat
     except Timeout:
         raise UserError(f"another process is preparing {out}", remedy="Wait for it, or choose another folder") from None
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to"
-        ) from error
+        raise unwritable(error, out, remedy="Choose a folder you may write to") from error
     try:
         _resume_or_clear(folder, plan, restart=restart)
         yield folder
@@ -72,7 +70,8 @@ def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Pat
         if isinstance(error, OSError):
             hint = f"; finished partitions stay in {folder}, and the same call resumes" if can_resume else ""
             raise UserError(
-                f"{out} cannot be written ({error})", remedy=f"Check the disk's free space and permissions{hint}"
+                f"{out} cannot be written ({why_unwritable(error, out)})",
+                remedy=f"{'Free disk space' if is_full(error) else 'Check the permissions'}{hint}",
             ) from error
         raise
 

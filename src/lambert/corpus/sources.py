@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lambert.corpus.compression import SUFFIXES, faults_named, open_text_bytes, read_blocks, refuse_other_formats
 from lambert.corpus.discovery import find_files, identities, stored_bytes
-from lambert.corpus.readers import hugging_face, json_lines, mediawiki, parquet, plain_text
+from lambert.corpus.readers import hugging_face, json_lines, mediawiki, parquet, plain_text, separated_values
 from lambert.corpus.readers.document import (
     DOCUMENT_LIMIT_CHARACTERS,
     LINE_LIMIT_BYTES,
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 PLAIN_TEXT, JSON_LINES, PARQUET = "plain text", "JSON lines", "Parquet"
+CSV, TSV = "CSV", "TSV"
 MEDIAWIKI_XML, HUGGING_FACE = "MediaWiki XML", "Hugging Face datasets"
 
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -56,7 +57,8 @@ class TextReader:
 
     Args:
         files: files as `find_files` gives them.
-        text_field: the field of JSON lines, the column of Parquet and of Hugging Face datasets that holds the text.
+        text_field: the field of JSON lines, the column of CSV, TSV, Parquet and of Hugging Face datasets that holds the
+            text.
 
     Raises (while iterating):
         UserError: a file cannot be read, is damaged or truncated, is not text at all, or has no such field.
@@ -97,6 +99,10 @@ class TextReader:
             blocks = chain([first], blocks)
             if parser == JSON_LINES:
                 yield from json_lines.documents(file, blocks, statistics, text_field=field)
+            elif parser in (CSV, TSV):
+                yield from separated_values.documents(
+                    file, blocks, statistics, text_field=field, is_tabbed=parser == TSV
+                )
             elif parser == MEDIAWIKI_XML:
                 yield from mediawiki.documents(file, blocks, statistics)
             else:
@@ -175,6 +181,8 @@ def _parser_of(file: Path, start: bytes) -> str:
         name = name.removesuffix(suffix)
     if name.endswith(_JSON_ENDINGS):
         return JSON_LINES
+    if name.endswith(separated_values.ENDINGS):
+        return CSV if name.endswith(".csv") else TSV
     if name.endswith((".xml", ".parquet")) and start:
         kind = "a MediaWiki export" if name.endswith(".xml") else "a Parquet file"
         raise UserError(

@@ -21,7 +21,15 @@ from tokenizers.trainers import WordPieceTrainer
 
 from lambert.errors import UserError
 from lambert.utils import hub
-from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, check_size, read_bytes, read_json, write_text
+from lambert.utils.io import (
+    SETTINGS_BYTES,
+    VOCABULARY_BYTES,
+    check_size,
+    read_bytes,
+    read_json,
+    why_unwritable,
+    write_text,
+)
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
@@ -336,6 +344,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
             write_text(folder / name, text)
     except OSError as error:
         raise UserError(
-            f"the tokenizer cannot be written to {folder} ({error.strerror})",
+            f"the tokenizer cannot be written to {folder} ({why_unwritable(error, folder)})",
             remedy="Free some space, mend the permissions or choose another folder",
         ) from None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lambert.corpus.store import Corpus
+from lambert.corpus.vocabulary import SpecialTokens
 from lambert.data.dataset import ExampleSource, Rows
 from lambert.data.full_sentences import WindowSource
 from lambert.data.masking import MaskedTokens
@@ -53,6 +54,8 @@ class PretrainingBatch:
     """[B, S] int64 number of the example in the batch, for block-diagonal attention; −1 in the padding."""
     first_positions: Tensor | None = None
     """[examples] int64 where each example begins in the flattened batch."""
+    is_mask: Tensor | None = None
+    """[M] bool: [MASK] stands at the masked position, neither the token itself nor a random one."""
 
     def packing(self) -> dict[str, Tensor]:
         """The model's arguments for packed rows; empty where rows are single examples."""
@@ -60,9 +63,16 @@ class PretrainingBatch:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def counts(self) -> dict[str, int]:
-        """Number of terms of each loss in this micro-batch; a loss that the objective lacks is left out."""
-        counts = {"mlm": len(self.masked_labels), "nsp": len(self.next_sentence_labels)}
-        return {kind: count for kind, count in counts.items() if kind == "mlm" or count}
+        """Number of terms of each loss in this micro-batch; a loss that the objective lacks is left out.
+
+        `mask` is the part of `mlm` at [MASK] tokens.
+        """
+        counts = {"mlm": len(self.masked_labels)}
+        if self.is_mask is not None:
+            counts["mask"] = int(self.is_mask.sum())
+        if len(self.next_sentence_labels):
+            counts["nsp"] = len(self.next_sentence_labels)
+        return counts
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
@@ -73,10 +83,10 @@ class PretrainingBatch:
         return replace(self, **moved)
 
 
-def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> PretrainingBatch:
+def as_batch(parts: Sequence[Rows], *, special: SpecialTokens, packs: bool = False) -> PretrainingBatch:
     """Rows as one batch of tensors; several parts are padded to the widest, or packed where that saves rows."""
-    rows = parts[0] if len(parts) == 1 else _joined(parts, pad_id)
-    if packs and (packed := pack(rows, pad_id=pad_id)) is not None:
+    rows = parts[0] if len(parts) == 1 else _joined(parts, special.pad)
+    if packs and (packed := pack(rows, pad_id=special.pad)) is not None:
         return PretrainingBatch(
             token_ids=torch.from_numpy(packed.token_ids),
             segment_ids=torch.from_numpy(packed.segment_ids),
@@ -88,6 +98,7 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> Pret
             position_ids=torch.from_numpy(packed.position_ids),
             sequence_ids=torch.from_numpy(packed.sequence_ids),
             first_positions=torch.from_numpy(packed.first_positions),
+            is_mask=_is_mask(packed.token_ids, packed.masked, special),
         )
     width = rows.token_ids.shape[1]
     columns = np.arange(width)
@@ -101,7 +112,12 @@ def as_batch(parts: Sequence[Rows], *, pad_id: int, packs: bool = False) -> Pret
         masked_labels=torch.from_numpy(rows.masked.labels),
         next_sentence_labels=torch.from_numpy(_labels(rows)),
         real_tokens=int(rows.lengths.sum()),
+        is_mask=_is_mask(rows.token_ids, rows.masked, special),
     )
+
+
+def _is_mask(token_ids: NDArray[np.int64], masked: MaskedTokens, special: SpecialTokens) -> Tensor:
+    return torch.from_numpy(token_ids.reshape(-1)[masked.positions] == special.mask)
 
 
 def _labels(rows: Rows) -> NDArray[np.int64]:
@@ -164,7 +180,7 @@ class SampleStream:
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
         parts = [self.examples.rows(number, indices) for number, indices in self.order(first, count)]
-        return as_batch(parts, pad_id=self.examples.special.pad, packs=self.packs)
+        return as_batch(parts, special=self.examples.special, packs=self.packs)
 
     def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
         """The examples of samples first … first + count − 1, as (epoch, indices) pairs."""

@@ -201,6 +201,7 @@ class _Work:
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
             )
 
 

@@ -53,9 +53,7 @@ def write_json(path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         io.write_json(path, value)
     except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be written to ({error.strerror})", remedy="Choose another folder"
-        ) from error
+        raise io.unwritable(error, path.parent, remedy="Choose another folder") from error
 
 
 def make_folder(path: Path) -> None:
@@ -67,7 +65,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be written to ({error.strerror})", remedy="Choose another folder") from None
+        raise io.unwritable(error, path, remedy="Choose another folder") from None
 
 
 def settings_fields(settings: FineTuneSettings) -> dict[str, Any]:

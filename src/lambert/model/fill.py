@@ -44,7 +44,7 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
     if not masked:
         raise UserError(f"no {_MASK} in {text!r}", remedy=f"Write {_MASK} where a token is to be predicted")
     if len(ids) > limit:
-        raise UserError(f"the text has {len(ids)} tokens", remedy=f"Shorten it to {limit} tokens")
+        raise UserError(f"the text {text[:40]!r} has {len(ids)} tokens", remedy=f"Shorten it to {limit} tokens")
     token_ids = torch.tensor([ids])
     logits, _ = model.eval()(token_ids, torch.zeros_like(token_ids), None, torch.tensor(masked))
     best = logits.float().softmax(-1).topk(min(top_k, size))

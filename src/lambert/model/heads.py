@@ -41,8 +41,9 @@ class MLMHead(nn.Module):
     def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
         return functional.linear(self._transformed(hidden), word_embedding, self.bias)
 
-    def loss(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy with labels [M], in float32, and the number of correct predictions."""
+    def loss(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Summed cross-entropy with labels [M], in float32; its terms [M] and which predictions are correct [M], both
+        without gradients."""
         ops = select_ops(word_embedding)
         return ops.mlm_cross_entropy(self._transformed(hidden), word_embedding, self.bias, labels)
 
@@ -107,7 +108,7 @@ class BertForPreTraining(_Pretrained):
         sequence_ids: Tensor | None = None,
         first_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
-    ) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
+    ) -> tuple[Tensor | tuple[Tensor, Tensor, Tensor], Tensor]:
         """MLM logits or losses of the masked tokens, and NSP logits.
 
         Args:

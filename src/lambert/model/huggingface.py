@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
 from lambert.utils import hub
-from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json
+from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -142,9 +142,7 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
             write(partial)
             partial.chmod(0o644)  # safetensors creates files that only their owner can read
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be written: {error}", remedy="Free some space or choose another folder"
-        ) from None
+        raise unwritable(error, path, remedy="Choose another folder") from None
 
 
 def read_config(folder: Path) -> BertConfig:

@@ -19,6 +19,8 @@ TORCH_LOWEST = (2, 10)
 # The oldest driver branch (Linux) for each CUDA generation, by NVIDIA's rule that every minor version of a
 # generation runs on the first driver of it.
 DRIVER_LOWEST = {13: 580, 12: 525}
+# Another program on half of the cores already slows the run.
+LOAD_PER_CORE = 0.5
 WHEELS = "https://download.pytorch.org/whl"
 WHEELS_FOR_CUDA = {13: "cu130", 12: "cu126"}
 SLOW = "training would run on the CPU"
@@ -48,6 +50,8 @@ def findings(hardware: Hardware) -> list[Finding]:
         *_gpus(hardware),
         *_bfloat16(hardware),
         *_memory_and_disk(hardware),
+        *load_findings(hardware),
+        *_cluster(hardware),
     ]
 
 
@@ -227,3 +231,34 @@ def _memory_and_disk(hardware: Hardware) -> Iterator[Finding]:
         yield Finding("warning", text, "Free some space before a long run: checkpoints of large models need it")
     else:
         yield Finding("ok", text)
+
+
+def load_findings(hardware: Hardware) -> Iterator[Finding]:
+    """Whether other work keeps the processor busy; nothing where the system does not tell."""
+    if hardware.load is None:
+        return
+    text = f"load: {hardware.load:.1f} busy processes over the last minute, for {hardware.logical_cores} logical cores"
+    if hardware.load > LOAD_PER_CORE * hardware.logical_cores:
+        yield Finding("warning", text, "Stop other programs, or give the run fewer --threads")
+    else:
+        yield Finding("ok", text)
+
+
+def _cluster(hardware: Hardware) -> Iterator[Finding]:
+    """What several GPUs or machines need."""
+    gpus = len(hardware.torch.devices)
+    if hardware.torch.nccl is not None:
+        yield Finding("ok", f"NCCL {hardware.torch.nccl} connects GPUs (untested on GPU)")
+    elif gpus > 1 and not hardware.torch.rocm:
+        yield Finding(
+            "problem", f"this PyTorch has no NCCL, which connects {gpus} GPUs", "Install a CUDA build for Linux"
+        )
+    else:
+        yield Finding("ok", "no NCCL in this PyTorch: several processes on CPUs use Gloo")
+    if hardware.slurm:
+        job = ", ".join(f"{name}={value}" for name, value in hardware.slurm.items())
+        yield Finding("ok", f"inside a SLURM job: {job}; docs/launch/slurm.sh starts torchrun once on each node")
+    elif hardware.has_srun:
+        yield Finding("ok", "SLURM: srun is on PATH, and this is no job; start one with sbatch docs/launch/slurm.sh")
+    else:
+        yield Finding("ok", "no SLURM: srun is not on PATH")

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ NVIDIA_PCI_VENDOR = "0x10de"
 BFLOAT16_PROCESSOR_FLAGS = ("amx_bf16", "avx512_bf16")
 BFLOAT16_CUDA_CAPABILITY = (8, 0)
 COMMAND_SECONDS = 10
+SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS_ON_NODE")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class TorchFacts:
     """GPU architectures with compiled kernels: sm_80, ..., compute_90 (and all newer), or gfx90a, ..."""
     complaint: str = ""
     """PyTorch's warnings while it looked for GPUs."""
+    nccl: str | None = None
+    """Version of NCCL, which connects GPUs; None in builds without it."""
 
     @property
     def build(self) -> str:
@@ -96,6 +100,12 @@ class Hardware:
     traces: GpuTraces
     visible_devices: str | None
     """The environment variable CUDA_VISIBLE_DEVICES; None if unset."""
+    load: float | None
+    """Processes that ran or waited for a core over the last minute, on average."""
+    has_srun: bool
+    """Whether SLURM's `srun` is on PATH."""
+    slurm: Mapping[str, str]
+    """SLURM's variables of the job that this process is in; empty outside one."""
 
     @property
     def device(self) -> str:
@@ -166,6 +176,18 @@ def _read_disk(folder: Path) -> tuple[int, bool]:
     return shutil.disk_usage(folder).free, os.access(folder, os.W_OK)
 
 
+def _read_load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # not on Windows
+        return None
+
+
+def _read_scheduler() -> tuple[bool, dict[str, str]]:
+    """Whether `srun` is there, and SLURM's variables."""
+    return shutil.which("srun") is not None, {name: os.environ[name] for name in SLURM if name in os.environ}
+
+
 def _read_torch() -> TorchFacts:
     """PyTorch's build and devices. An outdated driver shows up only in a warning, which is kept."""
     with warnings.catch_warnings(record=True) as heard:
@@ -180,7 +202,15 @@ def _read_torch() -> TorchFacts:
         devices=tuple(CudaDevice(d.name, d.total_memory, (d.major, d.minor)) for d in devices),
         architectures=tuple(torch.cuda.get_arch_list()) if usable else (),
         complaint=" ".join(str(warning.message).split("\n")[0] for warning in heard),
+        nccl=_nccl_version(),
     )
+
+
+def _nccl_version() -> str | None:
+    try:
+        return ".".join(map(str, torch.cuda.nccl.version()))
+    except (AttributeError, RuntimeError):  # builds without CUDA
+        return None
 
 
 def inspect_hardware(folder: Path = Path(".")) -> Hardware:
@@ -197,6 +227,7 @@ def inspect_hardware(folder: Path = Path(".")) -> Hardware:
     folder = folder.absolute()
     disk = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
     free_bytes, writable = _read_disk(disk)
+    has_srun, slurm = _read_scheduler()
     return Hardware(
         processor=_processor_name(processor_text),
         physical_cores=_physical_cores(processor_text),
@@ -213,6 +244,9 @@ def inspect_hardware(folder: Path = Path(".")) -> Hardware:
         torch=_read_torch(),
         traces=_gpu_traces(),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        load=_read_load(),
+        has_srun=has_srun,
+        slurm=slurm,
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig
+from lambert.training.malloc import glibc
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
@@ -100,9 +99,9 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # of glibc only
-    if trim is not None:
-        trim(0)
+    library = glibc()
+    if library is not None:
+        library.malloc_trim(0)
     try:
         _CLEAR.write_text("5")  # proc(5): reset the peak resident set size
     except OSError:

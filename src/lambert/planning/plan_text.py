@@ -29,8 +29,8 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     config, memory = plan.config, {kind: size(count) for kind, count in plan.memory_bytes.items()}
     model = config.model
     lines = [
-        f"{config.model_name}: {model.layers} layers × {model.hidden_size}, {plan.parameters:,} parameters, vocabulary "
-        f"{model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
+        f"{config.model_name}: {model.layers} layers, hidden size {model.hidden_size}, {plan.parameters:,} parameters, "
+        f"vocabulary {model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
         + (f", about {memory['none']}" if is_here else "")
     ]
     if is_here:
@@ -47,6 +47,30 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
             "`init_from`"
         )
     return lines
+
+
+def table_lines(plans: Sequence[Plan]) -> list[str]:
+    """A row for each plan of one model: batch sizes, steps, peak learning rates and warm-up steps by phase."""
+    first = plans[0].config
+    lengths = "/".join(str(phase.sequence_length) for phase in first.phases)
+    titles = ("batch", "samples", "steps", "by phase", "peak rate", "warm-up steps", "sources")
+    rows = [titles]
+    for plan in plans:
+        phases = plan.config.phases
+        numbers = [number for phase in phases for number in (phase.steps, phase.peak_learning_rate, phase.warmup_steps)]
+        rows.append((
+            "/".join(dict.fromkeys(f"{phase.batch_size:,}" for phase in phases)),
+            f"{plan.config.samples:,}",
+            f"{plan.config.total_steps:,}",
+            " + ".join(f"{phase.step_count:,}" for phase in phases),
+            "/".join(dict.fromkeys(f"{phase.peak_learning_rate.value:.3g}" for phase in phases)),
+            " + ".join(f"{phase.warmup_steps.value:,}" for phase in phases),
+            ", ".join(dict.fromkeys(number.provenance for number in numbers)),
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    model = f"{first.model_name}: {plans[0].parameters:,} parameters, {first.optimizer}, phases of length {lengths}"
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [model, *table, "formulas  `lambert plan` with one of these batch sizes prints them"]
 
 
 def _phase_lines(number: int, plan: PhasePlan, *, is_here: bool) -> list[str]:
@@ -87,8 +111,21 @@ def _schedule_shape(phase: PhaseConfig) -> str:
 
 
 def proposal_lines(proposal: Proposal[Any]) -> list[str]:
-    """What was chosen, and why."""
-    return ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
+    """What was chosen, and why; what such runs ended at, or that this one is too short."""
+    lines = ["proposal"] + [f"  {one.name:14} {one.value:>14}  {one.reason}" for one in proposal.choices]
+    if proposal.expected_loss is not None:
+        low, high = proposal.expected_loss
+        lines.append(
+            f"  {'held-out loss':14} {f'{low:.1f} to {high:.1f}':>14}  where such runs ended (docs/first_hour.md); "
+            f"unigram baseline {proposal.unigram_loss:.1f}"
+        )
+    if proposal.least_hours is not None:
+        lines.append(
+            f"note      too short to beat the unigram baseline ({proposal.unigram_loss:.1f} nats), which takes about "
+            f"{duration(3_600 * proposal.least_hours)} here: give more `hours`, or continue a published model with "
+            "`init_from`"
+        )
+    return lines
 
 
 def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
@@ -109,7 +146,8 @@ def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatc
         rates = ", ".join(f"{trial.size}: {trial.sequences_per_second:,.0f}/s" for trial in trials)
         if rates:
             lines.append(
-                f"micro-batches of {chosen} × {phase.sequence_length} tokens, the fastest of those tried ({rates})"
+                f"micro-batches of {chosen} sequences of {phase.sequence_length} tokens, the fastest of those tried "
+                f"({rates})"
             )
     return lines
 
@@ -117,7 +155,8 @@ def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatc
 def probe_line(config: TrainingConfig, probe_seconds: float, *, has_corpus: bool) -> str:
     """What is about to be timed."""
     text = "" if has_corpus else " on random tokens, since there is no `corpus`"
-    return f"time      timing steps of each phase{text}, {len(config.phases)} × up to {probe_seconds:.0f} seconds …"
+    each = " each" * (len(config.phases) > 1)
+    return f"time      timing steps of each phase{text}, up to {probe_seconds:.0f} seconds{each} …"
 
 
 def forecast_lines(forecast: RunForecast) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from lambert.utils.io import SETTINGS_BYTES, read_json, write_text
 
-CACHE_FOLDER = "LAMBERT_CACHE"
-"""Environment variable: where to keep measurements; empty keeps none. Default: `lambert` in the user's cache folder."""
+VARIABLE = "LAMBERT_PROBE_CACHE"
+"""Environment variable: another folder, or `off`. Default: `lambert` in the user's cache folder."""
 MOST_ENTRIES = 1_000
 """The oldest are forgotten beyond that."""
 _FILE = "probes.json"
@@ -25,14 +25,11 @@ _FILE = "probes.json"
 
 def cache_folder() -> Path | None:
     """The folder of this user's measurements; None where they are not kept."""
-    chosen = os.environ.get(CACHE_FOLDER)
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "lambert"
-    except RuntimeError:  # no home folder
+    chosen = os.environ.get(VARIABLE, "")
+    if chosen.lower() in ("off", "0"):
         return None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(chosen or f"{base if os.path.isabs(base) else os.path.expanduser('~/.cache')}/lambert")
 
 
 def probe_key(facts: Mapping[str, Any]) -> str:

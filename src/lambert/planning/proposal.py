@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 from lambert.model.huggingface import read_config
@@ -18,6 +20,8 @@ from lambert.planning.probe import RunForecast
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.recipe import recipe_by_rule
 from lambert.training.config.resolve import DEFAULT_LENGTHS, examples_per_epoch, resolve_config
+from lambert.training.config.unigram import UnigramBaseline
+from lambert.utils.formatting import duration
 
 DEFAULT_HOURS = 1.0
 MODELS = (
@@ -33,7 +37,7 @@ LONG_RUN_TOKENS = 100_000_000
 SHORT_LENGTHS = (32, 128)
 CONTINUED_BATCH, CONTINUED_LENGTHS = 32, (128,)
 """Where a trained model is continued, in place of `SMALLEST_BATCH`, which then does not double, and `SHORT_LENGTHS`."""
-SMALLEST_BATCH, LARGEST_BATCH = 64, 4_096
+SMALLEST_BATCH, LARGEST_BATCH = 128, 4_096
 MOST_STEPS = 40_000
 """The batch doubles until a run has fewer."""
 MOST_EPOCHS = 40
@@ -42,7 +46,7 @@ LEAST_STEPS = 20
 """Fewer are no run."""
 REASONS = {
     "optimizer": "ended lowest of LAMB, AdamW and Muon in short runs",
-    "batch_size": "larger ones learn less from as much",
+    "batch_size": "at 64 and 256 such runs learned less",
     "sequence_lengths": "most samples are short: they take less time, and the model learns from them first",
     "dropout": "the text is read too few times to be learned by heart",
 }
@@ -52,6 +56,12 @@ CONTINUED_REASONS = {
     "sequence_lengths": "the model has positions for them",
     "dropout": "the model's own",
 }
+TOKENS_PER_ENTRY = 400
+"""Tokens for each vocabulary entry that a run from scratch must see before it is plainly better than the unigram
+baseline."""
+EXPECTED = ((400, 0.90), (1_000, 0.74), (4_000, 0.61))
+"""Tokens seen for each vocabulary entry → held-out MLM loss at the end over the unigram baseline's."""
+EXPECTED_ERROR = 0.05
 _NOMINAL_STEPS = 4_000
 """Steps of the runs whose time is asked for while the number of steps is not known."""
 
@@ -79,11 +89,12 @@ class Proposal(Generic[Arguments]):
     """Complete: no number is left to the machine."""
     choices: tuple[Choice, ...]
     """What the rule chose, with reasons."""
-
-
-def is_open(arguments: RecipeArguments) -> bool:
-    """Whether nothing says how long the run is, so that a proposal says it."""
-    return arguments.recipe == "sqrt" and arguments.samples is None and arguments.epochs is None
+    expected_loss: tuple[float, float] | None
+    """Range of the held-out MLM loss at the end, nats; None where no such run was measured."""
+    unigram_loss: float
+    """Of the unigram baseline, for comparison."""
+    least_hours: float | None
+    """Where the run is too short to beat the unigram baseline: hours that would do. Else None."""
 
 
 def propose(arguments: Arguments, corpus: Corpus, forecast: Forecaster) -> Proposal[Arguments]:
@@ -109,7 +120,24 @@ def propose(arguments: Arguments, corpus: Corpus, forecast: Forecaster) -> Propo
             break
         best = tried
     assert best is not None
-    return Proposal(best, _choices(arguments, best, corpus, hours))
+    config = resolve_config(best, corpus)
+    seen = config.tokens / corpus.vocabulary_size
+    is_short = seen < TOKENS_PER_ENTRY and not best.init_from
+    baseline = UnigramBaseline(corpus.split("train").token_counts()).entropy
+    fraction = None if is_short or best.init_from else _expected_fraction(seen)
+    loss = (
+        None if fraction is None else (baseline * (fraction - EXPECTED_ERROR), baseline * (fraction + EXPECTED_ERROR))
+    )
+    least_hours = hours * TOKENS_PER_ENTRY / seen if is_short else None
+    return Proposal(best, _choices(arguments, best, corpus, hours), loss, baseline, least_hours)
+
+
+def _expected_fraction(tokens_per_entry: float) -> float | None:
+    """Interpolated along the logarithm of the tokens; None outside of what was measured."""
+    counts, fractions = zip(*EXPECTED, strict=True)
+    if not counts[0] <= tokens_per_entry <= 1.5 * counts[-1]:
+        return None
+    return float(np.interp(math.log(tokens_per_entry), np.log(counts), fractions))
 
 
 def _fixed(arguments: RecipeArguments) -> dict[str, Any]:
@@ -182,7 +210,7 @@ def _two_digits(value: float) -> int:
 def _choices(asked: RecipeArguments, chosen: RecipeArguments, corpus: Corpus, hours: float) -> tuple[Choice, ...]:
     """What was chosen and why; what the user gave is not listed."""
     config = resolve_config(chosen, corpus)
-    time = "1 hour" if hours == 1 else f"{hours:g} hours"
+    time = duration(3_600 * hours)
     larger = next((one for one in itertools.pairwise(MODELS) if one[0][0] == chosen.model), None)
     needs = f"{larger[1][0]} needs {larger[1][1]:,} tokens to do better" if larger else "the largest proposed"
     epochs = config.samples / _epoch(chosen, corpus)

@@ -19,13 +19,13 @@ from lambert.utils import formatting
 
 CURVES = (
     Curve(
-        "loss", "mlm_loss", "MLM loss", "nats per masked token", "Lower is better.", band=True,
-        evaluated=True, incidents=True, tall=True, baseline="unigram_loss",
-        baseline_caption=" Dashed: the unigram baseline. Evaluation replaces every masked token by [MASK]; training"
-        " keeps a tenth of them, which is easier.",
+        "loss", "mlm_loss", "MLM loss", "nats per masked token", "Lower is better. Perplexity is its exponential.",
+        mask_unit="nats per [MASK] token", band=True, evaluated=True, incidents=True, tall=True, perplexity=True,
+        baseline="unigram_loss", baseline_caption=" Dashed: the unigram baseline.",
     ),
     Curve(
         "accuracy", "mlm_accuracy", "MLM accuracy", "fraction of masked tokens", "Higher is better.",
+        mask_unit="fraction of [MASK] tokens",
         evaluated=True, from_zero=True, y_format=".0%", baseline="unigram_accuracy",
         baseline_caption=" Dashed: always predicting the most frequent token.",
     ),
@@ -53,6 +53,11 @@ CURVES = (
     ),
 )  # fmt: skip
 """In reading order; one without data is left out."""
+_SAME_TOKENS = " Training and evaluation both count [MASK] tokens only."
+_OTHER_TOKENS = (
+    " Not the same tokens: evaluation replaces every masked token by [MASK]; training keeps a tenth of them, which is"
+    " easier, and gives a tenth a random one."
+)
 _TALL, _SMALL = 380, 260
 _AXES = {
     "step": ("steps", "optimizer step", ",d"),
@@ -75,7 +80,13 @@ class Board:
     tables: dict[str, Any] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
 
+    at_mask: bool = False
+    """Training loss and accuracy are drawn at [MASK] tokens alone: if the journals of all runs have them."""
+
     def __post_init__(self) -> None:
+        found = [columns.at_mask_tokens(run) for run in self.runs]
+        self.at_mask = None not in found
+        self.runs = [run for run in found if run is not None] if self.at_mask else self.runs
         self.tables = {
             "steps": {"columns": columns.steps_table(self.runs)},
             "evaluations": {"columns": columns.evaluations_table(self.runs)},
@@ -144,8 +155,14 @@ class Board:
             beside=curve.beside if curve.beside in self.tables["steps"]["columns"] else "",
             baseline=curve.baseline if references else "",
         )
+        at_mask = self.at_mask and bool(curve.mask_unit)
+        curve = replace(curve, y_title=curve.mask_unit if at_mask else curve.y_title)
         caption = curve.caption + " Dots: held-out evaluations." * curve.evaluated
         caption += curve.baseline_caption * bool(curve.baseline) + curve.beside_caption * bool(curve.beside)
+        if curve.mask_unit and curve.evaluated:
+            caption += _SAME_TOKENS if at_mask else _OTHER_TOKENS
+        if curve.tall and self._phases > columns.FEW_PHASES:
+            caption += " Above: sequence length × batch size of each phase, in tokens and sequences."
         caption += " At the top: incidents, listed below." * curve.incidents
         if not curve.smoothed:  # it is planned, so no peak is a rare spike to cut off
             references.append(float(np.nanmax(np.concatenate(series))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -24,10 +25,25 @@ BANDS = ("mlm_loss", "gradient_norm")
 LEVELS = ("none", "medium", "strong")
 """Of smoothing; a smoothed column is there once for each, as `name_0`, `name_1` and so on."""
 MOST_WITH_BANDS = 2
+FEW_PHASES = 2
+"""Their labels have words; those of more phases are "length × batch"."""
 _WINDOWS_IN_RUN = (0, 40, 12)  # of each level; 0 is no smoothing
 _LEAST_STEPS_TO_SMOOTH = 60
+_ENOUGH_MASK_TOKENS = 0.75
 _ROWS_OF_ONE_RUN, _ROWS_IN_ALL, _FEWEST_ROWS = 600, 2_400, 40
 _MOST_POINTS = 2_000  # of evaluations and of incidents, all runs together
+
+
+def at_mask_tokens(run: Run) -> Run | None:
+    """The run with training loss and accuracy at [MASK] tokens alone, as evaluations have them; None without them.
+
+    A batch may have no [MASK], but where many steps lack them, an older version has written a part of the journal.
+    """
+    known = np.isfinite(run.series["mask_token_loss"]) | ~np.isfinite(run.series["mlm_loss"])
+    if known.mean() < _ENOUGH_MASK_TOKENS or not np.isfinite(run.series["mask_token_loss"]).any():
+        return None
+    renamed = {"mlm_loss": run.series["mask_token_loss"], "mlm_accuracy": run.series["mask_token_accuracy"]}
+    return replace(run, series={**run.series, **renamed})
 
 
 def windows(steps: int) -> tuple[int, ...]:
@@ -168,7 +184,7 @@ def phase_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     reached = [phase for phase in run.phases if phase.first_step <= run.steps[-1]]
     if len(spans) > 1:
         return []
-    label = "length {:,} × batch {:,}" if len(reached) <= 2 else "{:,} × {:,}"
+    label = "length {:,}, batch {:,}" if len(reached) <= FEW_PHASES else "{:,} × {:,}"
     starts = at(run, [max(phase.first_step - 0.5, 1) for phase in reached])
     return [
         {"label": label.format(phase.sequence_length, phase.batch_size), "index": index,
@@ -178,42 +194,31 @@ def phase_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def baseline_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row for each phase: its baselines, and where it begins and ends on each axis.
+    """One row for each evaluated phase of each run: its baselines, and where it begins and ends on each axis.
 
     The validation set of a phase has its own sequence length, so its baselines are its own too. A level is the last
-    one measured in the phase; it is None where runs differ by more than 2 %.
+    one measured in the phase, None where it was not. Rows with the same `line` are one line on the chart: the same
+    phase of runs with the same steps and levels.
     """
-    rows = []
-    for number in sorted({phase.number for run in runs for phase in run.phases}):
-        levels: dict[str, list[float]] = {name: [] for name in BASELINES}
-        spans: list[list[float]] = []
-        for run in runs:
-            for phase in (phase for phase in run.phases if phase.number == number):
-                within = [e for e in run.evaluations if phase.first_step <= e.step <= phase.last_step]
-                if within:
-                    last = min(phase.last_step, int(run.steps[-1]))
-                    spans.append(np.ravel(at(run, [max(phase.first_step - 0.5, 1), last])).tolist())
-                    for name, known in levels.items():
-                        known += _last_finite(within, name)
-        if spans:
-            starts, stops = np.split(np.array(spans), 2, axis=1)
-            rows.append(
-                {name: _shared_level(known) for name, known in levels.items()}
-                | _finite(AXES, starts.min(axis=0))
-                | _finite([f"{axis}_stop" for axis in AXES], stops.max(axis=0))
-            )
+    rows: list[dict[str, Any]] = []
+    lines: dict[tuple[Any, ...], int] = {}
+    for index, run in enumerate(runs):
+        for phase in run.phases:
+            within = [e for e in run.evaluations if e.step in phase]
+            if within:
+                levels = {name: _last_finite(within, name) for name in BASELINES}
+                start, stop = at(run, [max(phase.first_step - 0.5, 1), min(phase.last_step, int(run.steps[-1]))])
+                span = (phase.first_step, phase.steps, phase.batch_size, phase.sequence_length)
+                line = lines.setdefault((*span, *levels.values()), len(lines))
+                label = f"{phase.number} (length {phase.sequence_length:,})"
+                ends = _finite(AXES, start) | _finite([f"{axis}_stop" for axis in AXES], stop)
+                rows.append({"run": index, "line": line, "phase": label, **levels, **ends})
     return rows
 
 
-def _last_finite(evaluations: Sequence[Evaluation], name: str) -> list[float]:
-    return [value for e in evaluations if np.isfinite(value := getattr(e, name))][-1:]
-
-
-def _shared_level(levels: Sequence[float]) -> float | None:
-    """One level for all runs, None where they differ."""
-    if not levels or max(levels) - min(levels) > 0.02 * max(map(abs, levels)):
-        return None
-    return float(np.mean(levels))
+def _last_finite(evaluations: Sequence[Evaluation], name: str) -> float | None:
+    finite = [value for e in evaluations if np.isfinite(value := getattr(e, name))]
+    return float(f"{finite[-1]:.6g}") if finite else None
 
 
 def at(run: Run, steps: Sequence[float]) -> list[list[float]]:

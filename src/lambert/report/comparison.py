@@ -109,7 +109,8 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
     accuracies = [final.mlm_accuracy if final else np.nan for final in finals]
     columns = {
         "Run": list(legend.names),
-        "Held-out loss": [formatting.loss(loss) for loss in losses],
+        "Held-out MLM loss": [formatting.loss(loss) for loss in losses],
+        "Perplexity": list(map(formatting.perplexity, losses)),
         "Accuracy": [formatting.percent(accuracy) for accuracy in accuracies],
         "Steps": [formatting.count(run.steps[-1]) for run in runs],
         "Training time": [formatting.duration(run.training_seconds) for run in runs],
@@ -131,7 +132,7 @@ def table(runs: Sequence[Run], legend: Legend) -> str:
     if np.isfinite(losses).any():
         best.add((int(np.nanargmin(losses)), 1))
     if np.isfinite(accuracies).any():
-        best.add((int(np.nanargmax(accuracies)), 2))
+        best.add((int(np.nanargmax(accuracies)), 3))
     chosen = legend.colours()[legend.chosen]["of_run"]
     leads = [
         f'<input type="checkbox" checked data-run="{index}" autocomplete="off"> '

@@ -16,6 +16,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.report.style import style_sheet
+from lambert.utils.io import unwritable
 
 
 def document(title: str, body: str, charts: Mapping[str, Any] | None = None) -> str:
@@ -102,7 +103,7 @@ def write(out: Path, content: bytes) -> Path:
         os.replace(temporary, out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"{out} cannot be written ({error.strerror})", remedy="Give another file to write") from None
+        raise unwritable(error, out, remedy="Give another file to write") from None
     return out
 
 

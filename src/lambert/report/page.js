@@ -16,13 +16,14 @@ function placeholder(text, name, width) {
   switch (kind) {
     case "$x": return state.axis;
     case "$x_stop": return state.axis + "_stop";
-    case "$baseline_start": return `max(datum.${state.axis}, ${axis.most * (1 - state.range)})`;
+    case "$baseline_start": return `max(datum.begin, ${axis.most * (1 - state.range)})`;
     case "$x_title": return axis.title;
     case "$x_format": return axis.format;
     case "$x_scale": return state.logs.has("x") ? { type: "log", nice: false, padding: 8 } : { nice: false, zero: false, padding: 8 };
     case "$from": return axis.most * (1 - state.range);
     case "$y": return page.charts[rest].scales[state.logs.has(rest) ? "log" : "linear"];
     case "$smooth": return rest + "_" + state.smoothing;
+    case "$perplexity": return `exp(datum.${rest}_${state.smoothing})`;
     case "$table": return { name: rest };
     case "$hidden": return [...state.hidden];
     case "$colour": return colours.field;

@@ -77,8 +77,9 @@ def loss_curve(run: Run) -> Spec:
               for name, table in board.tables.items()}  # fmt: skip
     values = {
         "$x": "step", "$x_stop": "step_stop", "$x_title": axis["title"], "$x_format": axis["format"],
-        "$x_scale": {"nice": False, "zero": False, "padding": 8}, "$from": 0, "$baseline_start": "datum.step",
+        "$x_scale": {"nice": False, "zero": False, "padding": 8}, "$from": 0, "$baseline_start": "datum.begin",
         "$y:loss": {**chart["scales"]["linear"], "padding": 6}, "$smooth:mlm_loss": "mlm_loss_1", "$hidden": [],
+        "$perplexity:mlm_loss": "exp(datum.mlm_loss_1)",
         "$colour": colours["field"], "$domain": colours["domain"], "$range": colours["range"],
         "$dot_range": colours["dots"], "$dot_size": 55, "$line": 2, "$legend": None, "$width": None, "$height": None,
         "$dash": colours["field"], "$dashes": {"domain": colours["domain"], "range": colours["dashes"]},

@@ -42,14 +42,14 @@ CONFIG: Spec = {
 X: Spec = {
     "field": "$x", "type": "quantitative", "title": "$x_title", "scale": "$x_scale", "axis": {"format": "$x_format"},
 }  # fmt: skip
-_IN_SIGHT: list[Spec] = [
-    {"filter": {"not": {"field": "run", "oneOf": "$hidden"}}},
-    {"filter": {"field": "$x", "gte": "$from"}},
-]
+_SHOWN: Spec = {"filter": {"not": {"field": "run", "oneOf": "$hidden"}}}
+_IN_SIGHT: list[Spec] = [_SHOWN, {"filter": {"field": "$x", "gte": "$from"}}]
 _NAMED: Spec = {
     "lookup": "run",
     "from": {"data": "$table:runs", "key": "run", "fields": ["name", "optimizer", "batch"]},
 }
+_POINT: list[Spec] = [{"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"}]
+"""Where a tooltip begins."""
 _COLOUR: Spec = {
     "field": "$colour", "type": "nominal", "legend": None, "scale": {"domain": "$domain", "range": "$range"},
 }  # fmt: skip
@@ -74,6 +74,8 @@ class Curve:
     title: str
     y_title: str
     caption: str
+    mask_unit: str = ""
+    """`y_title` where training is measured at [MASK] tokens alone, as in evaluations."""
     smoothed: bool = True
     """The column is there once for each level of smoothing."""
     band: bool = False
@@ -88,6 +90,8 @@ class Curve:
     baseline: str = ""
     """A column of the table of baselines, drawn as a dashed line over each phase."""
     baseline_caption: str = ""
+    perplexity: bool = False
+    """A loss in nats; tooltips give its exponential, too."""
     from_zero: bool = False
     y_format: str = "~r"
     tall: bool = False
@@ -110,7 +114,7 @@ def lines(curve: Curve, *, phases: int, dotted: bool) -> Spec:
         band["encoding"] |= {"y2": {"field": f"{curve.column}_high"}}
         layers += [band, _of_steps(y, f"{curve.column}_0", {"type": "line", "opacity": 0.35, "strokeWidth": 0.8})]
     if curve.baseline:
-        layers.append(_baseline(y, curve.baseline))
+        layers.append(_baseline(y, curve))
     if curve.beside:
         layers.append(_of_steps(y, curve.beside, {"type": "line", "strokeWidth": 8, "opacity": 0.3}))
     line = _of_steps(y, field, {"type": "line", "strokeWidth": "$line", "strokeJoin": "round"})
@@ -126,7 +130,8 @@ def lines(curve: Curve, *, phases: int, dotted: bool) -> Spec:
     if curve.incidents:
         layers.append(_incidents())
     near = _of_steps(y, field, _hidden_point())
-    near["encoding"] |= {"tooltip": _tooltip(field, curve.y_title, curve.y_format)}
+    near["encoding"] |= {"tooltip": [*_POINT]}
+    near = _with_value(near, curve, field, curve.y_title, f"$perplexity:{curve.column}")
     return chart([*layers, near], f"{curve.title}, {curve.y_title}", phases=phases)
 
 
@@ -245,38 +250,48 @@ def _of_steps(y: Spec, field: str, mark: Spec) -> Spec:
     }  # fmt: skip
 
 
-def _baseline(y: Spec, field: str) -> Spec:
+def _baseline(y: Spec, curve: Curve) -> Spec:
     """A dashed line from the start to the end of each phase; "$baseline_start" cuts it to what is in sight."""
-    return {
+    ends = [{"op": "min", "field": "$x", "as": "begin"}, {"op": "max", "field": "$x_stop", "as": "until"}]
+    field = curve.baseline
+    layer = {
         "data": "$table:baselines",
         "transform": [
-            {"filter": {"field": "$x_stop", "gte": "$from"}}, {"filter": {"field": field, "valid": True}},
+            _SHOWN, {"filter": {"field": "$x_stop", "gte": "$from"}}, {"filter": {"field": field, "valid": True}},
+            {"aggregate": ends, "groupby": ["line", "phase", field]},
             {"calculate": "$baseline_start", "as": "start"},
         ],
         "mark": {"type": "rule", "strokeDash": [5, 3], "stroke": MUTED, "strokeWidth": 1.5, "clip": True},
-        "encoding": {"x": {**X, "field": "start"}, "x2": {"field": "$x_stop"}, "y": {**y, "field": field}},
+        "encoding": {
+            "x": {**X, "field": "start"}, "x2": {"field": "until"}, "y": {**y, "field": field},
+            "tooltip": [{"field": "phase", "title": "baseline of phase"}],
+        },
     }  # fmt: skip
+    return _with_value(layer, curve, field, curve.y_title, f"exp(datum.{field})")
 
 
 def _dots(curve: Curve, y: Spec) -> Spec:
-    return {
+    layer = {
         "data": "$table:evaluations", "transform": [*_IN_SIGHT, _NAMED],
         "mark": {"type": "point", "filled": True, "opacity": 1, "size": "$dot_size", "stroke": PAPER, "strokeWidth": 1,
                  "clip": True},
         "encoding": {
             "x": X, "y": {**y, "field": curve.column},
             "color": {**_COLOUR, "scale": {"domain": "$domain", "range": "$dot_range"}},
-            "tooltip": _tooltip(curve.column, f"held-out, {curve.y_title}", curve.y_format),
+            "tooltip": [*_POINT],
         },
     }  # fmt: skip
+    return _with_value(layer, curve, curve.column, f"held-out, {curve.y_title}", f"exp(datum.{curve.column})")
 
 
-def _tooltip(field: str, title: str, number_format: str) -> list[Spec]:
-    number_format = number_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
-    return [
-        {"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
-        {"field": field, "title": title, "format": number_format},
-    ]  # fmt: skip
+def _with_value(layer: Spec, curve: Curve, field: str, title: str, exponential: str) -> Spec:
+    """The layer; its tooltip gets the value with more digits than the axis and, of a loss, the exponential."""
+    shape = curve.y_format.replace("~r", ".4~g").replace("~s", ".3~s").replace(".0%", ".1%")
+    layer["encoding"]["tooltip"].append({"field": field, "title": title, "format": shape})
+    if curve.perplexity:
+        layer["transform"].append({"calculate": exponential, "as": "perplexity"})
+        layer["encoding"]["tooltip"].append({"field": "perplexity", "title": "perplexity", "format": ",.4~g"})
+    return layer
 
 
 def _hidden_point() -> Spec:
@@ -322,7 +337,6 @@ def _incidents() -> Spec:
             "x": X, "y": {"value": 7}, "color": {"value": SERIES[5]},
             "shape": {"field": "kind", "type": "nominal", "legend": None,
                       "scale": {"domain": list(kinds), "range": list(kinds.values())}},
-            "tooltip": [{"field": "name", "title": "run"}, {"field": "step", "title": "step", "format": ",.0f"},
-                        {"field": "what", "title": "what"}],
+            "tooltip": [*_POINT, {"field": "what", "title": "what"}],
         },
     }  # fmt: skip

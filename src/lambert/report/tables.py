@@ -16,6 +16,17 @@ from lambert.runlog.records import Evaluation, Fill, Noise, number_or_none
 from lambert.utils import formatting
 
 Rows = Iterable[tuple[str, str]]
+_EVALUATED = (
+    ("MLM loss", "mlm_loss", formatting.loss),
+    ("Perplexity", "mlm_loss", formatting.perplexity),
+    ("Unigram baseline", "unigram_loss", formatting.loss),
+    ("MLM accuracy", "mlm_accuracy", formatting.percent),
+    ("Most frequent token", "unigram_accuracy", formatting.percent),
+    ("NSP loss", "nsp_loss", formatting.loss),
+    ("NSP accuracy", "nsp_accuracy", formatting.percent),
+    ("Majority class", "nsp_majority_accuracy", formatting.percent),
+    ("Masked tokens", "masked_tokens", formatting.count),
+)
 _MOST_EVALUATIONS, _MOST_INCIDENTS, _MOST_FILLS = 40, 60, 6
 
 
@@ -27,7 +38,7 @@ def run_tiles(run: Run) -> str:
         entries += [_loss_tile(final), _accuracy_tile(final)]
     else:
         last = float(run.series["mlm_loss"][-1])
-        entries.append(("Last training loss", formatting.loss(last), "masked tokens; no held-out evaluation"))
+        entries.append(("Last training loss", formatting.loss(last), "all masked tokens; no held-out evaluation"))
     sequences = float(sequences_seen(run)[-1])
     amount = f"{formatting.count(run.steps[-1])} steps" + f", {formatting.large(sequences)} sequences" * bool(sequences)
     entries.append(("Training time", formatting.duration(run.training_seconds), amount))
@@ -39,13 +50,15 @@ def run_tiles(run: Run) -> str:
 
 
 def _loss_tile(final: Evaluation) -> tuple[str, str, str]:
-    known = np.isfinite(final.unigram_loss)
-    note = f"unigram baseline: {formatting.loss(final.unigram_loss)}" if known else "nats per masked token"
+    note = f"nats per [MASK] token; perplexity {formatting.perplexity(final.mlm_loss)}"
+    if np.isfinite(final.unigram_loss):
+        baseline = formatting.perplexity(final.unigram_loss)
+        note += f". Unigram baseline: {formatting.loss(final.unigram_loss)}, perplexity {baseline}"
     return "Held-out MLM loss", formatting.loss(final.mlm_loss), note
 
 
 def _accuracy_tile(final: Evaluation) -> tuple[str, str, str]:
-    note = "of masked tokens"
+    note = "of [MASK] tokens"
     if np.isfinite(final.unigram_accuracy):
         times = formatting.times(final.mlm_accuracy, final.unigram_accuracy)
         note = f"most-frequent-token baseline: {formatting.percent(final.unigram_accuracy)}"
@@ -84,24 +97,21 @@ def _over_time(examples: Sequence[Fill]) -> str:
 
 
 def evaluations(run: Run) -> str:
-    """Metrics on the validation set over steps; of a long list the first, the last and evenly spaced ones between."""
-    head = ["Step", "MLM loss", "MLM accuracy", "NSP loss", "NSP accuracy", "Masked tokens"]
-    rows = [
-        [
-            formatting.count(e.step), formatting.loss(e.mlm_loss), formatting.percent(e.mlm_accuracy),
-            formatting.loss(e.nsp_loss), formatting.percent(e.nsp_accuracy), formatting.count(e.masked_tokens),
-        ]
-        for e in evenly_spaced(run.evaluations, _MOST_EVALUATIONS)
-    ]  # fmt: skip
-    final = run.evaluations[-1]
-    note = (
-        f"Baselines: unigram loss {formatting.loss(final.unigram_loss)}; most frequent token, accuracy"
-        f" {formatting.percent(final.unigram_accuracy)}"
-    )
-    if np.isfinite(final.nsp_majority_accuracy):
-        note += f"; NSP majority class, accuracy {formatting.percent(final.nsp_majority_accuracy)}"
-    known = np.isfinite(final.unigram_loss) or np.isfinite(final.unigram_accuracy)
-    return (f'<p class="note">{escape(note)}.</p>' if known else "") + grid(head, rows)
+    """Metrics on the validation set over steps, each beside its baseline: the validation set of a phase is its own.
+
+    Of a long list the first, the last and evenly spaced ones between. Columns without any value are left out.
+    """
+    shown = evenly_spaced(run.evaluations, _MOST_EVALUATIONS)
+    lengths = {e.step: phase.sequence_length for phase in run.phases for e in shown if e.step in phase}
+    columns = {
+        "Step": [formatting.count(e.step) for e in shown],
+        "Sequence length": [formatting.count(lengths.get(e.step)) for e in shown],
+    }
+    for title, name, text in _EVALUATED:
+        values = [getattr(e, name) for e in shown]
+        if np.isfinite(values).any():
+            columns[title] = list(map(text, values))
+    return grid(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def phases(run: Run) -> str:
@@ -238,7 +248,7 @@ def model_text(run: Run) -> str:
         return str(model) if model else formatting.MISSING
     name = model.get("name") or model.get("preset")
     layers, width = model.get("layers"), model.get("hidden_size", model.get("width"))
-    sizes = f"{layers} × {width}" if layers and width else ""
+    sizes = f"({layers} layers, hidden size {width})" if layers and width else ""
     return " ".join(str(part) for part in (name, sizes) if part) or formatting.MISSING
 
 

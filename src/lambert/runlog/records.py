@@ -40,6 +40,9 @@ class Phase:
     def last_step(self) -> int:
         return self.first_step + self.steps - 1
 
+    def __contains__(self, step: int) -> bool:
+        return self.first_step <= step <= self.last_step
+
 
 @dataclass(frozen=True)
 class Evaluation:

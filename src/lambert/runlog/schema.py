@@ -48,7 +48,9 @@ RUN_FIELDS = (
 )  # fmt: skip
 PHASE_COUNTS = ("phase", "sequence_length", "batch_size", "first_step", "steps", "warmup_steps")
 LOSSES = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
-TRAINING_METRICS = ("loss", *LOSSES, "learning_rate", "gradient_norm")
+MASK_TOKEN_METRICS = ("mask_token_loss", "mask_token_accuracy")
+"""Of a step, at [MASK] tokens alone, as evaluations measure; older journals lack them."""
+TRAINING_METRICS = ("loss", *LOSSES, *MASK_TOKEN_METRICS, "learning_rate", "gradient_norm")
 THROUGHPUT_METRICS = ("seconds", "sequences_per_second", "tokens_per_second", "model_flops_per_second", "mfu")
 BREAKDOWN = "step_time_breakdown"
 """Of a step: an object with the seconds of each of these parts."""

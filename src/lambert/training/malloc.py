@@ -19,10 +19,15 @@ def apply_allocator_settings() -> bool:
 
     The process then holds its peak memory until it ends.
     """
-    if platform.libc_ver()[0] != "glibc":
+    library = glibc()
+    if library is None:
         return False
-    mallopt = ctypes.CDLL(None).mallopt
     never = -1  # the largest unsigned size
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, never), (_M_TOP_PAD, _TOP_PAD_BYTES))
-    taken: list[int] = [mallopt(name, value) for name, value in settings]
+    taken: list[int] = [library.mallopt(name, value) for name, value in settings]
     return all(taken)
+
+
+def glibc() -> ctypes.CDLL | None:
+    """The C library of this process; None where it is not glibc."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

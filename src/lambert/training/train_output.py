@@ -19,9 +19,13 @@ class StepMetrics:
     loss: float
     """MLM loss plus NSP loss; NaN if it was not finite and the step was skipped."""
     mlm_loss: float
+    """Of all masked tokens: as in BERT a tenth keep the token and a tenth get a random one."""
     nsp_loss: float | None
     mlm_accuracy: float
     nsp_accuracy: float | None
+    mask_token_loss: float
+    """MLM loss at [MASK] tokens alone, which is what evaluations measure; NaN where the batch has none."""
+    mask_token_accuracy: float
     learning_rate: float
     gradient_norm: float
     seconds: float

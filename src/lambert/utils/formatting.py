@@ -33,6 +33,13 @@ def loss(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and math.isfinite(value) else number(value)
 
 
+def perplexity(loss: float | None) -> str:
+    """The exponential of a loss in nats: 23.4, 248, 1,051."""
+    if loss is None or math.isnan(loss):
+        return number(loss)
+    return number(math.exp(loss) if loss < 700 else math.inf)
+
+
 def percent(fraction: float | None) -> str:
     """A fraction from 0 to 1 as a percentage with one decimal."""
     known = fraction is not None and math.isfinite(fraction)

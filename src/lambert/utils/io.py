@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import tomllib
@@ -14,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
+from lambert.utils.formatting import size
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk, and of a user's quota."""
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOTSUP)
 SETTINGS_BYTES = 1_000_000
 """Limit for a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
 VOCABULARY_BYTES = 100_000_000
@@ -85,6 +91,29 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, through to the disk; systems that cannot sync a folder skip that.
+
+    Raises:
+        OSError: the disk failed, or is full.
+    """
+    is_folder = path.is_dir()
+    try:
+        # Windows opens no folder, and syncs only what is open for writing.
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    except PermissionError:
+        if is_folder:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields `PATH.partial` to write to; it is synced and renamed to `path` at the end of the block.
@@ -94,8 +123,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -113,6 +141,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def is_full(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors has the number only in its text."""
+    found = re.search(r"os error (\d+)", str(error))
+    return (error.errno if isinstance(error, OSError) else int(found[1]) if found else 0) in FULL_DISK
+
+
+def why_unwritable(error: Exception, path: Path) -> str:
+    """Why `path` cannot be written: the system's words, and where the disk is full its free space."""
+    words = getattr(error, "strerror", None) or str(error)
+    if not is_full(error) or " free" in words:
+        return words
+    there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    return f"the disk is full, {size(shutil.disk_usage(there).free)} are free"
+
+
+def unwritable(error: Exception, path: Path, *, remedy: str) -> UserError:
+    """The error for a file or folder that cannot be written; `remedy` is for other causes than a full disk."""
+    return UserError(
+        f"{path} cannot be written ({why_unwritable(error, path)})",
+        remedy="Free disk space, or choose a folder on another disk" if is_full(error) else remedy,
+    )
+
+
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
     """Yields a new folder beside `out` to write into and renames it to `out` at the end of the block.
@@ -127,9 +178,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror})", remedy="Choose a folder you may write to"
-        ) from error
+        raise unwritable(error, out, remedy="Choose a folder you may write to") from error
     try:
         yield partial
         set_default_mode(partial)
@@ -137,9 +186,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(
-                f"{out} cannot be written ({error})", remedy="Check the disk's free space and permissions"
-            ) from error
+            raise unwritable(error, out, remedy="Check the folder's permissions") from error
         raise
 
 

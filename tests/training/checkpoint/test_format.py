@@ -213,7 +213,7 @@ def test_a_disk_that_gives_back_something_else_is_found_out(run: Path, monkeypat
 def test_free_space_is_looked_at_before_anything_is_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1_000))
     seen = _calls(monkeypatch, module, "save_file", 0, None)
-    with pytest.raises(OSError, match=r"GB are free.*needed"):
+    with pytest.raises(OSError, match=r"a checkpoint needs 1\.\d MB, and 1\.0 kB are free"):
         write_checkpoint(run, small_checkpoint(40))
     assert seen == [0]
 
@@ -249,4 +249,22 @@ def test_a_disk_that_stays_full_ends_with_the_last_good_one(
     saver.close()
     assert isinstance(saver.problem, Interrupted) and saver.problem.exit_code == 3
     assert "step 40 cannot be written" in saver.problem.what and saver.finished() is None
+    assert "needs 1.0 MB, and 0 bytes are free" in saver.problem.what
+    assert saver.problem.remedy == "Free disk space, then give the same command to resume from step 30"
     assert_is(newest_checkpoint(run)[0], 30)
+
+
+def test_the_first_full_disk_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 300_000))
+    saver = AsyncCheckpointWriter(tmp_path, TrainerOptions(full_disk_minutes=5), retry_seconds=0.01)
+    saver.start(small_checkpoint(40))
+    while not saver.waits_for_space:
+        assert saver.is_busy
+    assert [record.message for record in caplog.records] == [
+        f"a checkpoint needs 1.0 MB, and 300.0 kB are free in {tmp_path}: the run waits up to 5 minutes for space"
+    ]
+    saver.close()
+    assert saver.problem is not None
+    assert saver.problem.remedy.endswith("give the same command to start over: the run has no checkpoint yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.step.pretraining_loss import evaluate, pretraining_task
 
 
-def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Output of an MLM head with labels."""
-    return functional.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()
+    each = functional.cross_entropy(scores, labels, reduction="none")
+    return each.sum(), each.detach(), scores.argmax(-1) == labels
 
 
 class Fixed(nn.Module):
@@ -52,6 +54,15 @@ def test_losses_are_sums_over_their_own_terms() -> None:
     assert output.loss_sums["mlm"].item() == pytest.approx(-math.log(0.5 * 0.3 * 0.3 * 0.2), rel=1e-6)
     assert output.loss_sums["nsp"].item() == pytest.approx(-math.log(0.9 * 0.1), rel=1e-6)
     assert {kind: int(count) for kind, count in output.correct.items()} == {"mlm": 1, "nsp": 1}
+
+
+def test_the_loss_at_mask_tokens_is_measured_without_a_gradient() -> None:
+    model = Fixed([math.log(0.5), math.log(0.3), math.log(0.2)], [0.0, 0.0])
+    shown = replace(batch([0, 1, 1, 2], [0]), is_mask=torch.tensor([True, False, True, False]))
+    output = pretraining_task(model, shown)
+    assert output.loss_sums["mask"].item() == pytest.approx(-math.log(0.5 * 0.3), rel=1e-6)
+    assert output.loss_sums["mlm"].requires_grad and not output.loss_sums["mask"].requires_grad
+    assert int(output.correct["mask"]) == 1 and shown.counts() == {"mlm": 4, "mask": 2, "nsp": 1}
 
 
 def test_evaluation_weighs_words_not_batches() -> None:

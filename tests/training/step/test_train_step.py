@@ -34,17 +34,20 @@ class Toy:
     labels: Tensor
 
     def counts(self) -> dict[str, int]:
-        return {"label": len(self.labels)}
+        return {"label": len(self.labels), "ones": int((self.labels == 1).sum())}
 
     def to(self, device: torch.device) -> Toy:
         return self
 
 
 def toy_task(model: nn.Module, batch: Toy) -> TaskOutput:
-    scores = model(batch.inputs)
+    """Trained on all labels; the part of label 1 is only measured."""
+    scores, ones = model(batch.inputs), batch.labels == 1
+    losses = functional.cross_entropy(scores, batch.labels, reduction="none")
+    right = scores.argmax(-1) == batch.labels
     return TaskOutput(
-        {"label": functional.cross_entropy(scores, batch.labels, reduction="sum")},
-        {"label": (scores.argmax(-1) == batch.labels).sum()},
+        {"label": losses.sum(), "ones": losses[ones].sum().detach()},
+        {"label": right.sum(), "ones": (right & ones).sum()},
     )
 
 
@@ -80,12 +83,20 @@ def test_the_step_is_gradient_descent_by_hand() -> None:
     torch.manual_seed(0)
     model = nn.Linear(6, 3, dtype=torch.float64)
     inputs, labels = torch.randn(4, 6, dtype=torch.float64), torch.randint(0, 3, (4,))
-    loss = functional.cross_entropy(model(inputs), labels)
+    loss, ones = functional.cross_entropy(model(inputs), labels), labels == 1
     (gradient,) = torch.autograd.grad(loss, model.weight)
     expected = model.weight.detach() - 0.5 * gradient
     stepped, result = toy_step([4])
     torch.testing.assert_close(stepped.weight, expected)
     assert result.loss == pytest.approx(loss.item())
+    of_ones = functional.cross_entropy(model(inputs[ones]), labels[ones]).item()
+    assert result.losses == {"label": pytest.approx(loss.item()), "ones": pytest.approx(of_ones)}
+    inputs, labels = inputs[~ones], labels[~ones]
+    rest = train_step(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), [Toy(inputs, labels)], task=toy_task, learning_rate=0.5,
+        max_grad_norm=None, dropout_seeds=[0],
+    )  # fmt: skip
+    assert math.isfinite(rest.loss) and math.isnan(rest.losses["ones"]) and rest.applied
 
 
 def test_clipping_bounds_the_whole_gradient() -> None:

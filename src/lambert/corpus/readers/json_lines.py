@@ -36,7 +36,7 @@ def documents(
         UserError: the first line is not a JSON object with this field: the field or the file is wrong.
     """
     is_first = True
-    for number, line in enumerate(_records(blocks), start=1):
+    for number, line in enumerate(records(blocks), start=1):
         statistics.lines += 1
         if line is not None and not line.strip():
             continue
@@ -57,7 +57,7 @@ def documents(
         yield from bounded_documents(file, paragraphs_of(text, statistics), statistics)
 
 
-def _records(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
+def records(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
     """Lines without their line feed; None for one beyond `RECORD_LIMIT_BYTES`, which is not kept in memory."""
     held: list[bytes] = []
     held_bytes = 0

@@ -58,14 +58,16 @@ class Ops(Protocol):
     ) -> Tensor:
         """LayerNorm(residual + dropout(branch)), all [*, H]; weight and bias [H]."""
 
-    def mlm_cross_entropy(self, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the MLM logits `hidden · weightᵀ + bias`, and how many predictions are correct.
+    def mlm_cross_entropy(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of the MLM logits `hidden · weightᵀ + bias`, and which predictions are correct.
 
         Args:
             hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M].
 
         Returns:
-            The float32 sum over the M tokens, in nats, and an int64 count.
+            The float32 sum over the M tokens, in nats; without gradients, its terms [M] and bool [M].
         """
 
 

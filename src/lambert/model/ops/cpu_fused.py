@@ -75,7 +75,7 @@ def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps
     return _AddNorm.apply(*rows, weight, bias, eps, new_dropout(dropout_p)).view(residual.shape)
 
 
-def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `Ops.mlm_cross_entropy`. Backward may run only once."""
     return _MLMCrossEntropy.apply(hidden, weight, bias, labels)
 
@@ -248,7 +248,7 @@ class _MLMCrossEntropy(Function):
     run at full rate. Exponentials are computed once, each chunk of the vocabulary relative to its own maximum."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         size, count = weight.shape[0], hidden.shape[0]
         padding = -count % _MASKED_TOKENS_MULTIPLE
         hidden = functional.pad(hidden, (0, 0, 0, padding))
@@ -263,12 +263,12 @@ class _MLMCrossEntropy(Function):
         chunk_scale[:, count:] = 0
         ctx.save_for_backward(hidden, weight, logits, chunk_scale, functional.pad(labels, (0, padding), value=-1))
         ctx.count = count
-        correct = (label_logits >= maximum[:count]).sum()
-        ctx.mark_non_differentiable(correct)
-        return (log_sum_exp[:count] - label_logits).sum(), correct
+        losses, correct = log_sum_exp[:count] - label_logits, label_logits >= maximum[:count]
+        ctx.mark_non_differentiable(losses, correct)
+        return losses.sum(), losses, correct
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         hidden, weight, exponentials, chunk_scale, labels = ctx.saved_tensors
         d_bias = torch.empty(len(weight))
         d_logits = _overwritable(ctx, exponentials)

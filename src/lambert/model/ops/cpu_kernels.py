@@ -5,6 +5,8 @@ even once when it is stored. Dropout keeps no mask: the random bits of an elemen
 seed, the same in the forward and backward pass. `begin` and `end` bound the rows of a call, so that threads can
 share the work.
 
+Their machine code is kept on disk (`lambert.kernel_cache`), so none of them calls another.
+
 Shapes: T tokens, H columns, A heads of D columns each, B sequences of S tokens, V vocabulary size, M masked tokens.
 """
 
@@ -12,9 +14,9 @@ Shapes: T tokens, H columns, A heads of D columns each, B sequences of S tokens,
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,call-arg,unreachable"
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from lambert.kernel_cache import kept
 from lambert.model.ops.cpu_numerics import (
     FASTMATH,
     cast_to,
@@ -26,7 +28,7 @@ from lambert.model.ops.cpu_numerics import (
     to_ordered_int,
 )
 
-_KERNEL = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
+_KERNEL = kept(nogil=True, error_model="numpy", fastmath=FASTMATH)
 
 TILE = 32
 """Rows and columns that are transposed at once: a cache line of bfloat16."""

@@ -42,8 +42,8 @@ def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps
     return functional.layer_norm(residual + dropout(branch, dropout_p), weight.shape, weight, bias, eps)
 
 
-def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `Ops.mlm_cross_entropy`."""
     logits = linear(hidden, weight, bias)
-    loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return loss, (logits.argmax(-1) == labels).sum()
+    losses = functional.cross_entropy(logits.float(), labels, reduction="none")
+    return losses.sum(), losses.detach(), logits.argmax(-1) == labels

@@ -1,8 +1,8 @@
 """The loops of LAMB's step, compiled by numba for the processor at hand; gradients may be bfloat16.
 
-Bits do not depend on the number of threads: the direction is computed without reordering or contraction, in either
-sweep; sums are taken over blocks of `BLOCK` elements in float32, each block by the same code, and the blocks are added
-up in float64 in their order.
+Bits depend neither on the number of threads nor on the function that a loop is inlined into: the compiler may not
+reorder or contract. Sums are taken over blocks of `BLOCK` elements, in `STRIP` float32 sums that are added up in
+float64, and the blocks are added up in float64 in their order.
 """
 
 # numba compiles what it sees: no annotations inside, and mypy knows nothing of the decorators.
@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+from lambert.kernel_cache import kept
 from lambert.optim.kernels.memory import AHEAD, STRIP, accessors, request
 
 BLOCK = 8_192
@@ -23,15 +24,17 @@ _load_g, _ = accessors("g")
 _load_m, _store_m = accessors("m")
 _load_v, _store_v = accessors("v")
 _load_u, _store_u = accessors("u")
+_load_x_sum, _store_x_sum = accessors("x_sums")
+_load_u_sum, _store_u_sum = accessors("u_sums")
 
 
-def _compiled(**options):
-    """Compile a function, in every process anew.
+_KEPT = kept(nogil=True, error_model="numpy")
+"""For what Python calls: machine code that is kept on disk. Nothing compiled calls it, see `lambert.kernel_cache`."""
 
-    numba can store machine code, but what it loads does not always round as what it has just compiled: the processes of
-    a run would drift apart (tried, and seen).
-    """
-    return numba.njit(nogil=True, error_model="numpy", **options)
+
+def _inlined(**options):
+    """For what compiled functions call: inlined, since a sum in a function of its own has another order once loaded."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True, **options)
 
 
 def _wide(value):
@@ -45,12 +48,12 @@ def _wide_for(value):
     return lambda value: value
 
 
-@_compiled()
+@_inlined()
 def _direction(x, m, v, m_correction, v_correction, epsilon, weight_decay):
     return (m * m_correction) / (np.sqrt(v * v_correction) + epsilon) + weight_decay * x
 
 
-@_compiled()
+@_inlined()
 def _moved(x, u, step):
     return x - step * u
 
@@ -59,8 +62,8 @@ def _moved(x, u, step):
 # which compiles to code without them; `c` are the constants of `update_moments`.
 
 
-@_compiled(fastmath={"reassoc", "nsz", "contract"})
-def _moments_of_one(x, g, m, v, u, step, c, i):
+@_inlined()
+def _moments_of_one(x, g, m, v, u, step, c, i, x_sums, u_sums, lane):
     beta1, beta2, m_correction, v_correction, epsilon, weight_decay, factor, one_minus_beta1, one_minus_beta2 = c
     gradient = _wide(_load_g(g, i)) * factor
     new_m = beta1 * _load_m(m, i) + one_minus_beta1 * gradient
@@ -73,12 +76,14 @@ def _moments_of_one(x, g, m, v, u, step, c, i):
         _store_u(u, i, direction)
     if step is not None:
         _store_x(x, i, _moved(old, direction, step))
-    return old * old, direction * direction
+    _store_x_sum(x_sums, lane, _load_x_sum(x_sums, lane) + old * old)
+    _store_u_sum(u_sums, lane, _load_u_sum(u_sums, lane) + direction * direction)
 
 
-@_compiled(fastmath={"reassoc", "nsz", "contract"})
-def _moments(x, g, m, v, u, step, c, begin, end):
-    x_square, u_square = np.float32(0), np.float32(0)
+@_inlined()
+def _moments(x, g, m, v, u, step, c, begin, end, x_sums, u_sums):
+    x_sums[:] = 0
+    u_sums[:] = 0
     strips = (end - begin) // STRIP
     for strip in range(strips):
         start = begin + strip * STRIP
@@ -87,17 +92,21 @@ def _moments(x, g, m, v, u, step, c, begin, end):
         request(m, start + AHEAD)
         request(v, start + AHEAD)
         for i in range(STRIP):
-            squares = _moments_of_one(x, g, m, v, u, step, c, start + i)
-            x_square += squares[0]
-            u_square += squares[1]
-    for i in range(begin + strips * STRIP, end):
-        squares = _moments_of_one(x, g, m, v, u, step, c, i)
-        x_square += squares[0]
-        u_square += squares[1]
-    return x_square, u_square
+            _moments_of_one(x, g, m, v, u, step, c, start + i, x_sums, u_sums, i)
+    rest = begin + strips * STRIP
+    for i in range(end - rest):
+        _moments_of_one(x, g, m, v, u, step, c, rest + i, x_sums, u_sums, i)
 
 
-@_compiled()
+@_inlined()
+def _total(sums):
+    total = 0.0
+    for i in range(STRIP):
+        total += sums[i]
+    return total
+
+
+@_inlined()
 def _move_one(x, m, v, u, step, c, i):
     old = _load_x(x, i)
     if u is not None:
@@ -107,7 +116,16 @@ def _move_one(x, m, v, u, step, c, i):
     _store_x(x, i, _moved(old, direction, step))
 
 
-@_compiled()
+@_inlined()
+def _all_moments(x, g, m, v, u, step, c, block_sums):
+    x_sums, u_sums = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+    for block in range(block_sums.shape[1]):
+        start = block * BLOCK
+        _moments(x, g, m, v, u, step, c, start, min(start + BLOCK, x.shape[0]), x_sums, u_sums)
+        block_sums[0, block], block_sums[1, block] = _total(x_sums), _total(u_sums)
+
+
+@_KEPT
 def update_moments(x, g, m, v, u, step, c, block_sums):
     """Moments of a stretch of a layer, and the sums of its blocks.
 
@@ -119,20 +137,12 @@ def update_moments(x, g, m, v, u, step, c, block_sums):
         c: nine float32: β₁, β₂, corrections of m and v, ε, λ, the factor of g, 1 − β₁, 1 − β₂.
         block_sums: float64 [2, blocks], gets Σx² and Σu² of each block.
     """
-    n = x.shape[0]
-    for block in range(block_sums.shape[1]):
-        start = block * BLOCK
-        sums = _moments(x, g, m, v, u, step, c, start, min(start + BLOCK, n))
-        block_sums[0, block], block_sums[1, block] = sums
+    _all_moments(x, g, m, v, u, step, c, block_sums)
 
 
-@_compiled()
-def apply_update(x, m, v, u, step, c):
-    """x ← x − step · u, from the end to the start, where the first sweep left the cache warm.
-
-    Args:
-        u: float32 [N] from the first sweep, or None to compute it again.
-    """
+@_inlined()
+def _move(x, m, v, u, step, c):
+    """From the end to the start, where the first sweep left the cache warm."""
     strips = x.shape[0] // STRIP
     for i in range(strips * STRIP, x.shape[0]):
         _move_one(x, m, v, u, step, c, i)
@@ -148,7 +158,17 @@ def apply_update(x, m, v, u, step, c):
             _move_one(x, m, v, u, step, c, start + i)
 
 
-@_compiled()
+@_KEPT
+def apply_update(x, m, v, u, step, c):
+    """x ← x − step · u.
+
+    Args:
+        u: float32 [N] from the first sweep, or None to compute it again.
+    """
+    _move(x, m, v, u, step, c)
+
+
+@_KEPT
 def fused_step(x, g, m, v, u, c, learning_rate, min_norm, max_norm, sums):
     """The whole step of an adapted layer; `sums` float64 [2] gets Σx² and Σu².
 
@@ -156,12 +176,12 @@ def fused_step(x, g, m, v, u, c, learning_rate, min_norm, max_norm, sums):
         min_norm, max_norm: the bounds of φ.
     """
     block_sums = np.empty((2, (x.shape[0] + BLOCK - 1) // BLOCK))
-    update_moments(x, g, m, v, u, None, c, block_sums)
+    _all_moments(x, g, m, v, u, None, c, block_sums)
     sums[0], sums[1] = block_sums[0].sum(), block_sums[1].sum()
     ratio = 1.0
     if sums[0] > 0 and sums[1] > 0:
         ratio = min(max(np.sqrt(sums[0]), min_norm), max_norm) / np.sqrt(sums[1])
-    apply_update(x, m, v, u, np.float32(learning_rate * ratio), c)
+    _move(x, m, v, u, np.float32(learning_rate * ratio), c)
 
 
 def compile_now() -> None:
@@ -174,7 +194,7 @@ def compile_now() -> None:
     fused_step(x, g, m, v, u, constants, 0.0, 0.0, np.inf, np.zeros(2))
 
 
-@_compiled(fastmath={"reassoc", "nsz", "contract"})
+@_inlined(fastmath={"reassoc", "nsz", "contract"})
 def _square(g, begin, end):
     total = np.float32(0)
     quarter = (end - begin) // 4  # four streams at once keep the memory busier than one, and than requests
@@ -188,7 +208,7 @@ def _square(g, begin, end):
     return total
 
 
-@_compiled()
+@_KEPT
 def gradient_squares(g, block_sums):
     """Σg² of each block of a float32 or bfloat16 gradient [N], into float64 [blocks]."""
     for block in range(block_sums.shape[0]):

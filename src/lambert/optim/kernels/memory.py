@@ -1,7 +1,7 @@
 """What numba does not say to its compiler about memory: that arrays do not overlap, and what is read soon.
 
 Without the first a loop over five arrays gets no vector code (LLVM gives up on the checks it would need at run time);
-without the second a core waits for memory at the end of every page. Each of the five arrays of a step has a pair of
+without the second a core waits for memory at the end of every page. Each of the seven arrays of a step has a pair of
 functions of its own here, whose loads and stores carry a name that tells LLVM so (its "scoped noalias" metadata).
 Indices are not checked and do not wrap.
 """
@@ -24,7 +24,7 @@ AHEAD = 512
 """Elements by which a request precedes the use; of 128 to 1,024 the best, by 2 % before the next."""
 
 _LINE = 16
-_ARRAYS = ("x", "g", "m", "v", "u")
+_ARRAYS = ("x", "g", "m", "v", "u", "x_sums", "u_sums")
 
 
 def _pointer(context, builder, array_type, array, index):

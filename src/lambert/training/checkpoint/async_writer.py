@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from lambert.training.checkpoint.format import (
     Checkpoint,
     Damaged,
     delete_old_checkpoints,
+    finished_steps,
     write_checkpoint,
 )
 from lambert.training.config.trainer_options import TrainerOptions
+from lambert.utils.io import is_full, why_unwritable
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+log = logging.getLogger("lambert")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,13 @@ class AsyncCheckpointWriter:
                 except OSError as error:
                     waited = time.monotonic() - began
                     patience = 60 * self._options.full_disk_minutes
-                    if error.errno not in _FULL or waited > patience or self._gives_up.is_set():
+                    if not is_full(error) or waited > patience or self._gives_up.is_set():
                         raise
+                    if not self.waits_for_space:
+                        log.warning(
+                            f"{why_unwritable(error, self._run / FOLDER)} in {self._run}: the run waits up to "
+                            f"{self._options.full_disk_minutes:g} minutes for space"
+                        )
                     self.waits_for_space = str(error)
                     self._gives_up.wait(self._retry_seconds)
             self.waits_for_space = ""
@@ -102,8 +109,13 @@ class AsyncCheckpointWriter:
             self._saved = CheckpointInfo(checkpoint.step, path, size, time.monotonic() - began)
         except (OSError, Damaged) as error:
             self.waits_for_space = ""
-            self.problem = Interrupted(
-                f"the checkpoint of step {checkpoint.step} cannot be written to {self._run / FOLDER}: {error}",
-                remedy="The one before it is complete: free disk space or fix the permissions, then give the same "
-                "command to resume",
-            )
+            self.problem = self._unwritten(checkpoint.step, error)
+
+    def _unwritten(self, step: int, error: OSError | Damaged) -> Interrupted:
+        folder, earlier = self._run / FOLDER, finished_steps(self._run)
+        mend = "Free disk space" if is_full(error) else "Fix the disk or the permissions"
+        then = f"resume from step {earlier[0]}" if earlier else "start over: the run has no checkpoint yet"
+        return Interrupted(
+            f"the checkpoint of step {step} cannot be written to {folder}: {why_unwritable(error, folder)}",
+            remedy=f"{mend}, then give the same command to {then}",
+        )

@@ -17,7 +17,7 @@ from lambert.model.huggingface import save_model
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes
+from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes, why_unwritable
 
 
 def export_run(run: Path, folder: Path) -> int:
@@ -56,7 +56,7 @@ def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) 
         write_model(model, tokenizer, run / MODEL_FOLDER)
     except (OSError, SafetensorError) as error:
         raise Interrupted(
-            f"the finished model cannot be written to {run / MODEL_FOLDER}: {error}",
+            f"the finished model cannot be written to {run / MODEL_FOLDER}: {why_unwritable(error, run)}",
             remedy="The run's last checkpoint is complete: fix the cause, then give the same command again",
         ) from None
 

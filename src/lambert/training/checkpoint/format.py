@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lambert.errors import UserError
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, write_text
+from lambert.utils.formatting import size
+from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, sync, write_text
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -71,17 +72,17 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
-        _refuse_full_disk(aside, checkpoint.tensor_bytes)
+        check_free_space(aside, checkpoint.tensor_bytes)
         _write_files(aside, checkpoint)
-        _sync(aside)
+        sync(aside)
         _forget_cached(aside)
         _hashed_files(aside, checkpoint.step)
         if target.exists():
             _remove(target)
         aside.rename(target)
-        _sync(folder)
+        sync(folder)
         write_text(run / LATEST, f"{target.name}\n")
-        _sync(run)
+        sync(run)
     except SafetensorError as error:  # whose text holds the error number
         shutil.rmtree(aside, ignore_errors=True)
         found = re.search(r"os error (\d+)", str(error))
@@ -90,6 +91,18 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(aside, ignore_errors=True)  # it would only occupy space on a full disk
         raise
     return target
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room for the tensors of a checkpoint.
+
+    Raises:
+        OSError: ENOSPC, with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        what = f"a checkpoint needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
+        raise OSError(errno.ENOSPC, what, str(folder))
 
 
 def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:
@@ -162,7 +175,7 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     for part, named in checkpoint.tensors.items():
         path = aside / f"{part}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
-        _sync(path)
+        sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     content = {
         "format_version": FORMAT_VERSION,
@@ -204,12 +217,6 @@ def _read(path: Path, size: int) -> bytes:
     return read_bytes(path, size)
 
 
-def _refuse_full_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + _MARGIN_BYTES:
-        raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed", str(folder))
-
-
 def _remove(folder: Path) -> None:
     """Delete a checkpoint. It is renamed first, so that a partly deleted one is not mistaken for a complete one."""
     doomed = folder.with_name(folder.name + ".deleted")
@@ -224,14 +231,6 @@ def _damaged(folder: Path, what: str) -> Damaged:
 
 def _content_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _forget_cached(folder: Path) -> None:

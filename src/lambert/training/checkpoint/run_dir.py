@@ -13,10 +13,11 @@ from lambert.corpus.vocabulary import save_tokenizer
 from lambert.errors import UserError
 from lambert.runlog.records import check_run_format
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
-from lambert.training.checkpoint.format import FOLDER, LATEST
+from lambert.training.checkpoint.format import FOLDER, LATEST, check_free_space, finished_steps
+from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.utils.io import SETTINGS_BYTES, read_json, write_json
+from lambert.utils.io import SETTINGS_BYTES, read_json, unwritable, write_json
 
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
@@ -95,16 +96,21 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
             if is_run and not fresh:
                 check_run_format(run / JOURNAL_FILE)
                 refuse_other_config(run, settings)
+            if not finished_steps(run):
+                check_free_space(run, checkpoint_bytes(settings))
             write_recipe(run, settings, command=command)
         except BaseException:
             lock.release()
             raise
         return lock
     except OSError as error:
-        raise UserError(
-            f"the run folder {run} cannot be written: {error.strerror or error}",
-            remedy="Choose another `out` or fix its permissions",
-        ) from None
+        raise unwritable(error, run, remedy="Choose another `out` or fix its permissions") from None
+
+
+def checkpoint_bytes(settings: TrainingConfig) -> int:
+    """Size of a checkpoint: weights and moments in float32; Muon's matrices and LARS have one moment."""
+    moments = 1 if settings.optimizer in ("lars", "muon") else 2
+    return 4 * (1 + moments) * parameter_count(settings.model)
 
 
 def _lock(run: Path) -> FileLock:

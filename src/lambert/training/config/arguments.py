@@ -36,8 +36,8 @@ class RecipeArguments:
     """lamb, adamw, lars, lans or muon. Default: the recipe's, else adamw with `init_from`, muon for fewer than 15,625
     steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
-    """sqrt: derives everything from the batch size; paper: the LAMB paper's runs; nvidia, lans-54-minutes, bert-2018,
-    roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
+    """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
+    bert-2018, roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size; with `init_from`, that for continuing."""
     learning_rate_multiplier: float = 1.0
@@ -154,6 +154,11 @@ def command_line(name: str, options: Any, **more: Any) -> str:
 
 def _default(options: Any, name: str) -> Any:
     return next(field.default for field in fields(options) if field.name == name)
+
+
+def is_open(arguments: RecipeArguments) -> bool:
+    """Whether nothing says how long the run is, so that a proposal says it."""
+    return arguments.recipe == "sqrt" and arguments.samples is None and arguments.epochs is None
 
 
 def check_probe_seconds(seconds: float) -> None:

@@ -26,7 +26,7 @@ from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
-from lambert.training.config.scaling_rules import PAPER_SAMPLES
+from lambert.training.config.scaling_rules import PAPER_MIXED_BATCH, PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.utils.hub import is_hub_name
@@ -112,12 +112,14 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         "--phase-fractions": request.phase_fractions,
     }
     if request.recipe in BY_RULE:
-        if not request.batch_size:
+        is_papers = request.recipe == "paper"
+        batch_size = request.batch_size or (PAPER_MIXED_BATCH if is_papers else ())
+        if not batch_size:
             raise UserError("no batch size", remedy="Give `batch_size`, or a `recipe` that sets it")
         lengths = request.sequence_lengths or DEFAULT_LENGTHS
-        recipe = recipe_by_rule(request.batch_size, lengths, request.phase_fractions, name=request.recipe)
-        if request.recipe == "paper":
-            recipe = replace(recipe, samples=PAPER_SAMPLES)
+        recipe = recipe_by_rule(batch_size, lengths, request.phase_fractions, name=request.recipe)
+        if is_papers:
+            recipe = replace(recipe, samples=PAPER_SAMPLES, model="large")
     else:
         given = [option for option, value in shape.items() if value]
         recipe = load_recipe(request.recipe)

@@ -14,9 +14,9 @@ from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
+from lambert.training.config.clashes import clashes
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
-from lambert.utils.diff import differences
 from lambert.utils.io import SETTINGS_BYTES, read_bytes, write_text
 
 REDUCE_DTYPES = ("float32", "bfloat16")
@@ -127,17 +127,13 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
         whose: where the tables come from, as the beginning of the message.
 
     Raises:
-        UserError: they differ; lists each difference.
+        UserError: they differ; lists the arguments.
     """
-    free = ("command",) if settings.deterministic else ("command", "micro_batch_sizes")
-    found = differences(
-        recorded,
-        tomllib.loads(tomli_w.dumps(settings.as_tables())),
-        ignored=lambda key: key in free or key.endswith((".formula", ".provenance")),
-    )
+    ignored = () if settings.deterministic else ("micro_batch_sizes",)
+    found = clashes(recorded, tomllib.loads(tomli_w.dumps(settings.as_tables())), ignored=ignored)
     if found:
         raise UserError(
-            f"{whose} with other settings ({'; '.join(found)})",
+            f"{whose} with other settings: {', '.join(found)}",
             remedy="Give the settings it was started with to resume, another `out`, or `fresh=True` to start over",
         )
 

@@ -18,8 +18,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lambert.training.distributed.env import is_one_of_several
 
-_ASKS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+_NAMES = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if hasattr(signal, name)]
+"""Signals that ask for a stop; Windows has the first two."""
+_ASKS = tuple(getattr(signal, name) for name in _NAMES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def run_processes(arguments: Sequence[str], count: int, *, threads: int = 0) -> 
     """
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we report what matters
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, _cores() // count))
-    optional: dict[str, Any] = {"signals_to_handle": _SIGNALS}
+    optional: dict[str, Any] = {"signals_to_handle": ",".join(_NAMES)}
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
     config = LaunchConfig(
         min_nodes=1,

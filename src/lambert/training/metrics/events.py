@@ -51,6 +51,8 @@ def step_facts(step: int, phase: Phase, result: StepResult) -> dict[str, Any]:
         "nsp_loss": result.losses.get("nsp"),
         "mlm_accuracy": result.accuracies["mlm"],
         "nsp_accuracy": result.accuracies.get("nsp"),
+        "mask_token_loss": result.losses["mask"],
+        "mask_token_accuracy": result.accuracies["mask"],
         "learning_rate": phase.learning_rate(step),
         "gradient_norm": result.gradient_norm,
     }

@@ -16,8 +16,11 @@ from lambert.training.step.train_step import TaskOutput
 
 
 def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
-    """MLM and, with sentence pairs, NSP cross-entropy of one micro-batch, summed."""
-    (mlm_loss, mlm_correct), nsp_logits = model(
+    """MLM and, with sentence pairs, NSP cross-entropy of one micro-batch, summed.
+
+    `mask` is the part of the MLM loss at [MASK] tokens, without a gradient, for comparison with evaluations.
+    """
+    (mlm_loss, mlm_losses, mlm_correct), nsp_logits = model(
         batch.token_ids,
         batch.segment_ids,
         batch.attention_mask,
@@ -25,7 +28,10 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
         **batch.packing(),
         masked_labels=batch.masked_labels,
     )
-    loss_sums, correct = {"mlm": mlm_loss}, {"mlm": mlm_correct}
+    loss_sums, correct = {"mlm": mlm_loss}, {"mlm": mlm_correct.sum()}
+    if batch.is_mask is not None:
+        loss_sums["mask"] = mlm_losses.where(batch.is_mask, 0.0).sum()
+        correct["mask"] = (mlm_correct & batch.is_mask).sum()
     labels = batch.next_sentence_labels
     if len(labels):
         loss_sums["nsp"] = functional.cross_entropy(nsp_logits.float(), labels, reduction="sum")
@@ -66,8 +72,8 @@ def evaluate(
     for batch in batches:
         with precision.autocast(device):
             output = pretraining_task(model, batch.to(device))
-        for kind, value in output.loss_sums.items():
-            loss[kind] += float(value)
+        for kind in loss.keys() & output.loss_sums.keys():
+            loss[kind] += float(output.loss_sums[kind])
             correct[kind] += int(output.correct[kind])
         labels = batch.masked_labels.numpy()
         unigram_loss += unigram.loss_sum(labels)

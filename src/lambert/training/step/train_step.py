@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
@@ -28,7 +28,7 @@ class TaskOutput:
     """Output of a task for one micro-batch; the keys are those of its `counts()`."""
 
     loss_sums: Mapping[str, Tensor]
-    """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor with a gradient."""
+    """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor; without a gradient it is only measured."""
     correct: Mapping[str, Tensor]
     """Loss term → number of correct predictions."""
 
@@ -58,7 +58,7 @@ class StepResult:
     """Metrics of one step over the global batch."""
 
     loss: float
-    """Sum of `losses`."""
+    """Sum of those `losses` that are trained on."""
     losses: dict[str, float]
     """Kind of loss → its mean over the global batch."""
     accuracies: dict[str, float]
@@ -121,11 +121,14 @@ def train_step(
     assert processes.world_size == 1 or type(gradients) is not Gradients, "plain gradients serve a single rank"
     kinds, totals = _global_counts(micro_batches, processes)
     stats: list[Tensor] = []
+    trained: set[str] = set()
 
     def compute(number: int) -> None:
         torch.manual_seed(dropout_seeds[number])
         batch = micro_batches[number].to(device)
-        stats.append(forward_and_backward(model, task, batch, totals, precision, timer))
+        own, kinds_trained = forward_and_backward(model, task, batch, totals, precision, timer)
+        stats.append(own)
+        trained.update(kinds_trained)
 
     first = FirstGradient() if measures_first and processes.is_main_process else None
     failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
@@ -134,7 +137,7 @@ def train_step(
         sums = gradients.all_reduce_stats([_failure(kinds, device)] if failed else _with_square(stats, first)).tolist()
         _refuse_failures(failed, sums.pop(), optimizer)
     with timer.section("optimizer"):
-        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, kinds, totals, sums, stats))
+        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, trained, totals, sums, stats))
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -163,9 +166,9 @@ def _update(
 
 def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, timer: StepTimer
-) -> Tensor:
+) -> tuple[Tensor, Collection[str]]:
     """Accumulate the gradients of a micro-batch; returns its stats [2 · kinds + 2]: sums of losses and of correct
-    predictions, a slot for a squared norm, and 0 failures.
+    predictions, a slot for a squared norm, and 0 failures; and the kinds of loss that have a gradient.
 
     Args:
         totals: kind of loss → terms it sums over in the global batch, by which it is divided.
@@ -174,13 +177,14 @@ def forward_and_backward(
     device = next(model.parameters()).device
     with timer.section("forward"), precision.autocast(device):
         output = task(model, batch)
-        terms = (output.loss_sums[kind] / total for kind, total in totals.items())
+        trained = {kind: value for kind, value in output.loss_sums.items() if value.requires_grad}
+        terms = (trained[kind] / total for kind, total in totals.items() if kind in trained)
         loss = sum(terms, torch.zeros((), device=device))
     with timer.section("backward"):
         loss.backward()
     sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
     nothing = torch.zeros_like(sums[0])
-    return torch.stack([*sums, nothing, nothing])
+    return torch.stack([*sums, nothing, nothing]), trained.keys()
 
 
 def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
@@ -244,12 +248,14 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
 
 
 def _result(
-    kinds: list[str], totals: dict[str, int], sums: list[float], stats: Sequence[Tensor], norm: Tensor
+    trained: Collection[str], totals: dict[str, int], sums: list[float], stats: Sequence[Tensor], norm: Tensor
 ) -> StepResult:
-    loss_sums, correct, first_square = sums[: len(kinds)], sums[len(kinds) : -1], sums[-1]
-    losses = {kind: loss_sums[i] / totals[kind] for i, kind in enumerate(kinds)}
-    accuracies = {kind: correct[i] / totals[kind] for i, kind in enumerate(kinds)}
-    loss = sum(losses.values())
+    def means(values: Sequence[float]) -> dict[str, float]:
+        pairs = zip(totals.items(), values, strict=True)
+        return {kind: value / total if total else math.nan for (kind, total), value in pairs}
+
+    losses, accuracies, first_square = means(sums[: len(totals)]), means(sums[len(totals) : -1]), sums[-1]
+    loss = sum(value for kind, value in losses.items() if kind in trained)
     broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(stats) if not own.isfinite().all())
     first_norm = math.sqrt(first_square) if first_square > 0 else None
     return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)

@@ -1,0 +1,63 @@
+"""CSV and TSV: a document per row, with its text in one column; the first row names the columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from lambert.corpus.readers.document import (
+    Document,
+    ReadStatistics,
+    bounded_documents,
+    decoded,
+    paragraphs_of,
+    source_name,
+)
+from lambert.corpus.readers.json_lines import RECORD_LIMIT_BYTES, records
+from lambert.errors import UserError
+
+ENDINGS = (".csv", ".tsv", ".tab")
+_NAMES_SHOWN = 12
+
+
+def documents(
+    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, *, text_field: str, is_tabbed: bool
+) -> Iterator[Document]:
+    """A document per row. Rows with fewer columns are counted as skipped.
+
+    CSV is separated by the most frequent of comma, semicolon and tab in its first line, and its fields may be quoted
+    and hold line ends. TSV has one row a line; only quotes around a whole field are taken off.
+
+    Raises:
+        UserError: no such column, or a quote that is not closed within 16 MB.
+    """
+    lines = (decoded(line, file, statistics) + "\n" for line in records(blocks) if line is not None)
+    first = next(lines, "")
+    delimiter = "\t" if is_tabbed else max(",;\t", key=first.count)
+    csv.field_size_limit(RECORD_LIMIT_BYTES)
+    names = [name.strip().strip('"') for name in first.replace("\r", "\n").split("\n")[0].split(delimiter)]
+    if text_field not in names:
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+        raise UserError(
+            f"{source_name(file)} has no column {text_field!r} in its first line",
+            remedy=f"Name the column of the text with `text_field`; there is {shown or 'none'}",
+        )
+    column = names.index(text_field)
+    rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL)
+    try:
+        for row in rows:
+            statistics.lines += 1
+            if len(row) > column:
+                text = row[column]
+                if is_tabbed and len(text) > 1 and text[0] == text[-1] == '"':
+                    text = text[1:-1].replace('""', '"')
+                yield from bounded_documents(file, paragraphs_of(text, statistics), statistics)
+            elif row:
+                columns = f"{len(row)} column{'s' * (len(row) > 1)} where the first line has {len(names)}"
+                statistics.skip(file, f"line {rows.line_num + 1:,}", columns)
+    except csv.Error as error:
+        raise UserError(
+            f"{source_name(file)}, before line {rows.line_num + 1:,}: {error}",
+            remedy="Close the quote that is open there, or write a quote within a field twice",
+        ) from None

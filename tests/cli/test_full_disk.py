@@ -1,0 +1,58 @@
+"""A full disk, at the first byte that a subcommand writes: one line with the free space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambert.cli.main import main
+from lambert.corpus.store import Corpus
+
+OPTIONS = "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 16 --micro-batch-size 4 --probe-seconds 0"
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files can be created but not synced, as on a disk with room for names only; 0.3 MB are free."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 300_000))
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("line", ["prepare TEXT --out OUT --vocab VOCAB", "pretrain --corpus CORPUS --out OUT"])
+def test_a_full_disk_is_told_in_one_line(
+    line: str, tmp_path: Path, small_corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("One cat sat. It slept.\n\nTwo dogs ran. They barked.\n" * 20)
+    paths: dict[str, Any] = {
+        "TEXT": text,
+        "OUT": tmp_path / "out",
+        "VOCAB": small_corpus.path,
+        "CORPUS": small_corpus.path,
+    }
+    words = [str(paths.get(word, word)) for word in line.split()]
+    options = OPTIONS.split() if words[0] == "pretrain" else []
+    assert main([*words, *options]) == 2
+    message = capsys.readouterr().err
+    assert "300.0 kB are free" in message and "Free disk space" in message and message.count("\n") == 1
+    assert "checkpoint yet" not in message and "is complete" not in message
+
+
+def test_a_run_without_room_for_a_checkpoint_does_not_start(
+    tmp_path: Path, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 900_000))
+    out = tmp_path / "run"
+    assert main(["pretrain", "--corpus", str(small_corpus.path), "--out", str(out), *OPTIONS.split()]) == 2
+    assert "a checkpoint needs 1." in (message := capsys.readouterr().err) and "900.0 kB are free" in message
+    assert not (out / "recipe.toml").exists() and not (out / "checkpoints").exists()
