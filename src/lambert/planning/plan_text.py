@@ -8,6 +8,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambert.model.huggingface import LoadReport
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
     from lambert.planning.micro_batches import MicroBatchTrial
     from lambert.planning.plan import PhasePlan, Plan
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
 MEMORY_ERROR = "in its first steps; on a CPU the heap of longer runs grew to 1.0 to 1.8 times that"
+MOST_UNUSED = 8
+"""Names that are listed."""
 
 
 def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
@@ -122,6 +125,17 @@ def proposal_lines(proposal: Proposal[Any]) -> list[str]:
             f"{duration(3_600 * proposal.least_hours)} here: give more `hours`, or continue a published model with "
             "`init_from`"
         )
+    return lines
+
+
+def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
+    """Which weights of the model do not come from `name`, and which of its own the model does not use."""
+    lines = []
+    if report.freshly_initialised:
+        lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
+    if report.unused:
+        more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
+        lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")
     return lines
 
 
