@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -248,6 +249,66 @@ def test_a_terminal_gets_a_panel_its_cursor_back_and_all_output(tmp_path: Path, 
     assert -1 < written.find("\x1b[?25h") < written.find("10 of 20")  # not even while the panel is drawn
     assert ("after" in written) == (how == "finish")
     assert ("KeyboardInterrupt" in written) == (how == "interrupt")
+
+
+STEPS = """
+import sys, time, json, pathlib
+from lambert.api.live import LiveDisplay
+folder, record = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+with LiveDisplay(folder / "journal.jsonl", poll_seconds=0.01):
+    while not (folder / "enough").exists():
+        with (folder / "journal.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\\n")
+        time.sleep(0.05)
+"""
+
+
+def screen(written: str, columns: int) -> list[str]:
+    """The rows of a terminal after what was written: characters, line ends, cursor up and erased lines."""
+    rows, row, column = [""], 0, 0
+    for code, text in re.findall(r"\x1b\[([?\d;]*[A-Za-z])|([^\x1b])", written):
+        if text == "\n":
+            row += 1
+        elif text == "\r":
+            column = 0
+        elif text:
+            if column == columns:  # a full row wraps when the next character comes
+                row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+            rows[row] = rows[row][:column].ljust(column) + text + rows[row][column + 1 :]
+            column += 1
+        elif code.endswith("A"):
+            row -= int(code[:-1] or 1)
+        elif code == "2K":
+            rows[row] = ""
+        rows += [""] * (row + 1 - len(rows))
+    return rows
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_one_panel_is_left_after_control_c(tmp_path: Path, columns: int) -> None:
+    """The terminal itself echoes ^C where the cursor is."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-c", STEPS, str(tmp_path), json.dumps(step(10))]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written, is_sent = "", False
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            written += os.read(ours, 65_536).decode(errors="replace")
+        except OSError:  # Linux says so when the last writer is gone
+            break
+        if not is_sent and "7.420" in written:
+            is_sent = os.write(ours, b"\x03") == 1
+        if "7.420" in written.partition("^C")[2]:
+            (tmp_path / "enough").touch()
+    assert process.wait(30) == 0
+    os.close(ours)
+    shown = "\n".join(screen(written, columns))
+    assert shown.count("╭") == shown.count("╰") == 1 and shown.count("7.420") == 1
+    assert max(map(len, shown.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lambert.cli.main import main
+from lambert.corpus.store import Corpus
 from lambert.report import document, write_report
 from lambert.report.document import own_script
 
@@ -154,6 +157,36 @@ def test_the_reader_s_choices(make_run_folder: MakeRun, tmp_path: Path, monkeypa
     assert seen["dragged"]["ticks"] != seen["zoomed"]["ticks"]
     assert first["baselines"] == 2 and seen["one hidden"]["baselines"] == 1  # two runs of three share theirs
     assert len(seen["one hidden"]["lines"]) == 2 and len(seen["all again"]["lines"]) == 3
+
+
+FRAME = """<!doctype html><meta charset="utf-8">
+<iframe style="border:0;width:{width}px;height:1600px"></iframe><textarea id="page" hidden>{page}</textarea><script>
+const frame = document.querySelector("iframe");
+frame.addEventListener("load", () => setTimeout(() => {{
+  const root = frame.contentDocument.documentElement, answer = document.createElement("pre");
+  answer.id = "answer";
+  answer.textContent = root.clientWidth + " " + root.scrollWidth;
+  document.body.append(answer);
+}}, 2000));
+frame.srcdoc = document.getElementById("page").value;
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_no_page_is_wider_than_the_screen(
+    make_run_folder: MakeRun, small_corpus: Corpus, tmp_path: Path, width: int
+) -> None:
+    """The browser's own window has at least 500 pixels, so pages are opened in a frame."""
+    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html")]
+    runs = [make_run_folder(name, steps=60) for name in ("a" * 60, "b", "c")]
+    write_report(runs[:1], pages[0])
+    write_report(runs, pages[1])
+    assert main(["inspect", str(small_corpus.path), "--lengths", "32", "--out", str(pages[2])]) == 0
+    for page in pages:
+        frame = page.with_suffix(".frame.html")
+        frame.write_text(FRAME.format(width=width, page=escape(page.read_text("utf-8"))), "utf-8")
+        found = re.search(r'<pre id="answer">(\d+) (\d+)</pre>', browse(frame, "--dump-dom", width=max(width, 500)))
+        assert found is not None and found.groups() == (str(width), str(width)), page.name
 
 
 def test_charts_are_lines_on_paper(make_run_folder: MakeRun, tmp_path: Path) -> None:

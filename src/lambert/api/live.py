@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -83,6 +83,7 @@ class LiveDisplay:
         finally:
             if self._live is not None:
                 _flush_proxies()
+                self._live.update(panel(self.state))
                 self._live.stop()
                 self._console.show_cursor(True)
 
@@ -101,7 +102,7 @@ class LiveDisplay:
             if self._live is None:
                 self._plain.show(record, self.state)
         if self._live is not None:
-            self._live.update(panel(self.state), refresh=True)
+            self._live.update(_above_a_line(self.state), refresh=True)
 
 
 class PlainLines:
@@ -254,9 +255,17 @@ def _end_text(record: Record) -> str:
 def _live(console: Console, state: LiveState) -> Live:
     """A panel that redirects printed text only where it goes to a terminal: a pipe stays a pipe."""
     return Live(
-        panel(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
+        _above_a_line(state), console=console, auto_refresh=False, transient=False, vertical_overflow="crop",
         redirect_stdout=sys.stdout.isatty(), redirect_stderr=sys.stderr.isatty(),
     )  # fmt: skip
+
+
+def _above_a_line(state: LiveState) -> Group:
+    """The panel above an empty line, where the cursor waits and the terminal echoes ^C.
+
+    At the end of a full row the echo would wrap, and the next panel would be drawn a row too low.
+    """
+    return Group(panel(state), Text())
 
 
 def _flush_proxies() -> None:
