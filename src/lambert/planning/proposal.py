@@ -59,9 +59,10 @@ CONTINUED_REASONS = {
 TOKENS_PER_ENTRY = 400
 """Tokens for each vocabulary entry that a run from scratch must see before it is plainly better than the unigram
 baseline."""
-EXPECTED = ((400, 0.90), (1_000, 0.74), (4_000, 0.61))
+EXPECTED = ((390, 0.84), (1_000, 0.76), (4_000, 0.61), (8_000, 0.55))
 """Tokens seen for each vocabulary entry → held-out MLM loss at the end over the unigram baseline's."""
-EXPECTED_ERROR = 0.05
+EXPECTED_ERROR = 0.07
+"""No run of docs/first_hour.md was further off."""
 _NOMINAL_STEPS = 4_000
 """Steps of the runs whose time is asked for while the number of steps is not known."""
 

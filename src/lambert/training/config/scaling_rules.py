@@ -148,7 +148,7 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
 
 def continued_learning_rate(samples: int, batch_size: int, optimizer: str) -> DerivedValue:
     """Peak for a model that is trained already; other optimizers than AdamW lower theirs by the same factor."""
-    formula = f"min(1e-4 · √(B/{CONTINUED_BATCH}), 6e-4), continuing: BERT's own peak, Gururangan et al. 2020"
+    formula = f"min(1e-4 · √(B/{CONTINUED_BATCH}), 6e-4), continuing: BERT's own peak"
     rate = min(CONTINUED_RATE * math.sqrt(batch_size / CONTINUED_BATCH), LARGEST_CONTINUED_RATE)
     if optimizer == "adamw":
         return DerivedValue(rate, formula, "published" if batch_size == CONTINUED_BATCH else "extrapolated")
@@ -160,7 +160,7 @@ def continued_learning_rate(samples: int, batch_size: int, optimizer: str) -> De
 def continued_warmup_steps(steps: int) -> DerivedValue:
     """Warm-up of a phase of `steps` for a model that is trained already."""
     formula = f"{CONTINUED_WARMUP_SHARE:g} · steps, continuing: Gururangan et al. 2020"
-    return DerivedValue(round(CONTINUED_WARMUP_SHARE * steps), formula, "published")
+    return DerivedValue(round(CONTINUED_WARMUP_SHARE * steps), formula, "unconfirmed")
 
 
 def rate_cap(batch_size: int, over_root: float, least: float, largest: float) -> float:
