@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lambert.training.config.phase_config import DerivedValue, PhaseConfig
     from lambert.training.config.training_config import TrainingConfig
 
+MIN_USEFUL_STEPS, TOKENS_PER_ENTRY = 400, 400
+"""What a run from scratch must have to be plainly better than the unigram baseline: steps (docs/recipes.md), and tokens
+for each vocabulary entry (docs/first_hour.md)."""
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
 MEMORY_ERROR = "in its first steps; on a CPU the heap of longer runs grew to 1.0 to 1.8 times that"
 MOST_UNUSED = 8
@@ -42,9 +45,9 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         lines += _phase_lines(number, phase, is_here=is_here)
     if plan.is_short:
         lines.append(
-            f"note      {config.total_steps} steps from scratch rarely beat the unigram baseline: take more `epochs`, "
-            "a smaller batch, shorter `sequence_lengths` or a smaller `model`, or continue a published model with "
-            "`init_from`"
+            f"note      {config.total_steps:,} steps over {config.tokens:,} tokens from scratch rarely beat the "
+            f"unigram baseline ({MIN_USEFUL_STEPS} steps and {TOKENS_PER_ENTRY} tokens for each vocabulary entry do): "
+            "take more `epochs`, a smaller batch or a smaller `vocab_size`, or continue a published model with `init_from`"
         )
     return lines
 

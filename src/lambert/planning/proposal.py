@@ -16,6 +16,7 @@ import numpy as np
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
 from lambert.model.huggingface import read_config
+from lambert.planning.plan_text import TOKENS_PER_ENTRY
 from lambert.planning.probe import RunForecast
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.recipe import recipe_by_rule
@@ -56,9 +57,6 @@ CONTINUED_REASONS = {
     "sequence_lengths": "the model has positions for them",
     "dropout": "the model's own",
 }
-TOKENS_PER_ENTRY = 400
-"""Tokens for each vocabulary entry that a run from scratch must see before it is plainly better than the unigram
-baseline."""
 EXPECTED = ((390, 0.84), (1_000, 0.76), (4_000, 0.61), (8_000, 0.55))
 """Tokens seen for each vocabulary entry → held-out MLM loss at the end over the unigram baseline's."""
 EXPECTED_ERROR = 0.07
