@@ -47,7 +47,7 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         lines.append(
             f"note      {config.total_steps:,} steps over {config.tokens:,} tokens from scratch rarely beat the "
             f"unigram baseline ({MIN_USEFUL_STEPS} steps and {TOKENS_PER_ENTRY} tokens for each vocabulary entry do): "
-            "take more `epochs`, a smaller batch or a smaller `vocab_size`, or continue a published model with `init_from`"
+            "take more `epochs`, a smaller batch or `vocab_size`, or continue a published model with `init_from`"
         )
     return lines
 
