@@ -311,3 +311,17 @@ def test_an_unwritable_folder_is_refused(
         capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "file" / "run"), *RUN_OPTIONS
     )
     assert "cannot be written" in message
+
+
+def test_threads_wait_passively_unless_told_otherwise() -> None:
+    """The policy is read when torch is loaded, so it is set before; the user's own stays."""
+    program = (
+        "import os, sys; import lambert.cli.main as cli; cli.main(['--version']); "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    for given, policy in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f"False {policy}"
