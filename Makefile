@@ -39,11 +39,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
-picture: $(VENV)/installed-runtime
+picture: $(VENV)/installed-test
 	$(BIN)/python -c "from pathlib import Path; from lambert.report import write_loss_curve; \
 	  write_loss_curve(Path('runs/demo'), Path('docs/loss_curve.svg'))"
 
-results: $(VENV)/installed-runtime
+results: $(VENV)/installed-test
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/batch_size.py
 	$(BIN)/python benchmarks/sweep_pairs.py
@@ -71,7 +71,7 @@ LOCK_HEADER := \# Made by `make lock` from pyproject.toml and constraints.txt. P
 
 lock: $(VENV)/installed-develop
 	mkdir -p requirements
-	$(call lock,runtime,)
+	$(call lock,runtime,--extra pretrain)
 	$(call lock,development,--extra test --extra docs --extra develop)
 
 define lock
@@ -106,7 +106,7 @@ define install
 endef
 
 $(VENV)/installed-runtime: pyproject.toml constraints.txt $(VENV)/made
-	$(call install,.)
+	$(call install,.[pretrain])
 
 $(VENV)/installed-test: pyproject.toml constraints.txt $(VENV)/made
 	$(call install,.[test])

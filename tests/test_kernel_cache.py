@@ -99,7 +99,7 @@ def start(program: str, **environment: str) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """How many functions it compiled, and its result."""
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=900)
     assert process.returncode == 0 and not errors, errors
     count, result = output.split()
     return int(count), result

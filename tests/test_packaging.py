@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
@@ -21,16 +22,29 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import lambert
+from lambert.errors import PRETRAINING, missing_package
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = [Requirement(text) for text in PROJECT["dependencies"]]
-EXTRAS = {extra: [Requirement(text) for text in texts] for extra, texts in PROJECT["optional-dependencies"].items()}
+
+
+def expanded(texts: list[str]) -> list[Requirement]:
+    """Requirements, with those of `lambert-bert[extra]` in its place."""
+    found = list[Requirement]()
+    for requirement in map(Requirement, texts):
+        extras = [PROJECT["optional-dependencies"][extra] for extra in requirement.extras]
+        own = requirement.name == PROJECT["name"]
+        found += [one for extra in extras for one in expanded(extra)] if own else [requirement]
+    return found
+
+
+EXTRAS = {extra: expanded(texts) for extra, texts in PROJECT["optional-dependencies"].items()}
 TEST_DEPENDENCIES = EXTRAS["test"]
-IMPORTED = ["vl_convert", *(requirement.name.replace("-", "_") for requirement in DEPENDENCIES)]
+IMPORTED = ["torch", "vl_convert", *(requirement.name.replace("-", "_") for requirement in EXTRAS["pretrain"])]
 ADDRESS = "https://github.com/lambert-bert/lambert"  # where the project is meant to be
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-LOCKS = {"runtime": [], "development": ["test", "docs", "develop"]}
+LOCKS = {"runtime": ["pretrain"], "development": ["test", "docs", "develop"]}
 
 # PyTorch's GPU wheels pin these exactly themselves, each build its own.
 PINNED_BY_TORCH = ("nvidia-", "cuda-", "triton", "pytorch-triton")
@@ -82,6 +96,13 @@ def test_dependencies_have_a_lower_bound_and_no_upper_one() -> None:
         assert requirement.url is None
     torch = next(requirement for requirement in DEPENDENCIES if requirement.name == "torch")
     assert str(torch.specifier) == ">=2.10"
+
+
+def test_the_optimizers_bring_pytorch_alone() -> None:
+    assert [requirement.name for requirement in DEPENDENCIES] == ["torch"]
+    assert [str(one) for one in EXTRAS["fused"]] == [str(one) for one in EXTRAS["pretrain"] if one in EXTRAS["fused"]]
+    imported = {requirement.name.replace("-", "_") for requirement in EXTRAS["pretrain"]}
+    assert set(PRETRAINING) == imported - {"llvmlite", "numba"}, "without numba plain tensor operations are used"
 
 
 def test_the_pins_are_exact_and_of_no_one_build() -> None:
@@ -137,10 +158,12 @@ def test_the_wheel_holds_the_whole_package(tmp_path: Path) -> None:
     modules = {file.relative_to(package).as_posix() for file in package.rglob("*.py")}
     assert modules | {"lambert/py.typed", f"{info}/licenses/LICENSE"} <= names
     assert {name.split("/")[0] for name in names} == {"lambert", info}
-    assert header["License-Expression"] == "Apache-2.0"
+    assert header["License-Expression"] == "Apache-2.0 AND BSD-3-Clause AND ISC AND MIT"
+    data = {"lambert/report/vega.js", "lambert/report/vega.LICENSE.txt", "lambert/report/page.js"}
+    assert data | {f"{info}/licenses/src/lambert/report/vega.LICENSE.txt"} <= names
     assert header["Requires-Python"] == ">=3.11"
     assert header["Description-Content-Type"] == "text/markdown"
-    assert "lambert = lambert.cli.main:end" in scripts
+    assert "lambert = lambert.__main__:end" in scripts
 
 
 # The locks
@@ -290,6 +313,91 @@ def test_importing_lambert_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+# Hides packages, as if they were not installed.
+BLOCK = """
+import sys
+class Blocked:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in BLOCKED else self.finder.find_spec(name, path, target)
+    def invalidate_caches(self):
+        pass
+sys.meta_path[:] = map(Blocked, sys.meta_path)
+"""
+OPTIMIZE = """
+import math, warnings, torch
+from lambert.optim import LAMB, LANS, LARS, MuonAdamW, parameter_groups
+model = torch.nn.Linear(4, 3)
+model(torch.ones(2, 4)).sum().backward()
+before = model.weight.detach().clone()
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    LAMB(parameter_groups(model, weight_decay=0.01), lr=0.1, max_grad_norm=1.0).step()
+    LANS(model.parameters(), lr=0.1).step()
+    LARS(model.parameters(), lr=0.1).step()
+assert "pip install 'lambert-bert[fused]'" in str(told[0].message)
+assert not torch.equal(model.weight, before) and model.weight.isfinite().all()
+warnings.simplefilter("ignore")
+try:
+    LAMB(model.parameters(), lr=0.1, fused=True).step()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def without(packages: Iterable[str], program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A program in a process where `packages` cannot be imported."""
+    return run(sys.executable, "-c", f"BLOCKED = {set(packages)}{BLOCK}{program}", *words)
+
+
+def test_the_optimizers_need_pytorch_alone() -> None:
+    """PyTorch takes NumPy where there is one, but does not bring it; it warns of its absence when it is asked for."""
+    done = without({*IMPORTED, "llvmlite"} - {"torch", "filelock"}, OPTIMIZE)
+    assert done.returncode == 0, done.stderr
+    assert "numba is not installed; install it with: pip install 'lambert-bert[fused]'" in done.stdout
+
+
+def test_importing_the_optimizers_does_not_import_dtensor() -> None:
+    """It takes ten times as long as all else in them."""
+    program = "import torch, sys; before = set(sys.modules); import lambert.optim; print(*set(sys.modules) - before)"
+    new = run(sys.executable, "-c", program).stdout.split()
+    assert "lambert.optim.lamb" in new
+    assert not [name for name in new if name.startswith(("torch.distributed.tensor", "sympy", "numba", "numpy"))]
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words"),
+    [(PRETRAINING, ["doctor"]), (["tyro"], ["--help"]), (["pyarrow"], ["inspect", "nowhere"])],
+    ids=["all", "tyro", "pyarrow"],
+)
+def test_the_command_names_the_extra_that_is_missing(blocked: list[str], words: list[str]) -> None:
+    done = without(blocked, "import runpy; runpy.run_module('lambert', run_name='__main__')", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert re.match(rf"lambert: ({'|'.join(blocked)}) is not installed", line)
+    assert line.endswith("pip install 'lambert-bert[pretrain]'.")
+
+
+def test_a_public_name_says_which_extra_it_needs() -> None:
+    program = """
+import lambert
+for name in ("pretrain", "Corpus", "Trainer"):
+    try:
+        getattr(lambert, name)
+    except lambert.UserError as error:
+        print(error)
+"""
+    lines = without(["tokenizers", "pyarrow", "numpy"], program).stdout.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith("pip install 'lambert-bert[pretrain]'.") for line in lines)
+
+
+def test_another_missing_module_is_not_blamed_on_an_extra() -> None:
+    with pytest.raises(ModuleNotFoundError, match="something"):
+        missing_package(ModuleNotFoundError("No module named 'something'", name="something"))
+
+
 def test_python_dash_m_is_the_same_program() -> None:
     done = run(sys.executable, "-m", "lambert", "--help")
     assert done.returncode == 0, done.stderr
@@ -359,7 +467,7 @@ def test_the_set_up_is_done_once(checkout: Path) -> None:
     assert "pip" not in run("make", "--dry-run", "test", cwd=checkout).stdout
     stamp = (checkout / ".venv" / "made").stat()
     os.utime(checkout / "pyproject.toml", (stamp.st_atime + 60, stamp.st_mtime + 60))
-    assert "install -c constraints.txt -e '.'" in run("make", "--dry-run", "demo", cwd=checkout).stdout
+    assert "install -c constraints.txt -e '.[pretrain]'" in run("make", "--dry-run", "demo", cwd=checkout).stdout
     assert "install -c constraints.txt -e '.[test]'" in run("make", "--dry-run", "test", cwd=checkout).stdout
 
 
@@ -367,4 +475,4 @@ def test_another_build_of_pytorch_comes_first_and_alone(checkout: Path) -> None:
     plan = run("make", "--dry-run", "demo", "TORCH_INDEX=https://an.index/cpu", cwd=checkout).stdout
     first, second = (line for line in plan.splitlines() if "-m pip" in line)
     assert first.endswith("install -c constraints.txt --no-deps --index-url https://an.index/cpu torch")
-    assert second.endswith("install -c constraints.txt -e '.'")
+    assert second.endswith("install -c constraints.txt -e '.[pretrain]'")

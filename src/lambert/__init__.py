@@ -6,8 +6,8 @@
     run = lambert.pretrain(corpus, model="mini", batch_size=256, epochs=3, out="runs/mine")
     run.metrics["eval_mlm_loss"], run.metrics["eval_unigram_loss"]
 
-Every name is imported when it is first used, so that `import lambert` loads nothing heavy. The optimizers are in
-`lambert.optim`.
+Every name is imported when it is first used, so that `import lambert` loads nothing heavy. All but the optimizers in
+`lambert.optim` needs the extra `pretrain`: `pip install 'lambert-bert[pretrain]'`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'lambert' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)  # noqa: TID251  the table above is all it loads
+    try:
+        module = importlib.import_module(_MODULES[name])  # noqa: TID251  the table above is all it loads
+    except ModuleNotFoundError as error:
+        from lambert.errors import missing_package
+
+        raise missing_package(error) from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,22 @@
-"""`python -m lambert` is the same as `lambert`."""
+"""The command `lambert`, and `python -m lambert`."""
 
 from __future__ import annotations
 
-from lambert.cli.main import end
+import sys
+
+from lambert.errors import missing_package
+
+
+def end() -> None:
+    """Run the command line and exit with its code; 2, with one line, if its packages are not installed."""
+    try:
+        from lambert.cli.main import end as run
+    except ModuleNotFoundError as error:
+        missing = missing_package(error)
+        sys.stderr.write(f"lambert: {missing}\n")
+        sys.exit(missing.exit_code)
+    run()
+
 
 if __name__ == "__main__":
     end()

@@ -45,6 +45,25 @@ def _user_error(kind: type[UserError], what: str, remedy: str) -> UserError:
     return kind(what, remedy=remedy)
 
 
+PRETRAINING = ("filelock", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w", "tyro")
+"""What the extra `pretrain` installs and all but `lambert.optim` needs, by the names under which it is imported."""
+
+
+def missing_package(error: ModuleNotFoundError) -> UserError:
+    """The error for a package of the extra `pretrain` that is not installed.
+
+    Raises:
+        ModuleNotFoundError: `error` is about another module.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in PRETRAINING:
+        raise error
+    return UserError(
+        f"{package} is not installed, which only lambert.optim does without",
+        remedy="Install what pre-training needs with: pip install 'lambert-bert[pretrain]'",
+    )
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown name; suggests the nearest known one."""
     choices = sorted(known)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lambert
+from lambert.cli.main import main
 from lambert.corpus.store import Corpus
 from lambert.planning import proposal
 from lambert.training.config.recipe_io import load_recipe
@@ -61,3 +62,14 @@ def test_a_plan_proposes_what_the_run_does(small_corpus: Corpus, tmp_path: Path)
     lambert.pretrain(small_corpus, out=tmp_path / "run", **OPTIONS)
     recipe = load_recipe(str(tmp_path / "run"))
     assert [phase.steps for phase in recipe.phases] == [phase.step_count for phase in planned.config.phases]
+
+
+def test_the_command_line_says_what_to_type_next(small_corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan of nothing but a corpus ends with the command that trains it, with what was given and no more."""
+    words = ["plan", "--corpus", str(small_corpus.path), "--model", "1x16", "--hours", "0.5", "--no-probe"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    out = Path("runs") / small_corpus.path.name
+    assert f"Next: lambert pretrain --model 1x16 --hours 0.5 --corpus {small_corpus.path} --out {out}" in lines
+    assert main([*words[:3], "--model", "1x16", "--batch-size", "8", "--epochs", "1", "--no-probe"]) == 0
+    assert "Next:" not in capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_what_was_predicted_stands_beside_what_it_was(
         sums.append(hashlib.sha256(model.read_bytes()).hexdigest())
     assert sums[0] == sums[1]
     told = capsys.readouterr().out
-    assert "GB on those steps" in told and "predicted" in told
+    assert "GB in its first steps" in told and "predicted" in told
     (took,) = [event for event in events(tmp_path / "with") if event["event"] == "outcome"]
     (end,) = [event for event in events(tmp_path / "with") if event["event"] == "end"]
     assert took["seconds"] == end["seconds"] and took["memory_bytes"]
@@ -51,7 +51,7 @@ def test_plan_predicts_on_several_processes(small_corpus: Corpus, capfd: pytest.
     words = ["plan", "--corpus", str(small_corpus.path), *RUN, "--processes", "2", "--probe-seconds", "0", "--json"]
     assert main(words) == 0
     told = capfd.readouterr().out
-    assert told.count("GB in each process on those steps") == 1
+    assert told.count("GB in each process in its first steps") == 1
     results = json.loads(told.splitlines()[-1])
     assert results["seconds"] == results["forecast"]["seconds"] > 0
 

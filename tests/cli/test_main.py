@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 from conftest import write_small_text
 from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
+from lambert.utils.io import file_sha256
 
 
 def words(text: str) -> list[str]:
@@ -220,15 +223,44 @@ def test_a_foreign_vocabulary_is_refused(
 def test_a_published_folder_is_continued(
     tmp_path: Path, small_corpus: Corpus, finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = run_json(
-        capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), "--init-from",
+    command = (
+        "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "run"), "--init-from",
         str(finished_run / "huggingface"), *RUN_OPTIONS[2:], "--learning-rate", "1e-9",
     )  # fmt: skip
-    assert results["finished"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    events = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    first = next(event for event in events if event["event"] in ("step", "evaluation"))
+    assert (first["event"], first["step"]) == ("evaluation", 0)
+    assert f"before training: MLM loss {first['mlm_loss']:.3f}" in said
+    assert f", before training {first['mlm_loss']:.3f} (unigram baseline" in said
     before = run_json(capsys, "fill", str(finished_run), "Bada [MASK] fefi.")
     after = run_json(capsys, "fill", str(tmp_path / "run"), "Bada [MASK] fefi.")
     for old, new in zip(*(each["sentences"][0]["blanks"][0] for each in (before, after)), strict=True):
         assert old["word"] == new["word"] and abs(old["probability"] - new["probability"]) < 1e-4
+
+
+def test_a_model_of_the_hub_is_prepared_for_and_continued_by_its_name(
+    tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "hub" / "models--acme--bert"  # the layout of the Hub's cache
+    shutil.copytree(finished_run / "huggingface", cached / "snapshots" / ("a" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    text, corpus, run = write_small_text(tmp_path / "text.txt"), tmp_path / "corpus", tmp_path / "run"
+    prepared = run_json(capsys, "prepare", str(text), "--out", str(corpus), "--vocab", "acme/bert")
+    assert not prepared["vocab_learned"]
+    command = ("pretrain", "--corpus", str(corpus), "--init-from", "acme/bert", *RUN_OPTIONS[2:-1])
+    for out, samples in ((run, "16"), (tmp_path / "unmeasured", "0")):
+        assert run_json(capsys, *command, samples, "--out", str(out))["finished"]
+    weights = [file_sha256(out / "huggingface" / "model.safetensors") for out in (run, tmp_path / "unmeasured")]
+    assert weights[0] == weights[1]  # the evaluation before training changes none
+    assert "--init-from acme/bert" in tomllib.loads((run / "recipe.toml").read_text())["command"]
+    assert json.loads((run / "journal.jsonl").read_text().splitlines()[0])["model"] == "acme/bert"
+    assert len(run_json(capsys, "fill", "acme/bert", "Bada [MASK] fefi.")["sentences"][0]["blanks"][0]) == 5
+    message = refused(capsys, "pretrain", "--corpus", str(corpus), "--out", str(run), "--init-from", "acme/other")
+    assert "there is no folder acme/other, and the Hugging Face Hub cannot be reached" in message
 
 
 @pytest.mark.integration
@@ -279,3 +311,17 @@ def test_an_unwritable_folder_is_refused(
         capsys, "pretrain", "--corpus", str(small_corpus.path), "--out", str(tmp_path / "file" / "run"), *RUN_OPTIONS
     )
     assert "cannot be written" in message
+
+
+def test_threads_wait_passively_unless_told_otherwise() -> None:
+    """The policy is read when torch is loaded, so it is set before; the user's own stays."""
+    program = (
+        "import os, sys; import lambert.cli.main as cli; cli.main(['--version']); "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    for given, policy in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f"False {policy}"

@@ -94,6 +94,20 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
     assert len(taken) > count
 
 
+def test_a_measurement_disturbed_by_other_work_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster one is; whoever measures anew is told what was measured."""
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path))
+    told = []
+    for factor in (1.0, 3.0, 0.5):
+        monkeypatch.setattr(
+            probe._PhaseProbe, "timed_step", lambda own, number, count, factor=factor: factor * (0.1 + 0.2 * count)
+        )
+        measured = forecast_run(settings(16), None, budget_seconds=0.0, renew=True)
+        kept = forecast_run(settings(16), None, budget_seconds=0.0)
+        told.append((measured.phases[0].step_seconds, kept.phases[0].step_seconds))
+    assert told == [pytest.approx(pair) for pair in ((0.9, 0.9), (2.7, 0.9), (0.45, 0.45))]
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"KEY": [1, "x", 3, 4]}', '{"KEY": [1, 2]}', '{"KEY": [1, NaN, 3, 4]}']
 )

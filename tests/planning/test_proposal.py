@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
 from lambert.planning import proposal
 from lambert.planning.probe import PhaseCost, RunForecast
 from lambert.planning.proposal import Proposal, propose
@@ -99,6 +103,23 @@ def test_what_is_given_stays_and_is_not_explained(small_corpus: Corpus) -> None:
     assert [one.name for one in found.choices] == ["samples"]
     everything = proposed(small_corpus, 1e10, hours=0.01)
     assert {one.name for one in everything.choices} >= {"model", "optimizer", "batch size", "lengths", "samples"}
+
+
+@pytest.mark.usefixtures("endless")
+@pytest.mark.parametrize(("positions", "short", "long"), [(512, (128,), (128, 512)), (200, (128,), (128,)), (64,) * 3])
+def test_a_trained_model_is_continued_in_small_batches_at_lengths_it_has(
+    small_corpus: Corpus, tmp_path: Path, positions: int, short: Any, long: Any
+) -> None:
+    config = BertConfig(small_corpus.vocabulary_size, 1, 16, 1, 32, maximum_positions=positions, dropout=0.3)
+    save_model(BertForPreTraining(config), tmp_path)
+    for hours, lengths in ((0.01, short), (100, long)):
+        found = proposed(small_corpus, 1e9, hours=hours, init_from=tmp_path)
+        made = found.arguments
+        assert (made.batch_size, made.optimizer, made.dropout) == ((32,), "adamw", 0.3)
+        assert made.sequence_lengths == (lengths if isinstance(lengths, tuple) else (lengths,))
+        assert [one.name for one in found.choices] == ["optimizer", "batch size", "lengths", "dropout", "samples"]
+        peak = resolve_config(made, small_corpus).phases[0].peak_learning_rate
+        assert peak.value == pytest.approx(1e-4 / math.sqrt(8)) and "continuing" in peak.formula
 
 
 def test_a_time_that_is_none_is_refused(small_corpus: Corpus) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 
 from lambert.errors import UserError
-from lambert.report import write_loss_curve
-from lambert.report.picture import page_svg, write_picture
+from lambert.report import write_loss_curve, write_report
+from lambert.report.picture import check_picture, write_picture
 from lambert.report.pictures import (
     BatchPoint,
     StackedStep,
@@ -26,6 +28,7 @@ from lambert.report.pictures import (
 from lambert.report.style import PALETTE
 from lambert.runlog.reader import read_run
 
+ROOT = Path(__file__).resolve().parents[2]
 MakeRun = Callable[..., Path]
 
 
@@ -156,11 +159,31 @@ def test_hours_and_chip_hours_side_by_side(tmp_path: Path) -> None:
     assert {"hours", "chip-hours", "4 chips", "8 chips", "256", "1,024"} <= set(texts(drawn(spec, tmp_path)))
 
 
-def test_bars_of_a_page_follow_its_colours_and_have_a_label() -> None:
-    svg = page_svg(histogram([[1, 50], [2, 7], [1_024, 3]], x="tokens, from", y="sentences"), "Lengths: <sentences>")
-    assert 'aria-label="Lengths: &lt;sentences&gt;"' in svg and 'fill="var(--series-1)"' in svg
-    assert not any(light in svg for light, _ in PALETTE.values()) and " id=" not in svg
-    assert {"sentences", "tokens, from", "1", "2", "1,024"} <= set(texts(svg))
+def test_bars_of_a_histogram(tmp_path: Path) -> None:
+    spec = histogram([[1, 50], [2, 7], [1_024, 3]], x="tokens, from", y="sentences")
+    sized = {**spec, "width": 440, "height": 300, "title": {"text": "Lengths"}}  # page.js fills them in
+    assert {"sentences", "tokens, from", "1", "2", "1,024"} <= set(texts(drawn(sized, tmp_path)))
+
+
+def test_without_vl_convert_a_picture_is_refused_before_any_work(
+    make_run_folder: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    for ending in ("svg", "png"):
+        with pytest.raises(UserError, match=r"pip install 'lambert-bert\[pictures\]'"):
+            check_picture(tmp_path / f"loss.{ending}")
+        with pytest.raises(UserError, match=r"lambert-bert\[pictures\]"):
+            write_loss_curve(make_run_folder(ending, steps=3), tmp_path / f"loss.{ending}")
+    write_report([make_run_folder(steps=3)], tmp_path / "report.html")  # a page needs nothing
+
+
+def test_the_script_of_pages_is_that_of_the_pinned_vl_convert() -> None:
+    """After a new version: write the bundle below the line of notices, and renew vega.LICENSE.txt."""
+    notices, _, script = (ROOT / "src/lambert/report/vega.js").read_bytes().partition(b"\n")
+    assert script.decode("utf-8") == vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    licences = (ROOT / "src/lambert/report/vega.LICENSE.txt").read_text(encoding="utf-8")
+    for part in ("Vega 6.4.0", "Vega-Lite 6.4.3", "Vega-Embed 7.2.0", "D3"):
+        assert part.encode() in notices and part in licences
 
 
 def config(batch: int, times: float, loss: float | None, *, diverged: int = 0) -> dict[str, Any]:

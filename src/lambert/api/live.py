@@ -147,7 +147,7 @@ def plain_line(record: Record, state: LiveState) -> str | None:
                 f"{name} {text}" for name, text in _step_metrics(record, state) if text != formatting.MISSING
             )
         case Event.EVALUATION:
-            return f"held-out at step {formatting.count(value('step'))}: {_evaluation_text(record)}"
+            return f"{_evaluation_time(record)}: {_evaluation_text(record)}"
         case Event.CHECKPOINT:
             cost = f"{formatting.size(value('bytes'))} in {formatting.duration(value('seconds'))}"
             return f"checkpoint at step {formatting.count(value('step'))}: {record.get('path')} ({cost})"
@@ -161,7 +161,9 @@ def plain_line(record: Record, state: LiveState) -> str | None:
 def panel(state: LiveState) -> Panel:
     """The run as a panel for a terminal of any width."""
     if state.step is None:
-        return Panel(Text("waiting for the first step …", style="dim"), title="lambert", title_align="left")
+        known = "" if state.evaluation is None else f"{plain_line(state.evaluation, state)}\n"
+        waiting = Text.assemble(known, ("waiting for the first step …", "dim"))
+        return Panel(waiting, title="lambert", title_align="left")
     total, step = state.total_steps, state.number("step") or 0
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
@@ -226,6 +228,11 @@ def _phase_line(record: Record) -> str | None:
         f"phase {phase.number}: steps {formatting.count(phase.first_step)} to {formatting.count(phase.last_step)},"
         f" sequence length {phase.sequence_length}, batch {formatting.count(phase.batch_size)}, {rate}"
     )
+
+
+def _evaluation_time(record: Record) -> str:
+    step = number_or_none(record.get("step"))
+    return "before training" if step == 0 else f"held-out at step {formatting.count(step)}"
 
 
 def _evaluation_text(record: Record) -> str:

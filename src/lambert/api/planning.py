@@ -53,7 +53,8 @@ def plan(
         group = init_process_group()
         if group.is_main_process and probe_seconds is not None:
             log_load()
-        if opened is not None and is_open(arguments):
+        is_proposed = opened is not None and is_open(arguments)
+        if opened is not None and is_proposed:
             arguments = proposed(arguments, opened, group)
         config = resolve(arguments, opened)
         if arguments.micro_batch_size is None:
@@ -65,9 +66,11 @@ def plan(
             log_limits(arguments, config)
             log_lines(plan_text.plan_lines(found))
         if probe_seconds is not None:
-            if group.is_main_process:
+            if group.is_main_process and not is_proposed:
                 log_lines([plan_text.probe_line(config, probe_seconds, has_corpus=opened is not None)])
-            forecast = forecast_run(config, opened, processes=group, budget_seconds=probe_seconds, renew=True)
+            forecast = forecast_run(
+                config, opened, processes=group, budget_seconds=probe_seconds, renew=not is_proposed
+            )
             found = replace(found, forecast=forecast)
             if group.is_main_process:
                 log_lines(plan_text.forecast_lines(forecast))

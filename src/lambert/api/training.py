@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
-from lambert.training.config.resolve import check_world_size, starting_model
+from lambert.training.config.resolve import check_world_size, load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -95,10 +95,13 @@ class Trainer(TrainingLoop):
                 log_recipe(arguments)
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
             self._forecast = _forecast(arguments, config, corpus, group, out)
+            model, weights = load_starting_model(config, arguments.init_from, corpus)
+            if group.is_main_process and (arguments.fresh or not (out / RECIPE_FILE).exists()):
+                log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
                 out,
                 config,
-                starting_model(config, arguments.initial_model_folder, corpus),
+                model,
                 corpus,
                 trainer_options=arguments,
                 processes=group,
@@ -108,6 +111,7 @@ class Trainer(TrainingLoop):
                     "torch": torch.__version__,
                     "python": platform.python_version(),
                     "host": inspect_hardware(out).host(),
+                    **({} if arguments.init_from is None else {"initial_weights": asdict(weights)}),
                 },
                 command=command or command_line("pretrain", arguments, corpus=corpus.path, out=out),
                 fresh=arguments.fresh and not restart_count(),
@@ -139,7 +143,7 @@ class Trainer(TrainingLoop):
             record_outcome(self.run, self._forecast, seconds=output.seconds, memory_bytes=memory)
             if self._forecast is not None:
                 log.info(plan_text.outcome_line(self._forecast, seconds=output.seconds, memory_bytes=memory))
-        _log_verdict(output.evaluation)
+        _log_verdict(output.evaluation, self.first_evaluation)
         log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
         log.info(
             f"Model:  {self.run / MODEL_FOLDER} (transformers opens it; "
@@ -201,14 +205,15 @@ def _log_plan(config: TrainingConfig, corpus: Corpus, execution: dict[str, str])
     log_lines(f"  {topic.replace('_', ' '):26}{text}" for topic, text in execution.items())
 
 
-def _log_verdict(evaluation: Evaluation | None) -> None:
+def _log_verdict(evaluation: Evaluation | None, before: Evaluation | None) -> None:
     """What the last evaluation means, for a person who sees one for the first time."""
     if evaluation is None:
         return
     gain = evaluation.unigram_loss - evaluation.mlm_loss
+    since = "" if before is None else f", before training {before.mlm_loss:.3f}"
     losses = (
-        f"Held-out MLM loss {evaluation.mlm_loss:.3f}, perplexity {perplexity(evaluation.mlm_loss)} (unigram baseline "
-        f"{evaluation.unigram_loss:.3f}, {perplexity(evaluation.unigram_loss)})"
+        f"Held-out MLM loss {evaluation.mlm_loss:.3f}, perplexity {perplexity(evaluation.mlm_loss)}{since} (unigram "
+        f"baseline {evaluation.unigram_loss:.3f}, {perplexity(evaluation.unigram_loss)})"
     )
     if gain < MIN_GAIN:
         log.info(

@@ -47,12 +47,12 @@ class Doctor(Subcommand):
 
 
 def _kernels() -> list[Finding]:
-    from lambert.optim.kernels.cpu import load
+    from lambert.optim.kernels.cpu import INSTALL, load
     from lambert.planning.diagnosis import Finding
 
     why = load()[1]
     if why:
-        return [Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", "pip install numba")]
+        return [Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", INSTALL)]
     used = "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU"
     return [Finding("ok", used), _kernel_cache()]
 

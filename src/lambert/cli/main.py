@@ -32,7 +32,7 @@ from lambert.cli.subcommand import PRINTED, Subcommand
 from lambert.cli.sweep import SweepRuns
 from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
-from lambert.errors import PeerLost, UserError, unknown_name
+from lambert.errors import PeerLost, UserError, missing_package, unknown_name
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 from lambert.utils.io import why_unwritable
 
@@ -84,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_news(error):
             print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"lambert: {missing_package(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -166,7 +166,7 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.corpus.store import Corpus
         from lambert.planner.forecast import forecast_on_cluster
         from lambert.planner.selection import ClusterRequest, compare_plans
-        from lambert.planning.plan import MIN_USEFUL_STEPS
+        from lambert.planning.plan_text import MIN_USEFUL_STEPS
         from lambert.report.picture import check_picture
 
         chips = tuple(dict.fromkeys(self.chips))

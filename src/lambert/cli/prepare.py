@@ -26,7 +26,8 @@ class Prepare(Subcommand):
     out: Path
     """Folder of the corpus; must not exist yet."""
     vocab: Path | None = None
-    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, a run or a corpus. Learned otherwise."""
+    """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, a run, a corpus, or a model on the
+    Hugging Face Hub such as google-bert/bert-base-uncased. Learned otherwise."""
     vocab_size: int | None = None
     """Entries of a learned vocabulary. Default: fits the text: 8,192 for 30 MB, BERT's 30,522 from 210 MB."""
     cased: bool = False

@@ -110,7 +110,7 @@ class SweepRuns(Subcommand):
     def _finish(self, folder: Callable[[Trial], Path], ended: Sequence[Ended], left: Sequence[Trial]) -> dict[str, Any]:
         from lambert.experiments.table import configurations_of, result_of, tuned_rates, write_table
         from lambert.report import write_report
-        from lambert.report.picture import write_picture
+        from lambert.report.picture import can_draw, write_picture
         from lambert.report.pictures import sweep_picture
 
         results: list[Result] = []
@@ -132,7 +132,9 @@ class SweepRuns(Subcommand):
         failed = [one for one in ended if one.status == "failed"]
         for one in failed:
             say(f"failed    {one.trial.name}: {one.problem}")
-        picture = write_picture(sweep_picture(facts), self.out / "loss_by_batch.svg")
+        picture: Path | str = "none, for want of vl-convert (pip install 'lambert-bert[pictures]')"
+        if can_draw():
+            picture = write_picture(sweep_picture(facts), self.out / "loss_by_batch.svg")
         report = write_report([folder(result.trial) for result in results], self.out / "report.html")
         say(f"Table: {self.out / 'table.json'}, picture: {picture}, report: {report}")
         return {

@@ -83,7 +83,8 @@ def build_corpus(
             input. Plain text (a paragraph or sentence per line, a blank line between documents), JSON lines, Parquet,
             MediaWiki exports, compressed or not. Or a function that returns the documents anew at each call.
         out: folder of the store; must not exist yet.
-        vocab: `vocab.txt`, `tokenizer.json`, a folder with either, a run or a corpus; None learns one.
+        vocab: `vocab.txt`, `tokenizer.json`, a folder with either, a run, a corpus, or a model on the Hugging Face Hub
+            such as `google-bert/bert-base-uncased`; None learns one.
         vocab_size: entries of a learned vocabulary, special tokens included; by default as many as fit the size of the
             text (`fitting_vocab_size`).
         cased: distinguish capitals and accents; otherwise text is lower-cased and accents are stripped.

@@ -20,6 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from lambert.errors import UserError
+from lambert.utils import hub
 from lambert.utils.io import (
     SETTINGS_BYTES,
     VOCABULARY_BYTES,
@@ -181,7 +182,8 @@ _CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, st
 def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
     """Loads `vocab.txt` (an entry per line, its index is its id), `tokenizer.json`, or a folder with either.
 
-    A run and a corpus are such folders too: their vocabulary is in `tokenizer/`.
+    A run and a corpus are such folders too: their vocabulary is in `tokenizer/`. A model's name on the Hugging Face Hub
+    is the folder into which its tokenizer is fetched.
 
     `cased` says how to read a bare `vocab.txt`; a `tokenizer.json`, or a `tokenizer_config.json` beside the list, takes
     precedence, but an uncased one is refused with `cased=True`.
@@ -191,6 +193,8 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
             or the vocabulary and `cased` contradict each other.
     """
     path = Path(path)
+    if hub.is_hub_name(path):
+        path = hub.fetched_vocabulary(str(path))
     file = _vocabulary_file(path)
     if file.suffix == ".json":
         tokenizer = _load_tokenizer_json(file)

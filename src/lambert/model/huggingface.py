@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
+from lambert.utils import hub
 from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -59,6 +60,8 @@ _CONFIG_FIELDS = {
     "initializer_range": "initializer_range",
     "pad_token_id": "pad_token_id",
 }
+# Copies that `transformers` once wrote beside the tensors they copy, and a list of 0, 1, 2, …
+_COPIES = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "bert.embeddings.position_ids")
 # What this encoder computes; any other value means another architecture.
 _REQUIRED_SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
@@ -83,13 +86,18 @@ def _their_names(ours: str) -> list[str]:
 
 
 def model_folder(path: Path) -> Path:
-    """The Hugging Face folder of a run, or the folder itself.
+    """The Hugging Face folder of a run, the folder itself, or the one into which a model of the Hub is fetched.
 
     Raises:
-        UserError: there is no such folder, or it is a run that has not exported a model yet.
+        UserError: there is no such folder or model, or it is a run that has not exported a model yet.
     """
+    if hub.is_hub_name(path):
+        return hub.fetched_model(str(path))
     if not path.is_dir():
-        raise UserError(f"there is no model folder {path}", remedy="Give a run or a Hugging Face BERT folder")
+        raise UserError(
+            f"there is no model folder {path}",
+            remedy=f"Give a run, a Hugging Face BERT folder, or a name on the Hub such as {hub.EXAMPLE}",
+        )
     exported = path / "huggingface"
     if exported.is_dir():
         return exported
@@ -199,6 +207,10 @@ def load_model(
     _refuse_larger_model(weights, config, found)
     model = head(config)
     _refuse_untied_decoder(folder, found)
+    if "cls.predictions.decoder.bias" in found:  # the only one in some folders
+        found.setdefault("cls.predictions.bias", found["cls.predictions.decoder.bias"])
+    for name in _COPIES:
+        found.pop(name, None)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
         names = _their_names(name)

@@ -1,6 +1,6 @@
 """Optimizers for large batches: LAMB, LARS, LANS and Muon with AdamW; their parameter groups; the gradient noise scale.
 
-Needs PyTorch only; LAMB's compiled kernels also need numba (CPU) or Triton (GPU).
+Needs PyTorch only; LAMB's compiled kernels also need numba (CPU, the extra `fused`) or Triton (GPU).
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def _kernel(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
         if gpu.runs(layer):
             return "gpu"
     if wanted:
+        if layer.x.device.type == "cpu" and (why := cpu.load()[1]):
+            raise RuntimeError(f"LAMB(fused=True): {why}. Or leave fused out: LAMB then uses plain tensor operations")
         raise RuntimeError(
             f"LAMB(fused=True): the kernel needs dense float32 parameters, and numba on a CPU or Triton on a GPU; got "
             f"{layer.x.dtype} on {layer.x.device} with a gradient in {layer.g.dtype}. Leave fused out to use it where "

@@ -7,20 +7,15 @@ never counted twice. Flat shards (FSDP1, ZeRO) do not say which layers they hold
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, distributed
 
-if distributed.is_available():
+if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-else:  # builds of PyTorch without distributed training
-
-    class DTensor:  # type: ignore[no-redef]
-        """Nothing is one of these."""
-
 
 ShardedOver = tuple[tuple[Any, int], ...]
 """(mesh, mesh dimension) pairs that a tensor is sharded over; empty for an unsharded one."""
@@ -30,6 +25,12 @@ _FLAT_MARKS = {
     "_fsdp_flattened": "FSDP1 (torch.distributed.fsdp.FullyShardedDataParallel)",
     "ds_id": "DeepSpeed ZeRO",
 }
+
+
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether `tensor` is a `DTensor`. In a process that has not imported that class nothing is one, and importing it
+    would take ten times as long as the rest of `lambert.optim`."""
+    return isinstance(tensor, getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ()))
 
 
 def refuse_flat_shard(optimizer: str, parameter: Tensor) -> None:
@@ -53,7 +54,7 @@ def sharded_over(tensor: Tensor) -> ShardedOver:
     Raises:
         RuntimeError: it holds partial sums, which are not a shard.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_dtensor(tensor):
         return ()
     mesh = tensor.device_mesh
     if any(placement.is_partial() for placement in tensor.placements):
@@ -63,12 +64,12 @@ def sharded_over(tensor: Tensor) -> ShardedOver:
 
 def local_part(tensor: Tensor) -> Tensor:
     """The local shard of a `DTensor`, sharing its memory; any other tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
     """`gradient` with the placements of `parameter`."""
-    if not (isinstance(parameter, DTensor) and isinstance(gradient, DTensor)):
+    if not (is_dtensor(parameter) and is_dtensor(gradient)):
         return gradient
     if gradient.placements == parameter.placements:
         return gradient
@@ -78,8 +79,10 @@ def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 def local_range(tensor: Tensor, dimension: int) -> tuple[int, int]:
     """First index and one past the last of the local shard along `dimension` of the full tensor."""
-    if not isinstance(tensor, DTensor):
+    if not is_dtensor(tensor):
         return 0, tensor.shape[dimension]
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return offset[dimension], offset[dimension] + shape[dimension]
 

@@ -9,14 +9,11 @@ from lambert.corpus.store import Corpus
 from lambert.model.bert import ACTIVATION_CHECKPOINTING
 from lambert.planning import plan_text
 from lambert.planning.memory import max_memory
+from lambert.planning.plan_text import MIN_USEFUL_STEPS, TOKENS_PER_ENTRY
 from lambert.planning.probe import RunForecast
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.resolve import examples_per_epoch, parameter_count
 from lambert.training.config.training_config import TrainingConfig
-
-MIN_USEFUL_STEPS = 400
-"""Runs from scratch of fewer steps rarely beat the unigram baseline: about where tiny and mini left its plateau in our
-trials (docs/recipes.md)."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,10 @@ class Plan:
 
     @property
     def is_short(self) -> bool:
-        """Whether it has too few steps to learn much from scratch."""
-        return self.config.total_steps < MIN_USEFUL_STEPS and not self.config.initial_weights
+        """Whether it has too few steps or tokens to learn much from scratch."""
+        config = self.config
+        few_tokens = config.tokens < TOKENS_PER_ENTRY * config.model.vocabulary_size
+        return (config.total_steps < MIN_USEFUL_STEPS or few_tokens) and not config.initial_weights
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON (docs/json.md)."""

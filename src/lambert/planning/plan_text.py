@@ -8,6 +8,7 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambert.model.huggingface import LoadReport
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
     from lambert.planning.micro_batches import MicroBatchTrial
     from lambert.planning.plan import PhasePlan, Plan
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from lambert.training.config.phase_config import DerivedValue, PhaseConfig
     from lambert.training.config.training_config import TrainingConfig
 
+MIN_USEFUL_STEPS, TOKENS_PER_ENTRY = 400, 400
+"""What a run from scratch must have to be plainly better than the unigram baseline: steps (docs/recipes.md), and tokens
+for each vocabulary entry (docs/first_hour.md)."""
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
-MEMORY_ERROR = "on a CPU the heap of longer runs grew to 1.3 to 1.8 times that"
+MEMORY_ERROR = "in its first steps; on a CPU the heap of longer runs grew to 1.0 to 1.8 times that"
+MOST_UNUSED = 8
+"""Names that are listed."""
 
 
 def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
@@ -39,9 +45,9 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         lines += _phase_lines(number, phase, is_here=is_here)
     if plan.is_short:
         lines.append(
-            f"note      {config.total_steps} steps from scratch rarely beat the unigram baseline: take more `epochs`, "
-            "a smaller batch, shorter `sequence_lengths` or a smaller `model`, or continue a published model with "
-            "`init_from`"
+            f"note      {config.total_steps:,} steps over {config.tokens:,} tokens from scratch rarely beat the "
+            f"unigram baseline ({MIN_USEFUL_STEPS} steps and {TOKENS_PER_ENTRY} tokens for each vocabulary entry do): "
+            "take more `epochs`, a smaller batch or `vocab_size`, or continue a published model with `init_from`"
         )
     return lines
 
@@ -125,6 +131,17 @@ def proposal_lines(proposal: Proposal[Any]) -> list[str]:
     return lines
 
 
+def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
+    """Which weights of the model do not come from `name`, and which of its own the model does not use."""
+    lines = []
+    if report.freshly_initialised:
+        lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
+    if report.unused:
+        more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
+        lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")
+    return lines
+
+
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:
     """The chosen micro-batch size of each phase that left a choice."""
     lines = []
@@ -151,7 +168,7 @@ def forecast_lines(forecast: RunForecast) -> list[str]:
     lines = [f"time      about {duration(forecast.seconds)} on this machine ({parts}; {FORECAST_ERROR})"]
     if forecast.memory_bytes:
         each = " in each process" if forecast.world_size > 1 else ""
-        lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} on those steps; {MEMORY_ERROR}")
+        lines.append(f"memory    about {forecast.memory_bytes / 1e9:.2f} GB{each} {MEMORY_ERROR}")
     return lines
 
 

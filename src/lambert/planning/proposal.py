@@ -9,12 +9,14 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
+from lambert.model.huggingface import read_config
+from lambert.planning.plan_text import TOKENS_PER_ENTRY
 from lambert.planning.probe import RunForecast
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.recipe import recipe_by_rule
@@ -25,15 +27,17 @@ from lambert.utils.formatting import duration
 DEFAULT_HOURS = 1.0
 MODELS = (
     ("tiny", 0),
-    ("mini", 40_000_000),
+    ("mini", 100_000_000),
     ("small", 400_000_000),
     ("medium", 1_500_000_000),
     ("base", 4_000_000_000),
 )
 """Models, and the tokens that one must see in the time to end better than the one before it."""
-LONG_RUN_TOKENS = 100_000_000
+LONG_RUN_TOKENS = 200_000_000
 """From so many tokens on, sequences of 128 and 512 tokens, as published; below, of 32 and 128."""
 SHORT_LENGTHS = (32, 128)
+CONTINUED_BATCH, CONTINUED_LENGTHS = 32, (128,)
+"""Where a trained model is continued, in place of `SMALLEST_BATCH`, which then does not double, and `SHORT_LENGTHS`."""
 SMALLEST_BATCH, LARGEST_BATCH = 128, 4_096
 MOST_STEPS = 40_000
 """The batch doubles until a run has fewer."""
@@ -41,12 +45,22 @@ MOST_EPOCHS = 40
 """Beyond, time is better spent on more text."""
 LEAST_STEPS = 20
 """Fewer are no run."""
-TOKENS_PER_ENTRY = 400
-"""Tokens for each vocabulary entry that a run from scratch must see before it is plainly better than the unigram
-baseline."""
-EXPECTED = ((400, 0.90), (1_000, 0.74), (4_000, 0.61))
+REASONS = {
+    "optimizer": "ended lowest of LAMB, AdamW and Muon in short runs",
+    "batch_size": "at 64 and 256 such runs learned less",
+    "sequence_lengths": "most samples are short: they take less time, and the model learns from them first",
+    "dropout": "the text is read too few times to be learned by heart",
+}
+CONTINUED_REASONS = {
+    "optimizer": "as trained models are continued in the literature",
+    "batch_size": "as BERT's authors continue it",
+    "sequence_lengths": "the model has positions for them",
+    "dropout": "the model's own",
+}
+EXPECTED = ((390, 0.84), (1_000, 0.76), (4_000, 0.61), (8_000, 0.55))
 """Tokens seen for each vocabulary entry → held-out MLM loss at the end over the unigram baseline's."""
-EXPECTED_ERROR = 0.05
+EXPECTED_ERROR = 0.07
+"""No run of docs/first_hour.md that it is fitted to was further off; a fifth text was, by .016."""
 _NOMINAL_STEPS = 4_000
 """Steps of the runs whose time is asked for while the number of steps is not known."""
 
@@ -91,9 +105,7 @@ def propose(arguments: Arguments, corpus: Corpus, forecast: Forecaster) -> Propo
     hours = DEFAULT_HOURS if arguments.hours is None else arguments.hours
     if not 0 < hours < 100_000:
         raise UserError(f"{hours:g} hours", remedy="Give a number above 0, such as 0.5")
-    optimizer = arguments.optimizer or "muon"
-    dropout = 0.0 if arguments.dropout is None else arguments.dropout
-    known = replace(arguments, hours=None, optimizer=optimizer, dropout=dropout)
+    known = replace(arguments, hours=None, **_fixed(arguments))
     models = ((arguments.model, 0),) if arguments.model or arguments.init_from else MODELS
     best: Arguments | None = None
     for model, least_tokens in models:
@@ -127,27 +139,47 @@ def _expected_fraction(tokens_per_entry: float) -> float | None:
     return float(np.interp(math.log(tokens_per_entry), np.log(counts), fractions))
 
 
+def _fixed(arguments: RecipeArguments) -> dict[str, Any]:
+    """Optimizer and dropout, which no measurement decides."""
+    folder = arguments.initial_model_folder
+    found = ("muon", 0.0) if folder is None else ("adamw", read_config(folder).dropout)
+    given = {"optimizer": arguments.optimizer, "dropout": arguments.dropout}
+    return {name: own if given[name] is None else given[name] for name, own in zip(given, found, strict=True)}
+
+
+def _lengths(known: RecipeArguments, *, is_long: bool) -> tuple[int, ...]:
+    """Sequence lengths; a model that is continued has positions for them."""
+    folder = known.initial_model_folder
+    if folder is None:
+        return DEFAULT_LENGTHS if is_long else SHORT_LENGTHS
+    most = read_config(folder).maximum_positions
+    lengths = DEFAULT_LENGTHS if is_long else CONTINUED_LENGTHS
+    return tuple(length for length in lengths if length <= most) or (most,)
+
+
 def _sized(known: Arguments, corpus: Corpus, seconds: float, forecast: Forecaster) -> Arguments:
     """With lengths, batch size and samples for a run of `seconds`."""
     if known.sequence_lengths:
         return _with_samples(known, corpus, seconds, forecast)
-    short = _with_samples(replace(known, sequence_lengths=SHORT_LENGTHS), corpus, seconds, forecast)
+    short = _with_samples(replace(known, sequence_lengths=_lengths(known, is_long=False)), corpus, seconds, forecast)
     if resolve_config(short, corpus).tokens < LONG_RUN_TOKENS:
         return short
-    return _with_samples(replace(known, sequence_lengths=DEFAULT_LENGTHS), corpus, seconds, forecast)
+    return _with_samples(replace(known, sequence_lengths=_lengths(known, is_long=True)), corpus, seconds, forecast)
 
 
 def _with_samples(known: Arguments, corpus: Corpus, seconds: float, forecast: Forecaster) -> Arguments:
     """With as many samples as fit into the time, and a batch size for so many."""
     examples = min(examples_per_epoch(corpus, known.sequence_lengths, seed=known.seed, kind=known.examples))
     largest = min(LARGEST_BATCH, 1 << max(0, examples.bit_length() - 1))
-    sizes = known.batch_size or (min(SMALLEST_BATCH, largest),)
+    smallest = SMALLEST_BATCH if known.init_from is None else CONTINUED_BATCH
+    sizes = known.batch_size or (min(smallest, largest),)
+    is_fixed = bool(known.batch_size) or known.init_from is not None
     while True:
         count = _NOMINAL_STEPS * max(sizes)
         once, twice = (forecast(replace(known, batch_size=sizes, samples=times * count)).seconds for times in (1, 2))
         start_up, per_sample = 2 * once - twice, (twice - once) / count
         samples = (seconds - start_up) / per_sample
-        if known.batch_size or samples <= MOST_STEPS * max(sizes) or 2 * max(sizes) > largest:
+        if is_fixed or samples <= MOST_STEPS * max(sizes) or 2 * max(sizes) > largest:
             break
         sizes = (2 * max(sizes),)
     least = LEAST_STEPS * max(sizes)
@@ -182,20 +214,19 @@ def _choices(asked: RecipeArguments, chosen: RecipeArguments, corpus: Corpus, ho
     needs = f"{larger[1][0]} needs {larger[1][1]:,} tokens to do better" if larger else "the largest proposed"
     epochs = config.samples / _epoch(chosen, corpus)
     lengths = " ".join(map(str, chosen.sequence_lengths))
+    reasons = REASONS if asked.init_from is None else CONTINUED_REASONS
     rows = {
         "model": Choice(
             "model", chosen.model or config.model_name, f"sees {config.tokens:,} tokens in {time}; {needs}"
         ),
-        "optimizer": Choice("optimizer", str(chosen.optimizer), "ended lowest of LAMB, AdamW and Muon in short runs"),
+        "optimizer": Choice("optimizer", str(chosen.optimizer), reasons["optimizer"]),
         "batch_size": Choice(
-            "batch size",
-            f"{max(chosen.batch_size)}",
-            f"{config.total_steps:,} steps; at 64 and 256 such runs learned less",
+            "batch size", f"{max(chosen.batch_size)}", f"{config.total_steps:,} steps; {reasons['batch_size']}"
         ),
-        "sequence_lengths": Choice(
-            "lengths", lengths, "most samples are short: they take less time, and the model learns from them first"
-        ),
-        "dropout": Choice("dropout", f"{chosen.dropout:g}", "the text is read too few times to be learned by heart"),
+        "sequence_lengths": Choice("lengths", lengths, reasons["sequence_lengths"]),
+        "dropout": Choice("dropout", f"{chosen.dropout:g}", reasons["dropout"]),
         "samples": Choice("samples", f"{chosen.samples:,}", f"{epochs:.1f} epochs, as many as fit into {time}"),
     }
+    if asked.init_from is not None:
+        del rows["model"]
     return tuple(row for name, row in rows.items() if getattr(asked, name) in (None, ()))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, tiles, writable, write
-from lambert.report.picture import page_svg
 from lambert.report.pictures import histogram
+from lambert.report.spec import Spec
 from lambert.report.tables import grid
 from lambert.utils import formatting
 
@@ -30,11 +30,11 @@ def write_corpus_page(facts: Facts, out: Path) -> Path:
 
 def render(facts: Facts) -> str:
     """The page as a string."""
-    text = facts["text"]
+    text, charts = facts["text"], _charts(facts)
     title = f"Corpus {Path(facts['corpus']['path']).name}"
     body = (
         f'<header><p class="eyebrow">lambert corpus</p><h1>{escape(title)}</h1>{_tiles(facts)}</header>'
-        f"<h2>Lengths</h2>{_pictures(facts)}"
+        f"<h2>Lengths</h2>{_figures(charts)}"
         f"<h2>Splits</h2>{_splits(text['splits'])}"
         f"<h2>Examples</h2>{_rates(facts['examples'])}"
     )
@@ -43,7 +43,8 @@ def render(facts: Facts) -> str:
         body += f"<h2>Most repeated sentences</h2>{grid(['Times', 'Sentence'], rows, texts={1})}"
     body += f"<h2>Examples to read</h2>{''.join(map(_example, facts['to_read']))}"
     fingerprint = f"<footer><p>Fingerprint {escape(str(facts['corpus']['fingerprint']))}</p></footer>"
-    return document(title, body + fingerprint)
+    drawn = {name: {"spec": spec, "tables": [], "height": 300} for name, (_, _, spec) in charts.items()}
+    return document(title, body + fingerprint, {"charts": drawn, "tables": {}, "axes": {}, "colours": {}})
 
 
 def _tiles(facts: Facts) -> str:
@@ -64,22 +65,30 @@ def _tiles(facts: Facts) -> str:
     ])  # fmt: skip
 
 
-def _pictures(facts: Facts) -> str:
+def _charts(facts: Facts) -> dict[str, tuple[str, str, Spec]]:
+    """Title, caption and specification of each chart, by its name."""
     train = facts["text"]["splits"]["train"]
-    charts = [
-        _bars("Tokens in a sentence", "sentences", train["tokens_per_sentence"]["histogram"], doubling=True),
-        _bars("Tokens in a document", "documents", train["tokens_per_document"]["histogram"], doubling=True),
+    doubling = "Each bar covers twice the range of the one before it."
+    shown = [
+        ("Tokens in a sentence", doubling, "sentences", train["tokens_per_sentence"]["histogram"]),
+        ("Tokens in a document", doubling, "documents", train["tokens_per_document"]["histogram"]),
     ]
     for at in facts["examples"]:
         title = f"Tokens in an example of at most {at['sequence_length']}"
-        charts.append(_bars(title, "examples", at["histogram"], doubling=False))
-    return f'<div class="pair">{"".join(charts)}</div>'
+        shown.append((title, "Special tokens included.", "examples", at["histogram"]))
+    return {
+        f"lengths-{index}": (title, caption, histogram(counts, y=what, x="tokens, from"))
+        for index, (title, caption, what, counts) in enumerate(shown)
+    }
 
 
-def _bars(title: str, what: str, counts: Sequence[Sequence[int]], *, doubling: bool) -> str:
-    caption = "Each bar covers twice the range of the one before it." if doubling else "Special tokens included."
-    picture = page_svg(histogram(counts, y=what, x="tokens, from"), f"{title}: {what}")
-    return f"<figure><h3>{escape(title)}</h3><figcaption>{caption}</figcaption>{picture}</figure>"
+def _figures(charts: Mapping[str, tuple[str, str, Spec]]) -> str:
+    figures = (
+        f"<figure><h3>{escape(title)}</h3><figcaption>{caption}</figcaption>"
+        f'<div class="chart" data-chart="{name}"></div></figure>'
+        for name, (title, caption, _) in charts.items()
+    )
+    return f'<div class="pair">{"".join(figures)}</div>'
 
 
 def _splits(splits: Mapping[str, Facts]) -> str:

@@ -54,9 +54,7 @@ def tiles(entries: Sequence[tuple[str, str, str]]) -> str:
 @cache
 def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that needs no network; it sets `window.vegaEmbed`."""
-    import vl_convert
-
-    return _inline_safe(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return _inline_safe((files("lambert.report") / "vega.js").read_bytes().decode("utf-8"))
 
 
 @cache

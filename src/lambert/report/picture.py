@@ -1,4 +1,4 @@
-"""A Vega-Lite specification as a picture: an SVG or PNG file, or an <svg> inside a page."""
+"""A Vega-Lite specification as a picture: an SVG or PNG file. Needs the extra `pictures`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,17 @@ def write_picture(drawn: Spec, out: Path) -> Path:
     """Writes an SVG that follows the reader's light or dark setting, or a light PNG at twice its size.
 
     Raises:
-        UserError: the name ends otherwise, or the file cannot be written.
+        UserError: the name ends otherwise, the file cannot be written, or vl-convert is not installed.
     """
     check_picture(out)
     if out.suffix.lower() == ".png":
-        import vl_convert
-
+        vl_convert = _vl_convert()
         return write(out, vl_convert.svg_to_png(_with_colours(_svg(drawn)), scale=2))
     return write(out, _standing(_svg(drawn), drawn["title"]["text"]).encode("utf-8", errors="replace"))
 
 
 def check_picture(out: Path) -> None:
-    """Refuses a name that ends in neither .svg nor .png, and a file that cannot be written.
+    """Refuses a name that ends in neither .svg nor .png, and a file that cannot be drawn or written.
 
     Raises:
         UserError: it is refused.
@@ -45,11 +45,23 @@ def check_picture(out: Path) -> None:
             f"{out} is neither an SVG nor a PNG", remedy=f"Give a name that ends in {' or '.join(SUFFIXES)}"
         )
     writable(out)
+    _vl_convert()
 
 
-def page_svg(drawn: Spec, label: str) -> str:
-    """An <svg> for a page; its colours are the variables of the page's style sheet."""
-    return _without_font(_svg(drawn)).replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+def can_draw() -> bool:
+    """Whether vl-convert is installed."""
+    return find_spec("vl_convert") is not None
+
+
+def _vl_convert() -> Any:
+    try:
+        import vl_convert
+    except ModuleNotFoundError:
+        raise UserError(
+            "a picture in a file of its own needs the package vl-convert-python, which is not installed",
+            remedy="Install it with: pip install 'lambert-bert[pictures]'",
+        ) from None
+    return vl_convert
 
 
 def standing(content: Mapping[str, Any], *, title: str, caption: str = "", size: Spec | None = None) -> Spec:
@@ -111,9 +123,7 @@ def legend_layer(entries: Sequence[LegendEntry], **more: Any) -> Spec:
 
 def _svg(drawn: Spec) -> str:
     """The SVG as Vega draws it, with ids that do not depend on what was drawn before."""
-    import vl_convert
-
-    text: str = vl_convert.vegalite_to_svg(drawn)
+    text: str = _vl_convert().vegalite_to_svg(drawn)
     ids = {name: f"clip{number}" for number, name in enumerate(dict.fromkeys(re.findall(r' id="(clip\d+)"', text)))}
     return re.sub(r'(?<= id=")clip\d+(?=")|(?<=url\(#)clip\d+(?=\))', lambda found: ids[found[0]], text)
 

@@ -237,11 +237,11 @@ def _sweep_row(config: Mapping[str, Any], best: Mapping[tuple[str, str, str], fl
 
 
 def histogram(counts: Sequence[Sequence[int]], *, x: str, y: str) -> Spec:
-    """Bars for (lower edge, count) pairs; a bin ends where the next one begins."""
+    """Bars for (lower edge, count) pairs, for page.js; a bin ends where the next one begins."""
     rows = [{"bin": index, "count": int(count)} for index, (_, count) in enumerate(counts)]
     edges = json.dumps([f"{int(edge):,}" for edge, _ in counts])
     return {
-        "width": 440, "height": 300, "autosize": {"type": "fit", "contains": "padding"}, "padding": 4,
+        "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"}, "padding": 4,
         "description": f"{y} by {x}", "data": {"values": rows}, "mark": {"type": "bar", "color": SERIES[0]},
         "encoding": {
             "x": {"field": "bin", "type": "ordinal", "title": x, "scale": {"paddingInner": 0.14}, "axis": {

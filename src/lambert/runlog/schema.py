@@ -44,7 +44,7 @@ INCIDENTS = (Event.DAMAGED, Event.SKIPPED, Event.SPIKE, Event.ROLLBACK, Event.MI
 RUN_FIELDS = (
     "format_version", "lambert", "torch", "python", "host", "precision", "seed", "parameters", "model", "optimizer",
     "corpus", "micro_batch_size", "execution", "peak_matmul_flops_per_second", "world_size", "deterministic",
-    "total_steps", "resumed_from_step",
+    "total_steps", "resumed_from_step", "initial_weights",
 )  # fmt: skip
 PHASE_COUNTS = ("phase", "sequence_length", "batch_size", "first_step", "steps", "warmup_steps")
 LOSSES = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")

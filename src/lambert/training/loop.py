@@ -19,11 +19,7 @@ from lambert.training.callbacks import Callback, EventLog
 from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.export import export_finished
 from lambert.training.checkpoint.resume import agreed_checkpoint
-from lambert.training.checkpoint.run_dir import (
-    open_run_folder,
-    skipped_steps,
-    write_skipped_steps,
-)
+from lambert.training.checkpoint.run_dir import open_run_folder, skipped_steps, write_skipped_steps
 from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.trainer_options import TrainerOptions
@@ -87,6 +83,7 @@ class TrainingLoop:
         self.state = TrainState(model, settings, self.processes, shards=self.trainer_options.shard)
         model.encoder.checkpoint_activations(self.trainer_options.activation_checkpointing)
         self.evaluation: Evaluation | None = None
+        self.first_evaluation: Evaluation | None = None
         self._validator = Validator(corpus, self.settings.examples, samples=self.trainer_options.evaluation_samples)
         self._checkpoint_writer = AsyncCheckpointWriter(run, self.trainer_options)
         self._rolls_back = self.trainer_options.on_spike == "rollback"
@@ -148,6 +145,9 @@ class TrainingLoop:
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
             self._journal.write("run", self._run_facts(resumed))
+            if self.settings.initial_weights and not self.state.step:
+                self._evaluate(self._phases[0])  # what the initial weights know of this text
+                self.first_evaluation = self.evaluation
             if self._rolls_back and not self.state.step:
                 self._save()  # so that the first steps can be rolled back
             self._sync_control_flags()

@@ -270,3 +270,29 @@ def test_schedule_peaks_once_and_never_rests(warmup: int, total: int) -> None:
     rates = [LRSchedule(1.0, warmup, total).rate(t) for t in range(1, total + 1)]
     assert max(rates) == 1.0 and rates.count(1.0) == 1 and min(rates) > 0
     assert rates.index(1.0) == max(warmup, 1) - 1
+
+
+def test_a_trained_model_is_continued_at_the_rates_of_the_literature() -> None:
+    """BERT and task-adaptive pre-training: 1e-4 at 256. At 32 ClinicalBERT took 5e-5 and BERT's README 2e-5; RoBERTa's
+    own peak is 6e-4 at 8,192, domain-adaptive pre-training took 5e-4 at 2,048."""
+    by_batch = {}
+    for batch in (32, 256, 2_048, 8_192, 32_768):
+        (phase,) = make_phases(
+            samples=1_000 * batch, batch_sizes=(batch,), sequence_lengths=(128,), optimizer="adamw", is_continued=True
+        )
+        by_batch[batch] = phase.peak_learning_rate
+        assert phase.warmup_steps.value == 60 and phase.warmup_steps.provenance == "unconfirmed"
+    assert by_batch[256].value == 1e-4 and by_batch[256].provenance == "published"
+    assert 2e-5 < by_batch[32].value < 5e-5 and by_batch[32].provenance == "extrapolated"
+    assert 1e-4 < by_batch[2_048].value < 5e-4
+    assert by_batch[8_192].value == pytest.approx(5.66e-4, rel=0.01) and by_batch[32_768].value == 6e-4
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "muon", "lans"])
+def test_other_optimizers_continue_as_much_lower_as_adamw_does(optimizer: str) -> None:
+    def peak(name: str, is_continued: bool) -> float:
+        phases = make_phases(samples=100_000, batch_sizes=(64,), optimizer=name, is_continued=is_continued)
+        return phases[0].peak_learning_rate.value
+
+    lower = peak("adamw", True) / peak("adamw", False)
+    assert lower < 0.1 and peak(optimizer, True) == pytest.approx(lower * peak(optimizer, False))

@@ -9,19 +9,24 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lambert.optim.equations import LayerHyperparameters, trust_ratio
 from lambert.optim.kernels import plain
 from lambert.optim.layers import Layer, flat
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+with suppress(ModuleNotFoundError):  # NumPy comes with numba; without them nothing here is used
+    import numpy as np
+
+INSTALL = "pip install 'lambert-bert[fused]'"
 
 MAX_KEPT = 4_194_304
 """Largest layer, in elements, whose directions are kept between the two sweeps; those of a larger one fall out of every
@@ -51,7 +56,7 @@ def load() -> tuple[ModuleType | None, str]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed (pip install numba)"
+        return f"{error.name} is not installed; install it with: {INSTALL}"
     return (
         f"numba cannot be used ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})"
     )
@@ -153,7 +158,7 @@ class _Job:
         self.row = row.numpy()
         self.size = self.x.size
 
-    def fused_step(self, u: Floats | None) -> None:
+    def fused_step(self, u: NDArray[np.float32] | None) -> None:
         """The whole step; directions are kept in `u`, or computed twice without it."""
         loops = _loops()
         if self.hyper.adapt:
@@ -210,9 +215,9 @@ def _edges(blocks: int, threads: int) -> list[int]:
 _own = threading.local()
 
 
-def _scratch(size: int) -> Floats:
+def _scratch(size: int) -> NDArray[np.float32]:
     """Room for `size` elements that this thread keeps from step to step: new pages are slow."""
-    buffer: Floats | None = getattr(_own, "buffer", None)
+    buffer: NDArray[np.float32] | None = getattr(_own, "buffer", None)
     if buffer is None or buffer.size < size:
         buffer = _own.buffer = np.empty(size, np.float32)
     return buffer

@@ -33,19 +33,20 @@ class RecipeArguments:
     phase_fractions: tuple[float, ...] = ()
     """Fraction of the samples in each phase. Default for two phases: .9 .1."""
     optimizer: str | None = None
-    """lamb, adamw, lars, lans or muon. Default: the recipe's, else muon for fewer than 15,625 steps of at most 2,048
-    sequences, else lamb."""
+    """lamb, adamw, lars, lans or muon. Default: the recipe's, else adamw with `init_from`, muon for fewer than 15,625
+    steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
     """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
     bert-2018, roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
-    """Peak learning rate of all phases. Default: derived from the batch size."""
+    """Peak learning rate of all phases. Default: derived from the batch size; with `init_from`, that for continuing."""
     learning_rate_multiplier: float = 1.0
     """Multiplies the peak learning rate of every phase, to tune it."""
     warmup_ratio: float | None = None
     """Warm-up as a fraction of each phase's steps, 0 to 1. Default: derived from the batch size."""
     dropout: float | None = None
-    """Dropout probability of hidden units and attention weights. Default: the recipe's, else .1."""
+    """Dropout probability of hidden units and attention weights. Default: the recipe's, else that of `init_from`,
+    else .1."""
     pairs: str | None = None
     """Sentence-pair objective. nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment,
     windows of documents. Default: the recipe's, else nsp."""
@@ -66,7 +67,8 @@ class RecipeArguments:
     """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
     this hardware, on a CPU bfloat16-master. Untested on GPU."""
     init_from: Path | None = None
-    """Run or Hugging Face BERT folder with the initial weights; `model` is then ignored."""
+    """Model to continue: a run, a Hugging Face BERT folder, or a name on the Hub such as
+    google-bert/bert-base-uncased (docs/continue.md). `model` is then ignored."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "sequence_lengths", "phase_fractions"):
@@ -90,10 +92,10 @@ class RecipeArguments:
 
     @property
     def initial_model_folder(self) -> Path | None:
-        """The Hugging Face folder of `init_from`.
+        """The Hugging Face folder of `init_from`; fetched where it is a name on the Hub.
 
         Raises:
-            UserError: it does not exist.
+            UserError: it does not exist or cannot be fetched.
         """
         from lambert.model.huggingface import model_folder  # which imports torch
 

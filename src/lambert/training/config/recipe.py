@@ -193,6 +193,7 @@ def make_phases(
     learning_rate: float | None = None,
     learning_rate_multiplier: float = 1.0,
     warmup_ratio: float | None = None,
+    is_continued: bool = False,
 ) -> tuple[PhaseConfig, ...]:
     """The phases of a run: the recipe's numbers, with the rule's for those it leaves open.
 
@@ -202,6 +203,7 @@ def make_phases(
         learning_rate: replaces the recipe's peak in all phases.
         learning_rate_multiplier: multiplies every peak.
         warmup_ratio: replaces the recipe's warm-up ratio in all phases.
+        is_continued: the model is trained already, so that the rule's rates and warm-up are those for continuing.
 
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
@@ -229,7 +231,7 @@ def make_phases(
         continuing = itertools.takewhile(lambda at: stated[at].continues, range(index + 1, len(stated)))
         span = [index, *continuing]
         total = sum(int(counts[at].value) for at in span)
-        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override))
+        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override), is_continued)
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
         phases.append(
             PhaseConfig(
@@ -289,6 +291,7 @@ class _Numbers:
     samples: int
     optimizer: str
     overridden: frozenset[str]
+    is_continued: bool
 
     @property
     def _by_rule(self) -> Provenance:
@@ -303,6 +306,8 @@ class _Numbers:
 
     def _peak(self) -> DerivedValue:
         rate = self.phase.peak_learning_rate
+        if rate is None and self.is_continued:
+            return scaling_rules.continued_learning_rate(self.samples, self.phase.batch_size, self.optimizer)
         if rate is None:
             return scaling_rules.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)
         if "peak_learning_rate" in self.overridden:
@@ -322,6 +327,8 @@ class _Numbers:
                     remedy="Give fewer warmup_steps, or warmup_ratio",
                 )
             return DerivedValue(own, formula, self.recipe.provenance)
+        if share is None and self.is_continued:
+            return scaling_rules.continued_warmup_steps(steps)
         if share is None:
             return scaling_rules.warmup_steps(self.samples, self.phase.batch_size, steps, self._by_rule)
         if "warmup_ratio" in self.overridden:

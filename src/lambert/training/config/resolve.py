@@ -18,7 +18,7 @@ from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
-from lambert.model.huggingface import load_model, read_config
+from lambert.model.huggingface import LoadReport, load_model, model_folder, read_config
 from lambert.model.presets import model_config
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.phase import phases_of
@@ -29,6 +29,7 @@ from lambert.training.config.recipe_io import BY_RULE, load_recipe
 from lambert.training.config.scaling_rules import PAPER_MIXED_BATCH, PAPER_SAMPLES
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
+from lambert.utils.hub import is_hub_name
 from lambert.utils.io import file_sha256
 
 DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
@@ -66,12 +67,13 @@ def resolve_config(
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
         warmup_ratio=request.warmup_ratio,
+        is_continued=init_from is not None and request.recipe != "paper",
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
     defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "max_grad_norm")}
     return TrainingConfig(
-        model_name=_folder_name(init_from) if init_from else request.model or DEFAULT_MODEL,
+        model_name=_initial_name(request) or request.model or DEFAULT_MODEL,
         model=config,
         optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
@@ -88,7 +90,10 @@ def resolve_config(
 
 
 def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:
-    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes."""
+    """Muon for short runs by the square-root rule; LAMB for large batches, long runs, shards and other recipes; AdamW,
+    with which the literature continues, for trained models."""
+    if request.init_from is not None and request.recipe != "paper":
+        return "adamw"
     largest = max(recipe.batch_sizes)
     is_short = samples is not None and samples < SHORT_RUN_STEPS * largest and largest <= SHORT_RUN_BATCH
     needs_shards = getattr(request, "shard", False)
@@ -146,8 +151,9 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
     init_from = request.initial_model_folder
     if init_from is not None:
-        config = replace(read_config(init_from), dropout=dropout)
-        _check_vocabulary(init_from, config, corpus)
+        config = read_config(init_from)
+        config = replace(config, dropout=config.dropout if request.dropout is None else request.dropout)
+        _check_vocabulary(request, config, corpus)
     else:
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
         config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
@@ -177,29 +183,43 @@ def examples_per_epoch(
 
 
 def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
-    """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or from a Hugging Face folder.
+    """The model of `load_starting_model`."""
+    return load_starting_model(settings, init_from, corpus)[0]
+
+
+def load_starting_model(
+    settings: TrainingConfig, init_from: Path | None, corpus: Corpus
+) -> tuple[BertForPreTraining, LoadReport]:
+    """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or those of `init_from`.
+
+    The report names what `init_from` has no weights for, and what the model does not use of it.
 
     Raises:
-        UserError: the folder cannot be read, or its vocabulary is not the corpus's.
+        UserError: the model cannot be read, or its vocabulary is not the corpus's.
     """
     torch.manual_seed(settings.seed)
     if init_from is None:
-        return _random_start(settings.model, corpus)
-    theirs = load_vocabulary(init_from, cased=False)
+        model = BertForPreTraining(settings.model)
+        _predict_frequencies(model, corpus)
+        return model, LoadReport([], [])
+    folder = model_folder(init_from)
+    theirs = load_vocabulary(folder, cased=False)
     if theirs.get_vocab() != corpus.tokenizer().get_vocab():
         raise UserError(
             f"the vocabulary of {init_from} is not the corpus's",
             remedy=f"Prepare the corpus again with `vocab` {init_from}",
         )
-    return load_model(init_from, BertForPreTraining, dropout=settings.model.dropout)[0]
+    model, report = load_model(folder, BertForPreTraining, dropout=settings.model.dropout)
+    if "mlm_head.bias" in report.freshly_initialised:
+        _predict_frequencies(model, corpus)
+    return model, report
 
 
-def _random_start(config: BertConfig, corpus: Corpus) -> BertForPreTraining:
-    model = BertForPreTraining(config)
+def _predict_frequencies(model: BertForPreTraining, corpus: Corpus) -> None:
+    """Start the bias of the MLM head at the unigram log-probabilities of the text."""
     frequencies = UnigramBaseline(corpus.split("train").token_counts()).log_probabilities
     with torch.no_grad():
         model.mlm_head.bias.copy_(torch.from_numpy(frequencies))
-    return model
 
 
 def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = False) -> None:
@@ -283,19 +303,22 @@ def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request:
             )
 
 
-def _check_vocabulary(folder: Path, config: BertConfig, corpus: Corpus | None) -> None:
+def _check_vocabulary(request: RecipeArguments, config: BertConfig, corpus: Corpus | None) -> None:
     if corpus is not None and config.vocabulary_size != corpus.vocabulary_size:
         raise UserError(
-            f"{folder} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
+            f"{request.init_from} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
             f"{corpus.vocabulary_size:,}",
-            remedy=f"Prepare the corpus again with `vocab` {folder}",
+            remedy=f"Prepare the corpus again with `vocab` {request.init_from}",
         )
 
 
-def _folder_name(folder: Path) -> str:
-    """Display name of the model in `folder`; a run's model is named like the run."""
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == "huggingface" else folder.name
+def _initial_name(request: RecipeArguments) -> str:
+    """Display name of the model that is continued: its name on the Hub, or the folder's; a run's is the run's."""
+    path = request.init_from
+    if path is None or is_hub_name(path):
+        return "" if path is None else str(path)
+    path = path.resolve()
+    return path.parent.name if path.name == "huggingface" else path.name
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -48,6 +48,13 @@ MUON_RATE_TIMES_ROOT_STEPS = 0.2
 MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
 """All fitted here, as for LAMB."""
+CONTINUED_RATE, CONTINUED_BATCH = 1e-4, 256
+"""Of AdamW where a trained model is continued: BERT's own peak, reached again (Ibrahim et al. 2024, arXiv 2403.08763),
+and that of task-adaptive pre-training (Gururangan et al. 2020, arXiv 2004.10964), both at this batch."""
+LARGEST_CONTINUED_RATE = 6e-4
+"""RoBERTa's own peak, at batch 8,192, where the square root gives 5.7e-4."""
+CONTINUED_WARMUP_SHARE = 0.06
+"""Gururangan et al. 2020, for domain- and task-adaptive pre-training."""
 
 
 def rule_provenance(samples: int, batch_sizes: Sequence[int], shares: Sequence[float], optimizer: str) -> Provenance:
@@ -137,6 +144,23 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
     if samples == PAPER_SAMPLES:
         return DerivedValue(rate, "5e-3 · √(B/32,768)", provenance)
     return DerivedValue(rate, f"{LEARNING_RATE_TIMES_ROOT_STEPS} · √(B/S)", provenance)
+
+
+def continued_learning_rate(samples: int, batch_size: int, optimizer: str) -> DerivedValue:
+    """Peak for a model that is trained already; other optimizers than AdamW lower theirs by the same factor."""
+    formula = f"min(1e-4 · √(B/{CONTINUED_BATCH}), 6e-4), continuing: BERT's own peak"
+    rate = min(CONTINUED_RATE * math.sqrt(batch_size / CONTINUED_BATCH), LARGEST_CONTINUED_RATE)
+    if optimizer == "adamw":
+        return DerivedValue(rate, formula, "published" if batch_size == CONTINUED_BATCH else "extrapolated")
+    own, adamw = (peak_learning_rate(samples, batch_size, name, "extrapolated") for name in (optimizer, "adamw"))
+    factor = min(1.0, rate / adamw.value)
+    return DerivedValue(factor * own.value, f"{factor:.3g} · ({own.formula}), as AdamW continuing", "extrapolated")
+
+
+def continued_warmup_steps(steps: int) -> DerivedValue:
+    """Warm-up of a phase of `steps` for a model that is trained already."""
+    formula = f"{CONTINUED_WARMUP_SHARE:g} · steps, continuing: Gururangan et al. 2020"
+    return DerivedValue(round(CONTINUED_WARMUP_SHARE * steps), formula, "unconfirmed")
 
 
 def rate_cap(batch_size: int, over_root: float, least: float, largest: float) -> float:
