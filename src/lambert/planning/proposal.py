@@ -176,8 +176,9 @@ def _with_samples(known: Arguments, corpus: Corpus, seconds: float, forecast: Fo
     is_fixed = bool(known.batch_size) or known.init_from is not None
     while True:
         count = _NOMINAL_STEPS * max(sizes)
-        once, twice = (forecast(replace(known, batch_size=sizes, samples=times * count)).seconds for times in (1, 2))
-        start_up, per_sample = 2 * once - twice, (twice - once) / count
+        whole = forecast(replace(known, batch_size=sizes, samples=count))
+        of_steps = sum(phase.steps * phase.step_seconds for phase in whole.phases)
+        start_up, per_sample = whole.seconds - of_steps, of_steps / count
         samples = (seconds - start_up) / per_sample
         if is_fixed or samples <= MOST_STEPS * max(sizes) or 2 * max(sizes) > largest:
             break
