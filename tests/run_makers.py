@@ -24,6 +24,7 @@ def settings(small_corpus: Corpus) -> TrainingConfig:
     """Ten steps in two phases, with dropout, two micro-batches a step."""
     request = TrainingArguments(
         model="2x32",
+        optimizer="lamb",
         batch_size=(8,),
         samples=80,
         sequence_lengths=(32, 64),

@@ -8,10 +8,11 @@ import pytest
 
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
+from lambert.planning.memory import PROCESS_BYTES
 
 CALL = [
     *("plan", "--model", "2x64", "--batch-size", "48", "24", "--samples", "4800", "--micro-batch-size", "4"),
-    *("--precision", "float32"),
+    *("--precision", "float32", "--optimizer", "lamb"),
 ]
 
 
@@ -31,7 +32,8 @@ def test_a_plan_on_simulated_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     for way in (found["replicated"], sharded):
         for phase in way["phases"]:
             assert phase["memory_bytes"] > phase.get("state_bytes", found["replicated"]["state_bytes"])
-    assert found["replicated"]["phases"][1]["memory_bytes"] == results["memory_bytes"]
+    # A simulated rank may be a GPU; the plan is for a process here.
+    assert found["replicated"]["phases"][1]["memory_bytes"] == results["memory_bytes"] - PROCESS_BYTES
     assert [shares["most"] for shares in found["samples"]] == [2, 4]
 
 

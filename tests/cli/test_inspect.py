@@ -31,7 +31,7 @@ def test_lines_json_and_page(small_corpus: Corpus, tmp_path: Path, capsys: pytes
     ("words", "told"),
     [
         (["--lengths", "4"], "Give lengths from 8"),
-        (["--masking", "letters"], "Choose one of token, whole_word, span"),
+        (["--masking", "letters"], "unknown masking 'letters'. Known: span, token, whole_word"),
         (["--out", "."], "is a folder"),
     ],
 )

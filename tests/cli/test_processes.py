@@ -203,7 +203,7 @@ def test_a_model_cut_over_processes_makes_the_same_steps(small_corpus: Corpus, t
     from lambert.cli.main import main
 
     def words(run: Path, *more: str) -> list[str]:
-        options = [*OPTIONS, "80", "--precision", "float32", "--learning-rate", "0.01"]
+        options = [*OPTIONS, "80", "--precision", "float32", "--learning-rate", "0.01", "--optimizer", "lamb"]
         return ["pretrain", "--corpus", str(small_corpus.path), "--out", str(run), *options, *more]
 
     assert main(words(tmp_path / "alone")) == 0

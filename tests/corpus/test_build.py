@@ -167,7 +167,8 @@ def test_the_vocabulary_sample_is_bounded_and_even(tmp_path: Path, monkeypatch: 
     lines = {}
     for name, given in (("forward", documents), ("backward", documents[::-1])):
         source = DocumentSource(lambda given=given: given, "text")
-        lines[name] = build._vocabulary_sample(source, build._Reporter(None, source, 0.0))
+        lines[name], characters = build._vocabulary_sample(source, build._Reporter(None, source, 0.0))
+        assert characters == 3_000 * len("Story number 00000.")
     assert sorted(lines["forward"]) == sorted(lines["backward"])
     assert 700 < sum(map(len, lines["forward"])) <= 2_000
     numbers = sorted(int(line[13:18]) for line in lines["forward"])

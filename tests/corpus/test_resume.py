@@ -386,7 +386,7 @@ def test_a_full_disk_keeps_what_is_finished(
 
     with monkeypatch.context() as patch:
         patch.setattr(partitions.PartitionRecord, "write", write)
-        with pytest.raises(UserError, match=r"No space left.*finished partitions stay.*the same call resumes"):
+        with pytest.raises(UserError, match=r"the disk is full.*finished partitions stay.*the same call resumes"):
             build_corpus([texts], tmp_path / "out", vocab=vocabulary)
     build_corpus([texts], tmp_path / "out", vocab=vocabulary)
     build_corpus([texts], tmp_path / "whole", vocab=vocabulary)

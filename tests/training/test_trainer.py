@@ -313,7 +313,13 @@ def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     corpus = Corpus.open(Path(corpus_path))
     request = TrainingArguments(
-        model="2x32", batch_size=(8,), samples=80, sequence_lengths=(32, 64), micro_batch_size=4, learning_rate=0.01
+        model="2x32",
+        optimizer="lamb",
+        batch_size=(8,),
+        samples=80,
+        sequence_lengths=(32, 64),
+        micro_batch_size=4,
+        learning_rate=0.01,
     )
     settings = resolve_config(request, corpus)
     trainer = TrainingLoop(

@@ -24,7 +24,7 @@ _SAVED_PER_TOKEN_AND_LAYER = 34
 arXiv 2205.05198, equation 1: sbh·34 + 5·a·s²·b); twice that in float32."""
 _GELU_PER_TOKEN = 8
 """GELU's part of these: 4 · H values."""
-_PROCESS_BYTES = 720_000_000
+PROCESS_BYTES = 720_000_000
 """Resident set of a process on a CPU beside weights and activations, most of it libraries: 706 to 754 MB in
 `benchmarks/memory.py` (tiny to small, lengths 32 to 512)."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -64,7 +64,7 @@ def max_memory(config: TrainingConfig, activation_checkpointing: str = "none") -
     """Peak memory of a rank in its most demanding phase, bytes; on a CPU with Python and its libraries."""
     phases = zip(config.phases, config.micro_batch_sizes, strict=True)
     peak = max(estimate_memory(config, phase, size, activation_checkpointing).total_bytes for phase, size in phases)
-    return peak if torch.cuda.is_available() else _PROCESS_BYTES + peak
+    return peak if torch.cuda.is_available() else PROCESS_BYTES + peak
 
 
 def model_memory(

@@ -326,5 +326,5 @@ def test_impossible_seeds(folder: Path, seeds: tuple[int, ...]) -> None:
 
 def test_an_unwritable_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match="cannot be written"):
         finetune_squad(folder, QUESTIONS, QUESTIONS, settings=BRIEF, out=tmp_path / "file" / "out")
