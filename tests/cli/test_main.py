@@ -313,15 +313,17 @@ def test_an_unwritable_folder_is_refused(
     assert "cannot be written" in message
 
 
-def test_threads_wait_passively_unless_told_otherwise() -> None:
-    """The policy is read when torch is loaded, so it is set before; the user's own stays."""
+def test_threads_do_not_spin_for_long_unless_told_to() -> None:
+    """The count is read when torch is loaded, so it is set before; the user's own stays."""
     program = (
         "import os, sys; import lambert.cli.main as cli; cli.main(['--version']); "
-        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+        "print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
     )
-    for given, policy in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    for given, count in (({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "5"}, "5")):
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        } | given
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
         )
-        assert done.stdout.splitlines()[-1] == f"False {policy}"
+        assert done.stdout.splitlines()[-1] == f"False {count}"

@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     another rank was lost, 128 + signal stopped by a signal.
     """
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: see docs/performance.md
+    if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is loaded: docs/performance.md, "Waiting"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal or file that is not UTF-8 shows ? for √
             stream.reconfigure(errors="replace")
