@@ -320,10 +320,9 @@ def test_threads_do_not_spin_for_long_unless_told_to() -> None:
         "print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
     )
     for given, count in (({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "5"}, "5")):
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-        } | given
+        names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        own = {name: value for name, value in os.environ.items() if name not in names}
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+            [sys.executable, "-c", program], capture_output=True, text=True, env=own | given, check=True
         )
         assert done.stdout.splitlines()[-1] == f"False {count}"
