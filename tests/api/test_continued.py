@@ -1,4 +1,4 @@
-"""Folders of `transformers` that lack a head, or hold more: the run says what starts anew, and records it."""
+"""Folders of `transformers` that lack a head, or hold more: the run says what is newly initialised, and records it."""
 
 from __future__ import annotations
 

@@ -92,6 +92,10 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
     count = len(taken)
     forecast_run(settings(16), None, budget_seconds=0.0, renew=True)
     assert len(taken) > count
+    count = len(taken)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    forecast_run(settings(16), None, budget_seconds=0.0)
+    assert len(taken) > count
 
 
 def test_a_measurement_disturbed_by_other_work_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,14 @@ def test_the_batch_doubles_with_the_steps_but_stays_within_the_text(
         batches.append(found.batch_size[0])
     steps = [3_600 * hours * 1e8 / (12 * 16**2 * (0.9 * 16 + 0.1 * 32)) / 1_000 for hours in (0.0005, 0.001, 0.004)]
     assert batches[:3] == [2 ** max(1, math.ceil(math.log2(count))) for count in steps]
+    for hours, smallest, told in (
+        (0.0001, 2, "the best"),
+        (0.004, 2, "doubled from 2"),
+        (1.0, 4_096, "too few examples"),
+    ):
+        monkeypatch.setattr(proposal, "SMALLEST_BATCH", smallest)
+        choices = proposed(small_corpus, 1e8, hours=hours + START_UP / 3_600, **given).choices
+        assert told in next(one.reason for one in choices if one.name == "batch size")
     examples = min(examples_per_epoch(small_corpus, (16, 32), seed=0, kind=RecipeArguments().examples))
     assert examples / 2 < batches[3] <= examples
 

@@ -8,6 +8,7 @@ All ranks take the same steps together, all-reduce of the gradients included.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ class _Probes:
             "torch": torch.__version__,
             "machine": (hardware.processor, hardware.usable_cores, [gpu.name for gpu in hardware.torch.devices]),
             "ranks": (self._processes.world_size, local_process_count(), torch.get_num_threads()),
+            "waiting": [os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")],
             "config": [str(getattr(config, name)) for name in ours],
             "options": [str(getattr(options, name)) for name in ways],
             "corpus": config.corpus_fingerprint,

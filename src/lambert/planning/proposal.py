@@ -47,7 +47,7 @@ LEAST_STEPS = 20
 """Fewer are no run."""
 REASONS = {
     "optimizer": "ended lowest of LAMB, AdamW and Muon in short runs",
-    "batch_size": "at 64 and 256 such runs learned less",
+    "batch_size": "of 64, 128, 256 and 512 the best on Wikipedia",
     "sequence_lengths": "most samples are short: they take less time, and the model learns from them first",
     "dropout": "the text is read too few times to be learned by heart",
 }
@@ -215,7 +215,11 @@ def _choices(asked: RecipeArguments, chosen: RecipeArguments, corpus: Corpus, ho
     needs = f"{larger[1][0]} needs {larger[1][1]:,} tokens to do better" if larger else "the largest proposed"
     epochs = config.samples / _epoch(chosen, corpus)
     lengths = " ".join(map(str, chosen.sequence_lengths))
-    reasons = REASONS if asked.init_from is None else CONTINUED_REASONS
+    reasons = dict(REASONS if asked.init_from is None else CONTINUED_REASONS)
+    if asked.init_from is None and max(chosen.batch_size) > SMALLEST_BATCH:
+        reasons["batch_size"] = f"doubled from {SMALLEST_BATCH} to stay near {MOST_STEPS:,}"
+    elif asked.init_from is None and max(chosen.batch_size) < SMALLEST_BATCH:
+        reasons["batch_size"] = "the text has too few examples for a larger batch"
     rows = {
         "model": Choice(
             "model", chosen.model or config.model_name, f"sees {config.tokens:,} tokens in {time}; {needs}"
