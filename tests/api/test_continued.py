@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import lambert
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.training.config.unigram import UnigramBaseline
 
 MLM = [f"mlm_head.{name}" for name in ("bias", "transform.weight", "transform.bias")]

@@ -11,7 +11,7 @@ import transformers
 
 import lambert
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 
 OPTIONS: dict[str, Any] = {"model": "2x32", "batch_size": 8, "samples": 80, "sequence_lengths": (32, 64)}
 

@@ -107,7 +107,7 @@ def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -
     encoded = tokenizer(text, return_tensors="pt")
     theirs = model(**encoded).prediction_logits[0].softmax(-1)
     fill = transformers.pipeline("fill-mask", model=str(run / "huggingface"))
-    from lambert.corpus.vocabulary import load_vocabulary
+    from lambert.corpus.tokenizer_files import load_vocabulary
     from lambert.model.fill import fill_mask
     from lambert.model.heads import BertForPreTraining
     from lambert.model.huggingface import load_model

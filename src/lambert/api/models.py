@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from lambert.api.resolution import opened_corpus
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.fill import Candidate

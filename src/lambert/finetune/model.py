@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.huggingface import load_model, model_folder, read_config

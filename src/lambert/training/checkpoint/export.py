@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
 from lambert.errors import Interrupted, UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining

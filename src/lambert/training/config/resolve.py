@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import load_vocabulary, special_tokens
+from lambert.corpus.tokenizer_files import load_vocabulary
+from lambert.corpus.vocabulary import special_tokens
 from lambert.data.dataloader import example_source
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
