@@ -89,5 +89,5 @@ def test_a_model_whose_vocabulary_differs_is_not_evaluated(
     save_tokenizer(tokenizer, folder)
     if tokenizer.get_vocab() == small_corpus.tokenizer().get_vocab():
         pytest.fail("the vocabulary was not changed")
-    with pytest.raises(lambert.UserError, match="the vocabulary of"):
+    with pytest.raises(lambert.UserError, match="the tokenizer of .* is not that of"):
         lambert.evaluate(folder, small_corpus)

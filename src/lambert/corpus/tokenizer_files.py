@@ -43,6 +43,10 @@ _AWKWARD = (
 )
 
 
+class WrongCase(UserError):
+    """A cased vocabulary is read as uncased, or the reverse, which would make words `[UNK]` silently."""
+
+
 def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
     """Loads `vocab.txt` (an entry per line, its index is its id), `tokenizer.json`, or a folder with either.
 
@@ -75,7 +79,7 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
             _check_case(file, entries, cased=cased)
     settings.add_tokens(tokenizer, file)
     if cased and not is_cased(tokenizer):
-        raise UserError(
+        raise WrongCase(
             f"{path} was made for small letters only, but a cased vocabulary was asked for",
             remedy="Leave out `cased=True` or give a cased vocabulary",
         )
@@ -154,12 +158,12 @@ def _check_template(tokenizer: Tokenizer, file: Path) -> None:
 
 
 def _check_case(file: Path, entries: list[str], *, cased: bool) -> None:
-    """Refuses a cased list read as uncased and the reverse, which would make words `[UNK]` silently."""
+    """Refuses a cased list read as uncased and the reverse."""
     capitals = sum(entry != entry.lower() for entry in entries if entry not in SPECIAL and entry[:1] != "[")
     if not cased and capitals > len(entries) // 20:
-        raise UserError(f"{file} has {capitals:,} entries with capital letters", remedy="Add `cased=True`")
+        raise WrongCase(f"{file} has {capitals:,} entries with capital letters", remedy="Add `cased=True`")
     if cased and not capitals and any(entry.upper() != entry for entry in entries):
-        raise UserError(f"{file} has no entry with a capital letter", remedy="Leave out `cased=True`")
+        raise WrongCase(f"{file} has no entry with a capital letter", remedy="Leave out `cased=True`")
 
 
 def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:

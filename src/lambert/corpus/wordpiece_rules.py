@@ -37,13 +37,24 @@ def rule_differences(rules: dict[str, Any], others: dict[str, Any]) -> list[tupl
     return [(name, rules.get(name), others.get(name)) for name in names if rules.get(name) != others.get(name)]
 
 
-def tokenizer_differences(tokenizer: Tokenizer, other: Tokenizer) -> list[str]:
-    """In words: the rules, entries and added tokens in which two tokenizers differ."""
-    found = [f"{name}: {a!r}, {b!r}" for name, a, b in rule_differences(rules_of(tokenizer), rules_of(other))]
-    if tokenizer.get_vocab(with_added_tokens=True) != other.get_vocab(with_added_tokens=True):
-        found.append("the entries")
-    elif tokenizer.get_added_tokens_decoder() != other.get_added_tokens_decoder():
-        found.append("the added tokens")
+def tokenizer_differences(tokenizer: Tokenizer, other: Tokenizer, *, may_grow: bool = False) -> list[str]:
+    """In words: the rules, entries and added tokens in which two tokenizers differ.
+
+    Args:
+        may_grow: the other may have more entries after those of the first.
+    """
+    found = [f"{name} is {a!r}, not {b!r}" for name, a, b in rule_differences(rules_of(tokenizer), rules_of(other))]
+    entries, others = (one.get_vocab(with_added_tokens=True) for one in (tokenizer, other))
+    if not may_grow and len(entries) != len(others):
+        found.append(f"it has {len(entries):,} entries, not {len(others):,}")
+    if differing := [(number, entry) for entry, number in entries.items() if others.get(entry) != number]:
+        number, entry = min(differing)
+        found.append(f"{entry!r} has the id {number:,}, not {others.get(entry)}")
+    added, others_added = (one.get_added_tokens_decoder() for one in (tokenizer, other))
+    wrong = [token for number, token in added.items() if others_added.get(number) != token]
+    wrong += [token for number, token in others_added.items() if number < len(entries) and number not in added]
+    if wrong and not differing:
+        found.append(f"{wrong[0].content!r} is not the same added token")
     return found
 
 
