@@ -109,6 +109,18 @@ def pickled_weights() -> None:
     spoil("model/pytorch_model.bin", PICKLE)
 
 
+def multiplying_tokenizer() -> None:
+    tokenizer = json.loads(Path("model/tokenizer.json").read_text())
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [tokenizer["normalizer"], *[tenfold] * 9]}
+    spoil("model/tokenizer.json", json.dumps(tokenizer).encode())
+
+
+def long_header() -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    spoil("model/model.safetensors", safetensors({f"t{number}": empty for number in range(300_000)}))
+
+
 def squad_bomb() -> None:
     with gzip.open("dev.json", "wb", compresslevel=1) as file:
         file.write(b'{"version": "1.1", "data": [')
@@ -154,13 +166,15 @@ CASES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
     "skipped steps nested deeply": (lambda: spoil("run/skipped_steps.json", DEEP), RESUME, 2, "skipped_steps.json can"),
     "a model that is a pickle": (lambda: spoil("model/model.safetensors", PICKLE), FILL, 2, "cannot be read"),
     "a model with only a pickle": (pickled_weights, FILL, 2, "is a pickle, which can run code"),
-    "a model with code of its own": (remote_code, FILL, 0, ""),
+    "a model with code of its own": (remote_code, FILL, 2, "auto_map names code of its own"),
     "a model that wants a terabyte": (
         lambda: changed_config(hidden_size=1 << 20, num_hidden_layers=99), FILL, 2, "config.json implies"
     ),
     "a configuration nested deeply": (lambda: spoil("model/config.json", DEEP_OBJECT), FILL, 2, "nested too deeply"),
     "a configuration of 20 GB": (lambda: huge("model/config.json"), FILL, 2, "more than 1,000,000 bytes"),
     "a tokenizer of 20 GB": (lambda: huge("model/tokenizer.json"), FILL, 2, "more than 100,000,000 bytes"),
+    "a tokenizer that multiplies its text": (multiplying_tokenizer, FILL, 2, "times as long"),
+    "weights with a header of many tensors": (long_header, FILL, 2, "its header has"),
     "a tokenizer that is a pickle": (lambda: spoil("model/tokenizer.json", PICKLE), FILL, 2, "cannot be read"),
     "a vocabulary of 20 GB": (
         lambda: huge("vocab.txt"), [*PREPARE, "text.txt", "--vocab", "vocab.txt"], 2, "more than 100,000,000 bytes"

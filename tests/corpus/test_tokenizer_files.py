@@ -211,6 +211,9 @@ def test_a_tokenizer_without_berts_special_tokens_gets_them(tmp_path: Path) -> N
     assert encoding.tokens == ["[CLS]", "the", "[MASK]", "[SEP]", "der", "[SEP]"]
 
 
+PAIR, TEMPLATE_TOKENS = "[CLS] $A [SEP] $B:1 [SEP]:1", (("[CLS]", 2), ("[SEP]", 3))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -218,6 +221,10 @@ def test_a_tokenizer_without_berts_special_tokens_gets_them(tmp_path: Path) -> N
         ({"normalizer": Replace(Regex("(a+)+$"), "")}, "can take for ever"),
         (
             {"post_processor": TemplateProcessing(single="$A", pair="$A $B [SEP]", special_tokens=[("[SEP]", 3)])},
+            "post_processor",
+        ),
+        (
+            {"post_processor": TemplateProcessing("[CLS]" + " $A" * 99 + " [SEP]", PAIR, list(TEMPLATE_TOKENS))},
             "post_processor",
         ),
     ],

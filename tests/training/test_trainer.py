@@ -20,7 +20,7 @@ from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
-from lambert.training.checkpoint.export import export_run
+from lambert.training.checkpoint.export import Exported, export_run
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.precision import Precision
@@ -283,7 +283,7 @@ def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> Non
     with pytest.raises(UserError, match="no checkpoint yet"):
         export_run(run, tmp_path / "out")
     make_run(run).train()
-    assert export_run(run, tmp_path / "out") == 10
+    assert export_run(run, tmp_path / "out") == Exported(10, checked_with_transformers=True)
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (run / "huggingface" / name).read_bytes()
     with pytest.raises(UserError, match="exists already"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,10 @@ FETCHED = {
     *("special_tokens_map.json", "added_tokens.json"),
 }
 UNTOUCHED = {"pytorch_model.bin", "modeling.py", "tf_model.h5", "onnx/model.onnx"}
+SHARDS = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+INDEX = {"weight_map": {"a": min(SHARDS), "b": max(SHARDS), "c": max(SHARDS)}}
 MODELS = {
+    "acme/sharded": {"config.json", "vocab.txt", "model.safetensors.index.json"} | SHARDS,
     "acme/bert": FETCHED | UNTOUCHED,
     "acme/pickle-only": {"config.json", "pytorch_model.bin", "vocab.txt"},
     "acme/words-only": {"config.json", "model.safetensors", "vocab.txt"},
@@ -44,6 +48,8 @@ class Hub(BaseHTTPRequestHandler):
             self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         else:
             content = f"{name}: {file}".encode()
+            if file.endswith(".index.json"):
+                content = json.dumps(INDEX).encode()
             etag = hashlib.sha256(content).hexdigest()
             self._answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, content)
 
@@ -89,9 +95,15 @@ def fetch(function: str, name: str, cache: Path, **environment: str) -> str:
 
 def test_a_name_is_fetched_once_without_anything_that_runs(server: str, tmp_path: Path) -> None:
     folder = Path(fetch("fetched_model", "acme/bert", tmp_path, HF_ENDPOINT=server))
-    assert {file.name for file in folder.iterdir()} == FETCHED == Hub.asked
+    assert {file.name for file in folder.iterdir()} == FETCHED == Hub.asked - {"model.safetensors.index.json"}
     assert (folder / "model.safetensors").read_text() == "acme/bert: model.safetensors"
     assert folder == Path(fetch("fetched_model", "acme/bert", tmp_path, HF_HUB_OFFLINE="1"))
+
+
+def test_shards_are_fetched_as_the_index_names_them(server: str, tmp_path: Path) -> None:
+    folder = Path(fetch("fetched_model", "acme/sharded", tmp_path, HF_ENDPOINT=server))
+    assert {file.name for file in folder.iterdir()} == MODELS["acme/sharded"]
+    assert folder == Path(fetch("fetched_model", "acme/sharded", tmp_path, HF_HUB_OFFLINE="1"))
 
 
 def test_a_vocabulary_comes_without_the_weights(server: str, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class Squad(Subcommand):
     """Windows in a forward pass."""
     sequence_length: int = 384
     """Tokens in a window of question and context."""
+    question_length: int = 64
+    """Longest question in tokens; a longer one is truncated."""
     precision: str = "auto"
     """auto, float32 or bfloat16-autocast. bfloat16 is untested on GPU."""
     cased: bool = False

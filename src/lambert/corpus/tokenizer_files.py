@@ -146,13 +146,22 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
 
 def _check_template(tokenizer: Tokenizer, file: Path) -> None:
     """Gives BERT's special tokens to a tokenizer without any; refuses another form than [CLS] A [SEP] B [SEP]."""
-    ids, pair = special_tokens(tokenizer), tokenizer.encode("", "")
-    if not pair.ids:
+    ids, form = special_tokens(tokenizer), "[CLS] A [SEP] B [SEP]"
+    texts = (entry for entry in entries_by_id(tokenizer) if entry not in SPECIAL)
+    text = next((text for text in texts if len(tokenizer.encode(text, add_special_tokens=False)) == 1), "")
+    (word,) = tokenizer.encode(text, add_special_tokens=False).ids or [ids.unknown]
+    single, pair = tokenizer.encode(text), tokenizer.encode(text, text)
+    if tokenizer.post_processor is None:
         add_special_tokens(tokenizer)
-    elif pair.ids != [ids.classify, ids.separate, ids.separate] or pair.type_ids not in ([0, 0, 1], [0, 0, 0]):
+    elif (
+        single.ids != [ids.classify, word, ids.separate]
+        or pair.ids != [*single.ids, word, ids.separate]
+        or pair.type_ids not in ([0, 0, 0, 1, 1], [0] * 5)
+    ):
         raise UserError(
-            f"{file}: post_processor makes {' '.join(pair.tokens)} of a pair of texts, with segments {pair.type_ids}",
-            remedy="Bring a tokenizer that makes [CLS] A [SEP] B [SEP] of it, or one without post_processor",
+            f"{file}: post_processor makes {' '.join(pair.tokens[:9])} of a pair of texts, with segments "
+            f"{pair.type_ids[:9]}, not {form}",
+            remedy=f"Bring a tokenizer that makes {form} of it, or one without post_processor",
         )
     tokenizer.add_special_tokens(list(SPECIAL))
 

@@ -8,9 +8,8 @@ from typing import Any
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.weight_files import damaged
+from lambert.utils.hub import CONFIG_FILE
 from lambert.utils.io import SETTINGS_BYTES, read_json
-
-CONFIG_FILE = "config.json"
 
 # Our field → theirs.
 _FIELDS = {

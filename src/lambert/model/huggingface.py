@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
-from lambert.model.config_file import CONFIG_FILE, config_settings, read_config
-from lambert.model.weight_files import WEIGHTS_FILE, damaged, read_weights, refuse_quantized
+from lambert.model.config_file import config_settings, read_config
+from lambert.model.weight_files import damaged, read_weights, refuse_quantized
 from lambert.utils import hub
+from lambert.utils.hub import CONFIG_FILE, WEIGHTS_FILE
 from lambert.utils.io import atomic_write, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lambert.errors import UserError
+from lambert.utils.hub import INDEX_FILE, WEIGHTS_FILE
 from lambert.utils.io import SETTINGS_BYTES, check_tensor_header, file_sha256, read_json
 
-WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+PICKLE_FILE = "pytorch_model.bin"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -110,6 +111,6 @@ def _no_weights(folder: Path) -> UserError:
         f"s.save_file({{n: t.clone().contiguous() for n, t in w.items()}}, {str(folder / WEIGHTS_FILE)!r})"
     )
     return UserError(
-        f"{what}, only {PICKLE_FILE}, a pickle, which is not loaded",
+        f"{what}, and its {PICKLE_FILE} is a pickle, which can run code",
         remedy=f"Convert it with: python -c {shlex.quote(program)}",
     )

@@ -11,13 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lambert.errors import UserError
+from lambert.utils.io import SETTINGS_BYTES, read_json
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 EXAMPLE = "google-bert/bert-base-uncased"
 
+_SHARD = re.compile(r"[\w-]+\.safetensors")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILE_SUFFIXES = (".txt", ".json", ".toml", ".safetensors", ".bin")
 
@@ -34,7 +36,11 @@ def fetched_model(name: str) -> Path:
     Raises:
         UserError: the client is not installed, the Hub cannot be reached, or it has no such model or no safetensors.
     """
-    folder = _fetched(name, CONFIG_FILE, WEIGHTS_FILE)
+    folder = _fetched(name, CONFIG_FILE)
+    if _fetch_what_there_is(name, folder, INDEX_FILE):
+        _fetched(name, *_shards(folder / INDEX_FILE), revision=folder.name)
+    else:
+        _fetched(name, WEIGHTS_FILE, revision=folder.name)
     _fetch_tokenizer(name, folder)
     return folder
 
@@ -51,7 +57,18 @@ def fetched_vocabulary(name: str) -> Path:
     return folder
 
 
-def _fetched(name: str, *files: str) -> Path:
+def _shards(index: Path) -> list[str]:
+    """Names of the files that hold the weights."""
+    try:
+        names = sorted(set(read_json(index, SETTINGS_BYTES)["weight_map"].values()))
+        if not all(_SHARD.fullmatch(name) for name in names):
+            raise ValueError("it names files that are no shards")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} cannot be read: {error}", remedy="Give a folder with the model's files") from None
+    return names
+
+
+def _fetched(name: str, *files: str, revision: str | None = None) -> Path:
     """The folder of files that the model must have, all of one commit."""
     if find_spec("huggingface_hub") is None:
         raise UserError(
@@ -63,7 +80,7 @@ def _fetched(name: str, *files: str) -> Path:
     folder: Path | None = None
     for file in files:
         try:
-            folder = Path(hf_hub_download(name, file, revision=None if folder is None else folder.name)).parent
+            folder = Path(hf_hub_download(name, file, revision=revision if folder is None else folder.name)).parent
         except errors.LocalEntryNotFoundError:
             raise UserError(
                 f"there is no folder {name}, and the Hugging Face Hub cannot be reached for its {file}",
@@ -91,16 +108,29 @@ def _fetched(name: str, *files: str) -> Path:
 
 def _fetch_tokenizer(name: str, folder: Path) -> None:
     """The tokenizer files that the model has; a folder without any is refused where it is read."""
-    from huggingface_hub import errors, hf_hub_download
-
     for file in TOKENIZER_FILES:
-        try:
-            hf_hub_download(name, file, revision=folder.name)
-        except errors.EntryNotFoundError:
-            continue
-        except OSError as error:
-            said = " ".join(str(error).split())
-            raise UserError(
-                f"{file} of {name} cannot be fetched from the Hugging Face Hub ({said[:300]})",
-                remedy="Try again later, or give a folder with the model's files",
-            ) from None
+        _fetch_what_there_is(name, folder, file)
+
+
+def _fetch_what_there_is(name: str, folder: Path, file: str) -> bool:
+    """Fetches a file that the model may have; whether it does."""
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    try:
+        hf_hub_download(name, file, revision=folder.name)
+    except errors.LocalEntryNotFoundError:  # asked to stay offline, what is not in the cache was not there
+        if constants.HF_HUB_OFFLINE:
+            return False
+        raise UserError(
+            f"the Hugging Face Hub cannot be reached for {file} of {name}, which may say how its text is read",
+            remedy="Check the network, or set HF_HUB_OFFLINE=1 to do with the files that were fetched before",
+        ) from None
+    except errors.EntryNotFoundError:
+        return False
+    except OSError as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{file} of {name} cannot be fetched from the Hugging Face Hub ({said[:300]})",
+            remedy="Try again later, or give a folder with the model's files",
+        ) from None
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.tokenizer_files import save_tokenizer
-from lambert.corpus.vocabulary import special_tokens
+from lambert.corpus.vocabulary import special_tokens, train_vocabulary
 from lambert.errors import UserError
 from lambert.finetune.inputs import make_batch
 from lambert.finetune.squad.data import Answer, Question
@@ -71,7 +72,9 @@ def test_windows_equal_those_of_transformers(
     for row, window in enumerate(windows):
         first, count = window.second_start, len(window.spans)
         theirs = expected["offset_mapping"][row][first : first + count]
-        assert [tuple(span) for span in window.spans.tolist()] == [tuple(span) for span in theirs]
+        assert window.spans[:, 0].tolist() == [start for start, _ in theirs]
+        for (_, end), (_, their_end) in zip(window.spans.tolist(), theirs, strict=True):
+            assert end == their_end or all(map(unicodedata.combining, context[their_end:end]))
         batch = make_batch([window], pad_id=0)
         tokens = len(window.token_ids)
         assert batch.segment_ids[0, :tokens].tolist() == expected["token_type_ids"][row]
@@ -224,3 +227,34 @@ def test_a_batch_is_padded_to_its_longest_window(tokenizer: Tokenizer) -> None:
 def test_impossible_shapes(settings: tuple[int, int, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
         SquadSettings(**dict(zip(("sequence_length", "document_stride", "question_length"), settings, strict=True)))
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize("cased", [False, True])
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        ("राम ने अपने घर में किताब पढ़ी", "अपने"),
+        ("सीता दिल्ली में रहती है", "दिल्ली में"),
+        ("وُلِدَ في مدينةٍ قديمةٍ قرب النهر", "مدينةٍ قديمةٍ"),
+        ("كتب الرجلُ رسالةً طويلةً", "رسالةً طويلةً"),
+        ("שָׁלוֹם עֲלֵיכֶם", "עֲלֵיכֶם"),
+        ("ผู้ใหญ่ อยู่ ที่นี่", "ที่นี่"),
+        ("සිංහල ශ්\u200dරී ලංකා", "ශ්\u200dරී"),
+        (nfd("Le vieux café ouvrit tard"), nfd("café")),
+        (nfd("Đà Nẵng ở miền Trung Việt Nam"), nfd("Đà Nẵng")),
+        ("Le vieux café ouvrit tard", "café"),
+        ("red ❤\ufe0f, blue", "❤\ufe0f"),
+    ],
+)
+def test_the_tokens_of_an_answer_give_its_text_back(context: str, answer: str, cased: bool) -> None:
+    """Also where the tokenizer drops the mark that it ends in."""
+    learned = train_vocabulary([f"{context} abcdefghijklmnopqrstuvwxyz 0123456789"] * 20, 300, cased=cased)
+    question = _question(context, "?", Answer(answer, context.index(answer)))
+    (window,) = make_windows([question], learned, SquadSettings())
+    first, last = (position - window.second_start for position in window.target)
+    assert context[window.spans[first, 0] : window.spans[last, 1]] == answer
+    assert all(stop <= start for (_, stop), (start, _) in zip(window.spans, window.spans[1:], strict=False))

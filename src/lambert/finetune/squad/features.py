@@ -8,6 +8,7 @@ Positions count tokens of a window from 0 ([CLS]); characters count code points 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.settings import SPECIALS_IN_A_WINDOW, SquadSettings
 
 _ENCODE_AT_ONCE = 1024
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Window(Encoded):
     question: int
     """Index of the question in the list the windows were made from."""
     spans: NDArray[np.int32]
-    """[context tokens, 2]: first character and one past the last, in the original context."""
+    """[context tokens, 2]: first character and one past the last, in the original context, with the marks after it."""
     most_context: NDArray[np.bool_]
     """[context tokens]: whether no other window of the question has more context around this token."""
 
@@ -58,7 +60,7 @@ def make_windows(questions: Sequence[Question], tokenizer: Tokenizer, settings: 
         contexts = list(dict.fromkeys(question.context for question in part))
         encoded = plain.encode_batch(contexts, add_special_tokens=False)
         context_tokens = {
-            context: _ids_and_spans(encoding) for context, encoding in zip(contexts, encoded, strict=True)
+            context: _ids_and_spans(encoding, context) for context, encoding in zip(contexts, encoded, strict=True)
         }
         for index, (question, encoding) in enumerate(zip(part, asked, strict=True), start=first):
             question_ids = np.array(encoding.ids[: settings.question_length], dtype=np.int32)
@@ -131,6 +133,26 @@ def _windows_of(
         yield Window(token_ids, len(head), target, index, spans[start:stop], most)
 
 
-def _ids_and_spans(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _ids_and_spans(encoding: Encoding, context: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Ids, and the characters of each token with the marks after it.
+
+    A tokenizer that strips accents gives offsets without them, so that a span would end before the vowel sign or the
+    accent of its last letter.
+    """
     spans = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+    if not context.isascii():
+        limits = [*spans[1:, 0].tolist(), len(context)]
+        for token, limit in enumerate(limits):
+            spans[token, 1] = _end_of_marks(context, int(spans[token, 1]), limit)
     return np.array(encoding.ids, dtype=np.int32), spans
+
+
+def _end_of_marks(text: str, start: int, limit: int) -> int:
+    """The first position from `start` to `limit` at which the text has neither a mark nor a joiner before one."""
+    end = start
+    for position in range(start, limit):
+        if unicodedata.category(text[position])[0] == "M":
+            end = position + 1
+        elif text[position] not in _JOINERS:
+            break
+    return end
