@@ -95,6 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        from lambert.training.step.train_step import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).partition("\n")[0] or "an allocation failed"
+        print(f"lambert: memory ran out ({first}). Free some, or use a smaller model or batch.", file=sys.stderr)
+        return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader closed the pipe (`lambert … | head`): exit silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
