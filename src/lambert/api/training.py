@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lambert import __version__
-from lambert.api.messages import log, log_lines, printed_messages
+from lambert.api.messages import log, log_lines, printed_messages, unbreakable
 from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
@@ -40,11 +40,14 @@ from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
 from lambert.utils.formatting import perplexity
+from lambert.utils.stop_signals import stop_signals
 
 MIN_GAIN = 0.1
 """Nats below the unigram baseline from which a model counts as having learned from context."""
 _SECOND_SIGNAL_SECONDS = 2.0
 """`torchrun` passes on a signal that its workers have got from the terminal already; only a later one is a second."""
+_HANGUP = getattr(signal, "SIGHUP", None)
+"""Windows has none."""
 
 
 class Trainer(TrainingLoop):
@@ -178,7 +181,7 @@ def pretrain(
         UserError: wrong arguments, another run in the folder, a damaged corpus, or ten NaN/Inf steps in a row.
         Interrupted: a checkpoint could not be written; the one before it is complete.
     """
-    with printed_messages(active=progress):
+    with unbreakable(*["stdout", "stderr"] * progress), printed_messages(active=progress):
         given: dict[str, Any] = {"callbacks": callbacks, "arguments": arguments, "command": command, **options}
         trainer = Trainer(corpus, out=out, progress=progress, **given)
         with _stop_on_signals(trainer):
@@ -237,7 +240,10 @@ def _failures_reported(group: ProcessGroup) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 ask the run to save and stop after its step; a second one stops at once."""
+    """Signals such as SIGTERM ask the run to save and stop after its step; a second one stops at once.
+
+    SIGHUP never counts as a second one: shell and system each send it when a terminal closes.
+    """
     if threading.current_thread() is not threading.main_thread():  # Python has signal handlers there only
         yield
         return
@@ -250,11 +256,10 @@ def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
             if trainer.processes.is_main_process:
                 log.warning("stopping after this step and saving; once more stops at once without saving")
             trainer.request_stop(number)
-        elif time.monotonic() - asked_at > _SECOND_SIGNAL_SECONDS:
+        elif number != _HANGUP and time.monotonic() - asked_at > _SECOND_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, ask) for number in stop_signals()}
     try:
         yield
     finally:

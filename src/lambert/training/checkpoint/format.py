@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.utils.formatting import size
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, sync, write_text
+from lambert.utils.io import SETTINGS_BYTES, file_sha256, free_inodes, read_bytes, read_json, sync, write_text
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -33,6 +33,8 @@ PARTS = ("model", "optimizer")
 _MANIFEST = "manifest.json"
 _MARGIN_BYTES = 1_000_000
 """Free space required beyond the tensors."""
+_FILES = 8
+"""Files and folders that a run without a checkpoint makes with its first one."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,14 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Check that the disk has room for the tensors of a checkpoint.
+    """Check that the disk has room for the tensors and files of a checkpoint.
 
     Raises:
         OSError: ENOSPC, with what is needed and what is free.
     """
+    if free_inodes(folder) < _FILES:
+        what = f"a checkpoint needs {_FILES} inodes, and {free_inodes(folder)} are free (`df -i`)"
+        raise OSError(errno.ENOSPC, what, str(folder))
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         what = f"a checkpoint needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
