@@ -26,6 +26,7 @@ from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
+from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
 from lambert.training.config.resolve import check_world_size, load_starting_model
@@ -89,7 +90,9 @@ class Trainer(TrainingLoop):
         with _failures_reported(group):
             apply_allocator_settings()
             if group.is_main_process:
+                restore_recipe(out)
                 log_load()
+            group.barrier()  # all read the recipe
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)

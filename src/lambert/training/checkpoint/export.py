@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import torch
@@ -11,13 +10,12 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
 from lambert.errors import Interrupted, UserError
-from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
-from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import newest_checkpoint
+from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes, why_unwritable
+from lambert.utils.io import atomic_folder, why_unwritable
 
 
 def export_run(run: Path, folder: Path) -> int:
@@ -26,13 +24,7 @@ def export_run(run: Path, folder: Path) -> int:
     Raises:
         UserError: `run` is not a run, has no checkpoint yet or only damaged ones, or `folder` exists.
     """
-    try:
-        recipe = tomllib.loads(read_bytes(run / RECIPE_FILE, SETTINGS_BYTES).decode("utf-8"))
-        config = BertConfig(**recipe["model"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
-        ) from None
+    config = model_of(run)
     saved, _ = newest_checkpoint(run)
     if saved is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
