@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -15,6 +15,8 @@ from lambert.errors import UserError
 @dataclass(frozen=True, kw_only=True)
 class Fill(Subcommand):
     """Show the most likely tokens for each [MASK]."""
+
+    only_prints: ClassVar[bool] = True
 
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
     """A run or a Hugging Face BERT folder."""

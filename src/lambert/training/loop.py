@@ -25,6 +25,7 @@ from lambert.training.config.resolve import check_world_size
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.malloc import release_free_memory
 from lambert.training.metrics import events
 from lambert.training.metrics.spike_detector import refuse_more_rollbacks
 from lambert.training.metrics.step_logger import StepLogger
@@ -295,9 +296,8 @@ class TrainingLoop:
         """Start writing a checkpoint; training continues meanwhile."""
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
-        versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
-        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._step_logger.state_dict()}
-        checkpoint = self.state.checkpoint(facts)
+        facts = events.saved_facts(self.facts, self.command, self.settings)
+        checkpoint = self.state.checkpoint({**facts, **self._step_logger.state_dict()})
         if checkpoint is not None:
             self._checkpoint_writer.start(checkpoint)
 
@@ -323,6 +323,7 @@ class TrainingLoop:
     def _evaluate(self, phase: Phase) -> None:
         """Evaluate on the validation set, on every rank, so that none runs ahead."""
         evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
+        release_free_memory()
         if evaluation is not None:
             self.evaluation = evaluation
             self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -171,12 +172,22 @@ def is_full(error: Exception) -> bool:
 
 
 def why_unwritable(error: Exception, path: Path) -> str:
-    """Why `path` cannot be written: the system's words, and where the disk is full its free space."""
+    """Why `path` cannot be written: the system's words, and where the disk is full what is left of it."""
     words = getattr(error, "strerror", None) or str(error)
     if not is_full(error) or " free" in words:
         return words
+    if isinstance(error, OSError) and error.errno == errno.EDQUOT:
+        return "your disk quota is used up"
     there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    if not free_inodes(there):
+        return "the disk has no inodes left, it needs fewer files (`df -i`)"
     return f"the disk is full, {size(shutil.disk_usage(there).free)} are free"
+
+
+def free_inodes(folder: Path) -> int:
+    """How many more files the disk can hold; a large number on file systems without such a limit."""
+    facts = os.statvfs(folder) if hasattr(os, "statvfs") else None
+    return facts.f_favail if facts is not None and facts.f_files else sys.maxsize
 
 
 def unwritable(error: Exception, path: Path, *, remedy: str) -> UserError:

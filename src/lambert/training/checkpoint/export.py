@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from tokenizers import Tokenizer
 from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
 from lambert.corpus.vocabulary import add_special_tokens
 from lambert.errors import Interrupted, UserError
-from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
-from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
 from lambert.training.checkpoint.format import newest_checkpoint
+from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes, why_unwritable
+from lambert.utils.io import atomic_folder, why_unwritable
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,7 @@ def export_run(run: Path, folder: Path) -> Exported:
         UserError: `run` is not a run, has no checkpoint yet or only damaged ones, `folder` exists, or what is read from
             it is not what was written.
     """
-    try:
-        recipe = tomllib.loads(read_bytes(run / RECIPE_FILE, SETTINGS_BYTES).decode("utf-8"))
-        config = BertConfig(**recipe["model"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
-        ) from None
+    config = model_of(run)
     saved, _ = newest_checkpoint(run)
     if saved is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
