@@ -25,7 +25,6 @@ from lambert.training.config.resolve import check_world_size
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.training.malloc import release_free_memory
 from lambert.training.metrics import events
 from lambert.training.metrics.spike_detector import refuse_more_rollbacks
 from lambert.training.metrics.step_logger import StepLogger
@@ -323,7 +322,6 @@ class TrainingLoop:
     def _evaluate(self, phase: Phase) -> None:
         """Evaluate on the validation set, on every rank, so that none runs ahead."""
         evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
-        release_free_memory()
         if evaluation is not None:
             self.evaluation = evaluation
             self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})

@@ -27,10 +27,6 @@ from lambert.utils.io import SETTINGS_BYTES, read_bytes, write_text
 REDUCE_DTYPES = ("float32", "bfloat16")
 
 
-_UNRECORDED = (("attention_dropout", None), ("tied_decoder", True))
-"""Settings of the model that are recorded only where they have another value than BERT's."""
-
-
 @dataclass(frozen=True)
 class TrainingConfig:
     """One pre-training run. On one kind of machine, these fields and the corpus determine every bit of the result."""
@@ -108,7 +104,8 @@ class TrainingConfig:
         """Tables for TOML, with the formula and provenance of each number."""
         tables = asdict(self)
         tables["precision"] = self.precision.value
-        tables["model"] = {name: value for name, value in tables["model"].items() if (name, value) not in _UNRECORDED}
+        # TOML has no null, which is the default of what can be None
+        tables["model"] = {name: value for name, value in tables["model"].items() if value is not None}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]
