@@ -207,7 +207,7 @@ def load_starting_model(
     if theirs.get_vocab() != corpus.tokenizer().get_vocab():
         raise UserError(
             f"the vocabulary of {init_from} is not the corpus's",
-            remedy=f"Prepare the corpus again with `vocab` {init_from}",
+            remedy=f"Prepare the corpus again with `lambert prepare --vocab {init_from}`",
         )
     model, report = load_model(folder, BertForPreTraining, dropout=settings.model.dropout)
     if "mlm_head.bias" in report.freshly_initialised:
@@ -308,7 +308,7 @@ def _check_vocabulary(request: RecipeArguments, config: BertConfig, corpus: Corp
         raise UserError(
             f"{request.init_from} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
             f"{corpus.vocabulary_size:,}",
-            remedy=f"Prepare the corpus again with `vocab` {request.init_from}",
+            remedy=f"Prepare the corpus again with `lambert prepare --vocab {request.init_from}`",
         )
 
 
