@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from lambert import __version__
-from lambert.api.messages import log_lines, printed_messages
+from lambert.api.messages import log_lines, printed_messages, unbreakable
 from lambert.cli.arguments import read_arguments
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
@@ -78,13 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv == ["--version"]:
         print(f"lambert {__version__}")
         return 0
+    with unbreakable("stderr"):
+        return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
         check_launcher()
         subcommand, notes = _parse(argv)
-        with printed_messages(reword=with_flags):
+        # What a command makes does not depend on who reads its words.
+        with unbreakable(*["stdout"] * (not subcommand.only_prints)), printed_messages(reword=with_flags):
             if is_first_process():
                 log_lines(notes)
             results = subcommand.run()
+        if subcommand.json and not results.get(PRINTED) and is_first_process():
+            print(json.dumps(results), flush=True)
     except UserError as error:
         if _is_news(error):
             print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
@@ -112,8 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = error.strerror if at is None else why_unwritable(error, at)
         print(f"lambert: {why}: {at or 'while writing the output'}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if subcommand.json and not results.get(PRINTED) and is_first_process():
-        print(json.dumps(results))
     return int(results.get("exit_code", 0))
 
 
