@@ -313,6 +313,18 @@ def test_an_unwritable_folder_is_refused(
     assert "cannot be written" in message
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "environment",
+    [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii:strict"}],
+)
+def test_streams_that_cannot_say_a_sign_get_a_question_mark(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "lambert", "plan", "--help"]  # which says "layers × hidden size"
+    done = subprocess.run(command, capture_output=True, env=os.environ | environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout and done.stdout.isascii()
+
+
 def test_threads_do_not_spin_for_long_unless_told_to() -> None:
     """The count is read when torch is loaded, so it is set before; the user's own stays."""
     program = (

@@ -55,6 +55,14 @@ def dump(*pages: str) -> bytes:
     return (HEAD + "".join(pages) + "</mediawiki>\n").encode()
 
 
+@pytest.mark.parametrize("key", ["x", "", "9" * 5_000])
+def test_a_namespace_whose_key_is_no_number_is_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "wiki.xml"
+    file.write_bytes(dump(page("A", "Hello.")).replace(b'key="14"', f'key="{key}"'.encode()))
+    with pytest.raises(UserError, match="namespace whose key .* is no number"):
+        read(file)
+
+
 def read(file: Path) -> list[list[str]]:
     return [document.paragraphs for document in TextReader([file])]
 

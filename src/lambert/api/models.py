@@ -69,7 +69,7 @@ def evaluate(
     if found is None:
         raise UserError(
             f"nothing to evaluate on in {corpus.path}",
-            remedy="Prepare it with a `validation_fraction` above 0, and give `samples` above 0",
+            remedy="Prepare the text with `lambert prepare --validation-fraction .01`, and give `samples` above 0",
         )
     return {name: value for name, value in asdict(found).items() if value is not None}
 

@@ -39,11 +39,15 @@ class Inspect(Subcommand):
         from lambert.corpus.store import Corpus
         from lambert.data.inspection import example_statistics, sample_examples
         from lambert.data.objective import ObjectiveConfig
+        from lambert.training.config.recipe import LONGEST_SEQUENCE, SHORTEST_SEQUENCE
 
         kind = ObjectiveConfig(self.pairs, self.masking, self.mlm_probability)
-        short = [length for length in self.lengths if length < 8]
-        if short or not self.lengths:
-            raise UserError(f"sequences of {short} tokens", remedy="Give lengths from 8, such as --lengths 128 512")
+        wrong = [length for length in self.lengths if not SHORTEST_SEQUENCE <= length <= LONGEST_SEQUENCE]
+        if wrong or not self.lengths:
+            raise UserError(
+                f"sequences of {wrong} tokens",
+                remedy=f"Give lengths from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}, such as --lengths 128 512",
+            )
         corpus = Corpus.open(self.corpus)
         if self.verify:
             corpus.verify()

@@ -153,8 +153,8 @@ def _check_arguments(validation_fraction: float, language: str, workers: int | N
         )
     if not re.fullmatch("[a-z]{2,3}", language):
         raise UserError(f"`language` is {language!r}", remedy="Give its two- or three-letter code, such as en or zh")
-    if workers is not None and workers < 1:
-        raise UserError(f"`workers` is {workers}", remedy="Give a whole number of processes from 1")
+    if workers is not None and not 1 <= workers <= 1_024:
+        raise UserError(f"`workers` is {workers}", remedy="Give a whole number of processes from 1 to 1,024")
 
 
 def _cores() -> int:

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from lambert.errors import UserError
 
 CONFIDENCE = 0.95
+MOST_SEEDS = 10_000
 _BISECTIONS = 200  # more than a float64 can resolve
 
 
 def checked_seeds(seeds: int | Sequence[int]) -> Sequence[int]:
     """The seeds; a number stands for 0, 1, … Raises UserError unless each is a whole number from 0, and there once."""
     if isinstance(seeds, int):
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise UserError(f"`seeds` = {seeds}", remedy=f"Give a whole number from 1 to {MOST_SEEDS:,}")
         seeds = range(seeds)
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise UserError(f"`seeds` = {list(seeds)}", remedy="Give at least one whole number from 0, each once")

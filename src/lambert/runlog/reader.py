@@ -152,7 +152,9 @@ def read_run(folder: Path) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"there is no run folder {folder}", remedy="Give the folder that a run wrote (its --out)")
+        raise UserError(
+            f"there is no run folder {folder}", remedy="Give the folder that `lambert pretrain --out` wrote"
+        )
     journal, bad_lines = _read_journal(folder / JOURNAL_FILE)
     if not journal.steps:
         raise UserError(
@@ -206,7 +208,7 @@ def _read_journal(path: Path) -> tuple[_Journal, list[int]]:
                     bad_lines.append(line_number)
     except FileNotFoundError:
         raise UserError(
-            f"{path.parent} holds no {JOURNAL_FILE}", remedy="Give the folder that a run wrote (its --out)"
+            f"{path.parent} holds no {JOURNAL_FILE}", remedy="Give the folder that `lambert pretrain --out` wrote"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", remedy="Check its permissions") from None

@@ -141,7 +141,7 @@ def track(
     """
     journal = run / JOURNAL_FILE
     if not run.is_dir() or not (follow or journal.is_file()):
-        raise UserError(f"there is no {journal}", remedy="Give the folder that a run wrote (its --out)")
+        raise UserError(f"there is no {journal}", remedy="Give the folder that `lambert pretrain --out` wrote")
     tail, have, journal_id = JournalTail(journal), [0] * len(sinks), None
     count, step, ended, flushed = 0, 0, False, 0
     try:

@@ -163,7 +163,7 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         (GOOD + "steps = 10\nwarmup_steps = 11\n", "11 steps of warm-up in a phase of 10"),
         (GOOD + "share = 1.0\nwarmup_steps = 11\n", "11 steps of warm-up"),
         (GOOD + "steps = 10\nwarmup_ratio = 0.7\nstable_ratio = 0.7\n", "sum to more than 1"),
-        (GOOD + "steps = 10\ncontinues = true\n", "first phase has `continues`"),
+        (GOOD + "steps = 10\ncontinues = true\n", "first phase has continues = true"),
         (GOOD + "steps = 10\ndecay_power = 0\n", "decay power 0"),
         (GOOD + "steps = 10\n" + GOOD + "share = 1.0\n", "1 of 2 phases have share"),
         (GOOD + "steps = 10\n" + GOOD + "steps = 1\ncontinues = true\npeak_learning_rate = 1\n", "phase 2 continues"),

@@ -75,6 +75,10 @@ def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -
         yield from bounded_documents(file, paragraphs, statistics)
 
 
+_KEY = re.compile(r"-?[0-9]{1,9}")
+"""The number of a namespace."""
+
+
 @dataclass
 class _Site:
     """The header of an export."""
@@ -164,6 +168,14 @@ class _Export:
             remedy="Take the file from where the wiki publishes it",
         )
 
+    def _namespace_key(self, text: str) -> int:
+        if not _KEY.fullmatch(text):
+            raise UserError(
+                f"{source_name(self._file)} has a namespace whose key {text[:20]!r} is no number",
+                remedy="Take the file from where the wiki publishes it",
+            )
+        return int(text)
+
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if name == "page":
             self._page = _Page(self._site)
@@ -172,7 +184,7 @@ class _Export:
         elif name in self._HELD:
             self._parts, self._characters = [], 0
             if name == "namespace":
-                self._key = int(attributes.get("key", "0"))
+                self._key = self._namespace_key(attributes.get("key", "0"))
 
     def _characters_met(self, text: str) -> None:
         if self._parts is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -76,6 +77,8 @@ class RecipeArguments:
             object.__setattr__(self, name, tuple(value) if isinstance(value, Iterable) else (value,))
         if self.init_from is not None:
             object.__setattr__(self, "init_from", Path(self.init_from))
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -129,11 +132,17 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
     def __post_init__(self) -> None:
         RecipeArguments.__post_init__(self)
         TrainerOptions.__post_init__(self)
-        if not 0 <= self.threads <= 4_096:
-            raise UserError(f"{self.threads} threads", remedy="Give a whole number from 0 to 4,096")
+        most = most_threads()
+        if not 0 <= self.threads <= most:
+            raise UserError(f"{self.threads} threads", remedy=f"Give a whole number from 0 to {most:,}")
         if not 0 < self.timeout_minutes <= 10_000:
             raise UserError(f"a timeout of {self.timeout_minutes} minutes", remedy="Give a number above 0")
         check_probe_seconds(self.probe_seconds)
+
+
+def most_threads() -> int:
+    """Most threads of a process: four for each core of the machine, or 64. Thousands end in a crash."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:

@@ -107,14 +107,14 @@ class Recipe:
             raise UserError(f"{len(self.phases)} phases", remedy=f"Give from 1 to {MOST_PHASES}")
         if self.phases[0].continues:
             raise UserError(
-                "the first phase has `continues`, but no phase comes before it", remedy="Leave `continues` out there"
+                "the first phase has continues = true, but no phase comes before it", remedy="Leave it out there"
             )
         for number, phase in enumerate(self.phases, start=1):
             own = (phase.peak_learning_rate, phase.warmup_ratio, phase.warmup_steps, phase.stable_ratio or None)
             if phase.continues and any(value is not None for value in own):
                 raise UserError(
                     f"phase {number} continues the previous phase, but sets a learning rate or warm-up",
-                    remedy="Leave out `continues`, or the phase's learning rate and warm-up",
+                    remedy="Leave out continues = true, or the phase's learning rate and warm-up",
                 )
         for name in ("share", "steps"):
             count = sum(getattr(phase, name) is not None for phase in self.phases)

@@ -56,11 +56,11 @@ def vocabulary_entries(folder: Path, corpus: Corpus) -> tuple[int, int]:
         UserError: the tokenizers differ in a rule or an entry, or the model has fewer rows than its vocabulary entries.
     """
     ours, cased = corpus.tokenizer(), is_cased(corpus.tokenizer())
-    again = f"Prepare the corpus again with `vocab` {folder}"
+    again = f"Prepare the corpus again with `lambert prepare --vocab {folder}`"
     try:
         theirs = load_vocabulary(folder, cased=cased)
     except WrongCase as error:
-        raise UserError(error.what, remedy=again if cased else f"{again} and `cased=True`") from None
+        raise UserError(error.what, remedy=again if cased else f"{again[:-1]} --cased`") from None
     if differences := tokenizer_differences(theirs, ours, may_grow=True):
         raise UserError(
             f"the tokenizer of {folder} is not that of {corpus.path}: {'; '.join(differences)}", remedy=again
