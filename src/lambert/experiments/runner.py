@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lambert.errors import UserError
 from lambert.experiments.grid import Sweep, Trial, option_arguments
 from lambert.experiments.signals import signals_deferred
 from lambert.runlog.reader import read_run
+from lambert.utils.folder_lock import FolderInUse, FolderLock
 
-TRIALS, LOCK = "trials", "lock"
+TRIALS = "trials"
 _LOOK_SECONDS = 0.2
 _SQUAD = "squad"
 
@@ -67,9 +66,8 @@ class Runner:
         """
         (self.out / TRIALS).mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(self.out / LOCK)
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = FolderLock(self.out)
+        except FolderInUse:
             raise UserError(
                 f"another sweep runs in {self.out}", remedy="Wait for it, or choose another --out"
             ) from None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
 from lambert.utils import hub
-from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json, unwritable
+from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json, share, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -140,7 +140,7 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             write(partial)
-            partial.chmod(0o644)  # safetensors creates files that only their owner can read
+            share(partial)  # safetensors creates files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise unwritable(error, path, remedy="Choose another folder") from None
 

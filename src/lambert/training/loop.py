@@ -127,6 +127,7 @@ class TrainingLoop:
         lock = open_run_folder(
             self.run, self.settings, self.corpus, self.processes, command=self.command, fresh=self.fresh
         )
+        self._checkpoint_writer.lock = lock
         try:
             with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
                 yield from self._train()

@@ -12,12 +12,12 @@ from lambert.errors import Interrupted
 from lambert.training.checkpoint.format import (
     FOLDER,
     Checkpoint,
-    Damaged,
     delete_old_checkpoints,
     finished_steps,
     write_checkpoint,
 )
 from lambert.training.config.trainer_options import TrainerOptions
+from lambert.utils.folder_lock import FolderLock
 from lambert.utils.io import is_full, why_unwritable
 
 log = logging.getLogger("lambert")
@@ -48,6 +48,8 @@ class AsyncCheckpointWriter:
         self._retry_seconds = retry_seconds
         self._thread: threading.Thread | None = None
         self._saved: CheckpointInfo | None = None
+        self.lock: FolderLock | None = None
+        """Of the run folder; checked before each write."""
         self.problem: Interrupted | None = None
         """Why the last checkpoint could not be written."""
         self._gives_up = threading.Event()
@@ -88,6 +90,8 @@ class AsyncCheckpointWriter:
         try:
             while True:
                 try:
+                    if self.lock is not None:
+                        self.lock.check()
                     path = write_checkpoint(self._run, checkpoint)
                     break
                 except OSError as error:
@@ -107,13 +111,19 @@ class AsyncCheckpointWriter:
             delete_old_checkpoints(self._run, keep_last=keep.keep_last, keep_every=keep.keep_every)
             size = sum(file.stat().st_size for file in path.iterdir())
             self._saved = CheckpointInfo(checkpoint.step, path, size, time.monotonic() - began)
-        except (OSError, Damaged) as error:
+        except Exception as error:  # MemoryError, a library's own: a run without checkpoints must not go on
             self.waits_for_space = ""
-            self.problem = self._unwritten(checkpoint.step, error)
+            self.problem = self._why_stopped(checkpoint.step, error)
 
-    def _unwritten(self, step: int, error: OSError | Damaged) -> Interrupted:
+    def _why_stopped(self, step: int, error: Exception) -> Interrupted:
+        try:
+            if self.lock is not None:
+                self.lock.check()  # where the folder was moved, that is the cause
+        except Interrupted as cause:
+            return cause
         folder, earlier = self._run / FOLDER, finished_steps(self._run)
-        mend = "Free disk space" if is_full(error) else "Fix the disk or the permissions"
+        mend = "Free memory" if isinstance(error, MemoryError) else "Fix the disk or the permissions"
+        mend = "Free disk space" if is_full(error) else mend
         then = f"resume from step {earlier[0]}" if earlier else "start over: the run has no checkpoint yet"
         return Interrupted(
             f"the checkpoint of step {step} cannot be written to {folder}: {why_unwritable(error, folder)}",
