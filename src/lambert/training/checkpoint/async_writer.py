@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lambert.errors import Interrupted
+from lambert.errors import Interrupted, UserError
 from lambert.training.checkpoint.format import (
     FOLDER,
     Checkpoint,
@@ -17,7 +18,6 @@ from lambert.training.checkpoint.format import (
     write_checkpoint,
 )
 from lambert.training.config.trainer_options import TrainerOptions
-from lambert.utils.folder_lock import FolderLock
 from lambert.utils.io import is_full, why_unwritable
 
 log = logging.getLogger("lambert")
@@ -48,9 +48,9 @@ class AsyncCheckpointWriter:
         self._retry_seconds = retry_seconds
         self._thread: threading.Thread | None = None
         self._saved: CheckpointInfo | None = None
-        self.lock: FolderLock | None = None
-        """Of the run folder; checked before each write."""
-        self.problem: Interrupted | None = None
+        self.checks: tuple[Callable[[], None], ...] = ()
+        """Called before each write; one that raises a `UserError` ends the run without it."""
+        self.problem: UserError | None = None
         """Why the last checkpoint could not be written."""
         self._gives_up = threading.Event()
         self.waits_for_space = ""
@@ -90,8 +90,8 @@ class AsyncCheckpointWriter:
         try:
             while True:
                 try:
-                    if self.lock is not None:
-                        self.lock.check()
+                    for check in self.checks:
+                        check()
                     path = write_checkpoint(self._run, checkpoint)
                     break
                 except OSError as error:
@@ -115,11 +115,11 @@ class AsyncCheckpointWriter:
             self.waits_for_space = ""
             self.problem = self._why_stopped(checkpoint.step, error)
 
-    def _why_stopped(self, step: int, error: Exception) -> Interrupted:
+    def _why_stopped(self, step: int, error: Exception) -> UserError:
         try:
-            if self.lock is not None:
-                self.lock.check()  # where the folder was moved, that is the cause
-        except Interrupted as cause:
+            for check in self.checks:
+                check()  # where the folder was moved, that is the cause
+        except UserError as cause:
             return cause
         folder, earlier = self._run / FOLDER, finished_steps(self._run)
         mend = "Free memory" if isinstance(error, MemoryError) else "Fix the disk or the permissions"
