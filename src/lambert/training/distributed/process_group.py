@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from torch import Tensor, distributed
 
 from lambert.training.distributed import env
 from lambert.training.distributed.heartbeat import HeartbeatMonitor, Store
+from lambert.utils.stop_signals import end_with_parent
 
 TIMEOUT_SECONDS = 600.0
 
@@ -154,7 +153,8 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
     if count == 1:
         return ProcessGroup(rank, count, device)
     if not distributed.is_initialized():
-        _end_with_parent()
+        if sys.platform == "linux" and env.local_rank() is not None:
+            end_with_parent()
         timeout = timedelta(seconds=timeout_seconds)
         distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=timeout)
     return ProcessGroup(rank, count, device, _peers(rank, count))
@@ -181,11 +181,3 @@ def destroy_process_group(processes: ProcessGroup) -> None:
         processes.peers.end()
     if processes.world_size > 1 and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when the parent process is killed: nothing else would stop this one."""
-    if sys.platform != "linux" or env.local_rank() is None:
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
