@@ -16,7 +16,8 @@ from lambert.corpus.watch import watched
 from lambert.errors import UserError
 from lambert.training.checkpoint.format import finished_steps
 from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop

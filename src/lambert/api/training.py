@@ -29,7 +29,8 @@ from lambert.training.callbacks import Callback
 from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
-from lambert.training.config.resolve import check_world_size, load_starting_model
+from lambert.training.config.resolve import check_world_size
+from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -102,7 +103,8 @@ class Trainer(TrainingLoop):
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
             self._forecast = _forecast(arguments, config, corpus, group, out)
             model, weights = load_starting_model(config, arguments.init_from, corpus)
-            if group.is_main_process and (arguments.fresh or not (out / RECIPE_FILE).exists()):
+            is_new = arguments.fresh or not (out / RECIPE_FILE).exists()
+            if group.is_main_process and is_new and arguments.init_from is not None:
                 log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
                 out,

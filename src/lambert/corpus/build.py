@@ -43,7 +43,8 @@ from lambert.corpus.partitions import (
 from lambert.corpus.sources import Document, DocumentSource, identities, named_sources
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, BuildSummary
-from lambert.corpus.vocabulary import fitting_vocab_size, load_vocabulary, save_tokenizer, train_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError

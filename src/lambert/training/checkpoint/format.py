@@ -24,7 +24,17 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.utils.formatting import size
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, free_inodes, read_bytes, read_json, share, sync, write_text
+from lambert.utils.io import (
+    SETTINGS_BYTES,
+    check_tensor_header,
+    file_sha256,
+    free_inodes,
+    read_bytes,
+    read_json,
+    share,
+    sync,
+    write_text,
+)
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -166,6 +176,7 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
             data = _read(folder / name, recorded["bytes"])
             if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
                 raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
+            check_tensor_header(data)
             tensors[Path(name).stem] = load_tensors(data)
         return Checkpoint(step, tensors, content["facts"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
 from lambert.runlog.records import check_run_format
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE

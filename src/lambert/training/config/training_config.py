@@ -104,6 +104,8 @@ class TrainingConfig:
         """Tables for TOML, with the formula and provenance of each number."""
         tables = asdict(self)
         tables["precision"] = self.precision.value
+        # TOML has no null, which is the default of what can be None
+        tables["model"] = {name: value for name, value in tables["model"].items() if value is not None}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]

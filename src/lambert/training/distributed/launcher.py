@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lambert.training.distributed.env import is_one_of_several
+from lambert.training.distributed.store import LOOPBACK_RENDEZVOUS
 from lambert.utils.stop_signals import stop_signals
 
 
@@ -58,8 +59,7 @@ def run_processes(arguments: Sequence[str], count: int, *, threads: int = 0) -> 
         max_nodes=1,
         nproc_per_node=count,
         run_id=f"lambert-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend=LOOPBACK_RENDEZVOUS,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         **{name: value for name, value in optional.items() if name in known},
