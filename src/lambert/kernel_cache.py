@@ -241,6 +241,8 @@ class _Lock:
             except BlockingIOError:
                 _Lock.seconds_left -= 0.01
                 time.sleep(0.01)
+            except OSError:  # a file system without locks: two processes may compile the same
+                return None
 
     def release(self) -> None:
         """Let the next process compile."""

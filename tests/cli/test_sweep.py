@@ -101,6 +101,28 @@ def test_a_sweep_that_is_stopped_resumes_the_trial_it_was_in(small_corpus: Corpu
     assert len(journals(out)) == 1 and sessions()[1]["resumed_from_step"]
 
 
+def test_the_trials_of_a_killed_sweep_save_and_end_with_it(small_corpus: Corpus, tmp_path: Path) -> None:
+    """And the same command waits for them and goes on."""
+    file, out = write(tmp_path, small_corpus, samples=4_000_000, seeds="[0]"), tmp_path / "out"
+    words = [sys.executable, "-m", "lambert", "sweep", str(file), "--out", str(out), "--jobs", "1"]
+    first = start_until(words, lambda: any(b'"step"' in log.read_bytes() for log in out.glob("trials/*/journal.jsonl")))
+    children = [int(child) for child in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    assert children
+    first.kill()
+    first.wait()
+    second = start_until(
+        words, lambda: sum(event["event"] == "run" for one in journals(out).values() for event in one) > 1
+    )
+    assert all(has_ended(child) for child in children)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait() == 130
+    (events,) = journals(out).values()
+    sessions = [event for event in events if event["event"] == "run"]
+    assert sessions[1]["resumed_from_step"] == max(
+        e["step"] for e in events[: events.index(sessions[1])] if "step" in e
+    )
+
+
 def test_a_sweep_that_is_stopped_while_it_plans_leaves_no_plan_behind(small_corpus: Corpus, tmp_path: Path) -> None:
     words = [
         sys.executable,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lambert.corpus import watch
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
+from lambert.training.checkpoint.format import finished_steps
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
 from lambert.training.config.starting_model import starting_model
+from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop
 
@@ -85,3 +89,51 @@ def test_a_run_on_a_damaged_corpus_stops_and_says_so(copied: Corpus, tmp_path: P
     with pytest.raises(UserError, match=r"train-00000-000\.arrow.*SHA-256"):
         trainer.train()
     assert trainer.state.step < settings.total_steps
+
+
+def run_of(corpus: Corpus, out: Path) -> TrainingLoop:
+    """Enough steps that no machine ends them before the test does, each saved."""
+    request = TrainingArguments(
+        model="1x32", optimizer="adamw", batch_size=(4,), samples=4_000, sequence_lengths=(16,), micro_batch_size=4
+    )
+    settings: TrainingConfig = resolve_config(request, corpus)
+    options = TrainerOptions(evaluation_samples=0, checkpoint_steps=1, keep_last=2_000)
+    return TrainingLoop(out, settings, starting_model(settings, None, corpus), corpus, trainer_options=options)
+
+
+@pytest.mark.parametrize("fault", ["altered", "restored", "replaced", "deleted"])
+def test_no_checkpoint_holds_altered_text(fault: str, copied: Corpus, tmp_path: Path) -> None:
+    """Whatever happened to the file before a checkpoint was written, also if all is well again by then."""
+    run, changed_at = run_of(copied, tmp_path / "run"), 0
+    file = copied.path / copied.manifest["shards"][0]["file"]
+    whole = file.read_bytes()
+    with pytest.raises(UserError, match=rf"corpus file .*{file.name} (has changed|can no longer be read|cannot be)"):
+        for step in run:
+            if step.step == 5:
+                run._checkpoint_writer.close()  # what is saved until now is of unaltered text
+                changed_at = step.step
+                if fault == "deleted":
+                    shutil.rmtree(copied.path)
+                    continue
+                if fault == "replaced":
+                    file.unlink()
+                file.write_bytes(whole[:4_096] + bytes(len(whole) - 8_192) + whole[-4_096:])
+                if fault == "restored":
+                    file.write_bytes(whole)
+    assert changed_at and finished_steps(tmp_path / "run")[0] <= changed_at
+    assert run.state.step < run.settings.total_steps
+
+
+def test_a_truncated_file_is_an_error_and_no_sigbus(copied: Corpus) -> None:
+    split = copied.split("train")
+    assert len(split.sentence_offsets) > 10
+    whole = split.tokens(0, split.token_count).tolist()
+    for entry in copied.manifest["shards"]:
+        os.truncate(copied.path / entry["file"], 4_096)
+    with pytest.raises(UserError, match=r"train-.*\.arrow cannot be used: it has been truncated"):
+        split.tokens(0, split.token_count)
+    with pytest.raises(UserError, match="truncated"):
+        split.token_counts()
+    rows, start = np.zeros((1, 8), np.int64), np.array([len(whole) - 4])
+    with pytest.raises(UserError, match="truncated"):
+        split.copy_spans(start, start + 4, rows, np.zeros(1, np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import time
 import tomllib
@@ -19,7 +20,7 @@ import warm
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
-from lambert.errors import UserError
+from lambert.errors import Interrupted, UserError
 from lambert.training.checkpoint.export import Exported, export_run
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
 from lambert.training.config.arguments import TrainingArguments
@@ -467,3 +468,36 @@ def test_a_deterministic_run_holds_fixed_what_its_bits_depend_on(
         make_run(run, **{"deterministic": True, "threads": 1, **changed}).train()
     assert (run / "recipe.toml").read_text() == before
     assert make_run(run, deterministic=True, threads=1).train().finished
+
+
+def test_a_run_that_is_moved_stops_and_goes_on_in_its_new_place(tmp_path: Path, make_run: Any) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with pytest.raises(Interrupted, match="was moved, renamed or deleted"):
+        for step in make_run(run, optimizer="adamw"):
+            if step.step == 5:
+                run.rename(elsewhere)
+    assert not run.exists() and 2 in finished_steps(elsewhere)
+    saved = finished_steps(elsewhere)[0]
+    output = make_run(elsewhere, optimizer="adamw").train()
+    assert output.finished and output.resumed_from_step == saved
+
+
+def test_a_lock_file_that_is_deleted_lets_no_second_run_in(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    for step in make_run(run, optimizer="adamw"):
+        if step.step == 5:
+            (run / "lock").unlink()
+            with pytest.raises(UserError, match="another process is training in"):
+                make_run(run, optimizer="adamw").train()
+    assert events(run, "end")[-1]["reason"] == "finished"
+
+
+def test_whoever_may_read_the_run_may_read_all_of_it(tmp_path: Path, make_run: Any) -> None:
+    before = os.umask(0o002)
+    try:
+        make_run(tmp_path / "run", optimizer="adamw").train()
+    finally:
+        os.umask(before)
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert len(files) > 10
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {file.name: "0o664" for file in files}

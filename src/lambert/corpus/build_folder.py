@@ -19,15 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lambert.corpus.store import MANIFEST_NAME, TOKENIZER_FOLDER
 from lambert.errors import UserError
 from lambert.utils.diff import differences
+from lambert.utils.folder_lock import LOCK_FILES, FolderInUse, FolderLock
 from lambert.utils.io import is_full, refuse_existing, set_default_mode, unwritable, why_unwritable, write_json
 
 PARTITIONS_FOLDER = "parts"
-_PLAN, _LOCK = "plan.json", "lock"
+_PLAN = "plan.json"
 
 Plan = dict[str, Any]
 
@@ -47,9 +46,8 @@ def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Pat
     folder = out.with_name(out.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
+        lock = FolderLock(folder)
+    except FolderInUse:
         raise UserError(f"another process is preparing {out}", remedy="Wait for it, or choose another folder") from None
     except OSError as error:
         raise unwritable(error, out, remedy="Choose a folder you may write to") from error
@@ -57,10 +55,11 @@ def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Pat
         _resume_or_clear(folder, plan, restart=restart)
         yield folder
         shards = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["shards"]
-        _clear(folder, keep={MANIFEST_NAME, TOKENIZER_FOLDER, _LOCK, *(entry["file"] for entry in shards)})
+        _clear(folder, keep={MANIFEST_NAME, TOKENIZER_FOLDER, *LOCK_FILES, *(entry["file"] for entry in shards)})
         set_default_mode(folder)
         lock.release()
-        (folder / _LOCK).unlink(missing_ok=True)
+        for name in LOCK_FILES:
+            (folder / name).unlink(missing_ok=True)
         folder.rename(out)
     except BaseException as error:
         can_resume = plan is not None and any((folder / PARTITIONS_FOLDER).glob("*.json"))
@@ -85,7 +84,7 @@ def _resume_or_clear(folder: Path, plan: Plan | None, *, restart: bool) -> None:
                 remedy="Give the same arguments, remove that folder, or add `restart=True`",
             )
         return
-    _clear(folder, keep={_LOCK})
+    _clear(folder, keep={*LOCK_FILES})
     (folder / PARTITIONS_FOLDER).mkdir()
     if plan is not None:
         write_json(folder / _PLAN, plan)

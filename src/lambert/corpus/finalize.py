@@ -15,14 +15,13 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.partitions import PartitionRecord
+from lambert.corpus.shard import Shard, hashes_of_shard
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     SPLITS,
     TOKENIZER_FOLDER,
-    Shard,
-    hashes_of_shard,
 )
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import is_cased

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lambert.corpus.store import Shard, TokenArray
+from lambert.corpus.shard import Shard, TokenArray
 from lambert.utils.hashing import next_value
 
 MIN_SIMILARITY = 0.8

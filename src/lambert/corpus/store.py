@@ -1,4 +1,4 @@
-"""The token store: a folder of memory-mapped Arrow files that any Arrow reader opens, and a manifest.
+"""The token store: a folder of Arrow files that any Arrow reader opens, and a manifest.
 
     manifest.json            what is in the store, with the size and SHA-256 of each shard
     tokenizer/               tokenizer.json, vocab.txt, tokenizer_config.json
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from tokenizers import Tokenizer
 
+from lambert.corpus.shard import CHUNK_TOKENS, Shard, TokenArray, damaged
 from lambert.corpus.summary import BuildSummary
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
@@ -29,46 +29,6 @@ FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "held_out")
-
-_COUNT_CHUNK_TOKENS = 1 << 20
-
-TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-
-
-def hashes_of_shard(file: Path) -> npt.NDArray[np.uint64]:
-    """uint64 [documents] of one shard."""
-    with pa.memory_map(str(file)) as source:
-        hashes: npt.NDArray[np.uint64] = pa.ipc.open_file(source).get_batch(0).column("hash").to_numpy()
-    return hashes.copy()
-
-
-class Shard:
-    """One memory-mapped Arrow file.
-
-    tokens [tokens], sentence_offsets [sentences+1], document_offsets [documents+1], hashes [documents]; offsets are
-    int32.
-    """
-
-    def __init__(self, file: Path, entry: dict[str, Any], data_type: str) -> None:
-        try:
-            with pa.memory_map(str(file)) as source:
-                batch = pa.ipc.open_file(source).get_batch(0)
-            column = batch.column("sentences")
-            sentences = column.values
-            tokens = sentences.values
-            self.document_offsets = column.offsets.to_numpy()
-            self.sentence_offsets = sentences.offsets.to_numpy()
-            self.tokens: TokenArray = tokens.to_numpy()
-            self.hashes: npt.NDArray[np.uint64] = batch.column("hash").to_numpy()
-        except (pa.ArrowException, OSError, KeyError, AttributeError, IndexError) as error:
-            raise _damaged(file, str(error)) from error
-        counts = {
-            "documents": len(self.document_offsets) - 1,
-            "sentences": len(self.sentence_offsets) - 1,
-            "tokens": len(self.tokens),
-        }
-        if self.tokens.dtype != np.dtype(data_type) or any(entry[key] != value for key, value in counts.items()):
-            raise _damaged(file, f"it holds {counts} of {self.tokens.dtype}, its manifest says otherwise")
 
 
 class Split:
@@ -107,18 +67,18 @@ class Split:
         return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
 
     def tokens(self, start: int, stop: int) -> TokenArray:
-        """Token ids [stop - start], read-only; a copy only where they lie in two shards."""
+        """Token ids [stop - start], read-only."""
         assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
         if start == stop:
             return self.shards[0].tokens[:0] if self.shards else np.empty(0, np.uint16)
         first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
         begin = int(self._first_tokens[first])
         if stop <= self._first_tokens[first + 1]:
-            return self.shards[first].tokens[start - begin : stop - begin]
+            return self.shards[first].read_tokens(start - begin, stop - begin)
         parts = []
         while start < stop:
             begin, end = int(self._first_tokens[first]), int(self._first_tokens[first + 1])
-            parts.append(self.shards[first].tokens[start - begin : min(stop, end) - begin])
+            parts.append(self.shards[first].read_tokens(start - begin, min(stop, end) - begin))
             start, first = min(stop, end), first + 1
         joined: TokenArray = np.concatenate(parts)  # type: ignore[assignment]
         return joined
@@ -137,20 +97,22 @@ class Split:
             rows: [N, W] changed in place.
             columns: [N] where each span begins in its row.
         """
-        tokens = [shard.tokens for shard in self.shards]
+        readers: dict[int, Callable[[int, int], TokenArray]] = {}
         shard_of = np.searchsorted(self._first_tokens, starts, side="right") - 1
         begins = starts - self._first_tokens[shard_of]
         spans = zip(rows, shard_of.tolist(), begins.tolist(), (stops - starts).tolist(), columns.tolist(), strict=True)
         for row, shard, begin, length, column in spans:
-            row[column : column + length] = tokens[shard][begin : begin + length]
+            read = readers.get(shard) or readers.setdefault(shard, self.shards[shard].token_reader())
+            row[column : column + length] = read(begin, begin + length)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
         """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
         size = self.corpus.vocabulary_size
         counts = np.zeros(size, np.int64)
         for shard in self.shards:
-            for start in range(0, len(shard.tokens), _COUNT_CHUNK_TOKENS):
-                counts += np.bincount(shard.tokens[start : start + _COUNT_CHUNK_TOKENS], minlength=size)
+            for start in range(0, len(shard.tokens), CHUNK_TOKENS):
+                stop = min(start + CHUNK_TOKENS, len(shard.tokens))
+                counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
         return counts
 
     def __reduce__(self) -> tuple[Callable[..., Split], tuple[Path, str]]:
@@ -201,8 +163,16 @@ class Corpus:
         return self._splits[name]
 
     def tokenizer(self) -> Tokenizer:
-        """A fresh tokenizer that made this store's ids."""
-        return Tokenizer.from_file(str(self.path / TOKENIZER_FOLDER / "tokenizer.json"))
+        """A fresh tokenizer that made this store's ids.
+
+        Raises:
+            UserError: its file is missing or damaged.
+        """
+        file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise damaged(file, str(error)) from None
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 and its ids with the manifest.
@@ -213,20 +183,20 @@ class Corpus:
         for entry in self.manifest["shards"]:
             file = self.path / entry["file"]
             if file_sha256(file) != entry["sha256"]:
-                raise _damaged(file, "its SHA-256 is not that of its manifest")
+                raise damaged(file, "its SHA-256 is not that of its manifest")
             shard = Shard(file, entry, self.manifest["token_type"])
-            if len(shard.tokens) and int(shard.tokens.max()) >= self.vocabulary_size:
-                raise _damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
+            if len(shard.tokens) and shard.largest_token() >= self.vocabulary_size:
+                raise damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
 
     def _check_tokenizer(self) -> None:
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         if not file.is_file():
-            raise _damaged(file, "it is missing")
+            raise damaged(file, "it is missing")
         if file_sha256(file) != self.manifest["tokenizer_sha256"]:
-            raise _damaged(file, "it is not the tokenizer that made this store")
+            raise damaged(file, "it is not the tokenizer that made this store")
         size = self.tokenizer().get_vocab_size(with_added_tokens=True)
         if size != self.vocabulary_size:
-            raise _damaged(file, f"the manifest says {self.vocabulary_size:,} entries, it has {size:,}")
+            raise damaged(file, f"the manifest says {self.vocabulary_size:,} entries, it has {size:,}")
 
     def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         return Corpus.open, (self.path,)
@@ -271,9 +241,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = read_json(file, CORPUS_MANIFEST_BYTES)
     except (OSError, ValueError) as error:
-        raise _damaged(file, str(error)) from error
+        raise damaged(file, str(error)) from error
     if not isinstance(manifest, dict) or "format_version" not in manifest:
-        raise _damaged(file, "it has no format_version")
+        raise damaged(file, "it has no format_version")
     if manifest["format_version"] != FORMAT_VERSION:
         found = manifest["format_version"]
         is_newer = isinstance(found, int) and found > FORMAT_VERSION
@@ -286,29 +256,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for entry in manifest["shards"]:
         _check_fields(file, entry, _SHARD_FIELDS)
         if Path(entry["file"]).name != entry["file"]:
-            raise _damaged(file, f"it names {entry['file']!r}, which is not a file beside it")
+            raise damaged(file, f"it names {entry['file']!r}, which is not a file beside it")
     if manifest["token_type"] not in ("uint16", "uint32"):
-        raise _damaged(file, f"its token_type is {manifest['token_type']!r}")
+        raise damaged(file, f"its token_type is {manifest['token_type']!r}")
     return manifest
 
 
 def _check_fields(file: Path, entry: Any, fields: dict[str, type]) -> None:
     for name, kind in fields.items():
         if not isinstance(entry, dict) or type(entry.get(name)) is not kind:
-            raise _damaged(file, f"its field {name!r} is missing or not {kind.__name__}")
+            raise damaged(file, f"its field {name!r} is missing or not {kind.__name__}")
 
 
 def _check_size(file: Path, size: int) -> None:
     if not file.is_file():
-        raise _damaged(file, "it is missing")
+        raise damaged(file, "it is missing")
     if file.stat().st_size != size:
-        raise _damaged(file, f"it has {file.stat().st_size:,} bytes instead of {size:,}")
-
-
-def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(
-        f"corpus file {file} cannot be used: {reason}", remedy="Prepare the corpus again into a new folder"
-    )
+        raise damaged(file, f"it has {file.stat().st_size:,} bytes instead of {size:,}")
 
 
 def _offsets(counts: list[int]) -> npt.NDArray[np.int64]:

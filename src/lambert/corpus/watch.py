@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
@@ -15,9 +16,50 @@ POLL_SECONDS = 5.0
 class Watch:
     """The result so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Sequence[Path] = ()) -> None:
         self.problem: UserError | None = None
         """Why the corpus can no longer be trusted."""
+        self._files = files
+        self._before = [_facts(file) for file in files]
+        self.verified = threading.Event()
+        """Set once every hash has been compared, or something was found."""
+
+    def check(self) -> None:
+        """Check that all that was read so far is what the corpus's hashes say; waits for their comparison.
+
+        Raises:
+            UserError: it is not, or a file has changed since.
+        """
+        if self._files:
+            self.verified.wait()
+            self.look()
+        if self.problem is not None:
+            raise self.problem
+
+    def look(self) -> None:
+        """Compare the files' sizes and times with those at the beginning; sets `problem`."""
+        for file, before in zip(self._files, self._before, strict=True):
+            try:
+                changed = _facts(file) != before
+            except OSError as error:
+                self.problem = self.problem or UserError(
+                    f"corpus file {file} can no longer be read ({error.strerror})",
+                    remedy="Restore it and give the same command again: the last checkpoint is complete",
+                )
+                return
+            if changed:
+                self.problem = self.problem or UserError(
+                    f"corpus file {file} has changed since the run began",
+                    remedy="Restore it and give the same command again: no checkpoint holds altered text. Or prepare "
+                    "the corpus again into a new folder, for a new run",
+                )
+                return
+
+
+def _facts(file: Path) -> tuple[int, ...]:
+    """What changes whenever the content does."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager
@@ -30,34 +72,30 @@ def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
     Raises:
         UserError: at the end of the block, if something was found and the block raised no exception.
     """
-    watch = Watch()
     if not active:
-        yield watch
+        yield Watch()
         return
-    files = [corpus.path / entry["file"] for entry in corpus.manifest["shards"]]
-    before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    try:
+        watch = Watch([corpus.path / entry["file"] for entry in corpus.manifest["shards"]])
+    except OSError as error:
+        raise _unreadable(corpus, error) from None
     ended = threading.Event()
 
     def check() -> None:
         try:
             corpus.verify()
+            watch.verified.set()
             while watch.problem is None:
                 is_last = ended.wait(POLL_SECONDS)
-                for file, facts in zip(files, before, strict=True):
-                    now = file.stat()
-                    if (now.st_size, now.st_mtime_ns) != facts:
-                        raise UserError(
-                            f"corpus file {file} has changed since the run began",
-                            remedy="Prepare the corpus again into a new folder and start over with it",
-                        )
+                watch.look()
                 if is_last:
                     return
         except UserError as error:
-            watch.problem = error
+            watch.problem = watch.problem or error
         except OSError as error:
-            watch.problem = UserError(
-                f"the corpus {corpus.path} can no longer be read ({error})", remedy="Restore it and start again"
-            )
+            watch.problem = watch.problem or _unreadable(corpus, error)
+        finally:
+            watch.verified.set()
 
     thread = threading.Thread(target=check, name="corpus watch", daemon=True)
     thread.start()
@@ -68,3 +106,10 @@ def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
         thread.join()
     if watch.problem is not None:
         raise watch.problem
+
+
+def _unreadable(corpus: Corpus, error: OSError) -> UserError:
+    return UserError(
+        f"the corpus {corpus.path} can no longer be read ({error.strerror})",
+        remedy="Restore it and give the same command again",
+    )

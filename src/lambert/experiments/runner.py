@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lambert.errors import UserError
 from lambert.experiments.grid import Sweep, Trial, option_arguments
 from lambert.experiments.signals import signals_deferred
 from lambert.runlog.reader import read_run
+from lambert.utils.folder_lock import FolderInUse, FolderLock
+from lambert.utils.stop_signals import end_with_parent
 
-TRIALS, LOCK = "trials", "lock"
+TRIALS = "trials"
 _LOOK_SECONDS = 0.2
+_SAVING_SECONDS = 120.0
+"""After which a trial that still runs is no longer waited for."""
 _SQUAD = "squad"
 
 
@@ -67,9 +69,8 @@ class Runner:
         """
         (self.out / TRIALS).mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(self.out / LOCK)
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = FolderLock(self.out)
+        except FolderInUse:
             raise UserError(
                 f"another sweep runs in {self.out}", remedy="Wait for it, or choose another --out"
             ) from None
@@ -125,6 +126,7 @@ class Runner:
 
     def _start(self, trial: Trial) -> None:
         folder = self.folder(trial)
+        wait_until_free(folder)
         arguments = [
             "pretrain",
             *self.sweep.shared_arguments(),
@@ -200,9 +202,23 @@ class _Work:
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
             )
+
+
+def wait_until_free(run: Path) -> None:
+    """Wait while another process trains in the folder: a trial of a killed sweep saves before it ends."""
+    deadline = time.monotonic() + _SAVING_SECONDS
+    while run.is_dir() and time.monotonic() < deadline:
+        try:
+            FolderLock(run).release()
+            return
+        except FolderInUse:
+            time.sleep(_LOOK_SECONDS)
+        except OSError:  # the trial itself says what is wrong
+            return
 
 
 def status_of(run: Path, *, with_squad: bool) -> str:

@@ -23,7 +23,7 @@ from lambert.model.config_file import config_settings, read_config
 from lambert.model.weight_files import damaged, read_weights, refuse_quantized
 from lambert.utils import hub
 from lambert.utils.hub import CONFIG_FILE, WEIGHTS_FILE
-from lambert.utils.io import atomic_write, unwritable
+from lambert.utils.io import atomic_write, share, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -127,7 +127,7 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             write(partial)
-            partial.chmod(0o644)  # safetensors creates files that only their owner can read
+            share(partial)  # safetensors creates files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise unwritable(error, path, remedy="Choose another folder") from None
 

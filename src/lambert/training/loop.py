@@ -129,6 +129,7 @@ class TrainingLoop:
         )
         try:
             with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
+                self._checkpoint_writer.checks = (self._watch.check, *([] if lock is None else [lock.check]))
                 yield from self._train()
         finally:
             self._checkpoint_writer.close()
@@ -273,14 +274,14 @@ class TrainingLoop:
         Raises:
             Interrupted: a checkpoint could not be written.
         """
-        is_main, writer = self.processes.is_main_process, self._checkpoint_writer
+        is_main, writer, watch = self.processes.is_main_process, self._checkpoint_writer, self._watch
         is_time = is_main and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
         while True:
-            asked = self._asked or int(self._watch.problem is not None)
-            flags = [asked, is_main and writer.problem is not None, is_main and bool(writer.waits_for_space), is_time]
+            problem = writer.problem or watch.problem
+            flags = [self._asked, is_main and problem is not None, is_main and bool(writer.waits_for_space), is_time]
             self._stops, failed, is_full, must_save = self.processes.all_reduce_max([int(flag) for flag in flags])
             if failed:
-                raise writer.problem or Interrupted("rank 0 could not save", remedy="See its message")
+                raise problem or Interrupted("rank 0 could not save", remedy="See its message")
             if not is_full or self._stops:
                 return must_save > 0
             time.sleep(_PAUSE_SECONDS)

@@ -173,7 +173,7 @@ def is_full(error: Exception) -> bool:
 
 def why_unwritable(error: Exception, path: Path) -> str:
     """Why `path` cannot be written: the system's words, and where the disk is full what is left of it."""
-    words = getattr(error, "strerror", None) or str(error)
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if not is_full(error) or " free" in words:
         return words
     if isinstance(error, OSError) and error.errno == errno.EDQUOT:
@@ -230,6 +230,14 @@ def refuse_existing(out: Path) -> None:
         raise UserError(
             f"{out} exists already", remedy="Choose another folder or remove it first; nothing is overwritten"
         )
+
+
+def share(file: Path) -> None:
+    """Gives a file, which a library wrote for its owner alone, the permissions of any new one beside it."""
+    new = file.with_name(f"{file.name}.new")
+    new.touch()
+    file.chmod(new.stat().st_mode & 0o777)
+    new.unlink()
 
 
 def set_default_mode(folder: Path) -> None:

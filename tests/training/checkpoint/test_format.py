@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,13 @@ import pytest
 import torch
 
 from lambert.errors import Interrupted, UserError
+from lambert.training.checkpoint import async_writer
 from lambert.training.checkpoint import format as module
 from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.format import (
     Checkpoint,
     Damaged,
+    Unreadable,
     delete_old_checkpoints,
     finished_steps,
     load_checkpoint,
@@ -266,3 +269,36 @@ def test_the_first_full_disk_is_told_at_once(
     saver.close()
     assert saver.problem is not None
     assert saver.problem.remedy.endswith("give the same command to start over: the run has no checkpoint yet")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug"), KeyError("name"), OSError(errno.EIO, "Error")])
+def test_whatever_fails_in_the_background_ends_the_run(
+    run: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(async_writer, "write_checkpoint", fail)
+    saver = AsyncCheckpointWriter(run, TrainerOptions())
+    saver.start(small_checkpoint(40))
+    saver.close()
+    assert isinstance(saver.problem, Interrupted) and saver.finished() is None
+    assert re.search(f"step 40 cannot be written .*({type(error).__name__}|a bug|name|Error)", saver.problem.what)
+    assert saver.problem.remedy.startswith("Free memory" if isinstance(error, MemoryError) else "Fix the disk")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_what_cannot_be_read_now_is_not_called_damaged(run: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it passed over."""
+
+    def closed(path: Path, most: int) -> bytes:
+        if "step-30" in str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return read_bytes(path, most)
+
+    read_bytes = module.read_bytes
+    monkeypatch.setattr(module, "read_bytes", closed)
+    with pytest.raises(Unreadable, match=re.escape(f"step-30 cannot be read ({os.strerror(number)})")) as told:
+        newest_checkpoint(run)
+    assert "damaged" not in str(told.value) and "Delete" not in str(told.value)
+    assert ("chmod" in told.value.remedy) == (number == errno.EACCES)

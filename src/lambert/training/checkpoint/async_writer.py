@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lambert.errors import Interrupted
+from lambert.errors import Interrupted, UserError
 from lambert.training.checkpoint.format import (
     FOLDER,
     Checkpoint,
-    Damaged,
     delete_old_checkpoints,
     finished_steps,
     write_checkpoint,
@@ -48,7 +48,9 @@ class AsyncCheckpointWriter:
         self._retry_seconds = retry_seconds
         self._thread: threading.Thread | None = None
         self._saved: CheckpointInfo | None = None
-        self.problem: Interrupted | None = None
+        self.checks: tuple[Callable[[], None], ...] = ()
+        """Called before each write; one that raises a `UserError` ends the run without it."""
+        self.problem: UserError | None = None
         """Why the last checkpoint could not be written."""
         self._gives_up = threading.Event()
         self.waits_for_space = ""
@@ -88,6 +90,8 @@ class AsyncCheckpointWriter:
         try:
             while True:
                 try:
+                    for check in self.checks:
+                        check()
                     path = write_checkpoint(self._run, checkpoint)
                     break
                 except OSError as error:
@@ -107,13 +111,19 @@ class AsyncCheckpointWriter:
             delete_old_checkpoints(self._run, keep_last=keep.keep_last, keep_every=keep.keep_every)
             size = sum(file.stat().st_size for file in path.iterdir())
             self._saved = CheckpointInfo(checkpoint.step, path, size, time.monotonic() - began)
-        except (OSError, Damaged) as error:
+        except Exception as error:  # MemoryError, a library's own: a run without checkpoints must not go on
             self.waits_for_space = ""
-            self.problem = self._unwritten(checkpoint.step, error)
+            self.problem = self._why_stopped(checkpoint.step, error)
 
-    def _unwritten(self, step: int, error: OSError | Damaged) -> Interrupted:
+    def _why_stopped(self, step: int, error: Exception) -> UserError:
+        try:
+            for check in self.checks:
+                check()  # where the folder was moved, that is the cause
+        except UserError as cause:
+            return cause
         folder, earlier = self._run / FOLDER, finished_steps(self._run)
-        mend = "Free disk space" if is_full(error) else "Fix the disk or the permissions"
+        mend = "Free memory" if isinstance(error, MemoryError) else "Fix the disk or the permissions"
+        mend = "Free disk space" if is_full(error) else mend
         then = f"resume from step {earlier[0]}" if earlier else "start over: the run has no checkpoint yet"
         return Interrupted(
             f"the checkpoint of step {step} cannot be written to {folder}: {why_unwritable(error, folder)}",

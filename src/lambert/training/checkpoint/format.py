@@ -31,6 +31,7 @@ from lambert.utils.io import (
     free_inodes,
     read_bytes,
     read_json,
+    share,
     sync,
     write_text,
 )
@@ -42,6 +43,8 @@ PARTS = ("model", "optimizer")
 _MANIFEST = "manifest.json"
 _MARGIN_BYTES = 1_000_000
 """Free space required beyond the tensors."""
+_DAMAGE = (None, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO)
+"""Error numbers of damage; others, such as missing permissions, say nothing about the files."""
 _FILES = 8
 """Files and folders that a run without a checkpoint makes with its first one."""
 
@@ -66,6 +69,10 @@ class Damaged(UserError):
     """A checkpoint that differs from what was saved."""
 
 
+class Unreadable(UserError):
+    """A checkpoint that this process may not read, or cannot now; nothing says that it is damaged."""
+
+
 class OtherVersion(UserError):
     """A checkpoint in the format of another version of lambert, which that version can read."""
 
@@ -86,7 +93,8 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     try:
         if aside.exists():
             shutil.rmtree(aside)
-        aside.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)  # never the run folder itself: it may have been moved
+        aside.mkdir()
         check_free_space(aside, checkpoint.tensor_bytes)
         _write_files(aside, checkpoint)
         sync(aside)
@@ -141,8 +149,15 @@ def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) ->
 def finished_steps(run: Path) -> list[int]:
     """Steps with a checkpoint under its final name, newest first."""
     folder = run / FOLDER
-    names = [path.parent.name for path in folder.glob(f"step-*/{_MANIFEST}")] if folder.is_dir() else []
-    return sorted((int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
+    found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name)] if folder.is_dir() else []
+    return sorted((int(path.name.removeprefix("step-")) for path in found if _has_manifest(path)), reverse=True)
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return (folder / _MANIFEST).exists()
+    except OSError:  # closed to this user: loading it says so
+        return True
 
 
 def load_checkpoint(run: Path, step: int) -> Checkpoint:
@@ -150,7 +165,7 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
 
     Raises:
         Damaged: a file is missing, truncated or altered.
-        OtherVersion: it is of another version of lambert.
+        Unreadable, OtherVersion: see there.
     """
     folder = run / FOLDER / f"step-{step}"
     try:
@@ -165,7 +180,7 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
             tensors[Path(name).stem] = load_tensors(data)
         return Checkpoint(step, tensors, content["facts"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, f"{type(error).__name__}: {error}") from None
+        raise _unloadable(folder, error) from None
 
 
 def checkpoint_facts(run: Path, step: int) -> dict[str, Any]:
@@ -173,13 +188,13 @@ def checkpoint_facts(run: Path, step: int) -> dict[str, Any]:
 
     Raises:
         Damaged: its manifest is missing or altered.
-        OtherVersion: it is of another version of lambert.
+        Unreadable, OtherVersion: see there.
     """
     folder = run / FOLDER / f"step-{step}"
     try:
         return dict(_manifest(folder, step)["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(folder, f"{type(error).__name__}: {error}") from None
+        raise _unloadable(folder, error) from None
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -189,7 +204,7 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Raises:
         UserError: there are checkpoints, and all are damaged.
-        OtherVersion: one newer than all complete ones is of another version of lambert: it is not passed over.
+        Unreadable, OtherVersion: one newer than all complete ones is not passed over.
     """
     problems: list[str] = []
     for step in finished_steps(run):
@@ -210,6 +225,7 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     for part, named in checkpoint.tensors.items():
         path = aside / f"{part}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
+        share(path)
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     content = {
@@ -269,6 +285,18 @@ def _of_other_version(folder: Path, content: Mapping[str, Any]) -> OtherVersion:
     return OtherVersion(
         f"the checkpoint {folder} has format version {found}, which is {order} than this lambert's {FORMAT_VERSION}",
         remedy=f"Install {own} to resume the run, or choose another `out`; nothing was deleted",
+    )
+
+
+def _unloadable(folder: Path, error: Exception) -> UserError:
+    """The error for a checkpoint that is damaged, or that only this process cannot read."""
+    if not isinstance(error, OSError) or error.errno in _DAMAGE:
+        return _damaged(folder, f"{type(error).__name__}: {error}")
+    return Unreadable(
+        f"the checkpoint {folder} cannot be read ({error.strerror})",
+        remedy=f"Make it readable (`chmod -R u=rwX,g=rwX {folder}` by its owner), or choose another `out`"
+        if error.errno in (errno.EACCES, errno.EPERM)
+        else "Fix the cause and give the same command again",
     )
 
 

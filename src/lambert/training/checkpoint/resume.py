@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lambert.errors import UserError
-from lambert.training.checkpoint.format import Checkpoint, Damaged, OtherVersion, load_checkpoint, newest_checkpoint
+from lambert.training.checkpoint.format import (
+    Checkpoint,
+    Damaged,
+    OtherVersion,
+    Unreadable,
+    load_checkpoint,
+    newest_checkpoint,
+)
 from lambert.training.config.training_config import TrainingConfig, refuse_differences
 from lambert.training.distributed.process_group import ProcessGroup
 
@@ -38,7 +45,7 @@ def agreed_checkpoint(
     if not processes.is_main_process and found and not failures:
         try:
             saved = load_checkpoint(run, found - 1)
-        except (Damaged, OtherVersion) as damage:
+        except (Damaged, Unreadable, OtherVersion) as damage:
             problem = UserError(
                 f"process {processes.rank} cannot load the checkpoint that rank 0 found: {damage.what}",
                 remedy="Put `out` on a folder that every machine shares",

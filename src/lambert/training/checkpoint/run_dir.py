@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
@@ -18,18 +16,18 @@ from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.utils.folder_lock import LOCK_FILES, FolderInUse, FolderLock
 from lambert.utils.io import SETTINGS_BYTES, read_json, unwritable, write_json
 
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
-LOCK_FILE = "lock"
 _PARTIAL = (f"{RECIPE_FILE}.partial", f"{LATEST}.partial", f"{SKIPPED_FILE}.partial")
 _OURS = (JOURNAL_FILE, MODEL_FOLDER, TOKENIZER_FOLDER, REPORT_FILE, SKIPPED_FILE, FOLDER, LATEST)
 
 
 def open_run_folder(
     run: Path, settings: TrainingConfig, corpus: Corpus, processes: ProcessGroup, *, command: str, fresh: bool
-) -> FileLock | None:
+) -> FolderLock | None:
     """`prepare_run_folder` on rank 0, which also saves the tokenizer; if it fails, all ranks stop.
 
     Raises:
@@ -73,7 +71,7 @@ def write_skipped_steps(run: Path, steps: Iterable[int]) -> None:
     write_json(run / SKIPPED_FILE, {"steps": sorted(steps)})
 
 
-def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fresh: bool) -> FileLock:
+def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fresh: bool) -> FolderLock:
     """Create `run`, or check that the run in it has the same settings; `fresh` deletes that run first.
 
     Returns:
@@ -115,15 +113,13 @@ def checkpoint_bytes(settings: TrainingConfig) -> int:
     return 4 * (1 + moments) * parameter_count(settings.model)
 
 
-def _lock(run: Path) -> FileLock:
-    lock = FileLock(run / LOCK_FILE, timeout=0)
+def _lock(run: Path) -> FolderLock:
     try:
-        lock.acquire()
-    except Timeout:
+        return FolderLock(run)
+    except FolderInUse:
         raise UserError(
             f"another process is training in {run}", remedy="Wait for it, stop it, or choose another `out`"
         ) from None
-    return lock
 
 
 def _delete_run(run: Path) -> None:
@@ -139,4 +135,4 @@ def _delete_run(run: Path) -> None:
 
 def _unfinished(run: Path) -> list[Path]:
     """Files that a killed process left before it wrote the recipe, or before a rename."""
-    return [run / name for name in (*_PARTIAL, LOCK_FILE) if (run / name).exists()]
+    return [run / name for name in (*_PARTIAL, *LOCK_FILES) if (run / name).exists()]

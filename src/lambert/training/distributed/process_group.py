@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from torch import Tensor, distributed
 from lambert.training.distributed import env
 from lambert.training.distributed.heartbeat import HeartbeatMonitor, Store
 from lambert.training.distributed.store import join_store, stay_on_loopback
+from lambert.utils.stop_signals import end_with_parent
 
 TIMEOUT_SECONDS = 600.0
 
@@ -159,7 +158,8 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
     if count == 1:
         return ProcessGroup(rank, count, device)
     if not distributed.is_initialized():
-        _end_with_parent()
+        if sys.platform == "linux" and env.local_rank() is not None:
+            end_with_parent()
         if env.all_on_this_machine():
             stay_on_loopback()
         backend, timeout = "nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
@@ -189,11 +189,3 @@ def destroy_process_group(processes: ProcessGroup) -> None:
         processes.peers.end()
     if processes.world_size > 1 and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when the parent process is killed: nothing else would stop this one."""
-    if sys.platform != "linux" or env.local_rank() is None:
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
