@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import signal
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
 
-from lambert.corpus.readers import mediawiki
+from lambert.corpus.readers import mediawiki, plain_text, wikitext
 from lambert.corpus.sources import MEDIAWIKI_XML, TextReader, find_files
 from lambert.errors import UserError
 
@@ -279,3 +280,59 @@ def test_a_missing_parser_is_said_before_anything_is_read(tmp_path: Path, monkey
         find_files([tmp_path])
     with pytest.raises(UserError, match=r"pip install 'lambert-bert\[wiki\]'"):
         read(tmp_path / "a.xml.bz2")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<mediawiki><siteinfo><namespaces>" + "".join(f'<namespace key="{n}">a</namespace>' for n in range(1_500)),
+        "<mediawiki>" + "<a>" * 500,
+        '<mediawiki><siteinfo><namespaces><namespace key="first">a</namespace>',
+        f'<mediawiki><siteinfo><namespaces><namespace key="{"1" * 5_000}">a</namespace>',
+    ],
+    ids=["namespaces", "open elements", "a key that is no number", "a key without end"],
+)
+def test_a_header_that_no_wiki_writes_is_refused_before_it_takes_memory(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "harm.xml"
+    file.write_text(header)
+    with pytest.raises(UserError, match=r"harm.xml is damaged.*(namespace|deep)"):
+        read(file)
+
+
+def test_the_name_of_a_namespace_is_held_only_as_far_as_titles_go(tmp_path: Path) -> None:
+    file = tmp_path / "harm.xml"
+    file.write_text(f'<mediawiki><siteinfo><namespaces><namespace key="4">{"a" * 10_000}</namespace></namespaces>')
+    export = mediawiki._Export(file)
+    export.parser.Parse(file.read_bytes(), False)
+    assert len(export._site.names[4]) == 255
+
+
+SLOW = {
+    "comments": (mediawiki.is_export, b"<!---->" * 500 + b"x"),
+    "comments with ends inside": (mediawiki.is_export, b"<!-- a -->-->" * 300),
+    "carriage returns": (lambda data: plain_text._CARRIAGE_RETURNS.sub(b"\n", data), b"\r" * 400_000 + b"x"),
+    "spaces": (wikitext._tidied, "A (word)" + "\u3000" * 400_000 + "x."),
+    "spaces at the end": (wikitext._tidied, "A word." + "\x0b" * 400_000 + "x."),
+    "commas": (wikitext._tidied, "A (word" + "," * 400_000 + "x."),
+    "a variant without end": (wikitext._tidied, "A -{" + "a" * 400_000),
+    "variants within variants": (wikitext._tidied, "A " + "-{zh-hans:a|" * 100_000),
+    "underscores": (wikitext._tidied, "A " + "_" * 200_000 + "a" * 200_000),
+    "quotes": (wikitext._tidied, "A " + "'" * 400_001 + "a"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_expressions_take_linear_time(name: str) -> None:
+    """In quadratic time each of these takes minutes, with backtracking for ever; the alarm ends the test."""
+    work, text = SLOW[name]
+
+    def too_slow(*_: object) -> None:
+        raise AssertionError(f"{name}: still busy")
+
+    before = signal.signal(signal.SIGALRM, too_slow)
+    signal.alarm(20)
+    try:
+        work(text)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

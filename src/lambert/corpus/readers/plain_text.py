@@ -16,7 +16,7 @@ from lambert.corpus.readers.document import (
     stripped_lines,
 )
 
-_CARRIAGE_RETURNS = re.compile(rb"\r*\n|\r")
+_CARRIAGE_RETURNS = re.compile(rb"(?<!\r)\r*+\n|\r")  # a run is tried once, from its start
 
 
 def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:

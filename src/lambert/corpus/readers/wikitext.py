@@ -50,11 +50,12 @@ _OPENED_TAG = re.compile(r"<(?!br|hr|wbr|li|dd|dt|td|th|tr|p\b)[a-z][^<>]*(?<!/)
 _LIST, _BREAK = "\0", "\n\n"
 _QUOTES = re.compile(r"'{5}|'{3}|'{2}")
 _MAGIC_WORD = re.compile(r"__[^\W\d_]+__")
-_VARIANT = re.compile(r"-\{(?:[^{}|]*\|)?(?:zh-)?(?:[a-z-]+:)?([^{};]*)[^{}]*\}-")
-_EMPTY_PARENTHESES = re.compile(r"\s*[(（][\s,;:，；、–-]*[)）]")
+# A run of spaces or signs is tried once, from its start, and never in parts: the time is linear in the characters.
+_VARIANT = re.compile(r"-\{(?:[^{}|]*+\|)?(?:zh-)?(?:[a-z-]++:)?([^{};]*+)[^{}]*+\}-")
+_EMPTY_PARENTHESES = re.compile(r"(?<!\s)\s*+[(（][\s,;:，；、–-]*+[)）]")
 _PARENTHESIS_START = re.compile(r"([(（])[\s,;:，；、]+")
-_PARENTHESIS_END = re.compile(r"[\s,;，；、]+([)）])")
-_SPACE_BEFORE = re.compile(r"\s+([,.;:!?])(?=\s|$)")
+_PARENTHESIS_END = re.compile(r"(?<![\s,;，；、])[\s,;，；、]++([)）])")
+_SPACE_BEFORE = re.compile(r"(?<!\s)\s++([,.;:!?])(?=\s|$)")
 _SPACES = re.compile(r"[ \t\xa0]{2,}")
 # Markup that did not parse: such a paragraph is not prose.
 _BROKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|</?(?:ref|table|div|span|br)\b|^[|!]", re.IGNORECASE)
