@@ -10,8 +10,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from lambert.corpus.formats import MEDIAWIKI_XML
 from lambert.corpus.readers import mediawiki, plain_text, wikitext
-from lambert.corpus.sources import MEDIAWIKI_XML, TextReader, find_files
+from lambert.corpus.sources import TextReader, find_files
 from lambert.errors import UserError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" \

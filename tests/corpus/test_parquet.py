@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lambert.corpus.sources import PARQUET, TextReader
+from lambert.corpus.formats import PARQUET
+from lambert.corpus.sources import TextReader
 from lambert.errors import UserError
 
 DOCUMENTS = ["One. Two.\n\nThree.", None, "", "Four.\r\nFive."]

@@ -124,8 +124,14 @@ def train_vocabulary(
             remedy=f"Choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE:,}; BERT's is 30,522",
         )
     normalizer = bert_normalizer(cased=cased, strip_accents=strip_accents)
+    texts = list(texts)
     lines = learnable_lines(texts, normalizer, longest_word)
     letters, signs = alphabet(lines, normalizer, limit=size // 2)
+    if not any(map(str.strip, lines)) and any(map(str.strip, texts)):
+        raise UserError(
+            f"all words of the text have more than {longest_word} characters, which become {UNKNOWN}",
+            remedy="Give a larger `max_word_length`, such as 1000, or put spaces between the words",
+        )
     if not letters and not signs:
         raise UserError("there is no text to learn a vocabulary from", remedy="Give files with text in them")
     first = [*SPECIAL, *sorted(letters + signs), *(f"##{letter}" for letter in sorted(letters))]

@@ -11,6 +11,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 LONGEST_WORD_CHARACTERS = 100
 """WordPiece makes longer words [UNK], as in BERT."""
+MOST_WORD_CHARACTERS = 2_000
+"""Sentences are no longer; WordPiece takes a second over a word of 1,000 letters, and time that grows with its cube."""
 RARE_CHARACTER_FRACTION = 1e-4
 """The rarest characters, together this fraction of a text, get no entry when a vocabulary is learned."""
 LONG_WORDS_CHARACTERS = 1_000_000
