@@ -290,22 +290,58 @@ def test_a_missing_parser_is_said_before_anything_is_read(tmp_path: Path, monkey
         "<mediawiki>" + "<a>" * 500,
         '<mediawiki><siteinfo><namespaces><namespace key="first">a</namespace>',
         f'<mediawiki><siteinfo><namespaces><namespace key="{"1" * 5_000}">a</namespace>',
+        f'<mediawiki><siteinfo><namespaces><namespace key="4">{"a" * 10_000}</namespace></namespaces>',
+        f"<mediawiki><page><title>{'a' * 10_000}</title></page>",
     ],
-    ids=["namespaces", "open elements", "a key that is no number", "a key without end"],
+    ids=["namespaces", "open elements", "a key that is no number", "a key without end", "a name", "a title"],
 )
 def test_a_header_that_no_wiki_writes_is_refused_before_it_takes_memory(tmp_path: Path, header: str) -> None:
     file = tmp_path / "harm.xml"
     file.write_text(header)
-    with pytest.raises(UserError, match=r"harm.xml is damaged.*(namespace|deep)"):
+    with pytest.raises(UserError, match=r"harm.xml is damaged.*(namespace|deep|title)"):
         read(file)
 
 
-def test_the_name_of_a_namespace_is_held_only_as_far_as_titles_go(tmp_path: Path) -> None:
-    file = tmp_path / "harm.xml"
-    file.write_text(f'<mediawiki><siteinfo><namespaces><namespace key="4">{"a" * 10_000}</namespace></namespaces>')
-    export = mediawiki._Export(file)
-    export.parser.Parse(file.read_bytes(), False)
-    assert len(export._site.names[4]) == 255
+VALUES = {
+    "{{formatnum:-10}} °C": "-10 °C", "{{FORMATNUM:1000}} people": "1000 people", "{{uc:abc}} {{lc:DEF}}": "ABC def",
+    "{{ucfirst:old town}}": "Old town", "{{circa|1850|1860}}": "c. 1850 – 1860", "{{frac|3|1|2}} miles": "3 1/2 miles",
+    "{{s|XIX|e}} siècle": "XIXe siècle", "{{unité|3|km}}": "3 km", "{{nihongo|Garden|庭|Niwa}}": "Garden",
+    "{{formatnum:{{#expr:1+1}}}} km": "km",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("markup", VALUES)
+def test_the_value_of_a_function_stays_in_its_sentence(tmp_path: Path, markup: str) -> None:
+    (paragraph,) = prose(tmp_path, f"The register of the town says {markup} in the year before the fire.")
+    assert f"says {VALUES[markup]} in" in paragraph
+
+
+# fmt: off
+ENDS = [
+    "አዲስ አበባ ከተማ ናት።",
+    "ទន្លេនេះវែង",
+    "Սա հին քաղաք է։",
+    "Ποιος το έκανε;",
+    "แม่น้ำนี้ยาวมาก",
+    "ນີ້ແມ່ນແມ່ນ້ຳ",
+    "মাছ খায়।",
+    "བོད་ཡིག།",
+    "یہ شہر ہے۔",
+]
+
+
+@pytest.mark.parametrize("sentence", ENDS)
+def test_short_paragraphs_are_kept_where_a_sentence_of_any_script_ends(tmp_path: Path, sentence: str) -> None:
+    assert prose(tmp_path, sentence) == [sentence]
+
+
+def test_a_word_may_begin_with_an_exclamation_mark_and_a_table_does_not(tmp_path: Path) -> None:
+    assert prose(tmp_path, "'''!Kung''' is a language of several thousand people.") == [
+        "!Kung is a language of several thousand people."
+    ]
+    assert (
+        prose(tmp_path, "! Name of it. !! Number of it.\n\n!Name of it. | Number of it.") == []
+    )
 
 
 SLOW = {

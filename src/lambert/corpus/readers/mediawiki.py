@@ -28,7 +28,7 @@ PAGE_LIMIT_CHARACTERS = 4 << 20
 _TAG_LIMIT_BYTES = 8 << 20
 
 # MediaWiki's titles have at most 255 bytes, and wikis some 40 namespaces; real exports are five elements deep.
-_NAME_LIMIT_CHARACTERS, _NAMESPACE_LIMIT, _DEPTH_LIMIT = 255, 1_000, 100
+_NAME_LIMIT_CHARACTERS, _NAMESPACE_LIMIT, _DEPTH_LIMIT = 1_000, 1_000, 100
 
 # A comment ends at its first `-->` and is never tried again: the time is linear in the bytes.
 _EXPORT_START = re.compile(
@@ -147,7 +147,7 @@ class _Export:
         self._pages: list[_Page] = []
         self._parts: list[str] | None = None
         self._characters = 0
-        self._depth = 0
+        self._depth, self._held = 0, ""
         self._key = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -178,7 +178,7 @@ class _Export:
         elif name == "redirect" and self._page is not None:
             self._page.is_redirect = True
         elif name in self._HELD:
-            self._parts, self._characters = [], 0
+            self._parts, self._characters, self._held = [], 0, name
             if name == "namespace":
                 key = attributes.get("key", "0")
                 if not re.fullmatch("-?[0-9]{1,9}", key):
@@ -188,6 +188,8 @@ class _Export:
     def _characters_met(self, text: str) -> None:
         if self._parts is not None:
             self._characters += len(text)
+            if self._held != "text" and self._characters > _NAME_LIMIT_CHARACTERS:
+                raise _damaged(self._file, f"a {self._held} of more than {_NAME_LIMIT_CHARACTERS:,} characters")
             if self._characters <= PAGE_LIMIT_CHARACTERS:
                 self._parts.append(text)
             else:
@@ -206,7 +208,7 @@ class _Export:
     def _take(self, name: str, text: str | None) -> None:
         page = self._page
         if name == "namespace":
-            self._site.names[self._key] = (text or "")[:_NAME_LIMIT_CHARACTERS]
+            self._site.names[self._key] = text or ""
             if len(self._site.names) > _NAMESPACE_LIMIT:
                 raise _damaged(self._file, f"more than {_NAMESPACE_LIMIT:,} namespaces")
         elif page is None:
