@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from lambert.corpus.sources import TextReader
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.model.fill import fill_mask
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import model_folder

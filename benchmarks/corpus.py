@@ -36,7 +36,7 @@ from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.sentences import split_sentences
 from lambert.corpus.sources import TextReader
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.objective import ObjectiveConfig
 

@@ -124,7 +124,7 @@ def signals(scene: Scene, expected: str, times: int) -> dict[str, Any]:
     """One worker, or the launcher, is told to stop; the run is then finished."""
     expected_of = {torchrun: expected, own: uninterrupted(scene, own)}
     good, seconds = 0, []
-    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
     for number in range(times):
         kind = kinds[number % len(kinds)]
         run, output = scene.folder / f"told-{number}", scene.folder / f"told-{number}.txt"

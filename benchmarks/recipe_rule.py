@@ -21,7 +21,7 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.model.presets import model_config
 from lambert.training.config.recipe import make_phases, recipe_by_rule
-from lambert.training.config.resolve import starting_model
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop

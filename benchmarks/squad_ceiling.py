@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.finetune.squad.answers import AnswerCollector
 from lambert.finetune.squad.data import read_questions
 from lambert.finetune.squad.features import make_windows

@@ -1,13 +1,15 @@
-"""Steps of a tiny model on all cores, by how threads wait for each other, on an idle machine and beside a busy loop.
+"""Steps on all cores: how threads wait for each other, and processes of one thread in their place.
 
-    python benchmarks/waiting.py CORPUS OUT [--rounds 3]
+    python benchmarks/waiting.py CORPUS OUT [--models tiny mini] [--lengths 32 128] [--rounds 3] [--loads idle busy]
 
-Prints a table (median step, milliseconds) and, last, one JSON line.
+On an idle machine and beside a busy loop. The ways take turns; a figure is the median over rounds of a run's median
+step, the first ten left out. Prints a table (milliseconds a step of 128 sequences) and, last, one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -15,49 +17,66 @@ import subprocess
 import sys
 from pathlib import Path
 
-POLICIES: dict[str, dict[str, str]] = {
-    "libgomp's default": {},
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+PROCESSES = "a process for each core"
+WAYS: dict[str, dict[str, str]] = {
+    "GOMP_SPINCOUNT=300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's default
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
+    PROCESSES: {"OMP_NUM_THREADS": "1"},
 }
-OPTIONS = (
-    "model='tiny', batch_size=128, samples=128*80, sequence_lengths=(32,), dropout=0.0, optimizer='muon', "
-    "probe_seconds=0, evaluation_samples=0, progress=False, fresh=True"
-)
+STEPS, SKIPPED = 60, 10
 
 
-def step_milliseconds(corpus: Path, out: Path, policy: dict[str, str]) -> float:
+def step_milliseconds(way: str, corpus: Path, out: Path, model: str, length: int) -> float:
     """Median of a run's steps but the first ten."""
-    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-    environment = {name: value for name, value in os.environ.items() if name not in names} | policy
-    program = f"import lambert; lambert.pretrain({str(corpus)!r}, out={str(out)!r}, {OPTIONS})"
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+    options = {
+        "corpus": corpus, "out": out, "model": model, "batch-size": 128, "samples": 128 * STEPS,
+        "sequence-lengths": length, "dropout": 0, "optimizer": "muon", "probe-seconds": 0, "evaluation-samples": 0,
+        "processes": len(os.sched_getaffinity(0)) if way == PROCESSES else 1,
+    }  # fmt: skip
+    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | WAYS[way]
+    command = [sys.executable, "-m", "lambert", "pretrain", "--fresh", *flags]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
     events = map(json.loads, (out / "journal.jsonl").read_text().splitlines())
-    return 1e3 * statistics.median([event["seconds"] for event in events if event["event"] == "step"][10:])
+    return 1e3 * statistics.median([event["seconds"] for event in events if event["event"] == "step"][SKIPPED:])
 
 
 def main() -> None:
-    """Measure all policies in turn, idle and busy."""
+    """Measure all ways in turn, idle and busy."""
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--models", nargs="+", default=["tiny"])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[32])
+    parser.add_argument("--loads", nargs="+", default=["idle", "busy"])
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    medians: dict[str, dict[str, float]] = {}
-    for load in ("idle", "busy"):
+    rows = []
+    for load in chosen.loads:
         loop = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if load == "busy" else None
-        rounds = [
-            {name: step_milliseconds(chosen.corpus, chosen.out, policy) for name, policy in POLICIES.items()}
-            for _ in range(chosen.rounds)
-        ]
-        if loop is not None:
-            loop.kill()
-        medians[load] = {name: statistics.median(one[name] for one in rounds) for name in POLICIES}
-    for name in POLICIES:
-        print(f"{name:24} idle {medians['idle'][name]:7.1f}  busy {medians['busy'][name]:7.1f}")
-    print(json.dumps(medians))
+        try:
+            for model, length in itertools.product(chosen.models, chosen.lengths):
+                rounds = [
+                    {way: step_milliseconds(way, chosen.corpus, chosen.out, model, length) for way in WAYS}
+                    for _ in range(chosen.rounds)
+                ]
+                for way in WAYS:
+                    steps = sorted(one[way] for one in rounds)
+                    row = {"load": load, "model": model, "length": length, "way": way, "milliseconds": steps}
+                    rows.append(row)
+                    print(
+                        f"{load:5} {model:6} {length:4} {way:24} {statistics.median(steps):7.1f} ms "
+                        f"({steps[0]:.1f} to {steps[-1]:.1f})",
+                        flush=True,
+                    )
+        finally:
+            if loop is not None:
+                loop.kill()
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

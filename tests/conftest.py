@@ -15,6 +15,8 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if any(name == "lo" for _, name in socket.if_nameindex()):
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no test listens where others could connect
 os.environ["LAMBERT_PROBE_CACHE"] = "off"  # what was measured for one test is nothing to another
 # Tests write nothing into the user's own cache.
 os.environ.setdefault("LAMBERT_KERNEL_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "kernels"))

@@ -11,7 +11,8 @@ import pytest
 
 from lambert.corpus.store import Corpus
 from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop

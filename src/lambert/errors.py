@@ -35,6 +35,10 @@ class Interrupted(UserError):
     exit_code = 3
 
 
+class LaunchError(UserError):
+    """The launcher's variables are wrong, or this rank cannot reach the others; each rank says so for itself."""
+
+
 class PeerLost(Interrupted):
     """Another rank of a run died or hangs."""
 

@@ -11,7 +11,7 @@ import transformers
 
 import lambert
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 
 OPTIONS: dict[str, Any] = {"model": "2x32", "batch_size": 8, "samples": 80, "sequence_lengths": (32, 64)}
 
@@ -89,5 +89,5 @@ def test_a_model_whose_vocabulary_differs_is_not_evaluated(
     save_tokenizer(tokenizer, folder)
     if tokenizer.get_vocab() == small_corpus.tokenizer().get_vocab():
         pytest.fail("the vocabulary was not changed")
-    with pytest.raises(lambert.UserError, match="the vocabulary of"):
+    with pytest.raises(lambert.UserError, match="the tokenizer of .* is not that of"):
         lambert.evaluate(folder, small_corpus)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lambert.cli.doctor import Doctor
-from lambert.planning import hardware
+from lambert.planning import hardware, network
 from lambert.planning.hardware import GpuTraces, Hardware
 
 
@@ -28,6 +28,7 @@ def well(tmp_path: Path) -> Hardware:
         disk_free_bytes=2**40,
         load=0.1,
         visible_devices=None,
+        public_addresses=(),
     )
 
 
@@ -68,3 +69,17 @@ def test_a_gpu_left_idle_is_loud(
     assert "[odd name]" in printed
     assert "         -> Update the driver to 580 or newer" in printed
     assert "1 problem found." in printed
+
+
+def test_a_public_address_is_a_warning(
+    well: Hardware, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """127.0.0.1, private networks, link-local addresses and names are none; 8.8.8.8 is."""
+    for host in ("127.0.0.1", "10.0.0.1", "fe80::1", "gpu-0"):
+        monkeypatch.setenv("MASTER_ADDR", host)
+        assert host not in network.public_addresses()
+    monkeypatch.setenv("MASTER_ADDR", "8.8.8.8")
+    on(dataclasses.replace(well, public_addresses=network.public_addresses()), monkeypatch)
+    (finding,) = [one for one in Doctor().run()["findings"] if "public address" in one["text"]]
+    assert finding["level"] == "warning"
+    assert "8.8.8.8" in finding["text"] and "firewall" in finding["remedy"]

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from conftest import write_small_text
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
+from lambert.training.checkpoint.format import check_free_space
 
 OPTIONS = "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 16 --micro-batch-size 4 --probe-seconds 0"
 
@@ -56,3 +58,41 @@ def test_a_run_without_room_for_a_checkpoint_does_not_start(
     assert main(["pretrain", "--corpus", str(small_corpus.path), "--out", str(out), *OPTIONS.split()]) == 2
     assert "a checkpoint needs 1." in (message := capsys.readouterr().err) and "900.0 kB are free" in message
     assert not (out / "recipe.toml").exists() and not (out / "checkpoints").exists()
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("line", ["prepare TEXT --out OUT --vocab-size 60", "pretrain --corpus CORPUS --out OUT"])
+@pytest.mark.parametrize(("left", "number", "said"), [(0, errno.ENOSPC, "no inodes left"), (9, errno.EDQUOT, "quota")])
+def test_what_ran_out_is_named(
+    line: str,
+    left: int,
+    number: int,
+    said: str,
+    tmp_path: Path,
+    small_corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where room is left on the disk, but not for another file, or not for this user."""
+
+    def full(path: Any, *arguments: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    write_small_text(tmp_path / "text.txt")
+    facts = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*facts[:5], 40, left, left, *facts[8:10]]))
+    monkeypatch.setattr(os, "mkdir", full)
+    paths = {"TEXT": tmp_path / "text.txt", "OUT": tmp_path / "out", "CORPUS": small_corpus.path}
+    words = [str(paths.get(word, word)) for word in line.split()]
+    assert main([*words, *(OPTIONS.split() if words[0] == "pretrain" else [])]) == 2
+    message = capsys.readouterr().err
+    assert said in message and "Free disk space" in message and message.count("\n") == 1 and " GB" not in message
+
+
+def test_a_checkpoint_needs_inodes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = os.statvfs(tmp_path)
+    few = os.statvfs_result([*facts[:5], 40, 3, 3, *facts[8:10]])
+    monkeypatch.setattr(os, "statvfs", lambda path: few)
+    with pytest.raises(OSError, match="needs 8 inodes, and 3 are free") as told:
+        check_free_space(tmp_path, 1)
+    assert told.value.errno == errno.ENOSPC

@@ -14,7 +14,8 @@ import torch
 from finetune.squad.articles import CAFE, HARBOUR, squad_document
 from lambert.cli.finetune_progress import fine_tune_progress
 from lambert.cli.main import main
-from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import train_vocabulary
 from lambert.finetune.settings import FineTuneProgress
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining

@@ -18,6 +18,7 @@ from lambert.corpus.build import build_corpus
 from lambert.corpus.encoding import CHARACTERS, SentenceEncoder
 from lambert.corpus.judgement import judged
 from lambert.corpus.store import Corpus
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
 from lambert.planning.plan import describe_plan
@@ -113,6 +114,17 @@ def test_scripts_that_lose_letters_in_lower_case_are_refused(tmp_path: Path, wor
 def test_stripped_accents_can_be_accepted(tmp_path: Path) -> None:
     corpus = build(tmp_path, documents(lambda: sentence(VIETNAMESE.split())), strip_accents="yes")
     assert any("accents" in finding for finding in corpus.summary.findings)  # type: ignore[union-attr]
+
+
+def test_a_given_vocabulary_decides_about_accents_and_takes_a_limit(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    save_tokenizer(tokenizer, tmp_path / "vocab")
+    with pytest.raises(UserError, match="`strip_accents` with `vocab`"):
+        build(tmp_path, documents(sentence), vocab=tmp_path / "vocab", vocab_size=None, strip_accents="no")
+    text = documents(lambda: sentence(between=""))
+    with pytest.raises(UserError, match="become .UNK..*`max_word_length`"):
+        build(tmp_path, text * 3, vocab=tmp_path / "vocab", vocab_size=None, max_word_length=20)
+    corpus = build(tmp_path, text, vocab=tmp_path / "vocab", vocab_size=None, max_word_length=500)
+    assert corpus.manifest["statistics"]["counts"]["unknown_characters"] == 0
 
 
 def test_records_without_text_are_refused_where_they_are_most(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from lambert.corpus.partitions import PartitionRecord
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import Corpus
 from lambert.corpus.summary import SplitCounts
-from lambert.corpus.vocabulary import SPECIAL, load_vocabulary, save_tokenizer
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.vocabulary import SPECIAL
 from lambert.corpus.writer import ShardWriter, token_type
 from lambert.errors import UserError
 

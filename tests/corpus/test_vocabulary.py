@@ -15,15 +15,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from lambert.corpus.encoding import SentenceEncoder
-from lambert.corpus.vocabulary import (
-    SPECIAL,
-    fitting_vocab_size,
-    is_cased,
-    load_vocabulary,
-    save_tokenizer,
-    special_tokens,
-    train_vocabulary,
-)
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.vocabulary import SPECIAL, fitting_vocab_size, is_cased, special_tokens, train_vocabulary
 from lambert.errors import UserError
 
 ENTRIES = [

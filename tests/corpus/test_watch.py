@@ -13,7 +13,8 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
 from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop
 

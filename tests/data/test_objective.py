@@ -10,7 +10,8 @@ import pytest
 
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import SPECIAL, load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
+from lambert.corpus.vocabulary import SPECIAL
 from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.dataset import ExampleSource, Rows
 from lambert.data.masking import continuations, prediction_counts

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
+from lambert.training.distributed.process_group import init_process_group
 
 STEPS = 5
 SHAPES = [(7, 5), (5, 3), (9,), (1, 4), (6, 6)]
@@ -131,7 +132,7 @@ def by_fsdp1() -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo")
+    init_process_group()
     count = int(os.environ["WORLD_SIZE"])
     line = init_device_mesh("cpu", (count,))
     results: dict[str, Any] = {

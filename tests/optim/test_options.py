@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +124,6 @@ def test_schedulers_and_hooks_of_torch_work() -> None:
     assert seen == pytest.approx([0.01, 0.005, 0.01 / 3])
 
 
-def test_state_goes_from_adamw_to_lamb() -> None:
-    theirs = nn.Parameter(torch.ones(3, 4))
-    adamw = torch.optim.AdamW([theirs], lr=0.3, betas=(0.7, 0.9), fused=True)
-    theirs.grad = torch.ones(3, 4)
-    adamw.step()
-    parameter, optimizer = make(adapt=False)
-    optimizer.load_state_dict(adamw.state_dict())
-    with torch.no_grad():
-        parameter.copy_(theirs)
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["betas"], group["adapt"], group["max_grad_norm"]) == (0.3, (0.7, 0.9), False, None)
-    for one in (theirs, parameter):
-        one.grad = torch.linspace(-1, 1, 12).reshape(3, 4)
-    adamw.step()
-    optimizer.step()
-    torch.testing.assert_close(parameter, theirs)
-
-
 def test_an_overflow_leaves_everything_untouched() -> None:
     parameter, optimizer = make(max_grad_norm=1.0)
     move(parameter, optimizer)
@@ -207,13 +190,41 @@ def test_moments_and_master_weights_keep_float32_through_a_checkpoint(dtype: tor
     assert torch.equal(parameter, other)
 
 
-def test_master_weights_follow_weights_loaded_from_elsewhere() -> None:
-    parameter, optimizer = make(torch.bfloat16, master_weights=True)
-    move(parameter, optimizer)
+def by_no_grad(parameter: nn.Parameter) -> None:
     with torch.no_grad():
         parameter.fill_(5.0)
+
+
+def by_assignment(parameter: nn.Parameter) -> None:
+    parameter.data = torch.full_like(parameter.data, 5.0)
+
+
+def by_vector(parameter: nn.Parameter) -> None:
+    nn.utils.vector_to_parameters(torch.full((parameter.numel(),), 5.0, dtype=parameter.dtype), [parameter])
+
+
+@pytest.mark.parametrize("change", [by_no_grad, by_assignment, by_vector, lambda p: p.data.fill_(5.0)])
+def test_master_weights_follow_weights_changed_from_elsewhere(change: Callable[[nn.Parameter], Any]) -> None:
+    """Changes of `.data` leave no trace in the parameter's version."""
+    parameter, optimizer = make(torch.bfloat16, master_weights=True)
+    move(parameter, optimizer)
+    change(parameter)
     move(parameter, optimizer)
     assert float((parameter.detach().float() - 5).abs().max()) < 0.1
+
+
+def test_master_weights_keep_their_precision_where_one_value_was_changed() -> None:
+    parameter, optimizer = make(torch.bfloat16, master_weights=True)
+    move(parameter, optimizer, 3, scale=0.01)
+    before = optimizer.state[parameter]["master"].clone()
+    parameter.data[0, 0] = 5.0
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
+    after = optimizer.state[parameter]["master"]
+    assert after[0, 0] == 5.0
+    after[0, 0] = before[0, 0]
+    assert torch.equal(after, before)
 
 
 def test_master_weights_train_like_float32() -> None:

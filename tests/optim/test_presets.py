@@ -89,5 +89,31 @@ def test_options_of_a_preset_can_be_changed() -> None:
 def test_unknown_presets_and_missing_models_are_refused() -> None:
     with pytest.raises(ValueError, match="no preset 'apx'; choose one of paper, bert, google"):
         LAMB.from_preset("apx", model())
-    with pytest.raises(ValueError, match="'bert' excludes layer norms and biases, so it needs the model itself"):
+    with pytest.raises(ValueError, match="'bert' excludes norms and vectors, so it needs the model itself"):
         LAMB.from_preset("bert", model().parameters())
+
+
+class DebertaLayerNorm(nn.Module):
+    """As other libraries define their own; two dimensions, so that only the class can tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+
+
+def test_norms_of_every_library_and_vectors_are_left_out() -> None:
+    parts = {
+        "dense": nn.Linear(4, 4),
+        "layer": nn.LayerNorm((2, 2)),
+        "rms": nn.RMSNorm((2, 2)),
+        "group": nn.GroupNorm(2, 4),
+        "batch": nn.BatchNorm1d(4),
+        "theirs": DebertaLayerNorm(),
+        "attention": nn.MultiheadAttention(4, 2),
+        "lstm": nn.LSTM(4, 4),
+    }
+    groups = LAMB.from_preset("bert", nn.ModuleDict(parts)).param_groups
+    adapted = {name for group in groups if group["adapt"] for name in group["param_names"]}
+    decayed = {name for group in groups if group["weight_decay"] for name in group["param_names"]}
+    matrices = {"attention.in_proj_weight", "attention.out_proj.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0"}
+    assert adapted == decayed == {"dense.weight", *matrices}

@@ -24,7 +24,8 @@ from lambert.training.checkpoint.export import export_run
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import resolve_config, starting_model
+from lambert.training.config.resolve import resolve_config
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config
 from lambert.training.distributed.process_group import ProcessGroup
@@ -107,7 +108,7 @@ def test_transformers_opens_the_exported_folder(tmp_path: Path, make_run: Any) -
     encoded = tokenizer(text, return_tensors="pt")
     theirs = model(**encoded).prediction_logits[0].softmax(-1)
     fill = transformers.pipeline("fill-mask", model=str(run / "huggingface"))
-    from lambert.corpus.vocabulary import load_vocabulary
+    from lambert.corpus.tokenizer_files import load_vocabulary
     from lambert.model.fill import fill_mask
     from lambert.model.heads import BertForPreTraining
     from lambert.model.huggingface import load_model
@@ -306,7 +307,8 @@ def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run:
 
 def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str, run: str) -> None:
     from lambert.training.config.arguments import TrainingArguments
-    from lambert.training.config.resolve import resolve_config, starting_model
+    from lambert.training.config.resolve import resolve_config
+    from lambert.training.config.starting_model import starting_model
     from lambert.training.loop import TrainingLoop
 
     torch.set_num_threads(1)
@@ -366,7 +368,7 @@ def test_two_processes_stop_together_and_end_near_one(tmp_path: Path, small_corp
 def test_more_processes_than_micro_batches_are_refused(
     tmp_path: Path, settings: TrainingConfig, small_corpus: Corpus
 ) -> None:
-    from lambert.training.config.resolve import starting_model
+    from lambert.training.config.starting_model import starting_model
     from lambert.training.loop import TrainingLoop
 
     model = starting_model(settings, None, small_corpus)

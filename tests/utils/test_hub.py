@@ -17,7 +17,10 @@ from lambert.errors import UserError
 from lambert.utils import hub
 
 COMMIT = "c" * 40
-FETCHED = {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json"}
+FETCHED = {
+    *("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+}
 UNTOUCHED = {"pytorch_model.bin", "modeling.py", "tf_model.h5", "onnx/model.onnx"}
 MODELS = {
     "acme/bert": FETCHED | UNTOUCHED,

@@ -81,11 +81,17 @@ class LiveDisplay:
             self._stop.set()
             self._thread.join(_JOIN_SECONDS)
         finally:
-            if self._live is not None:
-                _flush_proxies()
-                self._live.update(panel(self.state))
-                self._live.stop()
-                self._console.show_cursor(True)
+            try:
+                self._leave_panel()
+            except OSError as fault:  # the terminal is closed
+                self.fault = fault
+
+    def _leave_panel(self) -> None:
+        if self._live is not None:
+            _flush_proxies()
+            self._live.update(panel(self.state))
+            self._live.stop()
+            self._console.show_cursor(True)
 
     def _follow(self) -> None:
         try:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from lambert.api.resolution import opened_corpus
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.fill import Candidate
@@ -19,6 +19,7 @@ from lambert.model.fill import fill_mask as fill_mask_of
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, model_folder
 from lambert.training.config.precision import Precision
+from lambert.training.config.starting_model import vocabulary_entries
 from lambert.training.step.evaluation import Validator
 
 
@@ -51,9 +52,10 @@ def evaluate(
     corpus = opened_corpus(corpus)
     if not isinstance(model, BertForPreTraining):
         folder = model_folder(Path(model))
-        if load_vocabulary(folder, cased=False).get_vocab() != corpus.tokenizer().get_vocab():
+        known, wanted = vocabulary_entries(folder, corpus)
+        if known != wanted:
             raise UserError(
-                f"the vocabulary of {folder} is not that of {corpus.path}",
+                f"the vocabulary of {folder} has {known:,} entries, that of {corpus.path} {wanted:,}",
                 remedy=f"Prepare the text with `lambert prepare --vocab {folder}`",
             )
         model, _ = load_model(folder, BertForPreTraining)
@@ -73,13 +75,13 @@ def evaluate(
 
 
 @overload
-def fill_mask(model: str | Path, text: str, *, top_k: int = 5) -> list[list[Candidate]]: ...
+def fill_mask(model: str | Path, text: str, *, top_k: int = 5, cased: bool = False) -> list[list[Candidate]]: ...
 @overload
 def fill_mask(
-    model: str | Path, text: list[str] | tuple[str, ...], *, top_k: int = 5
+    model: str | Path, text: list[str] | tuple[str, ...], *, top_k: int = 5, cased: bool = False
 ) -> list[list[list[Candidate]]]: ...
 def fill_mask(
-    model: str | Path, text: str | Sequence[str], *, top_k: int = 5
+    model: str | Path, text: str | Sequence[str], *, top_k: int = 5, cased: bool = False
 ) -> list[list[Candidate]] | list[list[list[Candidate]]]:
     """The likeliest tokens for each [MASK] of a text, best first::
 
@@ -89,6 +91,7 @@ def fill_mask(
         model: a run or a Hugging Face folder; it is read once.
         text: one text, or several.
         top_k: candidates for each blank.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
 
     Returns:
         For each [MASK] its candidates; for several texts, a list of that.
@@ -96,13 +99,13 @@ def fill_mask(
     Raises:
         UserError: the model cannot be read, a text has no [MASK], or it is longer than the model's positions.
     """
-    loaded, tokenizer = open_model(Path(model))
+    loaded, tokenizer = open_model(Path(model), cased=cased)
     if isinstance(text, str):
         return fill_mask_of(loaded, tokenizer, text, top_k=top_k)
     return [fill_mask_of(loaded, tokenizer, one, top_k=top_k) for one in text]
 
 
-def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
+def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, Tokenizer]:
     """Model and tokenizer of a run or a Hugging Face folder.
 
     Raises:
@@ -116,4 +119,4 @@ def open_model(path: Path) -> tuple[BertForPreTraining, Tokenizer]:
             f"{folder} has no MLM head ({', '.join(missing)})",
             remedy="Give a model that was pre-trained, with its heads",
         )
-    return model, load_vocabulary(folder, cased=False)
+    return model, load_vocabulary(folder, cased=cased)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lambert import __version__
-from lambert.api.messages import log, log_lines, printed_messages
+from lambert.api.messages import log, log_lines, printed_messages, unbreakable
 from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
@@ -26,9 +26,11 @@ from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
+from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
-from lambert.training.config.resolve import check_world_size, load_starting_model
+from lambert.training.config.resolve import check_world_size
+from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -40,11 +42,14 @@ from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
 from lambert.utils.formatting import perplexity
+from lambert.utils.stop_signals import stop_signals
 
 MIN_GAIN = 0.1
 """Nats below the unigram baseline from which a model counts as having learned from context."""
 _SECOND_SIGNAL_SECONDS = 2.0
 """`torchrun` passes on a signal that its workers have got from the terminal already; only a later one is a second."""
+_HANGUP = getattr(signal, "SIGHUP", None)
+"""Windows has none."""
 
 
 class Trainer(TrainingLoop):
@@ -86,7 +91,9 @@ class Trainer(TrainingLoop):
         with _failures_reported(group):
             apply_allocator_settings()
             if group.is_main_process:
+                restore_recipe(out)
                 log_load()
+            group.barrier()  # all read the recipe
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
@@ -96,7 +103,8 @@ class Trainer(TrainingLoop):
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
             self._forecast = _forecast(arguments, config, corpus, group, out)
             model, weights = load_starting_model(config, arguments.init_from, corpus)
-            if group.is_main_process and (arguments.fresh or not (out / RECIPE_FILE).exists()):
+            is_new = arguments.fresh or not (out / RECIPE_FILE).exists()
+            if group.is_main_process and is_new and arguments.init_from is not None:
                 log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
                 out,
@@ -178,7 +186,7 @@ def pretrain(
         UserError: wrong arguments, another run in the folder, a damaged corpus, or ten NaN/Inf steps in a row.
         Interrupted: a checkpoint could not be written; the one before it is complete.
     """
-    with printed_messages(active=progress):
+    with unbreakable(*["stdout", "stderr"] * progress), printed_messages(active=progress):
         given: dict[str, Any] = {"callbacks": callbacks, "arguments": arguments, "command": command, **options}
         trainer = Trainer(corpus, out=out, progress=progress, **given)
         with _stop_on_signals(trainer):
@@ -237,7 +245,10 @@ def _failures_reported(group: ProcessGroup) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 ask the run to save and stop after its step; a second one stops at once."""
+    """Signals such as SIGTERM ask the run to save and stop after its step; a second one stops at once.
+
+    SIGHUP never counts as a second one: shell and system each send it when a terminal closes.
+    """
     if threading.current_thread() is not threading.main_thread():  # Python has signal handlers there only
         yield
         return
@@ -250,11 +261,10 @@ def _stop_on_signals(trainer: TrainingLoop) -> Iterator[None]:
             if trainer.processes.is_main_process:
                 log.warning("stopping after this step and saving; once more stops at once without saving")
             trainer.request_stop(number)
-        elif time.monotonic() - asked_at > _SECOND_SIGNAL_SECONDS:
+        elif number != _HANGUP and time.monotonic() - asked_at > _SECOND_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, ask) for number in stop_signals()}
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +25,8 @@ class Doctor(Subcommand):
 
     Says loudly when a GPU is there that PyTorch cannot use. Exit code 1 when a problem was found, else 0.
     """
+
+    only_prints: ClassVar[bool] = True
 
     folder: Path = Path(".")
     """Folder that corpora and runs will be written to; its disk is looked at. It need not exist yet."""

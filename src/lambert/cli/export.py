@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +21,11 @@ class Export(Subcommand):
     """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `folder` and `step`."""
+        """Results: `folder`, `step` and `checked_with_transformers`."""
         from lambert.training.checkpoint.export import export_run
 
-        step = export_run(self.run_folder, self.folder)
-        say(f"Step {step} of {self.run_folder} is in {self.folder}")
-        return {"folder": str(self.folder), "step": step}
+        exported = export_run(self.run_folder, self.folder)
+        say(f"Step {exported.step} of {self.run_folder} is in {self.folder}")
+        with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
+        say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
+        return {"folder": str(self.folder), **asdict(exported)}

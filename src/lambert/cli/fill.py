@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -16,10 +16,14 @@ from lambert.errors import UserError
 class Fill(Subcommand):
     """Show the most likely tokens for each [MASK]."""
 
+    only_prints: ClassVar[bool] = True
+
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
     """A run or a Hugging Face BERT folder."""
     text: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """One or more sentences, each in quotes and with one or more [MASK]."""
+    cased: bool = False
+    """Read a model folder that has only a vocab.txt, and does not say, as cased."""
     candidates: int = 5
     """Number of candidates for each [MASK]."""
 
@@ -30,7 +34,7 @@ class Fill(Subcommand):
         if not self.text:
             raise UserError("no sentence", remedy='Give one or more, such as "the capital of france is [MASK]"')
         sentences = []
-        filled = fill_mask(self.model_folder, self.text, top_k=self.candidates)
+        filled = fill_mask(self.model_folder, self.text, top_k=self.candidates, cased=self.cased)
         for text, blanks in zip(self.text, filled, strict=True):
             if len(self.text) > 1:
                 say(text)

@@ -44,6 +44,8 @@ class Glue(Subcommand):
     """Longest sequence in tokens."""
     precision: str = "auto"
     """auto, float32 or bfloat16-autocast. bfloat16 is untested on GPU."""
+    cased: bool = False
+    """Read a model folder that has only a vocab.txt, and does not say, as cased."""
     random_weights: bool = False
     """Take only size and vocabulary from the model and start from random weights: the baseline of a pre-training."""
 

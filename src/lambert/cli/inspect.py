@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -15,6 +15,8 @@ from lambert.errors import UserError
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Subcommand):
     """Show statistics of a corpus: lengths, [UNK] rate, duplicates, train/held-out overlap, and sample examples."""
+
+    only_prints: ClassVar[bool] = True
 
     corpus: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
     """Corpus made by `lambert prepare`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from lambert import __version__
-from lambert.api.messages import log_lines, printed_messages
+from lambert.api.messages import log_lines, printed_messages, unbreakable
 from lambert.cli.arguments import read_arguments
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
@@ -32,7 +32,8 @@ from lambert.cli.subcommand import PRINTED, Subcommand
 from lambert.cli.sweep import SweepRuns
 from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
-from lambert.errors import PeerLost, UserError, missing_package, unknown_name
+from lambert.errors import LaunchError, PeerLost, UserError, missing_package, unknown_name
+from lambert.training.distributed.env import check as check_launcher
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 from lambert.utils.io import why_unwritable
 
@@ -69,18 +70,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if arguments is None else list(arguments)
     if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is loaded: docs/performance.md, "Waiting"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if is_one_of_several():  # lambert says which rank is lost; PyTorch adds C++ stack traces, read when it is loaded
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal or file that is not UTF-8 shows ? for √
             stream.reconfigure(errors="replace")
     if argv == ["--version"]:
         print(f"lambert {__version__}")
         return 0
+    with unbreakable("stderr"):
+        return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
+        check_launcher()
         subcommand, notes = _parse(argv)
-        with printed_messages(reword=with_flags):
+        # What a command makes does not depend on who reads its words.
+        with unbreakable(*["stdout"] * (not subcommand.only_prints)), printed_messages(reword=with_flags):
             if is_first_process():
                 log_lines(notes)
             results = subcommand.run()
+        if subcommand.json and not results.get(PRINTED) and is_first_process():
+            print(json.dumps(results), flush=True)
     except UserError as error:
         if _is_news(error):
             print(f"lambert: {with_flags(str(error))}", file=sys.stderr)
@@ -91,6 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        from lambert.training.step.train_step import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).partition("\n")[0] or "an allocation failed"
+        print(f"lambert: memory ran out ({first}). Free some, or use a smaller model or batch.", file=sys.stderr)
+        return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader closed the pipe (`lambert … | head`): exit silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,8 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = error.strerror if at is None else why_unwritable(error, at)
         print(f"lambert: {why}: {at or 'while writing the output'}", file=sys.stderr)
         return EXIT_USER_ERROR
-    if subcommand.json and not results.get(PRINTED) and is_first_process():
-        print(json.dumps(results))
     return int(results.get("exit_code", 0))
 
 
@@ -136,7 +154,8 @@ def end() -> None:
 
 def _is_news(error: UserError) -> bool:
     """Whether this rank prints the error: rank 0 does, others only for errors of their own."""
-    return is_first_process() or isinstance(error, PeerLost) or f"process {process_rank()} " in error.what
+    own = isinstance(error, (PeerLost, LaunchError)) or f"process {process_rank()} " in error.what
+    return is_first_process() or own
 
 
 def _parse(argv: list[str]) -> tuple[Subcommand, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lambert.cli import cluster_text
 from lambert.cli.processes import process_count, start_processes
@@ -26,6 +26,8 @@ CLUSTER_OPTIONS = ("chips", "text_gigabytes", "try_batch_sizes", "price_per_chip
 @dataclass(frozen=True, kw_only=True)
 class Plan(RecipeArguments, Subcommand):
     """Print the plan of a run without training: steps, learning rates, warm-up, each with its formula and source."""
+
+    only_prints: ClassVar[bool] = True
 
     batch_size: tuple[int | Literal["all"], ...] = ()  # type: ignore[assignment]
     """Sequences in a global batch: one number for all phases, or one for each. Not limited by memory. With --recipe

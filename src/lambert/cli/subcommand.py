@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lambert.api.messages import log
 
@@ -12,6 +12,9 @@ from lambert.api.messages import log
 @dataclass(frozen=True, kw_only=True)
 class Subcommand:
     """A subcommand: its fields are its options; `run` executes it and returns the results for `--json`."""
+
+    only_prints: ClassVar[bool] = False
+    """Whether it makes nothing but what it prints: it then ends when its reader does."""
 
     json: bool = False
     """Print the results as one JSON object on the last line (keys: docs/json.md)."""

@@ -21,6 +21,7 @@ from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
 from lambert.planning.plan_text import duration
 from lambert.utils.io import unwritable
+from lambert.utils.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from lambert.experiments.grid import Sweep, Trial
@@ -148,12 +149,12 @@ class SweepRuns(Subcommand):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C, and both work even if a background shell ignores them."""
+    """SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 act like Ctrl-C, which works even if a background shell ignores it."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
         yield
     finally:

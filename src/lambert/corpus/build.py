@@ -43,7 +43,8 @@ from lambert.corpus.sources import Document, DocumentSource, ReadOptions, identi
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, summary_of
 from lambert.corpus.text_encoding import check_encoding
-from lambert.corpus.vocabulary import fitting_vocab_size, load_vocabulary, save_tokenizer, train_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
 from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
@@ -170,6 +171,11 @@ class Rules:
 
 def _given_vocabulary(path: Path, rules: Rules) -> Tokenizer:
     tokenizer = load_vocabulary(path, cased=rules.cased)
+    if rules.strip_accents is not None:
+        raise UserError(
+            "`strip_accents` with `vocab`, whose tokenizer decides that",
+            remedy="Leave out `strip_accents`, or leave out `vocab` to learn one",
+        )
     if rules.max_word_length is not None:
         tokenizer.model.max_input_chars_per_word = rules.max_word_length
     return tokenizer

@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from lambert.corpus.vocabulary import SPECIAL
+
 _CACHED_WORDS = 1 << 20
 _CACHED_BYTES = 1 << 26
 _WORDS_AT_ONCE = 200
@@ -31,23 +33,38 @@ Lengths = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
 
 
+def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that neither truncates nor pads, and reads "[SEP]" in a text as plain text.
+
+    Only BERT's special tokens: text is expected to hold those that somebody added, such as "[ENT]".
+    """
+    description = json.loads(tokenizer.to_str())
+    for added in description["added_tokens"]:
+        added["special"] = added["content"] in SPECIAL
+    plain = Tokenizer.from_str(json.dumps(description))
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True
+    return plain
+
+
 class SentenceEncoder:
     """The ids of sentences, exactly as the tokenizer gives them, without special tokens.
 
     BERT's normalizer and pre-tokenizer never look across a space or ASCII punctuation, so the ids of a sentence are
     those of its words in a row, and each distinct word is encoded once. Everything else in a word (other white space,
     control characters, marks) is left to the tokenizer. Tokenizers with other rules encode whole sentences. Special
-    tokens written in a sentence (`[MASK]`) become ordinary tokens, never special ids.
+    tokens written in a sentence (`[MASK]`) become ordinary tokens, never special ids; tokens that were added to BERT's
+    are found in it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = plain_text_tokenizer(tokenizer)
         description = json.loads(tokenizer.to_str())
         self._by_word = (
             isinstance(tokenizer.normalizer, BertNormalizer)
             and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
-            and all(added["special"] for added in description["added_tokens"])  # others may hold spaces
+            and all(added["content"] in SPECIAL for added in description["added_tokens"])  # others may hold spaces
         )
         self._lowers = self._by_word and description["normalizer"]["lowercase"]
         strips = description["normalizer"]["strip_accents"] if self._by_word else False

@@ -275,9 +275,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or "format_version" not in manifest:
         raise _damaged(file, "it has no format_version")
     if manifest["format_version"] != FORMAT_VERSION:
+        found = manifest["format_version"]
+        is_newer = isinstance(found, int) and found > FORMAT_VERSION
         raise UserError(
-            f"the corpus {path} has format version {manifest['format_version']}, this lambert reads {FORMAT_VERSION}",
-            remedy="Prepare it again with `lambert prepare`",
+            f"the corpus {path} has format version {found}, this lambert reads {FORMAT_VERSION}",
+            remedy=f"{'Install the newer lambert that made it, or prepare' if is_newer else 'Prepare'} it again with "
+            "`lambert prepare`",
         )
     _check_fields(file, manifest, _FIELDS)
     for entry in manifest["shards"]:

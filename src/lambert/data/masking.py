@@ -29,6 +29,8 @@ _MAX_SPAN_ATTEMPTS = 400
 # Draw numbers of a row; those from _OUTCOMES on belong to its positions.
 _POSITION_ORDER, _WORD_ORDER, _OUTCOMES, _SPAN_LENGTHS, _SPAN_ANCHORS = 0, 1, 16, 1 << 32, 1 << 33
 _NEVER = np.uint32(0xFFFFFFFF)
+_AFTER_ALL = np.int64(1 << 62)
+"""Beyond every random key and every length."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def choose_words(draws: CounterRNG, words: WordBoundaries, counts: NDArray[np.in
     whole-word masking; the shortest where none fits."""
     rows, columns = words.lengths.shape
     keys = random_keys(draws.bits(_WORD_ORDER), columns)
-    order = np.argsort(np.where(words.lengths > 0, keys, _NEVER), axis=1)
+    order = np.argsort(np.where(words.lengths > 0, keys, _AFTER_ALL), axis=1)
     every = np.arange(rows)
     taken = np.zeros((rows, columns), bool)
     left = counts.copy()
@@ -193,7 +195,7 @@ def choose_words(draws: CounterRNG, words: WordBoundaries, counts: NDArray[np.in
         left -= np.where(fits, length, 0)
         if not left.any():
             break
-    shortest = np.where(words.lengths > 0, words.lengths, columns + 1).argmin(axis=1)
+    shortest = np.where(words.lengths > 0, words.lengths, _AFTER_ALL).argmin(axis=1)
     none = ~taken.any(axis=1)
     taken[none, shortest[none]] = True
     chosen: NDArray[np.bool_] = taken[every[:, None], words.word_of] & words.candidates

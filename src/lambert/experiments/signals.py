@@ -7,16 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lambert.utils.stop_signals import stop_signals
+
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM that arrive within the block are delivered at its end."""
+    """Signals that ask for a stop and arrive within the block are delivered at its end."""
     if threading.current_thread() is not threading.main_thread():  # Python has signal handlers there only
         yield
         return
     pending: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda arrived, frame: pending.append(arrived)) for number in numbers}
+    before = {number: signal.signal(number, lambda arrived, _: pending.append(arrived)) for number in stop_signals()}
     try:
         yield
     finally:

@@ -16,13 +16,15 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.finetune.files import MAX_TEXT_BYTES, write_json
+from lambert.model.weight_files import weight_files
 from lambert.utils.diff import differences, flatten
+from lambert.utils.hub import CONFIG_FILE, TOKENIZER_FILES
 from lambert.utils.io import file_sha256, read_json
 
 CACHE_FOLDER = "cache"
 FORMAT = 2
 """Of a cache file. A file of another format counts as missing."""
-_MODEL_FILES = ("config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_MODEL_FILES = (CONFIG_FILE, *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,9 @@ class ResultCache:
 def model_digest(folder: Path) -> str:
     """SHA-256 of the files that decide a model."""
     digest = hashlib.sha256()
-    for name in _MODEL_FILES:
-        path = folder / name
+    for path in [*(folder / name for name in _MODEL_FILES), *weight_files(folder)]:
         if path.is_file():
-            digest.update(name.encode() + bytes.fromhex(file_sha256(path)))
+            digest.update(path.name.encode() + bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 

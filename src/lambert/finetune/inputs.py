@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
 _PAD_TO_TOKENS = 8
@@ -59,12 +58,3 @@ def make_batch(sequences: Sequence[Encoded], *, pad_id: int) -> SequenceBatch:
     targets: list[Any] = [sequence.target for sequence in sequences]
     arrays = (torch.from_numpy(token_ids), torch.from_numpy(segment_ids), torch.from_numpy(attention_mask))
     return SequenceBatch(*arrays, torch.tensor(targets))
-
-
-def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that neither truncates nor pads, and reads "[SEP]" in a text as plain text."""
-    plain = Tokenizer.from_str(tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    plain.encode_special_tokens = True
-    return plain

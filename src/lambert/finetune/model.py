@@ -10,10 +10,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from lambert.corpus.vocabulary import load_vocabulary
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
-from lambert.model.huggingface import load_model, model_folder, read_config
+from lambert.model.config_file import read_config
+from lambert.model.huggingface import load_model, model_folder
 
 Model = TypeVar("Model", bound=nn.Module)
 

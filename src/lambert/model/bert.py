@@ -43,17 +43,23 @@ class BertConfig:
     maximum_positions: int = 512
     """Longest sequence in tokens."""
     segment_types: int = 2
-    """Sentence A and sentence B."""
+    """Sentence A and sentence B; with 1, both have the same."""
     dropout: float = 0.1
     """Probability of dropping a hidden unit or an attention weight while training."""
+    attention_dropout: float | None = None
+    """Probability for attention weights where it is another than for hidden units."""
     layer_norm_epsilon: float = 1e-12
     """Added to the variance in every layer norm."""
     initializer_range: float = 0.02
     """Standard deviation of the truncated normal that initializes matrices and embeddings."""
     pad_token_id: int = 0
     """Id of [PAD]."""
+    tied_decoder: bool = True
+    """Whether the MLM decoder is the word embedding, as in BERT."""
 
     def __post_init__(self) -> None:
+        if self.attention_dropout == self.dropout:
+            object.__setattr__(self, "attention_dropout", None)
         for field in _SIZES:
             value = getattr(self, field)
             if not isinstance(value, int) or not 1 <= value <= _LARGEST_SIZE:
@@ -68,8 +74,9 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}",
                 remedy="Choose a hidden size that is a multiple of 64, the width of BERT's heads",
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout = {self.dropout}", remedy="Give a probability from 0 to below 1")
+        for name, probability in (("dropout", self.dropout), ("attention_dropout", self.attention_dropout)):
+            if probability is not None and not 0 <= probability < 1:
+                raise UserError(f"{name} = {probability}", remedy="Give a probability from 0 to below 1")
 
 
 class Embeddings(nn.Module):
@@ -87,6 +94,8 @@ class Embeddings(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
         ops = select_ops(self.word.weight)
+        if self.segment.num_embeddings == 1:
+            segment_ids = torch.zeros_like(segment_ids)
         summed = ops.embedding(token_ids, self.word.weight) + ops.embedding(segment_ids, self.segment.weight)
         summed = summed + ops.embedding(position_ids, self.position.weight)
         return ops.dropout(self.layer_norm(summed), self.dropout_p if self.training else 0.0)
@@ -111,14 +120,16 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.dropout_p = config.dropout
+        self.attention_dropout_p = config.dropout if config.attention_dropout is None else config.attention_dropout
         self.checkpoint_attention = False
         """Whether the backward pass recomputes the attention weights."""
 
     def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
         """`attn_mask` is bool [B, 1, 1 or S, S], True where a token may attend; None when it may attend everywhere."""
-        ops, p = select_ops(self.output.weight), self.dropout_p if self.training else 0.0
+        ops = select_ops(self.output.weight)
+        p, attention_p = (self.dropout_p, self.attention_dropout_p) if self.training else (0.0, 0.0)
         qkv = ops.linear(hidden, self.query_key_value.weight, self.query_key_value.bias)
-        context = ops.attention(qkv, self.heads, attn_mask, p, checkpoint=self.checkpoint_attention)
+        context = ops.attention(qkv, self.heads, attn_mask, attention_p, checkpoint=self.checkpoint_attention)
         projected = ops.linear(context, self.output.weight, self.output.bias)
         norm = self.layer_norm
         return ops.add_norm(projected, hidden, norm.weight, norm.bias, norm.eps, p)

@@ -33,9 +33,10 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
     if top_k < 1:
         raise UserError(f"`top_k` = {top_k}", remedy="Ask for at least 1")
     size, limit = model.config.vocabulary_size, model.config.maximum_positions
-    if tokenizer.get_vocab_size() > size:
+    entries = tokenizer.get_vocab_size()
+    if entries > size:
         raise UserError(
-            f"the tokenizer has {tokenizer.get_vocab_size():,} tokens, the model {size:,}",
+            f"the tokenizer has {entries:,} tokens, the model {size:,}",
             remedy="Use the vocabulary that the model was trained with",
         )
     ids = tokenizer.encode(text).ids
@@ -47,7 +48,8 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
         raise UserError(f"the text {text[:40]!r} has {len(ids)} tokens", remedy=f"Shorten it to {limit} tokens")
     token_ids = torch.tensor([ids])
     logits, _ = model.eval()(token_ids, torch.zeros_like(token_ids), None, torch.tensor(masked))
-    best = logits.float().softmax(-1).topk(min(top_k, size))
+    # Rows beyond the vocabulary are padding.
+    best = logits[:, :entries].float().softmax(-1).topk(min(top_k, entries))
     return [
         [Candidate(tokenizer.id_to_token(token) or "", probability) for token, probability in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -30,22 +30,30 @@ class Pooler(nn.Module):
 
 
 class MLMHead(nn.Module):
-    """MLM logits of the masked tokens only: [M, H] → [M, V]. The decoder is the word embedding (tied) plus a bias."""
+    """MLM logits of the masked tokens only: [M, H] → [M, V]. The decoder is the word embedding (tied) plus a bias.
+
+    With `tied_decoder` false it has a matrix of its own.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+        if not config.tied_decoder:
+            self.decoder = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
 
     def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
-        return functional.linear(self._transformed(hidden), word_embedding, self.bias)
+        return functional.linear(self._transformed(hidden), self._matrix(word_embedding), self.bias)
 
     def loss(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Summed cross-entropy with labels [M], in float32; its terms [M] and which predictions are correct [M], both
         without gradients."""
         ops = select_ops(word_embedding)
-        return ops.mlm_cross_entropy(self._transformed(hidden), word_embedding, self.bias, labels)
+        return ops.mlm_cross_entropy(self._transformed(hidden), self._matrix(word_embedding), self.bias, labels)
+
+    def _matrix(self, word_embedding: Tensor) -> Tensor:
+        return self.decoder.weight if hasattr(self, "decoder") else word_embedding
 
     def _transformed(self, hidden: Tensor) -> Tensor:
         normalized: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))

@@ -10,17 +10,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel
+from lambert.model.config_file import CONFIG_FILE, config_settings, read_config
+from lambert.model.weight_files import WEIGHTS_FILE, damaged, read_weights, refuse_quantized
 from lambert.utils import hub
-from lambert.utils.io import SETTINGS_BYTES, atomic_write, read_json, unwritable
+from lambert.utils.io import atomic_write, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,6 +36,7 @@ _MODULES = {
     "mlm_head": "cls.predictions",
     "mlm_head.transform": "cls.predictions.transform.dense",
     "mlm_head.layer_norm": "cls.predictions.transform.LayerNorm",
+    "mlm_head.decoder": "cls.predictions.decoder",
     "nsp_head": "cls.seq_relationship",
     "span_head": "qa_outputs",
     "classifier": "classifier",
@@ -46,24 +49,9 @@ _BLOCK_MODULES = {
     "feed_forward.contract": ("output.dense",),
     "feed_forward.layer_norm": ("output.LayerNorm",),
 }
-# Our field → theirs in config.json.
-_CONFIG_FIELDS = {
-    "vocabulary_size": "vocab_size",
-    "layers": "num_hidden_layers",
-    "hidden_size": "hidden_size",
-    "attention_heads": "num_attention_heads",
-    "feed_forward_size": "intermediate_size",
-    "maximum_positions": "max_position_embeddings",
-    "segment_types": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "layer_norm_epsilon": "layer_norm_eps",
-    "initializer_range": "initializer_range",
-    "pad_token_id": "pad_token_id",
-}
-# Copies that `transformers` once wrote beside the tensors they copy, and a list of 0, 1, 2, …
-_COPIES = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "bert.embeddings.position_ids")
-# What this encoder computes; any other value means another architecture.
-_REQUIRED_SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+# `transformers` once wrote copies of the word embedding and the bias, and a list of 0, 1, 2, …
+_DECODER, _DECODER_BIAS, _BIAS = (f"cls.predictions.{name}" for name in ("decoder.weight", "decoder.bias", "bias"))
+_WORDS, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,8 @@ class LoadReport:
     """Our names of the parameters without weights in the folder: usually a head's."""
     unused: list[str]
     """The folder's tensors that the model does not have."""
+    grown: int = 0
+    """New entries of the vocabulary, whose rows are the mean of the folder's."""
 
 
 def _their_names(ours: str) -> list[str]:
@@ -101,7 +91,7 @@ def model_folder(path: Path) -> Path:
     exported = path / "huggingface"
     if exported.is_dir():
         return exported
-    if (path / "journal.jsonl").exists() and not (path / "config.json").exists():
+    if (path / "journal.jsonl").exists() and not (path / CONFIG_FILE).exists():
         raise UserError(f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint")
     return path
 
@@ -118,21 +108,17 @@ def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write `config.json` and `model.safetensors` of a model with a `config`; creates `folder`.
 
-    The name of its class must be that of the architecture in `transformers`. The tied decoder is left out, as
+    The name of its class must be that of the architecture in `transformers`. A tied decoder is left out, as
     `transformers` does: loading ties it again.
     """
     config = cast(BertConfig, model.config)
-    settings: dict[str, Any] = {
-        "architectures": [type(model).__name__],
-        **_REQUIRED_SETTINGS,
-        **{theirs: getattr(config, ours) for ours, theirs in _CONFIG_FIELDS.items()},
-        "attention_probs_dropout_prob": config.dropout,
-        "tie_word_embeddings": True,
-    }
+    settings = config_settings(config, type(model).__name__)
     state = {name: tensor.cpu().contiguous() for name, tensor in huggingface_state(model).items()}
-    _write_aside(folder / "model.safetensors", lambda path: save_file(state, path, metadata={"format": "pt"}))
+    if _DECODER in state:  # which transformers reads with its own bias
+        state[_DECODER_BIAS] = state[_BIAS].clone()
+    _write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path, metadata={"format": "pt"}))
     text = json.dumps(settings, indent=2) + "\n"
-    _write_aside(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+    _write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -145,126 +131,91 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
         raise unwritable(error, path, remedy="Choose another folder") from None
 
 
-def read_config(folder: Path) -> BertConfig:
-    """The model configuration in `folder/config.json`.
-
-    Raises:
-        UserError: no such file, not JSON, a field missing, or not a BERT this encoder computes.
-    """
-    path = folder / "config.json"
-    try:
-        settings = read_json(path, SETTINGS_BYTES)
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} has no config.json", remedy="Give a Hugging Face BERT folder or a finished run"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(f"{path} cannot be read: {error}") from None
-    if not isinstance(settings, dict):
-        raise _damaged(f"{path} is not a JSON object")
-    for key, needed in _REQUIRED_SETTINGS.items():
-        found = settings.get(key, needed if key != "model_type" else None)
-        if found != needed:
-            raise UserError(
-                f"{path}: {key} is {found!r}, not {needed!r}",
-                remedy="Give a model of the original BERT family",
-            )
-    missing = [
-        theirs
-        for ours, theirs in _CONFIG_FIELDS.items()
-        if theirs not in settings and ours in ("vocabulary_size", "layers", "hidden_size", "attention_heads")
-    ]
-    if missing:
-        raise _damaged(f"{path} lacks {', '.join(missing)}")
-    for theirs in _CONFIG_FIELDS.values():
-        value = settings.get(theirs, 0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise _damaged(f"{path}: {theirs} is {value!r}, not a number")
-    known = {ours: settings[theirs] for ours, theirs in _CONFIG_FIELDS.items() if theirs in settings}
-    known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
-    return BertConfig(**known)
-
-
 def load_model(
-    folder: Path, head: Callable[[BertConfig], Model], *, dropout: float | None = None
+    folder: Path,
+    head: Callable[[BertConfig], Model],
+    *,
+    config: BertConfig | None = None,
+    entries: tuple[int, int] | None = None,
 ) -> tuple[Model, LoadReport]:
     """Build `head` with the weights of a Hugging Face BERT folder.
 
     A head that the folder lacks keeps its random initialization and is named in the report; a missing encoder weight is
-    an error.
+    an error, and so is one that the configuration has no place for.
 
     Args:
-        dropout: overrides the folder's `hidden_dropout_prob`.
+        config: in place of the folder's, of the same sizes but for the vocabulary's.
+        entries: entries of the folder's vocabulary, and of a larger one that begins with them. The rows of the others
+            start from the mean of the folder's.
 
     Raises:
         UserError: the folder, its config or its weights are missing or damaged, or shapes differ.
     """
-    config = read_config(folder)
-    if dropout is not None:
-        config = BertConfig(**{**config.__dict__, "dropout": dropout})
-    weights = folder / "model.safetensors"
-    found = {_modern_name(name): tensor for name, tensor in _read_weights(weights).items()}
-    _refuse_larger_model(weights, config, found)
+    written = read_config(folder)
+    config = config or written
+    found = {_modern_name(name): tensor for name, tensor in read_weights(folder).items()}
+    _refuse_larger_model(folder, written, found)
     model = head(config)
-    _refuse_untied_decoder(folder, found)
-    if "cls.predictions.decoder.bias" in found:  # the only one in some folders
-        found.setdefault("cls.predictions.bias", found["cls.predictions.decoder.bias"])
-    for name in _COPIES:
-        found.pop(name, None)
+    _join_copies(folder, found, tied=config.tied_decoder, used=hasattr(model, "mlm_head"))
+    known, wanted = entries or (0, 0)
+    if wanted > known:
+        for name in found.keys() & {_WORDS, _BIAS, _DECODER}:
+            found[name] = _with_mean_rows(found[name], known, wanted)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
-        names = _their_names(name)
-        for theirs, part in zip(names, parameter.data.chunk(len(names)), strict=True):
+        theirs_of_it = _their_names(name)
+        for theirs, part in zip(theirs_of_it, parameter.data.chunk(len(theirs_of_it)), strict=True):
             weight = found.pop(theirs, None)
             if weight is None:
                 if name.startswith("encoder."):
-                    raise _damaged(f"{weights} lacks {theirs}")
+                    raise damaged(f"the weights in {folder} lack {theirs}")
                 fresh.append(name)
             elif weight.shape != part.shape:
-                wanted = tuple(part.shape)
-                raise _damaged(f"{weights}: {theirs} has shape {tuple(weight.shape)}, config.json implies {wanted}")
+                implied = tuple(part.shape)
+                raise damaged(f"{folder}: {theirs} has shape {tuple(weight.shape)}, config.json implies {implied}")
             else:
+                refuse_quantized(theirs, weight, folder)
                 part.copy_(weight)
-    return model, LoadReport(freshly_initialised=fresh, unused=sorted(found))
+    if strange := [name for name in sorted(found) if name.startswith(("bert.encoder.", "bert.embeddings."))]:
+        raise UserError(
+            f"{folder} has {strange[0]} and {len(strange) - 1:,} more, for which its config.json has no place",
+            remedy="Give a model of the original BERT family, with the config.json that it was saved with",
+        )
+    return model, LoadReport(freshly_initialised=fresh, unused=sorted(found), grown=max(0, wanted - known))
 
 
-def _damaged(what: str) -> UserError:
-    return UserError(what, remedy="Fetch or export the model again")
+def _with_mean_rows(weight: Tensor, known: int, wanted: int) -> Tensor:
+    """Rows from `known` on up to `wanted` are the mean of those before; padding beyond `wanted` stays."""
+    rows = weight[:known].float()
+    mean = rows.mean(0, keepdim=True).to(weight.dtype)
+    return torch.cat([weight[:known], mean.expand(wanted - known, *weight.shape[1:]), weight[wanted:]])
 
 
-def _refuse_larger_model(weights: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
+def _join_copies(folder: Path, found: dict[str, Tensor], *, tied: bool, used: bool) -> None:
+    """Takes the decoder's bias and matrix for what they copy; refuses two that differ, if the model uses them.
+
+    A decoder that is not tied has a matrix and a bias of its own, and `transformers` does not use the other bias.
+    """
+    found.pop(_POSITION_IDS, None)
+    if not tied:
+        found |= {_BIAS: found.pop(_DECODER_BIAS)} if _DECODER_BIAS in found else {}
+        return
+    for copy, original in ((_DECODER_BIAS, _BIAS), (_DECODER, _WORDS)):
+        tensor = found.pop(copy, None)
+        if tensor is not None and used and not torch.equal(tensor, found.setdefault(original, tensor)):
+            raise UserError(
+                f"{folder}: {copy} differs from {original}, which it copies by config.json",
+                remedy='Where the decoder has a matrix of its own, write "tie_word_embeddings": false into config.json',
+            )
+
+
+def _refuse_larger_model(folder: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
     """A config of sizes beyond the weights could exhaust memory."""
     with torch.device("meta"):
         needed = sum(parameter.numel() for parameter in BertModel(config).parameters())
     held = sum(tensor.numel() for tensor in found.values())
     if needed > held:
-        raise _damaged(f"{weights} has {held:,} parameters, config.json implies {needed:,} in the encoder alone")
-
-
-def _refuse_untied_decoder(folder: Path, found: dict[str, Tensor]) -> None:
-    """This model's decoder is the word embedding; one that differs cannot be loaded."""
-    decoder = found.get("cls.predictions.decoder.weight")
-    words = found.get("bert.embeddings.word_embeddings.weight")
-    if decoder is not None and words is not None and not torch.equal(decoder, words):
-        raise UserError(
-            f"{folder} has an MLM decoder that is not tied to its word embedding",
-            remedy="Give a model with tied embeddings, as BERT was published",
-        )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        remedy = "Give a folder with model.safetensors"
-        if path.with_name("pytorch_model.bin").is_file():
-            remedy = (
-                "Its pytorch_model.bin is a pickle, which can run code: convert it with transformers, whose "
-                "model.save_pretrained writes safetensors"
-            )
-        raise UserError(f"{path.parent} has no {path.name}", remedy=remedy)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(f"{path} cannot be read: {error}") from None
+        raise damaged(f"{folder} has {held:,} parameters, config.json implies {needed:,} in the encoder alone")
 
 
 def _modern_name(name: str) -> str:

@@ -7,6 +7,7 @@ A `ParamFilter` selects the parameters to exclude. `by_name("*bias", "*norm*")`,
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,8 +37,17 @@ def any_of(*filters: ParamFilter) -> ParamFilter:
     return lambda name, parameter, module: any(one(name, parameter, module) for one in filters)
 
 
-BERT_NO_DECAY: ParamFilter = any_of(by_module(nn.LayerNorm), by_name("bias", "*.bias"))
-"""Layer norms and biases; Google's published LAMB (in the ALBERT code) excludes them from both."""
+_NORM_CLASS = re.compile(r"(Layer|RMS|Group|Batch|Instance)Norm|Norm$")
+
+
+def is_norm(name: str, parameter: Tensor, module: nn.Module) -> bool:
+    """Whether a normalization holds the parameter: by its class's name, since every library has its own class."""
+    return any(_NORM_CLASS.search(kind.__name__) for kind in type(module).__mro__)
+
+
+BERT_NO_DECAY: ParamFilter = any_of(by_dimensions(1), is_norm, by_name("bias", "*.bias"))
+"""Norms, biases and all other vectors. Google's published LAMB (in the ALBERT code) excludes layer norms and biases
+from both; in BERT those are all vectors."""
 
 
 def parameter_groups(

@@ -22,7 +22,7 @@ class LAMB(LayerwiseOptimizer):
     """Layer-wise Adaptive Moments for Batch training.
 
     `LAMB(model.parameters(), lr=…)` is Algorithm 2 as published, applied to every tensor. Use `parameter_groups` to
-    exclude layer norms and biases from weight decay and trust ratios, as the BERT recipe does. Every option can differ
+    exclude norms and vectors from weight decay and trust ratios, as the BERT recipe does. Every option can differ
     between groups. Works with FSDP2 and tensor parallelism (`DTensor`), `torch.amp.GradScaler` and schedulers.
 
     Args:
@@ -101,7 +101,7 @@ class LAMB(LayerwiseOptimizer):
 
 @dataclass(frozen=True)
 class Preset:
-    """Options of `LAMB`, and whether layer norms and biases are excluded from weight decay and trust ratios."""
+    """Options of `LAMB`, and whether norms and vectors are excluded from weight decay and trust ratios."""
 
     options: dict[str, Any] = field(default_factory=dict)
     excludes_norms: bool = False
@@ -138,7 +138,7 @@ def _preset_arguments(
     if not isinstance(params, nn.Module):
         if preset.excludes_norms:
             raise ValueError(
-                f"LAMB: preset {name!r} excludes layer norms and biases, so it needs the model itself; "
+                f"LAMB: preset {name!r} excludes norms and vectors, so it needs the model itself; "
                 "give it instead of its parameters"
             )
         return params, options

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from lambert.optim import norms
 from lambert.optim.engine import global_norms, layer_norms, step_layers
 from lambert.optim.equations import UpdateRule
+from lambert.optim.foreign_state import translated
 from lambert.optim.layer_stats import LayerStats, LayerStatsRecorder
 from lambert.optim.layers import Layer, hyperparameters_of, layers_of
 from lambert.optim.options import check_group, clip_limit, is_adapted
-from lambert.optim.state import mark_synced, restore_widths, resync_master, state_of
+from lambert.optim.state import restore_widths, resync_master, state_of
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, named tensors, or groups of either."""
@@ -40,7 +41,6 @@ class LayerwiseOptimizer(Optimizer):
                 f"{name} takes parameters: give model.parameters() or parameter_groups(model, ...), not the model"
             )
         self._recorder = LayerStatsRecorder()
-        self._versions: dict[Tensor, int] = {}
         defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         super().__init__(params, defaults)
 
@@ -60,13 +60,17 @@ class LayerwiseOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._recorder = LayerStatsRecorder()
-        self._versions = {}
-        for group in self.param_groups:
-            for option, default in self.defaults.items():
-                group.setdefault(option, default)  # groups that AdamW saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As any optimizer's, but moments and master weights keep their float32."""
+        """As any optimizer's, but moments and master weights keep their float32.
+
+        Of another optimizer's state it takes moments, step counts and betas, and warns about options that differ. An
+        option that the state lacks stays as it is.
+
+        Raises:
+            ValueError: the state is not one that this optimizer can go on with; the message says why.
+        """
+        state_dict = translated(type(self).__name__, self.param_groups, state_dict, self.rule.state)
         super().load_state_dict(state_dict)
         restore_widths(self, state_dict, self.rule.state)
 
@@ -108,7 +112,7 @@ class LayerwiseOptimizer(Optimizer):
                 if parameter.grad is None:
                     continue
                 state = state_of(self.state[parameter], parameter, self.rule.state, master=group["master_weights"])
-                resync_master(self._versions, parameter, state)
+                resync_master(parameter, state)
                 found = layers_of(
                     parameter,
                     state.get("master", parameter),
@@ -157,7 +161,6 @@ class LayerwiseOptimizer(Optimizer):
                 state["step"] += 1
                 if "master" in state:
                     parameter.copy_(state["master"])
-                    mark_synced(self._versions, parameter)
 
     def layer_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, LayerStats]:
         """Norms and trust ratio of every layer of the last step, by name.

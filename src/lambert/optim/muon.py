@@ -70,6 +70,23 @@ class MuonAdamW(Optimizer):
             part.step()
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As any optimizer's, into both parts.
+
+        Raises:
+            ValueError: another optimizer saved it.
+        """
+        kinds = [
+            [group.get("uses_muon") for group in groups] for groups in (self.param_groups, state_dict["param_groups"])
+        ]
+        if kinds[0] != kinds[1]:
+            raise ValueError("MuonAdamW: the state is not of the same groups of MuonAdamW; start without one")
+        super().load_state_dict(state_dict)
+        for part in self._parts:
+            uses_muon = isinstance(part, Muon)
+            part.param_groups = [group for group in self.param_groups if group["uses_muon"] is uses_muon]
+            part.state = self.state
+
 
 def split_hidden_matrices(
     groups: Iterable[dict[str, Any]], is_hidden: Callable[[Tensor], bool]

@@ -46,18 +46,15 @@ def restore_widths(optimizer: Optimizer, state_dict: dict[str, Any], moments: Se
                 optimizer.state[parameter][key] = wide
 
 
-def resync_master(versions: dict[Tensor, int], parameter: Tensor, state: dict[str, Any]) -> None:
-    """Restarts the master copy from weights that were changed since the last step, by loading for example.
+def resync_master(parameter: Tensor, state: dict[str, Any]) -> None:
+    """Takes over into the master copy what was changed in the parameter since the last step, in whatever way.
 
-    A copy that rounds to the parameter is kept: a checkpoint restores both.
+    Values that the copy rounds to are kept: a checkpoint restores both. On a GPU nothing waits for the answer.
     """
     master = state.get("master")
-    if master is None or versions.get(parameter) == parameter._version:
+    if master is None:
         return
-    if not torch.equal(master.to(parameter.dtype), parameter):
-        master.copy_(parameter)
-
-
-def mark_synced(versions: dict[Tensor, int], parameter: Tensor) -> None:
-    """Marks `parameter` as in sync with its master copy."""
-    versions[parameter] = parameter._version
+    rounded = master.to(parameter.dtype)
+    if parameter.device.type == "cpu" and torch.equal(rounded, parameter):
+        return
+    master.copy_(torch.where(rounded == parameter, master, parameter.to(master.dtype)))

@@ -262,3 +262,11 @@ def _cluster(hardware: Hardware) -> Iterator[Finding]:
         yield Finding("ok", "SLURM: srun is on PATH, and this is no job; start one with sbatch docs/launch/slurm.sh")
     else:
         yield Finding("ok", "no SLURM: srun is not on PATH")
+    if hardware.public_addresses:
+        yield Finding(
+            "warning",
+            f"{', '.join(hardware.public_addresses)} is a public address: torchrun's store listens on every address "
+            "without a password, and whoever reaches it can run programs as you",
+            "Let a firewall keep others from all ports of the run, or start it with `lambert pretrain --processes N`, "
+            "which listens on 127.0.0.1 alone",
+        )

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from lambert.planning.network import public_addresses
+
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 NVIDIA_PCI_VENDOR = "0x10de"
 BFLOAT16_PROCESSOR_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -106,6 +108,8 @@ class Hardware:
     """Whether SLURM's `srun` is on PATH."""
     slurm: Mapping[str, str]
     """SLURM's variables of the job that this process is in; empty outside one."""
+    public_addresses: tuple[str, ...] = ()
+    """Addresses of this machine, and of MASTER_ADDR, that are not private."""
 
     @property
     def device(self) -> str:
@@ -247,6 +251,7 @@ def inspect_hardware(folder: Path = Path(".")) -> Hardware:
         load=_read_load(),
         has_srun=has_srun,
         slurm=slurm,
+        public_addresses=public_addresses(),
     )
 
 

@@ -15,7 +15,7 @@ from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.malloc import glibc
+from lambert.training.malloc import release_free_memory
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
@@ -103,9 +103,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    library = glibc()
-    if library is not None:
-        library.malloc_trim(0)
+    release_free_memory()
     try:
         _CLEAR.write_text("5")  # proc(5): reset the peak resident set size
     except OSError:

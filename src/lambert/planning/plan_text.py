@@ -137,6 +137,10 @@ def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
     lines = []
     if report.freshly_initialised:
         lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
+    else:
+        lines.append(f"weights   all from {name}, none newly initialised")
+    if report.grown:
+        lines.append(f"weights   {report.grown:,} new entries of the vocabulary start from the mean of {name}'s")
     if report.unused:
         more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
         lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
-from lambert.model.huggingface import read_config
+from lambert.model.config_file import read_config
 from lambert.planning.plan_text import TOKENS_PER_ENTRY
 from lambert.planning.probe import RunForecast
 from lambert.training.config.arguments import RecipeArguments

@@ -93,7 +93,7 @@ def short_names(names: tuple[str, ...]) -> tuple[str, ...]:
 def _colour_limits(values: Floats) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     low, high = (float(np.quantile(finite, q)) for q in (0.005, 0.995))
-    return (low / 1.1, high * 1.1) if high / low < 1.05 else (low, high)
+    return (low / 1.1, high * 1.1) if high < 1.05 * low else (low, high)
 
 
 def _columns(steps: NDArray[np.int64]) -> NDArray[np.int64]:

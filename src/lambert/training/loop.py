@@ -295,9 +295,8 @@ class TrainingLoop:
         """Start writing a checkpoint; training continues meanwhile."""
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
-        versions = {name: self.facts.get(name) for name in ("lambert", "torch")}
-        facts = {"versions": versions, "recipe": self.settings.as_tables(), **self._step_logger.state_dict()}
-        checkpoint = self.state.checkpoint(facts)
+        facts = events.saved_facts(self.facts, self.command, self.settings)
+        checkpoint = self.state.checkpoint({**facts, **self._step_logger.state_dict()})
         if checkpoint is not None:
             self._checkpoint_writer.start(checkpoint)
 

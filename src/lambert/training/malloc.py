@@ -28,6 +28,16 @@ def apply_allocator_settings() -> bool:
     return all(taken)
 
 
+def release_free_memory() -> None:
+    """Return what the heap holds but nobody uses (glibc; elsewhere nothing happens).
+
+    Blocks of passing shapes, of an evaluation or a finished phase, leave gaps that no later block fits, so that the
+    heap of a long run grows. This costs some milliseconds, and a page fault for each page that is needed again.
+    """
+    if (library := glibc()) is not None:
+        library.malloc_trim(0)
+
+
 def glibc() -> ctypes.CDLL | None:
     """The C library of this process; None where it is not glibc."""
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

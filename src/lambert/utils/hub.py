@@ -13,7 +13,9 @@ from pathlib import Path
 from lambert.errors import UserError
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 EXAMPLE = "google-bert/bert-base-uncased"
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")

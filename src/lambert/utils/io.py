@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ SETTINGS_BYTES = 1_000_000
 """Limit for a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
 VOCABULARY_BYTES = 100_000_000
 """Limit for a `tokenizer.json` or a `vocab.txt`; the largest published ones have some 30 million."""
+TENSOR_HEADER_BYTES = 5_000_000
+"""Limit for the header of a safetensors file, which takes 30 times as much memory; BERT-Large's has 50,000."""
 CORPUS_MANIFEST_BYTES = 100_000_000
 """Limit for a corpus's `manifest.json`, which lists all its sources."""
 
@@ -36,8 +39,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it has more than `most` bytes.
     """
-    with path.open("rb") as file:
-        content = file.read(most + 1)
+    content = read_beginning(path, most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return content
@@ -83,6 +85,28 @@ def check_size(path: Path, most: int) -> None:
         raise ValueError("it is not a file")
     if path.stat().st_size > most:
         raise ValueError(f"it has more than {most:,} bytes")
+
+
+def check_tensor_header(file: Path | bytes) -> None:
+    """Checks a safetensors file, or its content, before the library parses its header.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the header has more than `TENSOR_HEADER_BYTES`.
+    """
+    first = file[:8] if isinstance(file, bytes) else read_beginning(file, 8)
+    if (length := int.from_bytes(first, "little")) > TENSOR_HEADER_BYTES:
+        raise ValueError(f"its header has {length:,} bytes, more than {TENSOR_HEADER_BYTES:,}")
+
+
+def read_beginning(path: Path, most: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(most)
 
 
 def file_sha256(path: Path) -> str:
@@ -151,12 +175,22 @@ def is_full(error: Exception) -> bool:
 
 
 def why_unwritable(error: Exception, path: Path) -> str:
-    """Why `path` cannot be written: the system's words, and where the disk is full its free space."""
+    """Why `path` cannot be written: the system's words, and where the disk is full what is left of it."""
     words = getattr(error, "strerror", None) or str(error)
     if not is_full(error) or " free" in words:
         return words
+    if isinstance(error, OSError) and error.errno == errno.EDQUOT:
+        return "your disk quota is used up"
     there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    if not free_inodes(there):
+        return "the disk has no inodes left, it needs fewer files (`df -i`)"
     return f"the disk is full, {size(shutil.disk_usage(there).free)} are free"
+
+
+def free_inodes(folder: Path) -> int:
+    """How many more files the disk can hold; a large number on file systems without such a limit."""
+    facts = os.statvfs(folder) if hasattr(os, "statvfs") else None
+    return facts.f_favail if facts is not None and facts.f_files else sys.maxsize
 
 
 def unwritable(error: Exception, path: Path, *, remedy: str) -> UserError:

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.cli.main import main
-from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
 from lambert.finetune import job
 from lambert.finetune.glue.api import GlueResult, finetune_glue

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
-from lambert.corpus.vocabulary import save_tokenizer, special_tokens
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import special_tokens
 from lambert.errors import UserError
 from lambert.finetune.inputs import make_batch
 from lambert.finetune.squad.data import Answer, Question

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
 from lambert.finetune import job
 from lambert.finetune.inputs import make_batch

@@ -12,7 +12,8 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
-from lambert.training.config.resolve import parameter_count, starting_model
+from lambert.training.config.resolve import parameter_count
+from lambert.training.config.starting_model import starting_model
 from lambert.training.config.training_config import TrainingConfig
 
 

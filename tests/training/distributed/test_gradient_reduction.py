@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,3 +245,18 @@ def test_the_tree_over_processes_is_the_one_by_hand_everywhere(tmp_path: Path, c
     for rank in range(count):
         found = torch.from_file(str(tmp_path / f"sums-{rank}"), size=sum(LENGTHS))
         assert torch.equal(found, expected), f"process {rank}"
+
+
+@pytest.mark.parametrize("kind", [BufferedGradients, TreeGradients])
+def test_a_model_that_nobody_uses_is_freed(kind: type[BufferedGradients] | type[TreeGradients]) -> None:
+    """A hook that held the gradients kept every model of a process: several are made to time steps."""
+
+    def train() -> list[weakref.ref[Tensor]]:
+        model = nn.Linear(3, 2)
+        gradients = kind([(parameter, parameter) for parameter in model.parameters()], ProcessGroup())
+        gradients.accumulate(1, lambda number: model(torch.ones(1, 3)).sum().backward())
+        return [weakref.ref(parameter) for parameter in model.parameters()]
+
+    weights = train()
+    gc.collect()
+    assert [weight() for weight in weights] == [None, None]

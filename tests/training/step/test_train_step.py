@@ -79,6 +79,13 @@ def test_uneven_micro_batches_make_the_same_step_as_one() -> None:
         assert other.accuracies == result.accuracies
 
 
+def test_a_batch_without_terms_changes_nothing() -> None:
+    after, result = toy_step([0])
+    assert result.applied and result.loss == 0 and result.gradient_norm == 0
+    torch.manual_seed(0)
+    assert torch.equal(after.weight, nn.Linear(6, 3, dtype=torch.float64).weight)
+
+
 def test_the_step_is_gradient_descent_by_hand() -> None:
     torch.manual_seed(0)
     model = nn.Linear(6, 3, dtype=torch.float64)

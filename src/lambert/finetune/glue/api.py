@@ -19,7 +19,8 @@ from lambert.finetune.glue.tasks import Example, GlueTask, find_task, read_split
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import CONFIDENCE, checked_seeds, mean_interval
 from lambert.finetune.settings import Progress
-from lambert.model.huggingface import model_folder, read_config
+from lambert.model.config_file import read_config
+from lambert.model.huggingface import model_folder
 
 log = logging.getLogger("lambert")
 
@@ -89,6 +90,7 @@ def finetune_glue(
     fresh: bool = False,
     settings: GlueSettings | None = None,
     random_weights: bool = False,
+    cased: bool = False,
     device: torch.device | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -108,7 +110,7 @@ def finetune_glue(
         train_examples: train on the first so many.
         fresh: repeat every seed.
         settings: everything else as one object; or give the fields of `GlueSettings` by name, such as `epochs`.
-        random_weights, device, progress: as in `FineTuneJob`.
+        random_weights, cased, device, progress: as in `FineTuneJob`.
 
     Raises:
         UserError: an argument, the model or a file is wrong, the loss diverged, the extra `glue` is not installed, or
@@ -124,7 +126,7 @@ def finetune_glue(
     train, dev = data
     if not train or not dev:
         raise UserError(f"there are no examples of {about.name} to train on or to measure", remedy="Give both")
-    how: dict[str, Any] = {"random_weights": random_weights, "device": device, "progress": progress}
+    how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
     how["out"] = None if out is None else Path(out)
     job = FineTuneJob(Path(model), glue_preset(about), train[:train_examples], dev, settings, **how)
     job.prepare(fresh=fresh)

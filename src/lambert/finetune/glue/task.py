@@ -17,9 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lambert.corpus.encoding import plain_text_tokenizer
 from lambert.corpus.vocabulary import special_tokens
 from lambert.finetune.glue.tasks import Example, GlueTask
-from lambert.finetune.inputs import Encoded, SequenceBatch, plain_text_tokenizer
+from lambert.finetune.inputs import Encoded, SequenceBatch
 from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import BertForClassification

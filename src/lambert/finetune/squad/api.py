@@ -20,7 +20,8 @@ from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed
 from lambert.finetune.squad.settings import SquadSettings
 from lambert.finetune.squad.task import squad_preset
 from lambert.finetune.squad.tuning import tune
-from lambert.model.huggingface import model_folder, read_config
+from lambert.model.config_file import read_config
+from lambert.model.huggingface import model_folder
 
 log = logging.getLogger("lambert")
 

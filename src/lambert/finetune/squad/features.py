@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from lambert.corpus.encoding import plain_text_tokenizer
 from lambert.corpus.vocabulary import SpecialTokens, special_tokens
-from lambert.finetune.inputs import Encoded, plain_text_tokenizer
+from lambert.finetune.inputs import Encoded
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.settings import SPECIALS_IN_A_WINDOW, SquadSettings
 

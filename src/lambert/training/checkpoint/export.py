@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from lambert.corpus.vocabulary import load_vocabulary, save_tokenizer
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.vocabulary import add_special_tokens
 from lambert.errors import Interrupted, UserError
-from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
-from lambert.runlog.schema import RECIPE_FILE
+from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
 from lambert.training.checkpoint.format import newest_checkpoint
+from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import SETTINGS_BYTES, atomic_folder, read_bytes, why_unwritable
+from lambert.utils.io import atomic_folder, why_unwritable
 
 
-def export_run(run: Path, folder: Path) -> int:
-    """Write the model of `run`'s newest complete checkpoint and its tokenizer to `folder`; returns its step.
+@dataclass(frozen=True)
+class Exported:
+    """An export, opened again by lambert and by `transformers` where that is installed."""
+
+    step: int
+    """Of the checkpoint."""
+    checked_with_transformers: bool
+    """Whether `transformers` gave the same ids and logits."""
+
+
+def export_run(run: Path, folder: Path) -> Exported:
+    """Write the model of `run`'s newest complete checkpoint and its tokenizer to `folder`, and open it again.
 
     Raises:
-        UserError: `run` is not a run, has no checkpoint yet or only damaged ones, or `folder` exists.
+        UserError: `run` is not a run, has no checkpoint yet or only damaged ones, `folder` exists, or what is read from
+            it is not what was written.
     """
-    try:
-        recipe = tomllib.loads(read_bytes(run / RECIPE_FILE, SETTINGS_BYTES).decode("utf-8"))
-        config = BertConfig(**recipe["model"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
-        ) from None
+    config = model_of(run)
     saved, _ = newest_checkpoint(run)
     if saved is None:
         raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
-    tokenizer = load_vocabulary(run / TOKENIZER_FOLDER, cased=False)
+    tokenizer = load_vocabulary(run / TOKENIZER_FOLDER / "tokenizer.json", cased=False)
     model = BertForPreTraining(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(saved.tensors["model"][name])
     with atomic_folder(folder) as aside:
         write_model(model, tokenizer, aside)
-    return saved.step
+        differences = differences_in_transformers(model, _fitting(tokenizer, model), aside)
+        if differences:
+            raise UserError(
+                f"the transformers that is installed reads other {' and '.join(differences)} from the export",
+                remedy="Use another version of transformers, or export where none is installed",
+            )
+    return Exported(saved.step, checked_with_transformers=differences is not None)
 
 
 def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:
@@ -62,6 +74,20 @@ def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) 
 
 
 def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a Hugging Face folder: weights, configuration and tokenizer."""
+    """Write a Hugging Face folder (weights, configuration and tokenizer), and read it again.
+
+    Raises:
+        UserError: it cannot be written, what is read is not what was written, or logits are not finite.
+    """
+    tokenizer = _fitting(tokenizer, model)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, longest_sequence=model.config.maximum_positions)
+    check_export(model, tokenizer, folder)
+
+
+def _fitting(tokenizer: Tokenizer, model: BertForPreTraining) -> Tokenizer:
+    """The tokenizer with the model's segment types."""
+    fitting = Tokenizer.from_str(tokenizer.to_str())
+    if model.config.segment_types == 1:
+        add_special_tokens(fitting, segments=1)
+    return fitting

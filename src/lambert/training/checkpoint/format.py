@@ -24,7 +24,16 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.utils.formatting import size
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, read_bytes, read_json, sync, write_text
+from lambert.utils.io import (
+    SETTINGS_BYTES,
+    check_tensor_header,
+    file_sha256,
+    free_inodes,
+    read_bytes,
+    read_json,
+    sync,
+    write_text,
+)
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -33,6 +42,8 @@ PARTS = ("model", "optimizer")
 _MANIFEST = "manifest.json"
 _MARGIN_BYTES = 1_000_000
 """Free space required beyond the tensors."""
+_FILES = 8
+"""Files and folders that a run without a checkpoint makes with its first one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ class Checkpoint:
 
 class Damaged(UserError):
     """A checkpoint that differs from what was saved."""
+
+
+class OtherVersion(UserError):
+    """A checkpoint in the format of another version of lambert, which that version can read."""
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
@@ -94,11 +109,14 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Check that the disk has room for the tensors of a checkpoint.
+    """Check that the disk has room for the tensors and files of a checkpoint.
 
     Raises:
         OSError: ENOSPC, with what is needed and what is free.
     """
+    if free_inodes(folder) < _FILES:
+        what = f"a checkpoint needs {_FILES} inodes, and {free_inodes(folder)} are free (`df -i`)"
+        raise OSError(errno.ENOSPC, what, str(folder))
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         what = f"a checkpoint needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
@@ -132,6 +150,7 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
 
     Raises:
         Damaged: a file is missing, truncated or altered.
+        OtherVersion: it is of another version of lambert.
     """
     folder = run / FOLDER / f"step-{step}"
     try:
@@ -142,9 +161,24 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
             data = _read(folder / name, recorded["bytes"])
             if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
                 raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
+            check_tensor_header(data)
             tensors[Path(name).stem] = load_tensors(data)
         return Checkpoint(step, tensors, content["facts"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from None
+
+
+def checkpoint_facts(run: Path, step: int) -> dict[str, Any]:
+    """The facts of a checkpoint, without its tensors.
+
+    Raises:
+        Damaged: its manifest is missing or altered.
+        OtherVersion: it is of another version of lambert.
+    """
+    folder = run / FOLDER / f"step-{step}"
+    try:
+        return dict(_manifest(folder, step)["facts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from None
 
 
@@ -155,6 +189,7 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Raises:
         UserError: there are checkpoints, and all are damaged.
+        OtherVersion: one newer than all complete ones is of another version of lambert: it is not passed over.
     """
     problems: list[str] = []
     for step in finished_steps(run):
@@ -204,7 +239,7 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
     if manifest["sha256"] != _content_sha256(content) or set(manifest) != {"sha256", "content"}:
         raise _damaged(folder, f"{_MANIFEST} is not what was saved (its SHA-256 differs)")
     if content["format_version"] != FORMAT_VERSION:
-        raise _damaged(folder, f"format version {content['format_version']} is not {FORMAT_VERSION}")
+        raise _of_other_version(folder, content)
     if content["step"] != step or set(content["files"]) != {f"{part}.safetensors" for part in PARTS}:
         raise _damaged(folder, f"its manifest is of step {content['step']} and names {sorted(content['files'])}")
     return content
@@ -223,6 +258,18 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _of_other_version(folder: Path, content: Mapping[str, Any]) -> OtherVersion:
+    found, facts = content["format_version"], content.get("facts")
+    versions = facts.get("versions") if isinstance(facts, Mapping) else None
+    version = versions.get("lambert") if isinstance(versions, Mapping) else None
+    order = "newer" if isinstance(found, int) and found > FORMAT_VERSION else "older"
+    own = f"lambert {version}" if version else f"the {order} version of lambert that wrote it"
+    return OtherVersion(
+        f"the checkpoint {folder} has format version {found}, which is {order} than this lambert's {FORMAT_VERSION}",
+        remedy=f"Install {own} to resume the run, or choose another `out`; nothing was deleted",
+    )
 
 
 def _damaged(folder: Path, what: str) -> Damaged:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from lambert.errors import UserError
-from lambert.training.checkpoint.format import Checkpoint, Damaged, load_checkpoint, newest_checkpoint
+from lambert.training.checkpoint.format import Checkpoint, Damaged, OtherVersion, load_checkpoint, newest_checkpoint
 from lambert.training.config.training_config import TrainingConfig, refuse_differences
 from lambert.training.distributed.process_group import ProcessGroup
+
+log = logging.getLogger("lambert")
 
 
 def agreed_checkpoint(
@@ -27,15 +31,14 @@ def agreed_checkpoint(
         try:
             saved, problems = newest_checkpoint(run)
             if saved is not None:
-                whose = f"the checkpoint of step {saved.step} in {run} is of a run"
-                refuse_differences(saved.facts["recipe"], settings, whose)
+                _refuse_other_run(run, saved, settings)
         except UserError as error:
             problem = error
     found, failures = processes.all_reduce_ints([0 if saved is None else 1 + saved.step, int(problem is not None)])
     if not processes.is_main_process and found and not failures:
         try:
             saved = load_checkpoint(run, found - 1)
-        except Damaged as damage:
+        except (Damaged, OtherVersion) as damage:
             problem = UserError(
                 f"process {processes.rank} cannot load the checkpoint that rank 0 found: {damage.what}",
                 remedy="Put `out` on a folder that every machine shares",
@@ -44,3 +47,18 @@ def agreed_checkpoint(
     if failures:
         raise problem or UserError("another rank could not load the checkpoint", remedy="See its message")
     return saved, problems
+
+
+def _refuse_other_run(run: Path, saved: Checkpoint, settings: TrainingConfig) -> None:
+    """Check the settings that the checkpoint records; `recipe.toml` has been checked before.
+
+    Raises:
+        UserError: they are others, or of another version of lambert.
+    """
+    recipe, versions = saved.facts.get("recipe"), saved.facts.get("versions")
+    if not isinstance(recipe, Mapping):
+        log.warning(f"the checkpoint of step {saved.step} in {run} records no recipe: that of the folder is taken")
+        return
+    version = versions.get("lambert") if isinstance(versions, Mapping) else None
+    whose = f"the checkpoint of step {saved.step} in {run} is of a run"
+    refuse_differences(recipe, settings, whose, version=version or "")

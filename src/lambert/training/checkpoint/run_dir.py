@@ -9,11 +9,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
 from lambert.runlog.records import check_run_format
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
 from lambert.training.checkpoint.format import FOLDER, LATEST, check_free_space, finished_steps
+from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
@@ -84,6 +85,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        restore_recipe(run)
         is_run = (run / RECIPE_FILE).exists()
         if not is_run and set(run.iterdir()) - set(_unfinished(run)):
             raise UserError(

@@ -30,7 +30,7 @@ ARGUMENTS = {
 }  # fmt: skip
 """Setting of `TrainingConfig.as_tables`, without the number of the phase → the argument that sets it."""
 _DERIVED = ("samples", "learning_rate", "warmup_ratio")
-_NOT_COMPARED = re.compile(r"command|.*\.(formula|provenance)")
+_NOT_COMPARED = re.compile(r"command|lambert|.*\.(formula|provenance)")
 
 
 def clashes(recorded: Mapping[str, Any], current: Mapping[str, Any], *, ignored: tuple[str, ...] = ()) -> list[str]:

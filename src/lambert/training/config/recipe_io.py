@@ -14,6 +14,8 @@ import tomli_w
 from lambert.errors import UserError, unknown_name
 from lambert.training.config.phase_config import Provenance
 from lambert.training.config.recipe import PhaseRecipe, Recipe
+from lambert.training.config.recorded import with_defaults
+from lambert.training.config.training_config import TrainingConfig
 from lambert.utils.io import read_toml
 
 BY_RULE = ("sqrt", "paper")
@@ -50,7 +52,9 @@ def load_recipe(name: str) -> Recipe:
     except ValueError as error:
         raise UserError(f"recipe {path} cannot be read: {error}", remedy="Give a TOML file or a known name") from None
     try:
-        return recipe_from_tables(_of_a_run(tables) if "corpus_fingerprint" in tables else tables, str(path))
+        if "corpus_fingerprint" in tables:
+            tables = _of_a_run(with_defaults(tables, TrainingConfig))
+        return recipe_from_tables(tables, str(path))
     except UserError as error:
         raise UserError(f"recipe {path}: {error.what}", remedy=error.remedy) from None
 

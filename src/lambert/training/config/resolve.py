@@ -1,4 +1,4 @@
-"""Resolves arguments and a corpus into the training configuration and initial weights."""
+"""Resolves arguments and a corpus into the training configuration."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import load_vocabulary, special_tokens
+from lambert.corpus.vocabulary import special_tokens
 from lambert.data.dataloader import example_source
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
-from lambert.model.heads import BertForPreTraining
-from lambert.model.huggingface import LoadReport, load_model, model_folder, read_config
+from lambert.model.config_file import read_config
 from lambert.model.presets import model_config
+from lambert.model.weight_files import weights_sha256
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.phase import phases_of
 from lambert.training.config.phase_config import PhaseConfig
@@ -27,10 +24,8 @@ from lambert.training.config.precision import Precision
 from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
 from lambert.training.config.scaling_rules import PAPER_MIXED_BATCH, PAPER_SAMPLES
+from lambert.training.config.starting_model import initial_name, vocabulary_entries
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.config.unigram import UnigramBaseline
-from lambert.utils.hub import is_hub_name
-from lambert.utils.io import file_sha256
 
 DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
 SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
@@ -73,7 +68,7 @@ def resolve_config(
         _refuse_small_corpus(phases, corpus, request)
     defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "max_grad_norm")}
     return TrainingConfig(
-        model_name=_initial_name(request) or request.model or DEFAULT_MODEL,
+        model_name=initial_name(request.init_from) or request.model or DEFAULT_MODEL,
         model=config,
         optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
@@ -84,7 +79,7 @@ def resolve_config(
         examples=request.examples,
         packs=request.pack,
         precision=precision,
-        initial_weights="" if init_from is None else _weights_sha256(init_from),
+        initial_weights="" if init_from is None else weights_sha256(init_from),
         **{name: value for name, value in defaults.items() if value is not None},
     )
 
@@ -152,8 +147,11 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     init_from = request.initial_model_folder
     if init_from is not None:
         config = read_config(init_from)
-        config = replace(config, dropout=config.dropout if request.dropout is None else request.dropout)
-        _check_vocabulary(request, config, corpus)
+        if request.dropout is not None:
+            config = replace(config, dropout=request.dropout, attention_dropout=None)
+        if corpus is not None:
+            entries = vocabulary_entries(init_from, corpus)
+            config = replace(config, vocabulary_size=max(config.vocabulary_size, entries[1]))
     else:
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
         config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
@@ -180,46 +178,6 @@ def examples_per_epoch(
         len(example_source(corpus, "train", sequence_length=length, seed=seed, phase=number, objective=kind))
         for number, length in enumerate(sequence_lengths, start=1)
     )
-
-
-def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
-    """The model of `load_starting_model`."""
-    return load_starting_model(settings, init_from, corpus)[0]
-
-
-def load_starting_model(
-    settings: TrainingConfig, init_from: Path | None, corpus: Corpus
-) -> tuple[BertForPreTraining, LoadReport]:
-    """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or those of `init_from`.
-
-    The report names what `init_from` has no weights for, and what the model does not use of it.
-
-    Raises:
-        UserError: the model cannot be read, or its vocabulary is not the corpus's.
-    """
-    torch.manual_seed(settings.seed)
-    if init_from is None:
-        model = BertForPreTraining(settings.model)
-        _predict_frequencies(model, corpus)
-        return model, LoadReport([], [])
-    folder = model_folder(init_from)
-    theirs = load_vocabulary(folder, cased=False)
-    if theirs.get_vocab() != corpus.tokenizer().get_vocab():
-        raise UserError(
-            f"the vocabulary of {init_from} is not the corpus's",
-            remedy=f"Prepare the corpus again with `vocab` {init_from}",
-        )
-    model, report = load_model(folder, BertForPreTraining, dropout=settings.model.dropout)
-    if "mlm_head.bias" in report.freshly_initialised:
-        _predict_frequencies(model, corpus)
-    return model, report
-
-
-def _predict_frequencies(model: BertForPreTraining, corpus: Corpus) -> None:
-    """Start the bias of the MLM head at the unigram log-probabilities of the text."""
-    frequencies = UnigramBaseline(corpus.split("train").token_counts()).log_probabilities
-    with torch.no_grad():
-        model.mlm_head.bias.copy_(torch.from_numpy(frequencies))
 
 
 def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = False) -> None:
@@ -269,7 +227,8 @@ def parameter_count(config: BertConfig) -> int:
     embeddings = (vocabulary + config.maximum_positions + config.segment_types) * hidden + norm
     block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
     heads = square + (square + norm + vocabulary) + (2 * hidden + 2)  # pooler, MLM, NSP
-    return embeddings + config.layers * block + heads
+    untied = 0 if config.tied_decoder else vocabulary * hidden
+    return embeddings + config.layers * block + heads + untied
 
 
 def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> int | None:
@@ -301,32 +260,3 @@ def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request:
                 f"{phase.sequence_length} in {corpus.path}",
                 remedy=f"Choose a batch of at most {count:,} or prepare more text",
             )
-
-
-def _check_vocabulary(request: RecipeArguments, config: BertConfig, corpus: Corpus | None) -> None:
-    if corpus is not None and config.vocabulary_size != corpus.vocabulary_size:
-        raise UserError(
-            f"{request.init_from} has {config.vocabulary_size:,} words, the corpus {corpus.path} was prepared with "
-            f"{corpus.vocabulary_size:,}",
-            remedy=f"Prepare the corpus again with `vocab` {request.init_from}",
-        )
-
-
-def _initial_name(request: RecipeArguments) -> str:
-    """Display name of the model that is continued: its name on the Hub, or the folder's; a run's is the run's."""
-    path = request.init_from
-    if path is None or is_hub_name(path):
-        return "" if path is None else str(path)
-    path = path.resolve()
-    return path.parent.name if path.name == "huggingface" else path.name
-
-
-def _weights_sha256(folder: Path) -> str:
-    path = folder / "model.safetensors"
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}",
-            remedy="Give a Hugging Face folder with safetensors weights",
-        ) from None

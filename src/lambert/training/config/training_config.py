@@ -1,4 +1,7 @@
-"""The resolved configuration of a run: written to `recipe.toml`, and compared before a resume."""
+"""The resolved configuration of a run: written to `recipe.toml`, and compared before a resume.
+
+A new setting gets as its default what runs did before it, for their recipes lack it (`recorded.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from lambert import __version__
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.model.bert import BertConfig
@@ -17,6 +21,7 @@ from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.clashes import clashes
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
+from lambert.training.config.recorded import refuse_unknown_settings, with_defaults
 from lambert.utils.io import SETTINGS_BYTES, read_bytes, write_text
 
 REDUCE_DTYPES = ("float32", "bfloat16")
@@ -99,6 +104,8 @@ class TrainingConfig:
         """Tables for TOML, with the formula and provenance of each number."""
         tables = asdict(self)
         tables["precision"] = self.precision.value
+        # TOML has no null, which is the default of what can be None
+        tables["model"] = {name: value for name, value in tables["model"].items() if value is not None}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]
@@ -107,7 +114,11 @@ class TrainingConfig:
 
 def write_recipe(run: Path, settings: TrainingConfig, *, command: str = "") -> None:
     """Write `run/recipe.toml` atomically: the settings and the command line."""
-    tables = {"command": command, **settings.as_tables()}
+    write_tables(run, {"command": command, "lambert": __version__, **settings.as_tables()})
+
+
+def write_tables(run: Path, tables: Mapping[str, Any]) -> None:
+    """Write `run/recipe.toml` atomically, from tables that hold the command and the version too."""
     write_text(run / RECIPE_FILE, tomli_w.dumps(tables))
 
 
@@ -117,20 +128,24 @@ def refuse_other_config(run: Path, settings: TrainingConfig) -> None:
     Raises:
         UserError: the settings differ (lists each difference), or the file cannot be read.
     """
-    refuse_differences(_recorded(run), settings, f"{run} holds a run")
+    recorded = _recorded(run)
+    refuse_differences(recorded, settings, f"{run} holds a run", version=str(recorded.get("lambert", "")))
 
 
-def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, whose: str) -> None:
-    """Check tables of `TrainingConfig.as_tables` against `settings`.
+def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, whose: str, *, version: str = "") -> None:
+    """Check tables of `TrainingConfig.as_tables` against `settings`. A setting that they lack counts as its default.
 
     Args:
         whose: where the tables come from, as the beginning of the message.
+        version: of the lambert that wrote them; empty where unknown.
 
     Raises:
-        UserError: they differ; lists the arguments.
+        UserError: they differ (lists the arguments), or have settings of another version of lambert.
     """
     ignored = () if settings.deterministic else ("micro_batch_sizes",)
-    found = clashes(recorded, tomllib.loads(tomli_w.dumps(settings.as_tables())), ignored=ignored)
+    current = tomllib.loads(tomli_w.dumps(settings.as_tables()))
+    refuse_unknown_settings(recorded, current, whose, version)
+    found = clashes(with_defaults(recorded, TrainingConfig), current, ignored=ignored)
     if found:
         raise UserError(
             f"{whose} with other settings: {', '.join(found)}",
@@ -150,7 +165,7 @@ def recorded_choices(run: Path) -> Recorded | None:
     """The choices of the run in this folder; None without a run or a readable recipe."""
     try:
         recipe = _recorded(run)
-        return Recorded(tuple(int(size) for size in recipe["micro_batch_sizes"]), int(recipe["threads"]))
+        return Recorded(tuple(int(size) for size in recipe["micro_batch_sizes"]), int(recipe.get("threads", 0)))
     except (UserError, ValueError, KeyError, TypeError):
         return None
 
@@ -161,5 +176,6 @@ def _recorded(run: Path) -> dict[str, Any]:
         return tomllib.loads(read_bytes(path, SETTINGS_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="Add `fresh=True` to start over, or choose another `out`"
+            f"{path} cannot be read: {error}",
+            remedy="Delete it, and the same command writes it again if the run has a checkpoint; or add `fresh=True`",
         ) from None

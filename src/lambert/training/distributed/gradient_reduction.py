@@ -8,6 +8,7 @@ and the summation order can be fixed.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -89,9 +90,9 @@ class BufferedGradients(Gradients):
         self._is_last = False
         self._first: FirstGradient | None = None
         """Measures the buckets when they are launched."""
-        for bucket in self._buckets:
+        for number, bucket in enumerate(self._buckets):
             for index, (own, _) in enumerate(bucket.pairs):
-                own.register_post_accumulate_grad_hook(self._collector(bucket, index))
+                own.register_post_accumulate_grad_hook(_weak_hook(self._collect, number, index))
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """See `Gradients`."""
@@ -122,16 +123,14 @@ class BufferedGradients(Gradients):
         self._processes.all_reduce([own])
         return own
 
-    def _collector(self, bucket: _Bucket, index: int) -> Callable[[Tensor], None]:
-        def collect(parameter: Tensor) -> None:
-            bucket.take(index, parameter)
-            if self._is_last and self._processes.world_size > 1:
-                assert bucket not in self._buckets[: self._launched], "a gradient arrived after its bucket was launched"
-                bucket.missing.discard(index)
-                while self._launched < len(self._buckets) and not self._buckets[self._launched].missing:
-                    self._launch()
-
-        return collect
+    def _collect(self, number: int, index: int, parameter: Tensor) -> None:
+        bucket = self._buckets[number]
+        bucket.take(index, parameter)
+        if self._is_last and self._processes.world_size > 1:
+            assert number >= self._launched, "a gradient arrived after its bucket was launched"
+            bucket.missing.discard(index)
+            while self._launched < len(self._buckets) and not self._buckets[self._launched].missing:
+                self._launch()
 
     def _launch(self) -> None:
         """Start the all-reduce of the next bucket; all ranks use the same order."""
@@ -167,7 +166,10 @@ class TreeGradients(Gradients):
         self._leaf = _Bucket(self._pairs)
         self._total: _Bucket | None = None
         for index, (own, _) in enumerate(self._pairs):
-            own.register_post_accumulate_grad_hook(lambda parameter, index=index: self._leaf.take(index, parameter))
+            own.register_post_accumulate_grad_hook(_weak_hook(self._collect, index))
+
+    def _collect(self, index: int, parameter: Tensor) -> None:
+        self._leaf.take(index, parameter)
 
     def accumulate(self, count: int, compute: Compute, first: FirstGradient | None = None) -> None:
         """See `Gradients`."""
@@ -202,6 +204,17 @@ class TreeGradients(Gradients):
         left.touched |= right.touched
         self._free.append(right)
         return left
+
+
+def _weak_hook(collect: Callable[..., None], *numbers: int) -> Callable[[Tensor], None]:
+    """A hook of a parameter that does not keep the gradients alive: the collector does not see cycles through hooks."""
+    method = weakref.WeakMethod(collect)
+
+    def hook(parameter: Tensor) -> None:
+        if (found := method()) is not None:
+            found(*numbers, parameter)
+
+    return hook
 
 
 def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Value], Value], first: int = 0) -> Value:

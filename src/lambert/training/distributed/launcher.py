@@ -17,10 +17,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from lambert.training.distributed.env import is_one_of_several
-
-_NAMES = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1") if hasattr(signal, name)]
-"""Signals that ask for a stop; Windows has the first two."""
-_ASKS = tuple(getattr(signal, name) for name in _NAMES)
+from lambert.training.distributed.store import LOOPBACK_RENDEZVOUS
+from lambert.utils.stop_signals import stop_signals
 
 
 @dataclass(frozen=True)
@@ -46,22 +44,22 @@ def most_processes() -> int:
 def run_processes(arguments: Sequence[str], count: int, *, threads: int = 0) -> Ended:
     """Run `python -m lambert ARGUMENTS` on `count` ranks, and wait for them.
 
-    SIGTERM, SIGINT and SIGUSR1 are forwarded; ranks still running 30 seconds later are killed.
+    Signals that ask for a stop are forwarded; ranks still running 30 seconds later are killed.
 
     Args:
         threads: of each rank; 0 divides the cores among them.
     """
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we report what matters
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, _cores() // count))
-    optional: dict[str, Any] = {"signals_to_handle": ",".join(_NAMES)}
+    asks = stop_signals()
+    optional: dict[str, Any] = {"signals_to_handle": ",".join(number.name for number in asks)}
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
         run_id=f"lambert-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend=LOOPBACK_RENDEZVOUS,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         **{name: value for name, value in optional.items() if name in known},
@@ -73,7 +71,7 @@ def run_processes(arguments: Sequence[str], count: int, *, threads: int = 0) -> 
         if failure.exitcode >= 0:
             return Ended(failure.exitcode)
         number = signal.Signals(-failure.exitcode)
-        lost = "" if number in _ASKS else f"process {rank} was ended by {number.name}"
+        lost = "" if number in asks else f"process {rank} was ended by {number.name}"
         return Ended(128 + number, lost)
     except SignalException as stop:
         return Ended(128 + stop.sigval)

@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 
 from lambert.training.distributed import env
 from lambert.training.distributed.heartbeat import HeartbeatMonitor, Store
+from lambert.training.distributed.store import join_store, stay_on_loopback
 
 TIMEOUT_SECONDS = 600.0
 
@@ -145,7 +146,11 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
 
     Args:
         timeout_seconds: timeout of a collective.
+
+    Raises:
+        UserError: a variable of the launcher is missing or wrong, or the other ranks cannot be reached.
     """
+    env.check()
     count, rank = env.process_count(), env.process_rank()
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda", env.local_rank() or 0) if has_gpu else torch.device("cpu")
@@ -155,8 +160,11 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
         return ProcessGroup(rank, count, device)
     if not distributed.is_initialized():
         _end_with_parent()
-        timeout = timedelta(seconds=timeout_seconds)
-        distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=timeout)
+        if env.all_on_this_machine():
+            stay_on_loopback()
+        backend, timeout = "nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
+        store = join_store(timeout_seconds)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     return ProcessGroup(rank, count, device, _peers(rank, count))
 
 

@@ -79,6 +79,12 @@ def spike_facts(
     }
 
 
+def saved_facts(facts: Mapping[str, Any], command: str, settings: TrainingConfig) -> dict[str, Any]:
+    """What a checkpoint says of its run: enough to write `recipe.toml` again, and to name the version to install."""
+    versions = {name: facts.get(name) for name in ("lambert", "torch")}
+    return {"versions": versions, "command": command, "recipe": settings.as_tables()}
+
+
 def checkpoint_facts(run: Path, saved: CheckpointInfo) -> dict[str, Any]:
     """Of the `checkpoint` event."""
     path = str(saved.path.relative_to(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lambert.training.metrics.spike_detector import MOST_SKIPPED_IN_A_ROW, Spike
 from lambert.training.metrics.throughput import ThroughputTracker
 from lambert.training.step.train_state import TrainState
 from lambert.training.step.train_step import StepResult
+
+log = logging.getLogger("lambert")
 
 
 class StepLogger:
@@ -37,17 +40,22 @@ class StepLogger:
         self._layer_stats: dict[str, float] = {}
         self.last_step: dict[str, Any] = {}
         self.spike_detector = SpikeDetector()
-        self.noise = GradientNoiseTracker(options.noise_measurements_per_phase)
+        self._measurements = options.noise_measurements_per_phase
+        self.noise = GradientNoiseTracker(self._measurements)
 
     def state_dict(self) -> dict[str, Any]:
         """State for `load_state_dict`."""
         return {"spike_detector": self.spike_detector.state_dict(), "noise": self.noise.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state from `state_dict`; `noise` may be missing."""
-        self.spike_detector.load_state_dict(state["spike_detector"])
-        if "noise" in state:
-            self.noise.load_state_dict(state["noise"])
+        """Restore the state from `state_dict`. What another version did not save starts empty, and is named."""
+        for name, empty in (("spike_detector", SpikeDetector()), ("noise", GradientNoiseTracker(self._measurements))):
+            try:
+                getattr(self, name).load_state_dict(state[name])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                setattr(self, name, empty)
+                if self._processes.is_main_process:
+                    log.warning(f"the checkpoint of step {self._state.step} holds no {name}: its window starts empty")
 
     def log_step(
         self,

@@ -40,6 +40,7 @@ class ThroughputTracker:
             batches: this rank's micro-batches.
             padded_tokens_left: remaining tokens of the run, including padding.
         """
+        seconds = max(seconds, 1e-9)  # clocks of some systems tick every 16 ms
         counts = [sum(batch.real_tokens for batch in batches), sum(len(batch.masked_labels) for batch in batches)]
         tokens, masked_tokens = self._processes.all_reduce_ints(counts)
         sequences = phase.config.batch_size

@@ -8,6 +8,7 @@ from lambert.data.objective import ObjectiveConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
 from lambert.training.config.unigram import UnigramBaseline
+from lambert.training.malloc import release_free_memory
 from lambert.training.step.pretraining_loss import Evaluation, evaluate
 
 _SEED = 0
@@ -44,7 +45,9 @@ class Validator:
         count = self.sample_count(sequence_length, self._samples)
         size = max(1, _BATCH_TOKENS // sequence_length)
         batches = (stream.batch(first, min(size, count - first)) for first in range(0, count, size))
-        return evaluate(model, batches, self._unigram, precision=precision)
+        evaluation = evaluate(model, batches, self._unigram, precision=precision)
+        release_free_memory()  # of shapes that training does not have
+        return evaluation
 
     def sample_count(self, sequence_length: int, samples: int) -> int:
         """Number of sequences used, at most `samples`."""

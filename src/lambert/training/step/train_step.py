@@ -178,7 +178,7 @@ def forward_and_backward(
     with timer.section("forward"), precision.autocast(device):
         output = task(model, batch)
         trained = {kind: value for kind, value in output.loss_sums.items() if value.requires_grad}
-        terms = (trained[kind] / total for kind, total in totals.items() if kind in trained)
+        terms = (trained[kind] / max(total, 1) for kind, total in totals.items() if kind in trained)
         loss = sum(terms, torch.zeros((), device=device))
     with timer.section("backward"):
         loss.backward()
@@ -214,7 +214,18 @@ def _out_of_memory(work: Callable[[], None]) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or on the CPU (which raises a plain RuntimeError)."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    return isinstance(error, kinds) or any(said in str(error) for said in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch's CPU allocator
+    "not enough memory",  # the same on Windows
+    "Cannot allocate memory",  # the system, for a mapped file or a thread
+    "could not create a primitive",  # oneDNN, whose code and scratch memory did not fit
+    "could not create a memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None:
@@ -255,7 +266,7 @@ def _result(
         return {kind: value / total if total else math.nan for (kind, total), value in pairs}
 
     losses, accuracies, first_square = means(sums[: len(totals)]), means(sums[len(totals) : -1]), sums[-1]
-    loss = sum(value for kind, value in losses.items() if kind in trained)
+    loss = sum((value for kind, value in losses.items() if kind in trained and totals[kind]), 0.0)
     broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(stats) if not own.isfinite().all())
     first_norm = math.sqrt(first_square) if first_square > 0 else None
     return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)
