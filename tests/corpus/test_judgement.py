@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from lambert.corpus.judgement import judged
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
+from lambert.data.counter_rng import CounterRNG
+from lambert.data.dataloader import example_source
 from lambert.errors import UserError
 from lambert.planning.plan import describe_plan
 from lambert.training.config.arguments import RecipeArguments
@@ -166,3 +169,22 @@ def test_the_counts_do_not_depend_on_partitions(tokenizer: Tokenizer) -> None:
     for line in text:
         apart.encode([line])
     assert np.array_equal(together.take_counts(), apart.take_counts())
+
+
+def test_a_file_whose_name_is_not_utf8_is_read_and_recorded(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (tmp_path / name).write_text(documents(sentence))
+    corpus = build_corpus(tmp_path / name, tmp_path / "corpus", vocab_size=200)
+    (source,) = Corpus.open(corpus.path).manifest["sources"]
+    assert Path(source["name"]).name == name
+    (corpus.path / "manifest.json").read_bytes().decode("utf-8")
+
+
+def test_no_pair_of_a_single_document_has_a_false_label(tmp_path: Path) -> None:
+    corpus = build(tmp_path, "\n".join(f"{sentence()}." for _ in range(3)), validation_fraction=0.0)
+    for seed in range(30):
+        source = example_source(corpus, "train", sequence_length=64, seed=seed, phase=1)
+        every = np.arange(len(source))
+        spans = source.spans(every, CounterRNG.of((seed,), every))
+        assert spans.is_random_next is not None
+        assert not (spans.is_random_next & (spans.b_start == spans.a_stop)).any()
