@@ -25,9 +25,8 @@ UNREADABLE = Limit(0.0, 0.05)
 """Characters that are U+FFFD, in place of what could not be decoded."""
 SKIPPED = Limit(0.01, 0.5)
 """Records without text."""
-WRAPPED, LONE, LEFT_OUT = 0.3, 0.7, 0.5
-"""Lines of plain text that seem to be wrapped, training documents of one sentence, bytes of folders that are not taken:
-only said."""
+WRAPPED, LONE = 0.3, 0.7
+"""Lines of plain text that seem to be wrapped, training documents of one sentence: only said."""
 
 
 @dataclass(frozen=True)
