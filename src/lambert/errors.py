@@ -49,7 +49,10 @@ def _user_error(kind: type[UserError], what: str, remedy: str) -> UserError:
     return kind(what, remedy=remedy)
 
 
-PRETRAINING = ("filelock", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w", "tyro")
+PRETRAINING = (
+    "charset_normalizer", "filelock", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
+    "tyro",
+)  # fmt: skip
 """What the extra `pretrain` installs and all but `lambert.optim` needs, by the names under which it is imported."""
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lambert.corpus.sources import HUGGING_FACE, TextReader, find_files, stored_bytes
+from lambert.corpus.formats import HUGGING_FACE
+from lambert.corpus.sources import TextReader, find_files, stored_bytes
 from lambert.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of another package's making

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lambert.corpus.formats import JSON_LINES
 from lambert.corpus.readers import json_lines
-from lambert.corpus.sources import JSON_LINES, ReadStatistics, TextReader
+from lambert.corpus.sources import ReadStatistics, TextReader
 from lambert.errors import UserError
 
 
@@ -99,10 +100,16 @@ def test_documents_and_lines_are_cut_as_those_of_plain_text_are(tmp_path: Path) 
     assert (statistics.cut_lines, statistics.cut_documents) == (1, plain.statistics.cut_documents)
 
 
-def test_names_without_an_ending_are_known_by_the_first_bytes(tmp_path: Path) -> None:
-    line = b'{"text": "One."}\n'
-    (tmp_path / "part-00000").write_bytes(line)
-    (tmp_path / "c4.json.bz2").write_bytes(bz2.compress(line))
-    (tmp_path / "a.txt").write_bytes(line)
-    for name, expected in (("part-00000", "One."), ("c4.json.bz2", "One."), ("a.txt", line.decode().strip())):
-        assert [document.paragraphs for document in TextReader([tmp_path / name])] == [[expected]]
+@pytest.mark.parametrize("line", [b'{"text": "One."}\n', b'\n{ "id": 1, "text" : "One." }\n', b'{\t"text":"One."}'])
+def test_they_are_known_by_their_first_bytes_whatever_their_name(tmp_path: Path, line: bytes) -> None:
+    for name in ("part-00000", "x.jsonlines", "oscar_part_1.txt", "c4.json.bz2"):
+        (tmp_path / name).write_bytes(bz2.compress(line) if name.endswith("bz2") else line)
+        assert [document.paragraphs for document in TextReader([tmp_path / name])] == [["One."]]
+
+
+@pytest.mark.parametrize("content", ['[\n  {"text": "One."}\n]\n', '{\n  "text": "One."\n}\n'])
+def test_other_json_in_a_file_of_any_name_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(UserError, match="jq -c"):
+        list(TextReader([tmp_path / "a.txt"]))
+    assert len(list(TextReader([tmp_path / "a.txt"], text_format="text"))) == 1

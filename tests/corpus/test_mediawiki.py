@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import bz2
+import signal
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
 
-from lambert.corpus.readers import mediawiki
-from lambert.corpus.sources import MEDIAWIKI_XML, TextReader, find_files
+from lambert.corpus.formats import MEDIAWIKI_XML
+from lambert.corpus.readers import mediawiki, plain_text, wikitext
+from lambert.corpus.sources import TextReader, find_files
 from lambert.errors import UserError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" \
@@ -287,3 +289,95 @@ def test_a_missing_parser_is_said_before_anything_is_read(tmp_path: Path, monkey
         find_files([tmp_path])
     with pytest.raises(UserError, match=r"pip install 'lambert-bert\[wiki\]'"):
         read(tmp_path / "a.xml.bz2")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<mediawiki><siteinfo><namespaces>" + "".join(f'<namespace key="{n}">a</namespace>' for n in range(1_500)),
+        "<mediawiki>" + "<a>" * 500,
+        '<mediawiki><siteinfo><namespaces><namespace key="first">a</namespace>',
+        f'<mediawiki><siteinfo><namespaces><namespace key="{"1" * 5_000}">a</namespace>',
+        f'<mediawiki><siteinfo><namespaces><namespace key="4">{"a" * 10_000}</namespace></namespaces>',
+        f"<mediawiki><page><title>{'a' * 10_000}</title></page>",
+    ],
+    ids=["namespaces", "open elements", "a key that is no number", "a key without end", "a name", "a title"],
+)
+def test_a_header_that_no_wiki_writes_is_refused_before_it_takes_memory(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "harm.xml"
+    file.write_text(header)
+    with pytest.raises(UserError, match=r"harm.xml is damaged.*(namespace|deep|title)"):
+        read(file)
+
+
+VALUES = {
+    "{{formatnum:-10}} °C": "-10 °C", "{{FORMATNUM:1000}} people": "1000 people", "{{uc:abc}} {{lc:DEF}}": "ABC def",
+    "{{ucfirst:old town}}": "Old town", "{{circa|1850|1860}}": "c. 1850 – 1860", "{{frac|3|1|2}} miles": "3 1/2 miles",
+    "{{s|XIX|e}} siècle": "XIXe siècle", "{{unité|3|km}}": "3 km", "{{nihongo|Garden|庭|Niwa}}": "Garden",
+    "{{formatnum:{{#expr:1+1}}}} km": "km",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("markup", VALUES)
+def test_the_value_of_a_function_stays_in_its_sentence(tmp_path: Path, markup: str) -> None:
+    (paragraph,) = prose(tmp_path, f"The register of the town says {markup} in the year before the fire.")
+    assert f"says {VALUES[markup]} in" in paragraph
+
+
+# fmt: off
+ENDS = [
+    "አዲስ አበባ ከተማ ናት።",
+    "ទន្លេនេះវែង",
+    "Սա հին քաղաք է։",
+    "Ποιος το έκανε;",
+    "แม่น้ำนี้ยาวมาก",
+    "ນີ້ແມ່ນແມ່ນ້ຳ",
+    "মাছ খায়।",
+    "བོད་ཡིག།",
+    "یہ شہر ہے۔",
+]
+
+
+@pytest.mark.parametrize("sentence", ENDS)
+def test_short_paragraphs_are_kept_where_a_sentence_of_any_script_ends(tmp_path: Path, sentence: str) -> None:
+    assert prose(tmp_path, sentence) == [sentence]
+
+
+def test_a_word_may_begin_with_an_exclamation_mark_and_a_table_does_not(tmp_path: Path) -> None:
+    assert prose(tmp_path, "'''!Kung''' is a language of several thousand people.") == [
+        "!Kung is a language of several thousand people."
+    ]
+    assert (
+        prose(tmp_path, "! Name of it. !! Number of it.\n\n!Name of it. | Number of it.") == []
+    )
+
+
+SLOW = {
+    "comments": (mediawiki.is_export, b"<!---->" * 500 + b"x"),
+    "comments with ends inside": (mediawiki.is_export, b"<!-- a -->-->" * 300),
+    "carriage returns": (lambda data: plain_text._CARRIAGE_RETURNS.sub(b"\n", data), b"\r" * 400_000 + b"x"),
+    "spaces": (wikitext._tidied, "A (word)" + "\u3000" * 400_000 + "x."),
+    "spaces at the end": (wikitext._tidied, "A word." + "\x0b" * 400_000 + "x."),
+    "commas": (wikitext._tidied, "A (word" + "," * 400_000 + "x."),
+    "a variant without end": (wikitext._tidied, "A -{" + "a" * 400_000),
+    "variants within variants": (wikitext._tidied, "A " + "-{zh-hans:a|" * 100_000),
+    "underscores": (wikitext._tidied, "A " + "_" * 200_000 + "a" * 200_000),
+    "quotes": (wikitext._tidied, "A " + "'" * 400_001 + "a"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_expressions_take_linear_time(name: str) -> None:
+    """In quadratic time each of these takes minutes, with backtracking for ever; the alarm ends the test."""
+    work, text = SLOW[name]
+
+    def too_slow(*_: object) -> None:
+        raise AssertionError(f"{name}: still busy")
+
+    before = signal.signal(signal.SIGALRM, too_slow)
+    signal.alarm(20)
+    try:
+        work(text)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

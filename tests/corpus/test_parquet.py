@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lambert.corpus.sources import PARQUET, TextReader
+from lambert.corpus.formats import PARQUET
+from lambert.corpus.sources import TextReader
 from lambert.errors import UserError
 
 DOCUMENTS = ["One. Two.\n\nThree.", None, "", "Four.\r\nFive."]
@@ -117,3 +120,28 @@ def test_it_cannot_be_read_inside_another_compression(tmp_path: Path) -> None:
     file.write_bytes(b"plain text")
     with pytest.raises(UserError, match="b.parquet is not a Parquet file, despite its name"):
         paragraphs_of(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+def test_a_small_file_that_decodes_to_much_is_refused_or_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of a million strings in some hundred bytes, and a text that is one page of 120 MB in 12 KB."""
+    monkeypatch.setattr("lambert.corpus.readers.parquet.MEMORY_BYTES", 64 << 20)
+    words = pa.repeat("ab", 1_200_000)
+    column = pa.LargeListArray.from_arrays(pa.array([0, len(words)], pa.int64()), words)
+    pq.write_table(pa.table({"text": column}), tmp_path / "list.parquet", compression="zstd")
+    reader = TextReader([tmp_path / "list.parquet"])
+    assert not list(reader)
+    assert "longer than 64 MB" in reader.statistics.first_skipped[str(tmp_path / "list.parquet")]
+    value = pa.array(["a " * 60_000_000], pa.large_string())
+    pq.write_table(pa.table({"text": value}), tmp_path / "value.parquet", compression="zstd", use_dictionary=False)
+    # In a process of its own, whose allocator has not kept what the writing took.
+    program = (
+        "import sys; from pathlib import Path; from lambert.corpus.readers import parquet;"
+        "parquet.MEMORY_BYTES = 64 << 20; from lambert.corpus.sources import TextReader;"
+        "list(TextReader([Path(sys.argv[1])]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "value.parquet")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "value.parquet needs more than 64 MB for 64 rows" in ended.stderr

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lambert.corpus.formats import CSV, TSV
 from lambert.corpus.readers import json_lines, separated_values
-from lambert.corpus.sources import CSV, TSV, ReadStatistics, TextReader
+from lambert.corpus.sources import ReadStatistics, TextReader
 from lambert.errors import UserError
 
 ROWS = [("1", 'He said "no", twice.\nThen he left.'), ("2", "Semi; colon,\tand tab."), ("3", "")]

@@ -324,6 +324,26 @@ def test_giant_words_are_left_out_of_the_learning() -> None:
     assert tokenizer.get_vocab() == train_vocabulary([*TRAINING_TEXT, "before  after"], 300, cased=False).get_vocab()
 
 
+LONG_RUNS = {
+    "JSON": ('{"state":"timeout","cause":"retry","host":"worker"}' * 4, ["state", "timeout", "{", ":"]),
+    "comma-separated": ("alpha,beta,12,closed," * 9, ["alpha", "closed", "12"]),
+    "a URL": ("https://example.org/" + "garden/letter?river=quiet&" * 6, ["garden", "river", "&"]),
+    "full stops of other scripts": ("गाँव।नदी।घर।" * 20, ["घर", "।"]),
+    "ideographs": ("安静小河花园信件" * 20, ["安", "河"]),
+    "general punctuation": ("bridge—supper…" * 12, ["bridge", "supper", "…"]),
+}
+
+
+@pytest.mark.parametrize("name", LONG_RUNS)
+def test_a_word_is_the_same_for_the_learner_and_the_tokenizer(name: str) -> None:
+    """Runs of over 100 characters without a space, which BERT parts at punctuation and ideographs: nothing is lost."""
+    line, entries = LONG_RUNS[name]
+    tokenizer = train_vocabulary([line] * 30, 300, cased=True)
+    encoded = tokenizer.encode(line, add_special_tokens=False)
+    assert "[UNK]" not in encoded.tokens
+    assert set(entries) <= set(encoded.tokens)
+
+
 @pytest.mark.parametrize(
     ("characters", "size"), [(0, 1_024), (1_000_000, 2_048), (30_000_000, 8_192), (10**9, 30_522), (10**12, 30_522)]
 )

@@ -130,6 +130,14 @@ def _choices(option: str) -> Sequence[str]:
         from lambert.training.config.training_config import REDUCE_DTYPES
 
         return REDUCE_DTYPES
+    if option == "strip_accents":
+        from lambert.corpus.build import STRIP_ACCENTS
+
+        return [*STRIP_ACCENTS]
+    if option == "text_format":
+        from lambert.corpus.formats import TEXT_FORMATS
+
+        return [*TEXT_FORMATS]
     if option == "deduplicate":
         from lambert.corpus.build import DEDUPLICATION
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lambert.cli.subcommand import Subcommand, say
+from lambert.cli.subcommand import Subcommand, say, warn
 
 if TYPE_CHECKING:
     from lambert.corpus.summary import BuildSummary
@@ -32,12 +32,27 @@ class Prepare(Subcommand):
     """Entries of a learned vocabulary. Default: fits the text: 8,192 for 30 MB, BERT's 30,522 from 210 MB."""
     cased: bool = False
     """Distinguish capitals and accents; otherwise text is lower-cased and accents are stripped."""
+    strip_accents: str = "auto"
+    """auto, yes or no: no keeps accents, vowel signs and tones in lower case. auto strips them where text is
+    lower-cased, as BERT does, and refuses where that takes a tenth of the characters."""
+    max_word_length: int | None = None
+    """Characters from which on a word becomes [UNK]. Default: the given vocabulary's, or BERT's 100. Text with few
+    spaces needs more."""
     validation_fraction: float = 0.01
     """Fraction of the documents held out for evaluation, 0 to below 1; training never sees them."""
     language: str = "en"
     """Two-letter code of the language, for the rules of sentence splitting."""
     one_sentence_per_line: bool = False
     """Lines are sentences already and are not split."""
+    join_lines: bool = False
+    """Lines of plain text were wrapped at a width: those between two blank lines are one paragraph."""
+    one_document_per_file: bool = False
+    """A file of plain text is one document; blank lines only separate its paragraphs."""
+    text_format: str = "auto"
+    """text, jsonl, csv, tsv or wikiextractor; auto tells them by contents and name."""
+    encoding: str | None = None
+    """Encoding of the files that are not UTF-8, such as cp1252, koi8-r, gb18030, shift_jis, utf-16-le. Detected where
+    one fits plainly better than all others; refused where none does."""
     text_field: str = "text"
     """Field of JSON lines, or column of CSV, TSV or Parquet files, that holds the text."""
     deduplicate: str = "none"
@@ -60,10 +75,16 @@ class Prepare(Subcommand):
                 vocab=self.vocab,
                 vocab_size=self.vocab_size,
                 cased=self.cased,
+                strip_accents=self.strip_accents,
+                max_word_length=self.max_word_length,
                 validation_fraction=self.validation_fraction,
                 language=self.language,
                 text_field=self.text_field,
+                text_format=self.text_format,
+                encoding=self.encoding,
                 one_sentence_per_line=self.one_sentence_per_line,
+                join_lines=self.join_lines,
+                one_document_per_file=self.one_document_per_file,
                 deduplicate=self.deduplicate,
                 workers=self.workers,
                 restart=self.restart,
@@ -85,10 +106,22 @@ def say_summary(summary: BuildSummary) -> None:
     say(
         f"{summary.bytes_read / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s "
         f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocab_size:,} "
-        f"({'learned' if summary.vocab_learned else 'given'}), [UNK] rate {100 * summary.unk_rate:.3f} %"
+        f"({'learned' if summary.vocab_learned else 'given'}), {summary.counts.get('characters', 0):,} characters, "
+        f"{100 * summary.unknown_fraction:.3f} % of them [UNK]"
     )
     if summary.parsers:
         say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))
+    if summary.encodings:
+        worst = ", ".join(f"{name} ({encoding})" for name, encoding in list(summary.encodings.items())[:3])
+        say(f"decoded from other encodings than UTF-8: {len(summary.encodings):,} files, {worst}")
+    if summary.left_out:
+        from lambert.corpus.discovery import endings_told
+
+        count, megabytes = sum(summary.left_out.values()), summary.left_out_bytes / 1e6
+        say(
+            f"not taken from the folders: {count:,} files of {megabytes:,.1f} MB ({endings_told(summary.left_out)}); "
+            "name them by a pattern to take them, such as 'FOLDER/**/*.md'"
+        )
     if summary.skipped_records:
         skipped = [
             f"{name} ({count:,}, first {summary.first_skipped.get(name, 'unknown')})"
@@ -106,3 +139,5 @@ def say_summary(summary: BuildSummary) -> None:
         say(f"near-duplicates of an earlier document, these included: {summary.near_duplicate_documents:,}")
     if not summary.splits["held_out"].documents:
         say("nothing is held out (one document, or --validation-fraction 0): this corpus cannot measure a model")
+    for finding in summary.findings:
+        warn(finding)

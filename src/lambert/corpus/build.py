@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from lambert.corpus.build_folder import PARTITIONS_FOLDER, build_folder
+from lambert.corpus.build_folder import build_folder
 from lambert.corpus.finalize import (
+    check_text,
     counts_of,
     drop_documents,
     find_duplicates,
@@ -29,6 +28,7 @@ from lambert.corpus.finalize import (
     statistics_of,
     write_manifest,
 )
+from lambert.corpus.formats import check_format
 from lambert.corpus.partitions import (
     DocumentEncoder,
     PartitionBuilder,
@@ -38,19 +38,21 @@ from lambert.corpus.partitions import (
     batches_of,
     document_hash,
     group_files,
-    refuse_unk_rate,
 )
-from lambert.corpus.sources import Document, DocumentSource, identities, named_sources
+from lambert.corpus.sources import Document, DocumentSource, ReadOptions, identities, named_sources
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
-from lambert.corpus.summary import BuildProgress, BuildSummary
+from lambert.corpus.summary import BuildProgress, summary_of
+from lambert.corpus.text_encoding import check_encoding
 from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
 from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
+from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError
 
 VOCABULARY_SAMPLE_CHARACTERS = 50_000_000
 DEDUPLICATION = ("none", "exact", "near")
+STRIP_ACCENTS = {"auto": None, "yes": True, "no": False}
 
 Text = str | Path | Sequence[str | Path] | Callable[[], Iterable[Document]]
 ProgressCallback = Callable[[BuildProgress], None]
@@ -63,10 +65,16 @@ def build_corpus(
     vocab: str | Path | None = None,
     vocab_size: int | None = None,
     cased: bool = False,
+    strip_accents: str = "auto",
+    max_word_length: int | None = None,
     validation_fraction: float = 0.01,
     language: str = "en",
     text_field: str = "text",
+    text_format: str = "auto",
+    encoding: str | None = None,
     one_sentence_per_line: bool = False,
+    join_lines: bool = False,
+    one_document_per_file: bool = False,
     deduplicate: str = "none",
     workers: int | None = 1,
     restart: bool = False,
@@ -89,10 +97,17 @@ def build_corpus(
         vocab_size: entries of a learned vocabulary, special tokens included; by default as many as fit the size of the
             text (`fitting_vocab_size`).
         cased: distinguish capitals and accents; otherwise text is lower-cased and accents are stripped.
+        strip_accents: `no` keeps accents, vowel signs and tones in lower case, `yes` strips them; `auto` strips them
+            where text is lower-cased, as BERT does, and refuses where that takes a tenth of the characters.
+        max_word_length: characters from which on a word is [UNK]; by default the given vocabulary's, or BERT's 100.
         validation_fraction: fraction of the documents that are held out, from 0 (none) to below 1.
         language: two- or three-letter code for the sentence rules.
         text_field: field of JSON lines, or column of CSV, TSV, Parquet and of datasets, that holds the text.
+        text_format: `text`, `jsonl`, `csv`, `tsv` or `wikiextractor`; `auto` tells them by contents and name.
+        encoding: of the files that are not UTF-8; detected where one fits plainly better than others.
         one_sentence_per_line: lines are sentences already and are not split.
+        join_lines: lines of plain text were wrapped at a width: those between two blank lines are one paragraph.
+        one_document_per_file: a file of plain text is one document, blank lines and all.
         deduplicate: documents to drop: `none`, `exact` (same text as an earlier one) or `near` (Jaccard similarity of
             0.8 or more with an earlier one, `lambert.corpus.near_duplicates`).
         workers: processes that build partitions (some 30 MB of files each) at once; None takes all cores. More than one
@@ -105,45 +120,82 @@ def build_corpus(
 
     Raises:
         UserError: missing or unreadable input, no text, `out` exists or cannot be written, a vocabulary that does not
-            fit, or an unfinished build with other arguments.
+            fit, too much of the text lost, or an unfinished build with other arguments.
     """
     started = time.perf_counter()
-    _check_arguments(validation_fraction, language, workers, deduplicate)
-    out = Path(out)
+    _check_arguments(validation_fraction, language, workers, deduplicate, strip_accents, max_word_length)
+    check_format(text_format, joins_lines=join_lines, has_sentences=one_sentence_per_line)
+    out, encoding = Path(out), check_encoding(encoding)
+    read = ReadOptions(text_field, encoding, text_format, one_document_per_file, join_lines)
+    rules = Rules(cased, STRIP_ACCENTS[strip_accents], max_word_length)
     settings: dict[str, Any] = {
         "validation_fraction": validation_fraction,
         "language": language,
         "deduplicate": deduplicate,
-        "text_field": text_field,
+        **asdict(read),
         "one_sentence_per_line": one_sentence_per_line,
+        "strip_accents": rules.strip_accents,
         "vocab": "learned" if vocab is None else "given",
     }
-    given = None if vocab is None else load_vocabulary(Path(vocab), cased=cased)
+    given = None if vocab is None else _given_vocabulary(Path(vocab), rules)
     with ExitStack() as stack:
-        source = DocumentSource(text if callable(text) else stack.enter_context(named_sources(text, out)), text_field)
-        plan = _plan(source, {**settings, "vocab_size": vocab_size, "cased": cased}, given)
+        source = DocumentSource(text if callable(text) else stack.enter_context(named_sources(text, out)), read)
+        plan = _plan(source, {**settings, **asdict(rules), "vocab_size": vocab_size}, given)
         folder = stack.enter_context(build_folder(out, plan, restart=restart))
         report = _Reporter(progress, source, started)
-        tokenizer = _tokenizer(folder, given, source, report, vocab_size=vocab_size, cased=cased)
-        partition_settings = PartitionSettings(validation_fraction, language, text_field, one_sentence_per_line)
-        records = _build(folder, source, partition_settings, tokenizer, workers or _cores(), report)
-        _check_text(folder, records)
+        tokenizer = _tokenizer(folder, given, source, report, vocab_size=vocab_size, rules=rules)
+        how = PartitionSettings(validation_fraction, language, read, one_sentence_per_line, rules.strip_accents is True)
+        records = _build(
+            folder, source, replace(how, is_vocabulary_given=given is not None), tokenizer, workers or _cores(), report
+        )
+        check_text(folder, records, settings)
         duplicates = find_duplicates(folder, records)
         near = find_near_duplicates(folder, records, token_type(tokenizer)) if deduplicate == "near" else []
         if deduplicate != "none":
             drop_documents(folder, records, near or duplicates)
-        parsers = statistics_of(records).parsers
-        sources = [
-            {"name": str(file), "bytes": size, "parser": parsers.get(str(file))}
-            for file, size in zip(source.files, source.sizes, strict=True)
-        ]
-        write_manifest(folder, tokenizer, records, settings, sources, duplicates, near)
+        found = statistics_of(records)
+        write_manifest(folder, tokenizer, records, settings, source.described(found), duplicates, near)
     corpus = Corpus.open(out)
-    corpus.summary = _summary(corpus, len(source.files), records, time.perf_counter() - started)
+    corpus.summary = summary_of(corpus, source, found, counts_of(records), time.perf_counter() - started)
     return corpus
 
 
-def _check_arguments(validation_fraction: float, language: str, workers: int | None, deduplicate: str) -> None:
+@dataclass(frozen=True)
+class Rules:
+    """What a learned vocabulary's tokenizer keeps."""
+
+    cased: bool
+    strip_accents: bool | None
+    max_word_length: int | None
+
+
+def _given_vocabulary(path: Path, rules: Rules) -> Tokenizer:
+    tokenizer = load_vocabulary(path, cased=rules.cased)
+    if rules.strip_accents is not None:
+        raise UserError(
+            "`strip_accents` with `vocab`, whose tokenizer decides that",
+            remedy="Leave out `strip_accents`, or leave out `vocab` to learn one",
+        )
+    if rules.max_word_length is not None:
+        tokenizer.model.max_input_chars_per_word = rules.max_word_length
+    return tokenizer
+
+
+def _check_arguments(
+    validation_fraction: float,
+    language: str,
+    workers: int | None,
+    deduplicate: str,
+    strip_accents: str,
+    max_word_length: int | None,
+) -> None:
+    if strip_accents not in STRIP_ACCENTS:
+        raise UserError(f"`strip_accents` is {strip_accents!r}", remedy=f"Choose one of {', '.join(STRIP_ACCENTS)}")
+    if max_word_length is not None and not 1 <= max_word_length <= MOST_WORD_CHARACTERS:
+        raise UserError(
+            f"`max_word_length` is {max_word_length:,}",
+            remedy=f"Choose one from 1 to {MOST_WORD_CHARACTERS:,} characters; BERT's is 100",
+        )
     if deduplicate not in DEDUPLICATION:
         raise UserError(f"`deduplicate` is {deduplicate!r}", remedy=f"Choose one of {', '.join(DEDUPLICATION)}")
     if not 0 <= validation_fraction < 1:
@@ -205,7 +257,7 @@ def _tokenizer(
     report: _Reporter,
     *,
     vocab_size: int | None,
-    cased: bool,
+    rules: Rules,
 ) -> Tokenizer:
     """The given vocabulary, the one that an interrupted build learned, or one learned now; saved in the folder."""
     saved = folder / TOKENIZER_FOLDER
@@ -214,8 +266,12 @@ def _tokenizer(
     tokenizer = given
     if tokenizer is None:
         lines, characters = _vocabulary_sample(source, report)
-        size = vocab_size if vocab_size is not None else fitting_vocab_size(lines, characters, cased=cased)
-        tokenizer = train_vocabulary(lines, size, cased=cased)
+        cased, strip_accents = rules.cased, rules.strip_accents
+        size = vocab_size
+        if size is None:
+            size = fitting_vocab_size(lines, characters, cased=cased, strip_accents=strip_accents)
+        longest_word = rules.max_word_length or LONGEST_WORD_CHARACTERS
+        tokenizer = train_vocabulary(lines, size, cased=cased, strip_accents=strip_accents, longest_word=longest_word)
     save_tokenizer(tokenizer, folder / f"{TOKENIZER_FOLDER}.partial")
     if not saved.exists():
         (folder / f"{TOKENIZER_FOLDER}.partial").rename(saved)
@@ -287,44 +343,3 @@ def _build_from_function(
     builder = PartitionBuilder(folder, 0, tokenizer, settings, progress)
     builder.build(map(DocumentEncoder(tokenizer, settings).encode, batches_of(source)))
     return builder.record(source.statistics, [])
-
-
-def _check_text(folder: Path, records: Sequence[PartitionRecord]) -> None:
-    """Refuses text that makes no corpus, and removes its partitions: preparing it again would not help."""
-    counts = counts_of(records)
-    tokens = sum(split.tokens for split in counts.values())
-    try:
-        if not tokens:
-            raise UserError("the text has no words in it", remedy="Give files of plain text in UTF-8")
-        refuse_unk_rate(sum(record.unk_tokens for record in records), tokens)
-        if not counts["train"].documents:
-            raise UserError(
-                f"all {counts['held_out'].documents:,} documents are held out",
-                remedy="Give a smaller `validation_fraction`",
-            )
-    except UserError:
-        shutil.rmtree(folder / PARTITIONS_FOLDER)
-        raise
-
-
-def _summary(corpus: Corpus, files: int, records: Sequence[PartitionRecord], seconds: float) -> BuildSummary:
-    read, splits, statistics = statistics_of(records), counts_of(records), corpus.manifest["statistics"]
-    return BuildSummary(
-        path=corpus.path,
-        splits=splits,
-        files=files,
-        bytes_read=read.bytes,
-        seconds=seconds,
-        replaced_bytes=dict(read.replaced_bytes),
-        cut_lines=read.cut_lines,
-        cut_documents=read.cut_documents,
-        skipped_records=dict(read.skipped_records),
-        first_skipped=dict(read.first_skipped),
-        parsers=dict(Counter(read.parsers.values())),
-        duplicate_documents=statistics["duplicate_documents"],
-        near_duplicate_documents=statistics["near_duplicate_documents"],
-        unk_rate=statistics["unk_tokens"] / sum(split.tokens for split in splits.values()),
-        vocab_size=corpus.vocabulary_size,
-        vocab_learned=corpus.manifest["settings"]["vocab"] == "learned",
-        fingerprint=corpus.fingerprint,
-    )

@@ -33,8 +33,6 @@ _NOT_TEXT = {
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
 }
 
 
@@ -134,7 +132,7 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
         fraction = f"{controls / len(start):.0%} of its first bytes"
         raise UserError(
             f"{source_name(file)} is not plain text: {fraction} are control characters",
-            remedy="Leave it out, or convert it to plain text in UTF-8 first",
+            remedy="Leave it out, convert it to plain text, or give its `encoding` if that is utf-16-le or utf-16-be",
         )
 
 

@@ -7,7 +7,8 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,41 @@ from lambert.corpus.readers.document import STANDARD_INPUT
 from lambert.corpus.readers.hugging_face import is_dataset_name
 from lambert.errors import UserError
 
-_TEXT_ENDINGS = (".txt", ".jsonl", ".ndjson", ".json", ".xml")
+_TEXT_ENDINGS = (".txt", ".jsonl", ".jsonlines", ".ndjson", ".json", ".xml")
 # Wikimedia splits its larger dumps by page: enwiki-20250101-pages-articles1.xml-p1p41242.bz2
 _TAKEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, _TEXT_ENDINGS))}|\.xml-p\d+p\d+)(?:{'|'.join(map(re.escape, SUFFIXES))})?|\.parquet",
     re.IGNORECASE,
 )
+_ENDINGS_SHOWN = 6
 _EXPORT_NAME = re.compile(r"\.xml(?:-p\d+p\d+)?(?:\.[a-z0-9]+)?$")
-_ENDING = re.compile(rf"(?:{_TAKEN.pattern})$", re.IGNORECASE)
+_ENDING = re.compile(rf"(?:{_TAKEN.pattern}|^wiki_\d+(?:{'|'.join(map(re.escape, SUFFIXES))})?)$", re.IGNORECASE)
 
 
-def find_files(paths: Sequence[Path | str]) -> list[Path]:
+class FoundFiles(list[Path]):
+    """Sources in order, and what the folders hold beside them."""
+
+    left_out: Counter[str]
+    """Ending → files in folders that are not taken; "" for those without one."""
+    left_out_bytes: int = 0
+
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        super().__init__(files)
+        self.left_out = Counter()
+
+    def leave_out(self, entry: os.DirEntry[str]) -> None:
+        """Counts a file that is not taken."""
+        self.left_out[Path(entry.name).suffix.lower()] += 1
+        self.left_out_bytes += entry.stat().st_size
+
+
+def find_files(paths: Sequence[Path | str]) -> FoundFiles:
     """The sources among files, folders, patterns, `-` and `hf:` names, each once, sorted within a folder or a pattern.
 
     A file that is named or matches a pattern (`*`, `?`, `[a-z]`, `**` for any depth) may have any name. Folders are
     searched to any depth, following links and skipping hidden entries, for files that are not empty and end in
-    `.txt`, `.jsonl`, `.ndjson`, `.json`, `.xml` (each also with `.gz`, `.bz2`, `.xz` or `.zst`) or `.parquet`.
+    `.txt`, `.jsonl`, `.jsonlines`, `.ndjson`, `.json`, `.xml` (each also with `.gz`, `.bz2`, `.xz` or `.zst`) or
+    `.parquet`, or are called `wiki_00` and so on, as WikiExtractor's. Other files there are counted in `left_out`.
     `-` (standard input) and `hf:` names of Hugging Face datasets are returned as they are.
 
     Raises:
@@ -43,11 +63,13 @@ def find_files(paths: Sequence[Path | str]) -> list[Path]:
     if not paths:
         raise UserError("no text was given", remedy="Name at least one text file or folder")
     found: dict[str, Path] = {}
+    beside = FoundFiles()
     for path in paths:
-        for key, file in _sources_of(str(path)):
+        for key, file in _sources_of(str(path), beside):
             found.setdefault(key, file)
     _check_extras(found.values())
-    return list(found.values())
+    beside.extend(found.values())
+    return beside
 
 
 def _check_extras(sources: Iterable[Path]) -> None:
@@ -74,23 +96,24 @@ def identities(files: Iterable[Path]) -> list[list[Any]]:
     ]
 
 
-def _sources_of(name: str) -> list[tuple[str, Path]]:
+def _sources_of(name: str, beside: FoundFiles) -> list[tuple[str, Path]]:
     """(identity, source) of everything that a name stands for."""
     path = Path(name)
     if path == STANDARD_INPUT or is_dataset_name(name):
         return [(name, path)]
     try:
         if path.is_dir():
-            if files := _files_in_folder(path):
+            if files := _files_in_folder(path, beside):
                 return files
             endings = ", ".join((*_TEXT_ENDINGS, ".parquet"))
+            others = f", only {endings_told(beside.left_out)}" if beside.left_out else ""
             raise UserError(
-                f"the folder {path} has no text",
-                remedy=f"Put files ending in {endings} into it, or name a file",
+                f"the folder {path} has no text that is taken by its name{others}",
+                remedy=f"Put files ending in {endings} into it, or name files by a pattern such as '{path}/**/*'",
             )
         if not path.exists():
             if glob.has_magic(name):
-                return _files_of_pattern(name)
+                return _files_of_pattern(name, beside)
             raise _missing(path)
         if not path.is_file() and not path.is_fifo():
             raise UserError(f"{path} is neither a file nor a folder", remedy="Give files or folders of text")
@@ -101,7 +124,7 @@ def _sources_of(name: str) -> list[tuple[str, Path]]:
     return [(os.path.realpath(path), path)]
 
 
-def _files_of_pattern(pattern: str) -> list[tuple[str, Path]]:
+def _files_of_pattern(pattern: str, beside: FoundFiles) -> list[tuple[str, Path]]:
     """The files of any name that match a pattern, and the text in the folders that match it."""
     parts = Path(pattern).parts
     depth = parts.index("**") if "**" in parts else len(parts)
@@ -110,10 +133,10 @@ def _files_of_pattern(pattern: str) -> list[tuple[str, Path]]:
     for match in sorted(map(Path, glob.glob(head)), key=lambda path: path.parts):
         if tail and match.is_dir():
             # Not by glob's own `**`, which follows a loop of links forty times, and two of them forever.
-            below = _files_in_folder(match, re.compile(""))
+            below = _files_in_folder(match, None)
             files += [found for found in below if _matches(found[1].relative_to(match).parts, tail)]
         elif not tail and match.is_dir():
-            files += _files_in_folder(match)
+            files += _files_in_folder(match, beside)
         elif not tail and match.is_file() and match.stat().st_size:
             files.append((os.path.realpath(match), match))
     if not files:
@@ -132,9 +155,10 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _files_in_folder(folder: Path, ending: re.Pattern[str] = _ENDING) -> list[tuple[str, Path]]:
+def _files_in_folder(folder: Path, beside: FoundFiles | None) -> list[tuple[str, Path]]:
+    """The files below a folder that are taken by their names; others are counted in `beside`, or taken with None."""
     try:
-        files = list(_walked(str(folder), os.path.realpath(folder), ending, set()))
+        files = list(_walked(str(folder), os.path.realpath(folder), beside, set()))
     except PermissionError as error:
         raise UserError(
             f"{error.filename} cannot be read ({error.strerror})", remedy="Check its permissions"
@@ -142,8 +166,8 @@ def _files_in_folder(folder: Path, ending: re.Pattern[str] = _ENDING) -> list[tu
     return sorted(files, key=lambda file: file[1].parts)
 
 
-def _walked(folder: str, real_folder: str, ending: re.Pattern[str], visited: set[str]) -> Iterator[tuple[str, Path]]:
-    """The files below a folder with this ending; every folder is walked once, however many links lead to it."""
+def _walked(folder: str, real_folder: str, beside: FoundFiles | None, visited: set[str]) -> Iterator[tuple[str, Path]]:
+    """As `_files_in_folder`; every folder is walked once, however many links lead to it."""
     if real_folder in visited:
         return
     visited.add(real_folder)
@@ -154,12 +178,23 @@ def _walked(folder: str, real_folder: str, ending: re.Pattern[str], visited: set
         real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_folder, entry.name)
         try:
             if entry.is_dir():
-                yield from _walked(entry.path, real, ending, visited)
-            elif ending.search(entry.name) and entry.is_file() and entry.stat().st_size:
-                yield real, Path(entry.path)
+                yield from _walked(entry.path, real, beside, visited)
+            elif entry.is_file() and entry.stat().st_size:
+                if beside is None or _ENDING.search(entry.name):
+                    yield real, Path(entry.path)
+                else:
+                    beside.leave_out(entry)
         except OSError as error:
             if error.errno != errno.ELOOP:  # a link to itself leads nowhere, as one to nothing does
                 raise
+
+
+def endings_told(left_out: Mapping[str, int]) -> str:
+    """Files by ending, the commonest first: "5 .md, 2 without ending, 7 others"."""
+    ranked = sorted(left_out.items(), key=lambda entry: (-entry[1], entry[0]))
+    told = [f"{count:,} {ending or 'without ending'}" for ending, count in ranked[:_ENDINGS_SHOWN]]
+    others = sum(count for _, count in ranked[_ENDINGS_SHOWN:])
+    return ", ".join([*told, f"{others:,} others"] if others else told)
 
 
 def _missing(path: Path) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from itertools import chain
 
@@ -23,8 +24,13 @@ _WORDS_AT_ONCE = 200
 # ASCII punctuation; BERT's pre-tokenizer makes each a word.
 _PUNCTUATION = r"([!-/:-@\[-`{-~])"
 
+CHARACTERS = ("characters", "unknown_characters", "overlong_characters", "marks_dropped", "replacement_characters")
+"""What is counted of a text: characters that are no white space; of these, in words that become [UNK], and in such of
+them as are longer than WordPiece takes; accents, vowel signs and tones that are stripped; U+FFFD."""
+
 Ids = npt.NDArray[np.uint32]
 Lengths = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
 
 
 def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
@@ -61,7 +67,17 @@ class SentenceEncoder:
             and all(added["content"] in SPECIAL for added in description["added_tokens"])  # others may hold spaces
         )
         self._lowers = self._by_word and description["normalizer"]["lowercase"]
+        strips = description["normalizer"]["strip_accents"] if self._by_word else False
+        self._strips = self._lowers if strips is None else strips
+        self._unknown = tokenizer.token_to_id(description["model"]["unk_token"])
+        self._longest_word = description["model"]["max_input_chars_per_word"]
+        self._counts = np.zeros(len(CHARACTERS), np.int64)
         self._clear_cache()
+
+    def take_counts(self) -> Counts:
+        """int64 [5], in the order of `CHARACTERS`: of all that was encoded since the last call."""
+        counts, self._counts = self._counts, np.zeros(len(CHARACTERS), np.int64)
+        return counts
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
         """All ids in a row, and the number of each sentence; a sentence of control characters has none."""
@@ -70,6 +86,7 @@ class SentenceEncoder:
         words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
         distinct = words.values.dictionary_encode()
         numbers = self._numbers_of(distinct.dictionary)[distinct.indices.to_numpy()]
+        self._counts += np.bincount(numbers, minlength=len(self._characters)) @ self._characters
         lengths, starts = self._lengths[numbers], self._starts[numbers]
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
@@ -92,13 +109,15 @@ class SentenceEncoder:
         self._ids: Ids = np.zeros(0, np.uint32)
         self._starts: Lengths = np.zeros(0, np.int64)
         self._lengths: Lengths = np.zeros(0, np.int64)
+        self._characters: Counts = np.zeros((0, len(CHARACTERS)), np.int64)
 
     def _numbers_of(self, words: pa.Array) -> Lengths:
         """The index of each of `words` in the cache; new ones are encoded and added."""
         numbers = pc.index_in(words, value_set=self._words)
         new = words.filter(pc.is_null(numbers))
         if len(new):
-            ids, lengths = self._encode_words(new.to_pylist())
+            ids, lengths, characters = self._encode_words(new.to_pylist())
+            self._characters = np.concatenate([self._characters, characters])
             ends = len(self._ids) + np.cumsum(lengths)
             self._words = pa.concat_arrays([self._words, new])
             self._starts = np.concatenate([self._starts, ends - lengths])
@@ -108,20 +127,45 @@ class SentenceEncoder:
         found: Lengths = numbers.to_numpy().astype(np.int64)
         return found
 
-    def _encode_words(self, words: list[str]) -> tuple[Ids, Lengths]:
+    def _encode_words(self, words: list[str]) -> tuple[Ids, Lengths, Counts]:
         """Ids of words without spaces: many in one text, separated again by the offsets of their tokens."""
-        ids, lengths = [], []
+        ids, lengths, characters = [], [], []
         for start in range(0, len(words), _WORDS_AT_ONCE):
             some = words[start : start + _WORDS_AT_ONCE]
             encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
             ids.append(np.asarray(encoding.ids, np.uint32))
-            offsets = np.fromiter((offset for offset, _ in encoding.offsets), np.int64, len(encoding.ids))
+            offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
             bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
-            lengths.append(np.diff(np.searchsorted(offsets, bounds)))
-        return np.concatenate(ids), np.concatenate(lengths)
+            lengths.append(np.diff(np.searchsorted(offsets[:, 0], bounds)))
+            characters.append(np.array([self._counted(word) for word in some], np.int64))
+            unknown = offsets[ids[-1] == self._unknown]
+            of_word = np.searchsorted(bounds, unknown[:, 0], side="right") - 1
+            self._add_unknown(characters[-1], of_word, unknown[:, 1] - unknown[:, 0])
+        return np.concatenate(ids), np.concatenate(lengths), np.concatenate(characters)
+
+    def _counted(self, text: str) -> list[int]:
+        """The counts of a text, but for what becomes [UNK]."""
+        if text.isascii():
+            return [len(text) - sum(map(text.count, " \t\n")), 0, 0, 0, 0]
+        decomposed = unicodedata.normalize("NFD", text) if self._strips else ""
+        marks = sum(unicodedata.category(character) == "Mn" for character in decomposed)
+        return [sum(not character.isspace() for character in text), 0, 0, marks, text.count("\ufffd")]
+
+    def _add_unknown(self, characters: Counts, of_text: Lengths, sizes: Lengths) -> None:
+        """Adds words of `sizes` [M] that became [UNK] to the counts [N, 5] of texts `of_text` [M]."""
+        np.add.at(characters[:, 1], of_text, sizes)
+        is_long = sizes > self._longest_word
+        np.add.at(characters[:, 2], of_text[is_long], sizes[is_long])
 
     def _encode_whole(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
-        encodings = self._tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
         lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(lengths.sum()))
+        characters = np.array([self._counted(sentence) for sentence in sentences], np.int64)
+        unknown = ids == self._unknown
+        if unknown.any():
+            offsets = np.array([pair for encoding in encodings for pair in encoding.offsets], np.int64)[unknown]
+            of_sentence = np.repeat(np.arange(len(encodings)), lengths)[unknown]
+            self._add_unknown(characters, of_sentence, offsets[:, 1] - offsets[:, 0])
+        self._counts += characters.sum(0)
         return ids, lengths

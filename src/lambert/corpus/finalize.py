@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from lambert.corpus.build_folder import PARTITIONS_FOLDER
+from lambert.corpus.judgement import judged, refuse
 from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.partitions import PartitionRecord
 from lambert.corpus.shard import Shard, hashes_of_shard
@@ -26,8 +30,10 @@ from lambert.corpus.store import (
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import is_cased
 from lambert.corpus.writer import keep_documents, token_type
+from lambert.errors import UserError
 from lambert.utils.io import file_sha256, write_json
 
+_NOT_KEPT = ("files", "stored_bytes", "parsers", "encodings")
 Marks = Sequence[NDArray[np.bool_]]
 """For each shard, in the order of the records, a mask of its documents."""
 
@@ -43,6 +49,36 @@ def statistics_of(records: Sequence[PartitionRecord]) -> ReadStatistics:
     for record in records:
         sums.add(record.statistics)
     return sums
+
+
+def check_text(folder: Path, records: Sequence[PartitionRecord], settings: Mapping[str, Any]) -> None:
+    """Refuses text that makes no corpus, and removes its partitions: preparing it again would not help.
+
+    Args:
+        settings: of the manifest.
+    """
+    counts = counts_of(records)
+    try:
+        if not sum(split.tokens for split in counts.values()):
+            raise UserError("the text has no words in it", remedy="Give files of plain text in UTF-8")
+        statistics = {**asdict(statistics_of(records)), "counts": characters_of(records)}
+        refuse(judged({"statistics": statistics, "settings": settings, "shards": []}))
+        if not counts["train"].documents:
+            raise UserError(
+                f"all {counts['held_out'].documents:,} documents are held out",
+                remedy="Give a smaller `validation_fraction`",
+            )
+    except UserError:
+        shutil.rmtree(folder / PARTITIONS_FOLDER)
+        raise
+
+
+def characters_of(records: Sequence[PartitionRecord]) -> dict[str, int]:
+    """What was counted in characters, all partitions together."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record.counts)
+    return dict(total)
 
 
 def find_duplicates(folder: Path, records: Sequence[PartitionRecord]) -> Marks:
@@ -115,8 +151,9 @@ def write_manifest(
     fingerprint = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
     read = statistics_of(records)
     statistics = {
-        **{name: value for name, value in asdict(read).items() if name not in ("files", "stored_bytes", "parsers")},
+        **{name: value for name, value in asdict(read).items() if name not in _NOT_KEPT},
         "words": {name: split.words for name, split in counts_of(records).items()},
+        "counts": characters_of(records),
         "unk_tokens": sum(record.unk_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
         "near_duplicate_documents": int(sum(marks.sum() for marks in near)) if near else None,

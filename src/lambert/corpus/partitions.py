@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,23 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lambert.corpus.encoding import SentenceEncoder
+from lambert.corpus.encoding import CHARACTERS, SentenceEncoder
+from lambert.corpus.judgement import lost_text, refuse
 from lambert.corpus.sentences import split_sentences, whole_line
-from lambert.corpus.sources import Document, ReadStatistics
+from lambert.corpus.sources import Document, ReadOptions, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import special_tokens
 from lambert.corpus.writer import ShardWriter, token_type
-from lambert.errors import UserError
 from lambert.utils.io import write_json
 
 PARTITION_BYTES = 32 << 20
 """Stored bytes from which on the next file begins a new partition."""
 BATCH_CHARACTERS = 1 << 22
-MAX_UNK_RATE = 0.25
-"""Above this fraction of [UNK] the vocabulary is of another language or script."""
-
-_UNK_CHECK_TOKENS = 1_000_000
+_CHECK_CHARACTERS = 5_000_000
+"""After so many characters a vocabulary that does not fit is refused, hours before the end of a large text."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,11 @@ class PartitionSettings:
 
     validation_fraction: float
     language: str
-    text_field: str
+    read: ReadOptions
     one_sentence_per_line: bool = False
+    accepts_lost_marks: bool = False
+    """Stripped accents were asked for."""
+    is_vocabulary_given: bool = False
     also_held_out: int | None = None
     """Hash of a document that is held out whatever the fraction."""
 
@@ -56,6 +58,8 @@ class PartitionRecord:
     """Smallest and largest hash of the training documents; empty where there are none."""
     sources: list[list[Any]]
     """Its files, with their sizes and times."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """`encoding.CHARACTERS`, and `lone_sentences`: training documents of one sentence."""
 
     def write(self, file: Path) -> None:
         """Writes the record atomically."""
@@ -113,6 +117,8 @@ class EncodedBatch:
     """[sentences] tokens of each."""
     words: NDArray[np.int64]
     """[sentences] words of each."""
+    characters: NDArray[np.int64]
+    """[5] `encoding.CHARACTERS` of all of them."""
 
 
 class DocumentEncoder:
@@ -133,6 +139,7 @@ class DocumentEncoder:
             ids,
             lengths,
             np.fromiter((sentence.count(" ") + 1 for sentence in flat), np.int64, len(flat)),
+            self._encoder.take_counts(),
         )
 
     def _sentences(self, document: Document) -> Iterator[str]:
@@ -169,6 +176,7 @@ class PartitionBuilder:
     """Called after every batch with the documents and tokens so far."""
 
     unk_tokens: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     hash_range: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -181,18 +189,27 @@ class PartitionBuilder:
         for batch in batches:
             self._add(batch)
             total = SplitCounts.total(list(self.splits.values()))
-            if total.tokens > _UNK_CHECK_TOKENS:
-                refuse_unk_rate(self.unk_tokens, total.tokens)
+            if self.counts["characters"] > _CHECK_CHARACTERS:
+                settings = self.settings
+                refuse(
+                    lost_text(
+                        self.counts,
+                        is_vocabulary_given=settings.is_vocabulary_given,
+                        accepts_lost_marks=settings.accepts_lost_marks,
+                    )
+                )
             self.progress(total.documents, total.tokens)
 
     def record(self, statistics: ReadStatistics, sources: list[list[Any]]) -> PartitionRecord:
         """What has been built, of these files."""
         shards = self.writer.finish()
-        return PartitionRecord(shards, self.splits, self.unk_tokens, statistics, self.hash_range, sources)
+        counts = dict(self.counts)
+        return PartitionRecord(shards, self.splits, self.unk_tokens, statistics, self.hash_range, sources, counts)
 
     def _add(self, batch: EncodedBatch) -> None:
         """Sends every document to its split; sentences and documents without tokens are dropped."""
         hashes, ids, lengths, words = batch.hashes, batch.ids, batch.lengths, batch.words
+        self.counts.update(dict(zip(CHARACTERS, batch.characters.tolist(), strict=True)))
         held_out = hashes < np.uint64(min(int(self.settings.validation_fraction * 2**64), 2**64 - 1))
         if self.settings.also_held_out is not None:
             held_out |= hashes == np.uint64(self.settings.also_held_out)
@@ -211,14 +228,6 @@ class PartitionBuilder:
             self.unk_tokens += int((own_ids == self.unk_id).sum())
             self.writer.add(split, own_ids, own_lengths, sentences[chosen], in_documents[chosen], hashes[chosen])
             if split == "train" and chosen.any():
+                self.counts["lone_sentences"] += int((sentences[chosen] == 1).sum())
                 known = [*self.hash_range, int(hashes[chosen].min()), int(hashes[chosen].max())]
                 self.hash_range = [min(known), max(known)]
-
-
-def refuse_unk_rate(unk_tokens: int, tokens: int) -> None:
-    """Raises UserError where more than `MAX_UNK_RATE` of the tokens are [UNK]: another language's vocabulary."""
-    if unk_tokens > MAX_UNK_RATE * tokens:
-        raise UserError(
-            f"{unk_tokens / tokens:.0%} of the tokens are [UNK] with this vocabulary",
-            remedy="Give a `vocab` of the text's language, or leave it out to learn one",
-        )

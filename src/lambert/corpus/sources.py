@@ -1,30 +1,36 @@
 """Text of any kind as a stream of documents in bounded memory.
 
-`find_files` turns names into a list of sources, `TextReader` turns those into documents. The first bytes of a file
-decide its parser where they leave no doubt (Parquet, a MediaWiki export), else its name does. No line exceeds
-`LINE_LIMIT_BYTES` and no document `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and the cuts are counted.
+`find_files` turns names into a list of sources, `TextReader` turns those into documents. `text_encoding.py` makes UTF-8
+of any encoding. The first bytes of a file decide its parser where they leave no doubt, else its name does
+(`formats.py`). No line exceeds `LINE_LIMIT_BYTES` and no document `DOCUMENT_LIMIT_CHARACTERS`: longer ones are cut, and
+the cuts are counted.
 """
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from lambert.corpus.compression import SUFFIXES, faults_named, open_text_bytes, read_blocks, refuse_other_formats
-from lambert.corpus.discovery import find_files, identities, stored_bytes
-from lambert.corpus.readers import hugging_face, json_lines, mediawiki, parquet, plain_text, separated_values
+from lambert.corpus.compression import faults_named, open_text_bytes, read_blocks
+from lambert.corpus.discovery import FoundFiles, find_files, identities, stored_bytes
+from lambert.corpus.formats import HUGGING_FACE, MEDIAWIKI_XML, PARQUET, PARSERS, parser_of, refuse_bytes
+from lambert.corpus.readers import hugging_face, mediawiki, parquet
 from lambert.corpus.readers.document import (
     DOCUMENT_LIMIT_CHARACTERS,
     LINE_LIMIT_BYTES,
     STANDARD_INPUT,
     Document,
+    ReadOptions,
     ReadStatistics,
-    source_name,
 )
+from lambert.corpus.text_encoding import as_utf8, is_recoded, refuse_replaced
 from lambert.errors import UserError
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "STANDARD_INPUT",
     "Document",
     "DocumentSource",
+    "ReadOptions",
     "ReadStatistics",
     "TextReader",
     "find_files",
@@ -40,13 +47,6 @@ __all__ = [
     "named_sources",
     "stored_bytes",
 ]
-
-PLAIN_TEXT, JSON_LINES, PARQUET = "plain text", "JSON lines", "Parquet"
-CSV, TSV = "CSV", "TSV"
-MEDIAWIKI_XML, HUGGING_FACE = "MediaWiki XML", "Hugging Face datasets"
-
-_JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
-_UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class TextReader:
@@ -57,16 +57,16 @@ class TextReader:
 
     Args:
         files: files as `find_files` gives them.
-        text_field: the field of JSON lines, the column of CSV, TSV, Parquet and of Hugging Face datasets that holds the
-            text.
+        options: how to read them; or give the fields of `ReadOptions` by name.
 
     Raises (while iterating):
-        UserError: a file cannot be read, is damaged or truncated, is not text at all, or has no such field.
+        UserError: a file cannot be read, is damaged or truncated, is not text at all, is not UTF-8 and in no certain
+            encoding, or has no such field.
     """
 
-    def __init__(self, files: Sequence[Path], *, text_field: str = "text") -> None:
+    def __init__(self, files: Sequence[Path], options: ReadOptions = ReadOptions(), **fields: Any) -> None:  # noqa: B008
         self.files = list(files)
-        self.text_field = text_field
+        self.options = replace(options, **fields)
         self.statistics = ReadStatistics()
         self._has_read_standard_input = False
 
@@ -77,15 +77,15 @@ class TextReader:
             self.statistics.files += 1
 
     def _documents(self, file: Path) -> Iterator[Document]:
-        statistics, field = self.statistics, self.text_field
+        statistics, options = self.statistics, self.options
         if hugging_face.is_dataset_name(str(file)):
             statistics.parsers[str(file)] = HUGGING_FACE
-            yield from hugging_face.documents(file, statistics, text_field=field)
+            yield from hugging_face.documents(file, statistics, text_field=options.text_field)
             return
         if file != STANDARD_INPUT and _starts_as_parquet(file):
             statistics.parsers[str(file)] = PARQUET
             with faults_named(file):
-                yield from parquet.documents(file, statistics, text_field=field)
+                yield from parquet.documents(file, statistics, text_field=options.text_field)
             return
         if file == STANDARD_INPUT:
             if self._has_read_standard_input:
@@ -93,20 +93,21 @@ class TextReader:
             self._has_read_standard_input = True
         with open_text_bytes(file) as (stream, used_bytes):
             blocks = self._counted(read_blocks(stream), used_bytes)
-            first = next(blocks, b"").removeprefix(_UTF8_MARK)
-            parser = _parser_of(file, first)
+            first = next(blocks, b"")
+            if mediawiki.is_export(first.removeprefix(codecs.BOM_UTF8)):  # XML says its encoding itself
+                statistics.parsers[str(file)] = MEDIAWIKI_XML
+                yield from mediawiki.documents(file, chain([first], blocks), statistics)
+                return
+            if not is_recoded(first, options.encoding):
+                refuse_bytes(file, first)
+            bytes_before = statistics.bytes - len(first)
+            blocks = as_utf8(file, chain([first], blocks), statistics, options.encoding)
+            first = next(blocks, b"")
+            parser = parser_of(file, first, options.text_format)
             statistics.parsers[str(file)] = parser
-            blocks = chain([first], blocks)
-            if parser == JSON_LINES:
-                yield from json_lines.documents(file, blocks, statistics, text_field=field)
-            elif parser in (CSV, TSV):
-                yield from separated_values.documents(
-                    file, blocks, statistics, text_field=field, is_tabbed=parser == TSV
-                )
-            elif parser == MEDIAWIKI_XML:
-                yield from mediawiki.documents(file, blocks, statistics)
-            else:
-                yield from plain_text.documents(file, blocks, statistics)
+            yield from PARSERS[parser](file, chain([first], blocks), statistics, options)
+            if options.encoding is None:
+                refuse_replaced(file, statistics, statistics.bytes - bytes_before)
 
     def _counted(self, blocks: Iterator[bytes], used_bytes: Callable[[], int]) -> Iterator[bytes]:
         statistics = self.statistics
@@ -120,16 +121,29 @@ class TextReader:
 class DocumentSource:
     """Documents from files or from a function, with the same statistics for both; each iteration starts anew."""
 
-    def __init__(self, text: Sequence[Path] | Callable[[], Iterable[Document]], text_field: str) -> None:
-        self.text_field = text_field
+    def __init__(self, text: Sequence[Path] | Callable[[], Iterable[Document]], options: ReadOptions) -> None:
+        self.options = options
         self.make = text if callable(text) else None
         self.files = [] if callable(text) else list(text)
+        self.beside = text if isinstance(text, FoundFiles) else FoundFiles()
         self.sizes = [stored_bytes(file) or 0 for file in self.files]
         self.statistics = ReadStatistics()
 
+    def described(self, statistics: ReadStatistics) -> list[dict[str, Any]]:
+        """The files, with what was found out in reading them, for a manifest."""
+        return [
+            {
+                "name": str(file),
+                "bytes": size,
+                "parser": statistics.parsers.get(str(file)),
+                "encoding": statistics.encodings.get(str(file), "utf_8"),
+            }
+            for file, size in zip(self.files, self.sizes, strict=True)
+        ]
+
     def __iter__(self) -> Iterator[Document]:
         if self.make is None:
-            reader = TextReader(self.files, text_field=self.text_field)
+            reader = TextReader(self.files, self.options)
             for document in reader:
                 self.statistics = reader.statistics
                 yield document
@@ -142,7 +156,7 @@ class DocumentSource:
 
 
 @contextmanager
-def named_sources(text: str | Path | Sequence[str | Path], out: Path) -> Iterator[list[Path]]:
+def named_sources(text: str | Path | Sequence[str | Path], out: Path) -> Iterator[FoundFiles]:
     """The files that `find_files` finds; a temporary file beside `out` keeps standard input, which is read twice."""
     named = [Path(text)] if isinstance(text, str | Path) else [Path(one) for one in text]
     if STANDARD_INPUT not in named:
@@ -159,37 +173,3 @@ def named_sources(text: str | Path | Sequence[str | Path], out: Path) -> Iterato
 def _starts_as_parquet(file: Path) -> bool:
     with faults_named(file), file.open("rb") as raw:
         return raw.read(len(parquet.MAGIC)) == parquet.MAGIC
-
-
-def _parser_of(file: Path, start: bytes) -> str:
-    """The parser for a file by its first decompressed bytes and its name.
-
-    Raises:
-        UserError: the bytes are of an unsupported format, or not of the one in the name.
-    """
-    if mediawiki.is_export(start):
-        return MEDIAWIKI_XML
-    if start.startswith(parquet.MAGIC):
-        raise UserError(
-            f"{source_name(file)} is Parquet {'by way of' if file == STANDARD_INPUT else 'within'} a stream",
-            remedy="Name the Parquet file itself, not compressed: it is read from its end",
-        )
-    if start:
-        refuse_other_formats(file, start)
-    name = file.name.lower()
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    if name.endswith(_JSON_ENDINGS):
-        return JSON_LINES
-    if name.endswith(separated_values.ENDINGS):
-        return CSV if name.endswith(".csv") else TSV
-    if name.endswith((".xml", ".parquet")) and start:
-        kind = "a MediaWiki export" if name.endswith(".xml") else "a Parquet file"
-        raise UserError(
-            f"{source_name(file)} is not {kind}, despite its name",
-            remedy="Leave it out, or convert it to plain text or JSON lines",
-        )
-    # Without a known ending, as with standard input: only a JSON object begins like this.
-    if not name.endswith(".txt") and start.lstrip().startswith(b'{"'):
-        return JSON_LINES
-    return PLAIN_TEXT

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lambert.corpus.judgement import judged
+
+if TYPE_CHECKING:
+    from lambert.corpus.sources import DocumentSource, ReadStatistics
+    from lambert.corpus.store import Corpus
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,23 @@ class BuildSummary:
     """None where near-duplicates were not looked for."""
     unk_rate: float = 0.0
     """Fraction of the tokens that are [UNK]."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """`encoding.CHARACTERS` and `lone_sentences` → number."""
+    encodings: dict[str, str] = field(default_factory=dict)
+    """File → encoding, where that is not UTF-8."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Ending → files of the folders that were not taken."""
+    left_out_bytes: int = 0
+    findings: tuple[str, ...] = ()
+    """What was lost or left out, and what to do about it."""
     vocab_size: int = 0
     vocab_learned: bool = False
     fingerprint: str = ""
+
+    @property
+    def unknown_fraction(self) -> float:
+        """Fraction of the characters that are in words that become [UNK]."""
+        return self.counts.get("unknown_characters", 0) / max(1, self.counts.get("characters", 0))
 
     @property
     def total(self) -> SplitCounts:
@@ -76,3 +97,35 @@ class BuildSummary:
         """Plain values for JSON."""
         rate = {"megabytes_per_second": self.megabytes_per_second}
         return {**asdict(self), "path": str(self.path), **asdict(self.total), **rate}
+
+
+def summary_of(
+    corpus: Corpus, source: DocumentSource, read: ReadStatistics, splits: dict[str, SplitCounts], seconds: float
+) -> BuildSummary:
+    """The summary of a corpus that has just been built."""
+    manifest, beside = corpus.manifest, source.beside
+    statistics = manifest["statistics"]
+    return BuildSummary(
+        path=corpus.path,
+        splits=splits,
+        files=len(source.files),
+        bytes_read=read.bytes,
+        seconds=seconds,
+        replaced_bytes=dict(read.replaced_bytes),
+        cut_lines=read.cut_lines,
+        cut_documents=read.cut_documents,
+        skipped_records=dict(read.skipped_records),
+        first_skipped=dict(read.first_skipped),
+        parsers=dict(Counter(read.parsers.values())),
+        duplicate_documents=statistics["duplicate_documents"],
+        near_duplicate_documents=statistics["near_duplicate_documents"],
+        unk_rate=statistics["unk_tokens"] / sum(split.tokens for split in splits.values()),
+        counts=statistics["counts"],
+        encodings=dict(read.encodings),
+        left_out=dict(beside.left_out),
+        left_out_bytes=beside.left_out_bytes,
+        findings=tuple(map(str, judged(manifest))),
+        vocab_size=corpus.vocabulary_size,
+        vocab_learned=manifest["settings"]["vocab"] == "learned",
+        fingerprint=corpus.fingerprint,
+    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,23 +15,18 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
+from lambert.corpus.words import LONGEST_WORD_CHARACTERS, alphabet, bert_normalizer, learnable_lines
 from lambert.errors import UserError
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK)
 
-# The rarest characters, together this fraction of a text, get no entry when a vocabulary is learned.
-RARE_CHARACTER_FRACTION = 1e-4
 MIN_VOCAB_SIZE = 100
 MAX_VOCAB_SIZE = 1 << 24
 BERT_VOCAB_SIZE = 30_522
 SMALLEST_FITTING_SIZE = 1_024
 # Distinct words grow about with the square root of a text (Heaps' law), and so does the vocabulary that fits it.
 ENTRIES_PER_ROOT_CHARACTER = 1.6
-# WordPiece makes longer words [UNK], as in BERT.
-LONGEST_WORD_CHARACTERS = 100
-# From U+2E80 on scripts are written without spaces, and BERT splits most of them by character.
-_OVERLONG_WORD = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{LONGEST_WORD_CHARACTERS + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,9 @@ def is_cased(tokenizer: Tokenizer) -> bool:
     return '"lowercase": true' not in normalizer and '"Lowercase"' not in normalizer
 
 
-def fitting_vocab_size(sample: Iterable[str], characters: int, *, cased: bool) -> int:
+def fitting_vocab_size(
+    sample: Iterable[str], characters: int, *, cased: bool, strip_accents: bool | None = None
+) -> int:
     """The size of a vocabulary for a text: the power of two next to 1.6 · √characters, from 1,024 to BERT's 30,522.
 
     A larger one would hold entries that the text shows too seldom to learn, and slow every step of a small model. At
@@ -82,11 +77,20 @@ def fitting_vocab_size(sample: Iterable[str], characters: int, *, cased: bool) -
     """
     wanted = ENTRIES_PER_ROOT_CHARACTER * math.sqrt(max(1, characters))
     size = 1 << round(math.log2(wanted))
-    letters, signs = _alphabet(list(sample), bert_normalizer(cased=cased), limit=BERT_VOCAB_SIZE // 2)
+    letters, signs = alphabet(
+        list(sample), bert_normalizer(cased=cased, strip_accents=strip_accents), limit=BERT_VOCAB_SIZE // 2
+    )
     return min(BERT_VOCAB_SIZE, max(SMALLEST_FITTING_SIZE, size, 2 * (len(SPECIAL) + 2 * len(letters) + len(signs))))
 
 
-def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokenizer:
+def train_vocabulary(
+    texts: Iterable[str],
+    size: int,
+    *,
+    cased: bool,
+    strip_accents: bool | None = None,
+    longest_word: int = LONGEST_WORD_CHARACTERS,
+) -> Tokenizer:
     """Learns a WordPiece vocabulary of at most `size` entries.
 
     The same texts give the same vocabulary, in whatever process and however many threads. The library's
@@ -97,6 +101,8 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     Args:
         texts: lines of text; they are kept in memory, so the caller bounds them.
         size: entries wanted, special tokens included; a small text may not have as many.
+        cased, strip_accents: what the tokenizer keeps; None strips accents where it lower-cases, as BERT does.
+        longest_word: characters; longer words become [UNK].
 
     Raises:
         UserError: `size` is too small for the characters of the text, or there is no text.
@@ -106,9 +112,15 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
             f"`vocab_size` is {size:,}",
             remedy=f"Choose one from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE:,}; BERT's is 30,522",
         )
-    lines = [_without_overlong_words(line) for line in texts]
-    normalizer = bert_normalizer(cased=cased)
-    letters, signs = _alphabet(lines, normalizer, limit=size // 2)
+    normalizer = bert_normalizer(cased=cased, strip_accents=strip_accents)
+    texts = list(texts)
+    lines = learnable_lines(texts, normalizer, longest_word)
+    letters, signs = alphabet(lines, normalizer, limit=size // 2)
+    if not any(map(str.strip, lines)) and any(map(str.strip, texts)):
+        raise UserError(
+            f"all words of the text have more than {longest_word} characters, which become {UNKNOWN}",
+            remedy="Give a larger `max_word_length`, such as 1000, or put spaces between the words",
+        )
     if not letters and not signs:
         raise UserError("there is no text to learn a vocabulary from", remedy="Give files with text in them")
     first = [*SPECIAL, *sorted(letters + signs), *(f"##{letter}" for letter in sorted(letters))]
@@ -131,55 +143,19 @@ def train_vocabulary(texts: Iterable[str], size: int, *, cased: bool) -> Tokeniz
     learned = set(learner.get_vocab()) - set(first)
     words = sorted(entry for entry in learned if not entry.startswith("##"))
     continuations = sorted(entry for entry in learned if entry.startswith("##"))
-    return bert_tokenizer([*first, *words, *continuations], normalizer)
+    return bert_tokenizer([*first, *words, *continuations], normalizer, longest_word=longest_word)
 
 
-def _without_overlong_words(line: str) -> str:
-    """Drops words so long that WordPiece makes them [UNK]: the trainer takes hours over them."""
-    return _OVERLONG_WORD.sub(" ", line)
-
-
-def _alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
-    """(letters, signs that always stand alone): the commonest characters, which make up nearly all."""
-    counts: Counter[str] = Counter()
-    for line in lines:
-        counts.update(normalizer.normalize_str(line))
-    counts.pop(" ", None)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    allowed = counts.total() * (1 - RARE_CHARACTER_FRACTION)
-    kept: list[str] = []
-    covered = 0
-    for character, count in ranked[:limit]:
-        if covered > allowed:
-            break
-        kept.append(character)
-        covered += count
-    letters = [character for character in kept if not _stands_alone(character)]
-    return letters, [character for character in kept if _stands_alone(character)]
-
-
-def _stands_alone(character: str) -> bool:
-    """Whether BERT's rules make the character a word by itself, so that it never continues one."""
-    pieces = BertPreTokenizer().pre_tokenize_str(_CHINESE_SPACES.normalize_str(f"a{character}a"))
-    return len(pieces) != 1
-
-
-_CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False)
-
-
-def bert_normalizer(*, cased: bool) -> BertNormalizer:
-    """BERT's normalizer: accents are stripped where capitals are lower-cased."""
-    return BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=not cased)
-
-
-def bert_tokenizer(entries: list[str], normalizer: BertNormalizer) -> Tokenizer:
+def bert_tokenizer(
+    entries: list[str], normalizer: BertNormalizer, *, longest_word: int = LONGEST_WORD_CHARACTERS
+) -> Tokenizer:
     """BERT's tokenizer around a list of entries whose indices are their ids.
 
     Raises:
         UserError: a special token is missing.
     """
     vocabulary = {entry: number for number, entry in enumerate(entries)}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD_CHARACTERS))
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=longest_word))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.decoder = WordPieceDecoder(prefix="##")

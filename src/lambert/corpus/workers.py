@@ -110,7 +110,7 @@ Encode = Callable[[Iterable[list[Document]]], Iterable[EncodedBatch]]
 def _build(job: Job, report: Report, encode: Encode | None = None) -> None:
     """Builds a partition from its files; batches are encoded in this process unless `encode` is given."""
     tokenizer = Tokenizer.from_file(str(job.tokenizer_file))
-    reader = TextReader(job.files, text_field=job.settings.text_field)
+    reader = TextReader(job.files, job.settings.read)
 
     def progress(documents: int, tokens: int) -> None:
         report(job.number, (reader.statistics.stored_bytes, documents, tokens))

@@ -97,6 +97,8 @@ class PairSource(ExampleSource):
                 break
             other[same] = draws[same].integers(_DOCUMENT + attempt, self.split.document_count)
         start = documents[other] + draws.integers(_START, documents[other + 1] - documents[other])
+        # Of a single document some B would begin where A ends, and the answer would be false: it takes A's beginning.
+        start = np.where((other == own) & (start == a_stop), first, start)
         target = target_tokens(own, self.max_text_tokens, seed=self.seed, phase=self.phase)
         wanted = np.maximum(1, target - (offsets[a_stop] - offsets[first]))
         stop = np.searchsorted(offsets, offsets[start] + wanted, side="left")

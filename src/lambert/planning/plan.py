@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lambert.corpus.judgement import Finding, judged, refuse
 from lambert.corpus.store import Corpus
 from lambert.model.bert import ACTIVATION_CHECKPOINTING
 from lambert.planning import plan_text
@@ -50,6 +51,8 @@ class Plan:
     parameters: int
     memory_bytes: dict[str, int]
     """Kind of activation checkpointing → estimated peak memory of one process."""
+    findings: tuple[str, ...] = ()
+    """What the corpus lost, or does not have for this run, and what to do about it."""
     forecast: RunForecast | None = None
     """What real steps on this machine predict; None where none were taken."""
 
@@ -80,19 +83,27 @@ class Plan:
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes["none"],
             "memory_bytes_with_activation_checkpointing": self.memory_bytes,
+            "findings": list(self.findings),
             **({} if self.forecast is None else {"seconds": self.seconds, "forecast": self.forecast.to_dict()}),
         }
 
 
 def describe_plan(config: TrainingConfig, corpus: Corpus | None = None) -> Plan:
-    """The plan of a resolved run; with a corpus, also how many epochs each phase takes."""
+    """The plan of a resolved run; with a corpus, also how many epochs each phase takes, and what is judged of it.
+
+    Raises:
+        UserError: the corpus lost too much of its text.
+    """
     lengths = tuple(phase.sequence_length for phase in config.phases)
     counts: tuple[int, ...] | None = None
+    findings: list[Finding] = []
     if corpus is not None:
+        findings = judged(corpus.manifest, pairs=config.examples.pairing)
+        refuse(findings)
         counts = examples_per_epoch(corpus, lengths, seed=config.seed, kind=config.examples)
     phases = tuple(
         PhasePlan(phase, size, None if counts is None else phase.samples / counts[index])
         for index, (phase, size) in enumerate(zip(config.phases, config.micro_batch_sizes, strict=True))
     )
     memory = {kind: max_memory(config, kind) for kind in ACTIVATION_CHECKPOINTING}
-    return Plan(config, phases, parameter_count(config.model), memory)
+    return Plan(config, phases, parameter_count(config.model), memory, tuple(map(str, findings)))

@@ -43,6 +43,7 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         )
     for number, phase in enumerate(plan.phases, start=1):
         lines += _phase_lines(number, phase, is_here=is_here)
+    lines += [f"note      {finding}" for finding in plan.findings]
     if plan.is_short:
         lines.append(
             f"note      {config.total_steps:,} steps over {config.tokens:,} tokens from scratch rarely beat the "

@@ -155,9 +155,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file atomically."""
+    r"""Writes a UTF-8 file atomically.
+
+    Names of files that are not UTF-8 hold lone surrogates, which become escapes: `\udce9` is the same name in JSON.
+    """
     with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,6 +25,22 @@ class Document:
     paragraphs: list[str]
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How sources are read."""
+
+    text_field: str = "text"
+    """Field of JSON lines, column of CSV, TSV, Parquet and of Hugging Face datasets that holds the text."""
+    encoding: str | None = None
+    """Of the files that are not UTF-8; None detects it."""
+    text_format: str = "auto"
+    """A key of `formats.TEXT_FORMATS`."""
+    one_document_per_file: bool = False
+    """A file of plain text is a document, in which blank lines separate paragraphs only."""
+    join_lines: bool = False
+    """The lines of plain text between two blank lines are one paragraph."""
+
+
 @dataclass
 class ReadStatistics:
     """Statistics of one pass over the sources, updated while reading."""
@@ -36,7 +52,9 @@ class ReadStatistics:
     replaced_bytes: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
     cut_lines: int = 0
     cut_documents: int = 0
+    wrapped_lines: int = 0  # of plain text, whose sentence seems to go on in the next line
     parsers: dict[str, str] = field(default_factory=dict)  # by file: which parser took it
+    encodings: dict[str, str] = field(default_factory=dict)  # by file, where it was decoded from another than UTF-8
     skipped_records: dict[str, int] = field(default_factory=dict)  # by file, only where there were any
     first_skipped: dict[str, str] = field(default_factory=dict)  # by file: position and reason of the first
 
@@ -47,7 +65,7 @@ class ReadStatistics:
 
     def add(self, other: ReadStatistics) -> None:
         """Adds the statistics of later files."""
-        for name in ("files", "bytes", "stored_bytes", "lines", "cut_lines", "cut_documents"):
+        for name in ("files", "bytes", "stored_bytes", "lines", "cut_lines", "cut_documents", "wrapped_lines"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in (
             (self.replaced_bytes, other.replaced_bytes),
@@ -56,6 +74,7 @@ class ReadStatistics:
             for file, count in theirs.items():
                 mine[file] = mine.get(file, 0) + count
         self.parsers |= other.parsers
+        self.encodings |= other.encodings
         self.first_skipped = other.first_skipped | self.first_skipped
 
 

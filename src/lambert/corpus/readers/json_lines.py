@@ -9,6 +9,7 @@ from typing import Any
 
 from lambert.corpus.readers.document import (
     Document,
+    ReadOptions,
     ReadStatistics,
     bounded_documents,
     decoded,
@@ -26,7 +27,7 @@ _NAMES_SHOWN = 12
 
 
 def documents(
-    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, *, text_field: str
+    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, options: ReadOptions
 ) -> Iterator[Document]:
     """A document per line; lines without one are counted as skipped, with the position of the first.
 
@@ -35,7 +36,7 @@ def documents(
     Raises:
         UserError: the first line is not a JSON object with this field: the field or the file is wrong.
     """
-    is_first = True
+    is_first, text_field = True, options.text_field
     for number, line in enumerate(records(blocks), start=1):
         statistics.lines += 1
         if line is not None and not line.strip():

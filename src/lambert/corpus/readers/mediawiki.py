@@ -27,8 +27,12 @@ PAGE_LIMIT_CHARACTERS = 4 << 20
 # Tags of a dump have at most a few hundred bytes; the parser holds a tag until it is complete.
 _TAG_LIMIT_BYTES = 8 << 20
 
+# MediaWiki's titles have at most 255 bytes, and wikis some 40 namespaces; real exports are five elements deep.
+_NAME_LIMIT_CHARACTERS, _NAMESPACE_LIMIT, _DEPTH_LIMIT = 1_000, 1_000, 100
+
+# A comment ends at its first `-->` and is never tried again: the time is linear in the bytes.
 _EXPORT_START = re.compile(
-    rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+)?mediawiki[\s>]", re.DOTALL
+    rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--(?:(?!-->).){0,1000}+-->\s*)*+<(?:!DOCTYPE\s+)?mediawiki[\s>]", re.DOTALL
 )
 _REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 _ARTICLES, _MEDIA, _FILES, _CATEGORIES = 0, -2, 6, 14
@@ -147,6 +151,7 @@ class _Export:
         self._pages: list[_Page] = []
         self._parts: list[str] | None = None
         self._characters = 0
+        self._depth, self._held = 0, ""
         self._key = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -177,24 +182,30 @@ class _Export:
         return int(text)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > _DEPTH_LIMIT:  # the parser keeps the name of every open element
+            raise _damaged(self._file, f"elements {_DEPTH_LIMIT} deep")
         if name == "page":
             self._page = _Page(self._site)
         elif name == "redirect" and self._page is not None:
             self._page.is_redirect = True
         elif name in self._HELD:
-            self._parts, self._characters = [], 0
+            self._parts, self._characters, self._held = [], 0, name
             if name == "namespace":
                 self._key = self._namespace_key(attributes.get("key", "0"))
 
     def _characters_met(self, text: str) -> None:
         if self._parts is not None:
             self._characters += len(text)
+            if self._held != "text" and self._characters > _NAME_LIMIT_CHARACTERS:
+                raise _damaged(self._file, f"a {self._held} of more than {_NAME_LIMIT_CHARACTERS:,} characters")
             if self._characters <= PAGE_LIMIT_CHARACTERS:
                 self._parts.append(text)
             else:
                 self._parts.clear()
 
     def _end(self, name: str) -> None:
+        self._depth -= 1
         if name == "page" and self._page is not None:
             self._pages.append(self._page)
             self._page = None
@@ -207,6 +218,8 @@ class _Export:
         page = self._page
         if name == "namespace":
             self._site.names[self._key] = text or ""
+            if len(self._site.names) > _NAMESPACE_LIMIT:
+                raise _damaged(self._file, f"more than {_NAMESPACE_LIMIT:,} namespaces")
         elif page is None:
             return
         elif name == "text":

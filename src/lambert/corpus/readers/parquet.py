@@ -18,12 +18,17 @@ from lambert.corpus.readers.document import (
     paragraphs_of,
 )
 from lambert.errors import UserError
+from lambert.utils.memory import bounded_memory
 
 MAGIC = b"PAR1"
 
 # Few rows at a time, so that a long text that is stored once and repeated stays small when it is decoded.
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
+VALUE_LIMIT_BYTES = 64 << 20
+"""Longer texts are skipped. The longest books have a few megabytes."""
+MEMORY_BYTES = 400 << 20
+"""What the decoding of a batch may take; usually it takes some pages of a megabyte."""
 _NAMES_SHOWN = 12
 
 
@@ -38,23 +43,63 @@ def documents(file: Path, statistics: ReadStatistics, *, text_field: str) -> Ite
         pyarrow.ArrowException: the file is damaged or cut short.
     """
     stored_before, stored_bytes = statistics.stored_bytes, file.stat().st_size
-    with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False, memory_map=False) as opened:
+    with _opened(file) as opened:
         _check_column(file, opened.schema_arrow, text_field)
         rows = opened.metadata.num_rows
         done = 0
-        for batch in opened.iter_batches(_BATCH_ROWS, columns=[text_field], use_threads=False):
-            for value in _as_bytes(batch.column(0)).to_pylist():
+        for column in _columns(file, opened.iter_batches(_BATCH_ROWS, columns=[text_field], use_threads=False)):
+            for value in column:
                 done += 1
                 statistics.lines += 1
-                if value is None:
-                    statistics.skip(file, f"row {done:,}", "null")
+                if (size := _size(value)) is None or size > VALUE_LIMIT_BYTES:
+                    reason = "null" if size is None else f"longer than {VALUE_LIMIT_BYTES >> 20} MB"
+                    statistics.skip(file, f"row {done:,}", reason)
                     continue
-                raw = value if isinstance(value, bytes) else b"\n".join(item for item in value if item is not None)
+                found = value.as_py()
+                raw = found if isinstance(found, bytes) else b"\n".join(item for item in found if item is not None)
                 statistics.bytes += len(raw)
                 statistics.stored_bytes = stored_before + stored_bytes * done // rows
                 text = decoded(raw, file, statistics)
                 yield from bounded_documents(file, paragraphs_of(text, statistics), statistics)
     statistics.stored_bytes = stored_before + stored_bytes
+
+
+def _opened(file: Path) -> Any:
+    """The file, read through the system's allocator: Arrow's own has reserved a gigabyte that no limit sees."""
+    pool = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False, memory_map=False)
+    finally:
+        pa.set_memory_pool(pool)
+
+
+def _columns(file: Path, batches: Iterator[Any]) -> Iterator[Any]:
+    """The text of each batch as bytes.
+
+    Raises:
+        UserError: a batch takes more than `MEMORY_BYTES`, as one page of a file of 50 KB can.
+    """
+    while True:
+        try:
+            with bounded_memory(MEMORY_BYTES):
+                batch = next(batches, None)
+                column = None if batch is None else _as_bytes(batch.column(0))
+        except MemoryError:
+            raise UserError(
+                f"{file} needs more than {MEMORY_BYTES >> 20} MB for {_BATCH_ROWS} rows",
+                remedy="Write it again with pages of about 1 MB and texts below 64 MB",
+            ) from None
+        if column is None:
+            return
+        yield column
+
+
+def _size(value: Any) -> int | None:
+    """Bytes that a row takes, 64 for each item of a list; None for null."""
+    if not value.is_valid:
+        return None
+    return int(value.values.nbytes + 64 * len(value.values) if _is_list(value.type) else value.as_buffer().size)
 
 
 def _check_column(file: Path, schema: pa.Schema, name: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 from lambert.corpus.readers.document import (
     Document,
+    ReadOptions,
     ReadStatistics,
     bounded_documents,
     cut_line,
@@ -16,15 +17,50 @@ from lambert.corpus.readers.document import (
     stripped_lines,
 )
 
-_CARRIAGE_RETURNS = re.compile(rb"\r*\n|\r")
+_CARRIAGE_RETURNS = re.compile(rb"(?<!\r)\r*+\n|\r")  # a run is tried once, from its start
+# From U+2E80 on scripts are written without spaces (Hangul, from U+AC00, with them).
+_WITHOUT_SPACES = re.compile("[\u2e80-\uabff\uf900-\uffef\U00020000-\U0003ffff]")
+_JOINED_CHARACTERS = 100_000
+_WRAPPED_CHARACTERS = (40, 100)
 
 
-def documents(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[Document]:
+def documents(
+    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, options: ReadOptions
+) -> Iterator[Document]:
     """The documents in decompressed blocks without a byte order mark."""
-    pieces = map(stripped_lines, _lines(file, _with_line_feeds(blocks), statistics))
-    for has_text, run in groupby(pieces, bool):
-        if has_text:
-            yield from bounded_documents(file, (piece for line in run for piece in line), statistics)
+    pieces = map(stripped_lines, lines(file, blocks, statistics))
+    runs = ((piece for line in run for piece in line) for has_text, run in groupby(pieces, bool) if has_text)
+    texts: Iterable[Iterator[str]] = (_joined(run) if options.join_lines else _watched(run, statistics) for run in runs)
+    if options.one_document_per_file:
+        texts = [chain.from_iterable(texts)]
+    for paragraphs in texts:
+        yield from bounded_documents(file, paragraphs, statistics)
+
+
+def lines(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[str]:
+    """Decoded lines, whatever ends them; one beyond `LINE_LIMIT_BYTES` comes in pieces and is counted once as cut."""
+    return _lines(file, _with_line_feeds(blocks), statistics)
+
+
+def _joined(run: Iterable[str]) -> Iterator[str]:
+    """Lines that were wrapped at a width, as one paragraph."""
+    held = ""
+    for line in run:
+        if len(held) + len(line) > _JOINED_CHARACTERS:
+            yield held
+            held = ""
+        is_glued = held.endswith("-") or all(_WITHOUT_SPACES.match(side) for side in (held[-1:], line))
+        held += line if not held or is_glued else f" {line}"
+    yield held
+
+
+def _watched(run: Iterable[str], statistics: ReadStatistics) -> Iterator[str]:
+    """The lines as they are; those that look wrapped are counted: the sentence goes on in the next line."""
+    for line, following in pairwise(chain(run, [""])):
+        has_width = _WRAPPED_CHARACTERS[0] <= len(line) <= _WRAPPED_CHARACTERS[1]
+        if has_width and (line[-1].isalnum() or line[-1] in ",;-") and following[:1].islower():
+            statistics.wrapped_lines += 1
+        yield line
 
 
 def _with_line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -41,7 +77,6 @@ def _with_line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _lines(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics) -> Iterator[str]:
-    """Decoded lines; one beyond `LINE_LIMIT_BYTES` comes in pieces and is counted once as cut."""
     tail, was_cut = b"", False
     for block in blocks:
         *complete, tail = (tail + block).split(b"\n")

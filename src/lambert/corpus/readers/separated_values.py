@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lambert.corpus.readers.document import (
     Document,
+    ReadOptions,
     ReadStatistics,
     bounded_documents,
     decoded,
@@ -21,8 +22,20 @@ ENDINGS = (".csv", ".tsv", ".tab")
 _NAMES_SHOWN = 12
 
 
+def tabbed_documents(
+    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, options: ReadOptions
+) -> Iterator[Document]:
+    """As `documents`, of TSV."""
+    return documents(file, blocks, statistics, options, is_tabbed=True)
+
+
 def documents(
-    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, *, text_field: str, is_tabbed: bool
+    file: Path,
+    blocks: Iterator[bytes],
+    statistics: ReadStatistics,
+    options: ReadOptions,
+    *,
+    is_tabbed: bool = False,
 ) -> Iterator[Document]:
     """A document per row. Rows with fewer columns are counted as skipped.
 
@@ -32,6 +45,7 @@ def documents(
     Raises:
         UserError: no such column, or a quote that is not closed within 16 MB.
     """
+    text_field = options.text_field
     lines = (decoded(line, file, statistics) + "\n" for line in records(blocks) if line is not None)
     first = next(lines, "")
     delimiter = "\t" if is_tabbed else max(",;\t", key=first.count)

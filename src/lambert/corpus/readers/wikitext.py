@@ -9,7 +9,7 @@ ignore lists, tables, and headers", Devlin et al., 2018, section 3.1). The text 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mwparserfromhell as mw
 from mwparserfromhell import nodes
@@ -34,12 +34,19 @@ _BREAKING_TAGS = frozenset(("p", "div", "blockquote", "center", "hr", "poem", "b
 _SHOWN_ARGUMENTS = {
     "nowrap": 1, "nobr": 1, "nwr": 1, "lang": 2, "transliteration": 3, "transl": 2, "abbr": 1, "tooltip": 1, "small": 1,
     "smallcaps": 1, "sc": 1, "quote": 1, "blockquote": 1, "em": 1, "strong": 1, "angle bracket": 1, "visible anchor": 1,
-    "vanchor": 1, "ill": 1, "interlanguage link": 1,
+    "vanchor": 1, "ill": 1, "interlanguage link": 1, "nihongo": 1, "big": 1, "sup": 1, "sub": 1, "mvar": 1, "var": 1,
 }  # fmt: skip
 _SHOWN_SIGNS = {
     "snd": " – ", "spnd": " – ", "spaced ndash": " – ", "ndash": "–", "en dash": "–", "mdash": "—", "em dash": "—",
     "nbsp": " ", "'": "'", "=": "=", "!": "|", "shy": "", "zwsp": "", "ellipsis": "…",
 }  # fmt: skip
+# Parser functions of MediaWiki itself: their value stands in the source, after a colon.
+_FUNCTIONS: dict[str, Callable[[str], str]] = {
+    "formatnum": str, "lc": str.lower, "uc": str.upper, "lcfirst": lambda text: text[:1].lower() + text[1:],
+    "ucfirst": lambda text: text[:1].upper() + text[1:],
+}  # fmt: skip
+_JOINED = {"circa": ("c. ", " – "), "c.": ("c. ", " – "), "ca.": ("c. ", " – "), "s": ("", ""), "unité": ("", " ")}
+"""Template → what stands before its positional arguments, and between them."""
 _MEASURES, _RANGES = ("convert", "cvt"), ("to", "and", "or", "by", "-", "–", "x", "to(-)")
 
 # The parser searches again for the end of every unclosed piece of markup: 20,000 of them take half a minute.
@@ -50,17 +57,25 @@ _OPENED_TAG = re.compile(r"<(?!br|hr|wbr|li|dd|dt|td|th|tr|p\b)[a-z][^<>]*(?<!/)
 _LIST, _BREAK = "\0", "\n\n"
 _QUOTES = re.compile(r"'{5}|'{3}|'{2}")
 _MAGIC_WORD = re.compile(r"__[^\W\d_]+__")
-_VARIANT = re.compile(r"-\{(?:[^{}|]*\|)?(?:zh-)?(?:[a-z-]+:)?([^{};]*)[^{}]*\}-")
-_EMPTY_PARENTHESES = re.compile(r"\s*[(（][\s,;:，；、–-]*[)）]")
+# A run of spaces or signs is tried once, from its start, and never in parts: the time is linear in the characters.
+_VARIANT = re.compile(r"-\{(?:[^{}|]*+\|)?(?:zh-)?(?:[a-z-]++:)?([^{};]*+)[^{}]*+\}-")
+_EMPTY_PARENTHESES = re.compile(r"(?<!\s)\s*+[(（][\s,;:，；、–-]*+[)）]")
 _PARENTHESIS_START = re.compile(r"([(（])[\s,;:，；、]+")
-_PARENTHESIS_END = re.compile(r"[\s,;，；、]+([)）])")
-_SPACE_BEFORE = re.compile(r"\s+([,.;:!?])(?=\s|$)")
+_PARENTHESIS_END = re.compile(r"(?<![\s,;，；、])[\s,;，；、]++([)）])")
+_SPACE_BEFORE = re.compile(r"(?<!\s)\s++([,.;:!?])(?=\s|$)")
 _SPACES = re.compile(r"[ \t\xa0]{2,}")
 # Markup that did not parse: such a paragraph is not prose.
-_BROKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|</?(?:ref|table|div|span|br)\b|^[|!]", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|</?(?:ref|table|div|span|br)\b|^\||^!(?=\s|.*?(?:!!|\|))", re.IGNORECASE
+)
 _FILE_NAME = re.compile(r"\.(?:jpe?g|png|svg|gif|tiff?|webp|og[gav]|webm|pdf|djvu|midi?|mp3|wav|flac)$", re.IGNORECASE)
 _INTERWIKI = re.compile(r"[a-z][a-z-]{1,11}:")
-_SENTENCE_END = re.compile(r"[.!?…。！？؟।]")
+# Unicode's Sentence_Terminal, the Greek question mark, and signs of Tibetan, Thai, Khmer and Sinhala.
+_SENTENCE_END = re.compile(
+    "[.!?;…։؝-؟۔܀-܂߹࠷࠹࠽࠾।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨-᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇-⁉⸮⸼。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝-꩟꫰꫱꯫﹒﹖﹗！．？｡;།༎๚๛ฯ។៕៚෴]"
+)
+# Scripts whose sentences may end without a sign: Thai, Lao, Khmer, Myanmar, Tai Le, New Tai Lue.
+_WITHOUT_END = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df]")
 _MIN_CHARACTERS = 40
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -118,7 +133,8 @@ def _tidied(paragraph: str) -> str | None:
         return None
     # A heading without markup, or the introduction of a list that was dropped.
     is_lead = len(paragraph) < _MIN_CHARACTERS or paragraph.endswith((":", "："))
-    return None if is_lead and not _SENTENCE_END.search(paragraph) else paragraph
+    has_end = _SENTENCE_END.search(paragraph) or _WITHOUT_END.search(paragraph)
+    return None if is_lead and not has_end else paragraph
 
 
 def _shown(code: mw.wikicode.Wikicode, hidden_namespaces: frozenset[str]) -> Iterator[str]:
@@ -168,11 +184,22 @@ def _tag(tag: nodes.Tag, hidden_namespaces: frozenset[str]) -> Iterator[str]:
 
 def _template(template: nodes.Template, hidden_namespaces: frozenset[str]) -> Iterator[str]:
     name = str(template.name).strip().lower()
-    if name in _SHOWN_SIGNS:
+    function, _, value = str(template.name).strip().partition(":")
+    if value and "{{" not in value and (change := _FUNCTIONS.get(function.lower())):
+        yield change(value.strip())
+    elif name in _SHOWN_SIGNS:
         yield _SHOWN_SIGNS[name]
     elif name in _MEASURES:
         # {{convert|3|km|mi}} reads "3 km (1.9 mi)", {{convert|3|to|5|km}} "3 to 5 km (1.9 to 3.1 mi)".
         arguments = [str(argument.value).strip() for argument in template.params[:4] if not argument.showkey]
         yield " ".join(arguments if arguments[1:2] and arguments[1] in _RANGES else arguments[:2])
+    elif name in ("frac", "sfrac"):
+        # {{frac|1|2}} reads "1/2", {{frac|3|1|2}} "3 1/2".
+        arguments = [str(argument.value).strip() for argument in template.params if not argument.showkey]
+        yield " ".join([*arguments[:-2], "/".join(arguments[-2:])])
+    elif name in _JOINED:
+        before, between = _JOINED[name]
+        shown = [_shown(argument.value, hidden_namespaces) for argument in template.params if not argument.showkey]
+        yield before + between.join("".join(pieces) for pieces in shown)
     elif (position := _SHOWN_ARGUMENTS.get(name)) is not None and template.has(position):
         yield from _shown(template.get(position).value, hidden_namespaces)

@@ -1,0 +1,57 @@
+"""What WikiExtractor writes: an article between `<doc id=… url=… title=…>` and `</doc>`, its title, its paragraphs."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lambert.corpus.readers import plain_text
+from lambert.corpus.readers.document import (
+    Document,
+    ReadOptions,
+    ReadStatistics,
+    bounded_documents,
+    source_name,
+    stripped_lines,
+)
+from lambert.errors import UserError
+
+_STARTS = re.compile(rb'\s*<doc id="[^"\n]{0,100}" [a-z]+="')
+_START = re.compile(r'<doc id="[^"]*" (?:.*?\btitle="(.*)")?[^>]*>')
+_END = "</doc>"
+
+
+def is_output(start: bytes) -> bool:
+    """Whether a file that begins with these bytes is WikiExtractor's output."""
+    return _STARTS.match(start[:4096]) is not None
+
+
+def documents(
+    file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, options: ReadOptions
+) -> Iterator[Document]:
+    """A document per article, without its tags and title; lines outside of articles are counted as skipped.
+
+    Raises:
+        UserError: the last article has no end.
+    """
+    lines = (line for raw in plain_text.lines(file, blocks, statistics) for line in stripped_lines(raw))
+    for line in lines:
+        if start := _START.fullmatch(line):
+            paragraphs = _paragraphs(file, lines, html.unescape(start[1] or ""))
+            yield from bounded_documents(file, paragraphs, statistics)
+        else:
+            statistics.skip(file, f"line {line[:40]!r}", "outside of <doc> and </doc>")
+
+
+def _paragraphs(file: Path, lines: Iterator[str], title: str) -> Iterator[str]:
+    is_first = True
+    for line in lines:
+        if line == _END:
+            return
+        text = html.unescape(line)
+        if not (is_first and text == title):
+            yield text
+        is_first = False
+    raise UserError(f"{source_name(file)} was cut short: its last article has no {_END}", remedy="Extract it again")
