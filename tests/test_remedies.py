@@ -197,5 +197,5 @@ def test_following_the_numbers_of_a_remedy_leads_on(places: dict[str, str], met:
 def test_a_remedy_that_leads_nowhere_is_found() -> None:
     assert faults("Give `lambert prepair` a --corpus", {"pretrain"}) == ["there is no `lambert prepair`"]
     assert faults("Try `lambert fill M --cast`", set()) == ["`lambert fill` has no --cast"]
-    assert faults("Lower --question-length", {"squad"}) == ["--question-length is no option here"]
+    assert faults("Lower --chips", {"squad"}) == ["--chips is no option here"]
     assert faults("Lower --batch-size", {"squad"}) == []

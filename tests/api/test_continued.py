@@ -98,7 +98,7 @@ def asked(folder: Path) -> RecipeArguments:
     return RecipeArguments.of(init_from=folder, batch_size=8, samples=16, sequence_lengths=16)
 
 
-def corpus_with(vocabulary: Path, text: str = "bada fefi kudu zupo\nbada zupo\n\n") -> Corpus:
+def corpus_with(vocabulary: Path, text: str = "bada fefi kudu lupo\nbada lupo\n\n") -> Corpus:
     """A small text prepared with it."""
     file = vocabulary.with_name("text.txt")
     file.write_text(text * 40)
@@ -112,7 +112,7 @@ def test_entries_that_were_added_start_from_the_mean(small_corpus: Corpus, tmp_p
         theirs = transformers.BertForPreTraining.from_pretrained(folder)
         theirs.resize_token_embeddings(small_corpus.vocabulary_size + rows, mean_resizing=False)
         theirs.save_pretrained(folder)
-    corpus = corpus_with(changed(folder, more=("kudu", "zupo", "##xyz")))
+    corpus = corpus_with(changed(folder, more=("kudu", "zupo", "##xyz")), "bada fefi kudu zupo\nbada zupo\n\n")
     known, wanted = small_corpus.vocabulary_size, corpus.vocabulary_size
     assert wanted == known + 3
     settings = resolve_config(asked(folder), corpus)
@@ -162,12 +162,12 @@ def test_a_folder_that_does_not_say_its_case_is_read_as_the_corpus(small_corpus:
         (folder / file).unlink()
     kept = (folder / "vocab.txt").read_text().splitlines()[:-26]
     (folder / "vocab.txt").write_text("".join(f"{entry}\n" for entry in [*kept, *(chr(65 + n) for n in range(26))]))
-    (tmp_path / "text.txt").write_text("Bada Fefi kudu zupo\nBada zupo\n\n" * 40)
+    (tmp_path / "text.txt").write_text("Bada Fefi kudu lupo\nBada lupo\n\n" * 40)
     options: dict[str, Any] = {"vocab": folder, "cased": True, "validation_fraction": 0}
     corpus = lambert.build_corpus([tmp_path / "text.txt"], tmp_path / "cased", **options)
     assert resolve_config(asked(folder), corpus)
     assert lambert.fill_mask(folder, "Bada [MASK]", cased=True)
     with pytest.raises(lambert.UserError, match="Add `cased=True`"):
         lambert.fill_mask(folder, "Bada [MASK]")
-    with pytest.raises(lambert.UserError, match="Prepare the corpus again with `vocab` .*model and `cased=True`"):
+    with pytest.raises(lambert.UserError, match="again with `lambert prepare --vocab .*model --cased`"):
         resolve_config(asked(folder), small_corpus)

@@ -33,6 +33,14 @@ class Raise(lambert.Callback):
                 signal.raise_signal(number)
 
 
+@pytest.fixture(autouse=True)
+def usual_hangup() -> Iterator[None]:
+    """The tests may run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def ignored_hangup() -> Iterator[None]:
     """As under `nohup`."""

@@ -16,7 +16,8 @@ import torch
 
 from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
-from lambert.corpus.vocabulary import save_tokenizer, train_vocabulary
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ def _run(words: list[str], stdout: str, stderr: str) -> None:
 
 def _run_in_terminal(words: list[str], terminal: str) -> None:
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     _run(words, terminal, terminal)
 
 

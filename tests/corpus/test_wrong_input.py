@@ -66,9 +66,12 @@ def test_odd_text_is_the_same_in_every_format(tmp_path: Path, name: str, carrier
 
 
 def test_surrogates_written_as_utf8_are_replaced(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"lone \xed\xa0\x80 pair \xed\xa0\xbd\xed\xb8\x80\n")
+    words = "word " * 300  # damage to more than a hundredth of a file is refused
+    (tmp_path / "a.txt").write_bytes(b"lone \xed\xa0\x80 pair \xed\xa0\xbd\xed\xb8\x80 " + words.encode() + b"end\n")
     reader = TextReader([tmp_path / "a.txt"])
-    assert [document.paragraphs for document in reader] == [["lone \ufffd\ufffd\ufffd pair " + "\ufffd" * 6]]
+    assert [document.paragraphs for document in reader] == [
+        ["lone \ufffd\ufffd\ufffd pair " + "\ufffd" * 6 + f" {words}end"]
+    ]
     assert reader.statistics.replaced_bytes == {str(tmp_path / "a.txt"): 9}
 
 

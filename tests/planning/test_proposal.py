@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lambert.corpus.store import Corpus
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
@@ -120,6 +121,7 @@ def test_a_trained_model_is_continued_in_small_batches_at_lengths_it_has(
 ) -> None:
     config = BertConfig(small_corpus.vocabulary_size, 1, 16, 1, 32, maximum_positions=positions, dropout=0.3)
     save_model(BertForPreTraining(config), tmp_path)
+    save_tokenizer(small_corpus.tokenizer(), tmp_path)
     for hours, lengths in ((0.01, short), (100, long)):
         found = proposed(small_corpus, 1e9, hours=hours, init_from=tmp_path)
         made = found.arguments

@@ -120,8 +120,8 @@ def proposal_lines(proposal: Proposal[Any]) -> list[str]:
     if proposal.expected_loss is not None:
         low, high = proposal.expected_loss
         lines.append(
-            f"  {'held-out loss':14} {f'{low:.1f} to {high:.1f}':>14}  where such runs ended (docs/first_hour.md); "
-            f"unigram baseline {proposal.unigram_loss:.1f}"
+            f"  {'held-out loss':14} {f'{low:.1f} to {high:.1f}':>14}  where such runs on prose ended "
+            f"(docs/first_hour.md); unigram baseline {proposal.unigram_loss:.1f}"
         )
     if proposal.least_hours is not None:
         lines.append(

@@ -175,10 +175,7 @@ class _Export:
 
     def _namespace_key(self, text: str) -> int:
         if not _KEY.fullmatch(text):
-            raise UserError(
-                f"{source_name(self._file)} has a namespace whose key {text[:20]!r} is no number",
-                remedy="Take the file from where the wiki publishes it",
-            )
+            raise _damaged(self._file, f"a namespace whose key {text[:20]!r} is no number")
         return int(text)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
