@@ -7,18 +7,23 @@ vocabulary this costs more than the matmul that fills them. A training process k
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 1 << 28
+_KERNELS = "128"
+"""oneDNN keeps that many compiled matmuls, one for each shape. The number of masked tokens differs from micro-batch to
+micro-batch, and its own limit of 1,024 holds some 200 MB more; fewer than 128 cost time (docs/performance.md)."""
 
 
 def apply_allocator_settings() -> bool:
-    """Keep freed memory in this process (Linux with glibc); returns whether it is supported.
+    """Keep freed memory in this process (Linux with glibc); returns whether it is supported. Also limit oneDNN's cache.
 
     The process then holds its peak memory until it ends.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS)  # read when oneDNN is first used
     library = glibc()
     if library is None:
         return False
