@@ -22,7 +22,7 @@ MIN_USEFUL_STEPS, TOKENS_PER_ENTRY = 400, 400
 """What a run from scratch must have to be plainly better than the unigram baseline: steps (docs/recipes.md), and tokens
 for each vocabulary entry (docs/first_hour.md)."""
 FORECAST_ERROR = "within 11 % in the runs of docs/planning.md, on an idle machine"
-MEMORY_ERROR = "in its first steps; on a CPU the heap of longer runs grew to 1.0 to 1.8 times that"
+MEMORY_ERROR = "in its first steps; on a CPU longer runs grew to 1.0 to 1.5 times that"
 MOST_UNUSED = 8
 """Names that are listed."""
 
