@@ -13,9 +13,11 @@ class UnigramBaseline:
         smoothed = token_counts.astype(np.float64) + 1
         self.log_probabilities: NDArray[np.float64] = np.log(smoothed / smoothed.sum())
         """Log probabilities [V], natural logarithm."""
-        self.entropy = float(-(token_counts / max(1, token_counts.sum())) @ self.log_probabilities)
-        """Its loss on the training text itself, nats."""
         self._most_frequent = int(token_counts.argmax())
+
+    def loss_on(self, token_counts: NDArray[np.int64]) -> float:
+        """Mean loss on a text with these token counts [V], nats."""
+        return float(-(token_counts / max(1, token_counts.sum())) @ self.log_probabilities)
 
     def loss_sum(self, labels: NDArray[np.int64]) -> float:
         """Sum of −log p over `labels`, nats."""
