@@ -61,7 +61,7 @@ def dump(*pages: str) -> bytes:
 def test_a_namespace_whose_key_is_no_number_is_refused(tmp_path: Path, key: str) -> None:
     file = tmp_path / "wiki.xml"
     file.write_bytes(dump(page("A", "Hello.")).replace(b'key="14"', f'key="{key}"'.encode()))
-    with pytest.raises(UserError, match="namespace whose key .* is no number"):
+    with pytest.raises(UserError, match="namespace with the key .*, not a number"):
         read(file)
 
 
@@ -301,7 +301,7 @@ def test_a_missing_parser_is_said_before_anything_is_read(tmp_path: Path, monkey
         f'<mediawiki><siteinfo><namespaces><namespace key="4">{"a" * 10_000}</namespace></namespaces>',
         f"<mediawiki><page><title>{'a' * 10_000}</title></page>",
     ],
-    ids=["namespaces", "open elements", "a key that is no number", "a key without end", "a name", "a title"],
+    ids=["namespaces", "open elements", "a key of letters", "a key without end", "a name", "a title"],
 )
 def test_a_header_that_no_wiki_writes_is_refused_before_it_takes_memory(tmp_path: Path, header: str) -> None:
     file = tmp_path / "harm.xml"

@@ -45,7 +45,7 @@ def test_where_it_lets_somebody_in_the_first_one_notices(tmp_path: Path) -> None
     with pytest.raises(FolderInUse):
         FolderLock(tmp_path)
     (tmp_path / LOCK_FILE).unlink()
-    first.check()  # takes it anew
+    first.check()  # takes it again
     (tmp_path / LOCK_FILE).unlink()
     second = FolderLock(tmp_path)
     with pytest.raises(Interrupted, match="another process has taken"):

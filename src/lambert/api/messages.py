@@ -72,7 +72,7 @@ class _Unbreakable:
 
 @contextmanager
 def unbreakable(*names: str) -> Iterator[None]:
-    """Within the block, `stdout` or `stderr` of `sys` drop what cannot be written, and the program goes on."""
+    """Within the block, `stdout` or `stderr` of `sys` drop what cannot be written, and the program continues."""
     before = {name: stream for name in names if (stream := getattr(sys, name)) is not None}
     inside = {name: _Unbreakable(stream, f"standard {_STREAMS[name]}") for name, stream in before.items()}
     for name, stream in inside.items():

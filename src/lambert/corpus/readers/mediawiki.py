@@ -175,7 +175,7 @@ class _Export:
 
     def _namespace_key(self, text: str) -> int:
         if not _KEY.fullmatch(text):
-            raise _damaged(self._file, f"a namespace whose key {text[:20]!r} is no number")
+            raise _damaged(self._file, f"a namespace with the key {text[:20]!r}, not a number")
         return int(text)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
