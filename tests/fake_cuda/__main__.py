@@ -1,0 +1,18 @@
+"""`python -m fake_cuda steps REPORT` or `program REPORT WORDS…`: load the device, then import torch and run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fake_cuda import build
+
+build.load(build.build(Path(os.environ["FAKE_CUDA_FOLDER"])))
+
+if sys.argv[1] == "steps":
+    from fake_cuda.steps import main
+else:
+    from fake_cuda.program import main
+
+main()

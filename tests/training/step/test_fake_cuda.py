@@ -1,0 +1,84 @@
+"""What training asks of a GPU, counted on one that computes nothing (`fake_cuda`): syncs, copies, launches, devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_cuda import build
+from lambert.corpus.store import Corpus
+
+TESTS = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(build.missing() is not None, reason=build.missing() or "")
+
+
+def run(module: str, report: Path, *words: object) -> dict[str, Any]:
+    """The report of a module of `fake_cuda`, run in a process of its own."""
+    shim = os.environ.get("FAKE_CUDA_FOLDER", str(TESTS.parent / ".pytest_cache" / "fake_cuda"))
+    path = os.pathsep.join((str(TESTS), str(TESTS.parent / "src")))
+    done = subprocess.run(
+        [sys.executable, "-m", "fake_cuda", module, str(report), *map(str, words)],
+        env={**os.environ, "FAKE_CUDA_FOLDER": shim, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert report.exists(), done.stderr[-3000:]
+    result: dict[str, Any] = {"said": done.stderr, **json.loads(report.read_text())}
+    return result
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Steps of several models and optimizers, and of planted faults."""
+    return run("steps", tmp_path_factory.mktemp("fake_cuda") / "steps.json")
+
+
+@pytest.mark.parametrize(
+    ("case", "launches"),
+    [
+        ("12 layers, lamb, bfloat16-autocast", 811),
+        ("12 layers, lamb, bfloat16-master", 839),
+        ("2 layers, muon, bfloat16-master", 467),
+        ("2 layers, adamw, float32", 157),
+    ],
+)
+def test_a_step_waits_for_the_device_and_launches_no_more_than_it_must(
+    counted: dict[str, Any], case: str, launches: int
+) -> None:
+    counts = counted["counts"][case]
+    assert counts["syncs"] <= 2, counts["where"]
+    assert counts["launches"] <= launches
+
+
+def test_every_planted_fault_is_caught(counted: dict[str, Any]) -> None:
+    sound = counted["faults"].pop("no fault")
+    assert sound == ""
+    missed = [name for name, how in counted["faults"].items() if not how]
+    assert len(counted["faults"]) >= 8 and not missed
+
+
+def test_pretrain_runs_from_the_command_line_to_the_export(tmp_path: Path, small_corpus: Corpus) -> None:
+    words = ("--model", "2x128", "--optimizer", "lamb", "--batch-size", "8", "--samples", "64", "--probe-seconds", "0")
+    lengths = ("--sequence-lengths", "32", "64", "--evaluation-samples", "8", "--evaluations-per-phase", "1")
+    run_folder = tmp_path / "run"
+    report = run(
+        "program",
+        tmp_path / "r.json",
+        "pretrain",
+        "--corpus",
+        small_corpus.path,
+        *words,
+        *lengths,
+        "--out",
+        run_folder,
+    )
+    assert report["code"] == 0, report["said"]
+    assert len(report["steps"]) == 7  # of eight: the last is not followed by another
+    assert (run_folder / "huggingface" / "model.safetensors").exists()
