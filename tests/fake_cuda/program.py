@@ -87,6 +87,12 @@ def main() -> None:
         name: {" at ".join(key): number for key, number in getattr(gpu, name).most_common()}
         for name in ("syncs", "uploads", "downloads")
     }
-    facts = {"code": code, "steps": steps, **named, "launches": dict(gpu.launches.most_common())}
+    facts = {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "code": code,
+        "steps": steps,
+        **named,
+        "launches": dict(gpu.launches.most_common()),
+    }
     report.write_text(json.dumps({**facts, "attention": dict(gpu.attention)}, indent=1))
     sys.exit(code)

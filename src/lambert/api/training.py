@@ -34,6 +34,7 @@ from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
+from lambert.training.determinism import use_deterministic_algorithms
 from lambert.training.distributed.env import restart_count
 from lambert.training.distributed.process_group import ProcessGroup, destroy_process_group, init_process_group
 from lambert.training.loop import TrainingLoop
@@ -87,6 +88,8 @@ class Trainer(TrainingLoop):
         arguments = replace(arguments, **options) if arguments is not None else TrainingArguments.of(**options)
         corpus, out = opened_corpus(corpus), Path(out)
         group = init_process_group(timeout_seconds=60 * arguments.timeout_minutes)
+        if arguments.deterministic:
+            use_deterministic_algorithms(group.device)
         self._shows_progress = progress and group.is_main_process
         with _failures_reported(group):
             apply_allocator_settings()

@@ -97,3 +97,12 @@ def test_pretrain_runs_from_the_command_line_to_the_export(tmp_path: Path, small
     middle = report["steps"][3]
     assert middle["syncs"] <= 2 and middle["downloads"] == 1
     assert (run_folder / "huggingface" / "model.safetensors").exists()
+
+
+def test_a_deterministic_run_asks_pytorch_for_deterministic_algorithms(tmp_path: Path, small_corpus: Corpus) -> None:
+    words = ("--model", "1x64", "--batch-size", "8", "--samples", "16", "--sequence-lengths", "32")
+    words += ("--probe-seconds", "0", "--evaluation-samples", "0", "--out", str(tmp_path / "run"))
+    for flags in ((), ("--deterministic", "--fresh")):
+        report = run("program", tmp_path / "r.json", "pretrain", "--corpus", small_corpus.path, *words, *flags)
+        assert report["code"] == 0, report["said"]
+        assert report["deterministic"] is bool(flags)
