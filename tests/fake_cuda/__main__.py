@@ -1,4 +1,4 @@
-"""`python -m fake_cuda steps REPORT` or `program REPORT WORDS…`: load the device, then import torch and run."""
+"""`python -m fake_cuda steps REPORT`, `program REPORT WORDS…` or `stage WORDS…`: on a fake GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ build.load(build.build(Path(os.environ["FAKE_CUDA_FOLDER"])))
 
 if sys.argv[1] == "steps":
     from fake_cuda.steps import main
+elif sys.argv[1] == "stage":
+    from fake_cuda.stage import main
 else:
     from fake_cuda.program import main
 

@@ -1,0 +1,1 @@
+"""Twelve checks of lambert on one GPU (docs/gpu.md)."""

@@ -1,0 +1,85 @@
+"""The twelve stages: number, name, time limit, and the function that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpu_check.report import Report
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a stage works with."""
+
+    device: torch.device
+    small: bool
+    """Sizes for a rehearsal: the numbers mean nothing."""
+    data: Path
+    """Holds `corpus/` and `squad/`."""
+    work: Path
+    """For runs and other files of all stages."""
+    program: Sequence[str]
+    """The words that start this program again."""
+    limit: float
+    """Seconds after which the stage is killed."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU, or stands for one."""
+        return self.device.type == "cuda"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage; it runs in a process of its own."""
+
+    number: int
+    name: str
+    limit: int
+    """Seconds."""
+    asks: str
+    """What it finds out."""
+
+    def function(self) -> Callable[[Settings, Report], None]:
+        """Loaded when needed: it imports torch."""
+        from gpu_check import accuracy, attention, machine, runs, speed, task
+
+        functions = (
+            *(machine.ceilings, machine.gpu_tests, attention.attention, accuracy.gradients, runs.same_bits),
+            *(speed.steps, speed.optimizers, speed.profile, runs.out_of_memory, runs.forecast, runs.precisions),
+            task.squad,
+        )
+        return functions[self.number - 1]
+
+
+STAGES = tuple(
+    Stage(number, *rest)
+    for number, rest in enumerate(
+        (
+            ("ceilings", 60, "versions; copy bandwidth; rate of an 8192³ product on random data"),
+            ("tests", 120, "pytest -m gpu"),
+            ("attention", 60, "which kernel runs; the dropout that it really does"),
+            ("gradients", 120, "gradients of tiny and Base against float64, in three precisions"),
+            ("bits", 210, "two equal runs; kill and resume; --deterministic at 512"),
+            ("steps", 270, "Base and Large at 128 and 512: ms, sequences/s, MFU, memory"),
+            ("optimizer", 60, "LAMB's step beside PyTorch's fused AdamW: ms, GB/s, host time"),
+            ("profile", 60, "one step: launches, gaps, the ten longest kernels"),
+            ("memory", 75, "a micro-batch that does not fit is halved, and the run goes on"),
+            ("forecast", 120, "time and memory that were forecast, and a run's"),
+            ("precisions", 300, "mini from the same seed in three precisions: held-out losses"),
+            ("squad", 120, "SQuAD sample, export, agreement with transformers"),
+        ),
+        start=1,
+    )
+)
+
+
+def stage_of(word: str) -> Stage | None:
+    """The stage of a number or a name; None if there is none."""
+    return next((stage for stage in STAGES if word in (str(stage.number), stage.name)), None)
