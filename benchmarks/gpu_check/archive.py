@@ -53,7 +53,7 @@ def make_archive(
         parts |= {f"{carried.PACKAGES}/{inside}": path for inside, path in packages.items()}
         parts |= {} if wheels is None else {f"{carried.WHEELS}/{path.name}": path for path in wheels.glob("*.whl")}
         partial = file.with_name(f"{file.name}.partial")
-        with tarfile.open(partial, "w:gz", compresslevel=9) as archive:
+        with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
             for inside in sorted(parts):
                 archive.add(parts[inside], f"{NAME}/{inside}")
         size, tokens = partial.stat().st_size, sum(path.stat().st_size for path in _files(made))

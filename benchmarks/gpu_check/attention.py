@@ -32,7 +32,8 @@ def attention(settings: Settings, report: Report) -> None:
 
 
 def _ours(qkv: Tensor, heads: int, mask: Tensor | None, p: float) -> Tensor:
-    return eager.attention(qkv, heads, mask, p, checkpoint=False)
+    bias = mask if mask is None or not hasattr(eager, "attention_bias") else eager.attention_bias(mask, qkv)
+    return eager.attention(qkv, heads, bias, p, checkpoint=False)
 
 
 def _theirs(qkv: Tensor, heads: int, mask: Tensor | None, p: float) -> Tensor:

@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = options.results.resolve()
     environment = driver.environment_of(ROOT, results, options.device)
     program = [*_program(options), *_shared(options)]
-    driver.run_stages(stages, program, results, environment, lambda line: print(line, flush=True))
+    try:
+        driver.run_stages(stages, program, results, environment, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("gpu_check: stopped; the same command goes on with the stage that it was at", file=sys.stderr)
     lines = driver.read_lines(results)
     print(table(lines, small=options.small))
     return 0 if all(lines.get(stage.number, {}).get("ok") for stage in STAGES) else 1

@@ -34,8 +34,9 @@ def wait(settings: Settings) -> None:
         torch.cuda.synchronize()
 
 
-def times(settings: Settings, work: Callable[[], Any], *, repeats: int = 10, warm_up: int = 3) -> Times:
+def times(settings: Settings, work: Callable[[], Any]) -> Times:
     """Time of `work` on the device, on the host and in a row."""
+    warm_up, repeats = (1, 2) if settings.small else (3, 10)
     for _ in range(warm_up):
         work()
     wait(settings)
@@ -51,9 +52,9 @@ def times(settings: Settings, work: Callable[[], Any], *, repeats: int = 10, war
     side = 64 if settings.small else _FILLER
     filler = torch.randn(side, side, device=settings.device, dtype=torch.bfloat16)
     pairs = []
-    for _ in range(min(repeats, 5)):
+    for _ in range(repeats // 2):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        for _ in range(_FILLED):
+        for _ in range(1 if settings.small else _FILLED):
             filler @ filler
         begin.record()
         work()
@@ -67,7 +68,7 @@ def copy_bandwidth(settings: Settings) -> float:
     """Bytes read and written per second by a large copy."""
     source = torch.empty(2**18 if settings.small else 2**29, dtype=torch.float32, device=settings.device).normal_()
     target = torch.empty_like(source)
-    seconds = times(settings, lambda: target.copy_(source), repeats=10).device
+    seconds = times(settings, lambda: target.copy_(source)).device
     return 2 * source.numel() * source.element_size() / max(seconds, 1e-9)
 
 
@@ -77,5 +78,5 @@ def product_rate(settings: Settings, dtype: torch.dtype, *, random: bool = True)
     shape = (2, side, side)
     factors = torch.randn(shape, device=settings.device) if random else torch.ones(shape, device=settings.device)
     one, other = factors.to(dtype)
-    seconds = times(settings, lambda: one @ other, repeats=10).device
+    seconds = times(settings, lambda: one @ other).device
     return 2 * side**3 / max(seconds, 1e-9)

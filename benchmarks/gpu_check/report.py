@@ -7,6 +7,7 @@ import math
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +33,15 @@ class Report:
 
     @contextmanager
     def case(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """A row to fill. An exception ends the case, not the stage; the row then says what it was."""
+        """A row to fill. An exception ends the case, not the stage; the row says what it was. So it does for warnings."""
         row: dict[str, Any] = {"case": name, **facts}
         began = time.monotonic()
         try:
-            yield row
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("default")
+                yield row
+            if caught:
+                row["warnings"] = [*dict.fromkeys(str(one.message)[:200] for one in caught)][:3]
         except Exception as error:
             row["problem"] = described(error)
             self.problems.append(f"{name}: {row['problem']}")

@@ -20,6 +20,19 @@ _SAVE_SECONDS = 60.0
 _QUIET = {"evaluation_samples": 0, "trust_ratios_per_phase": 0, "probe_seconds": 0.0}
 
 
+def finished(settings: Settings, out: Path, options: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+    """As `train`, for a run that must come to its end.
+
+    Raises:
+        RuntimeError: it did not; with what it said last.
+    """
+    found = train(settings, out, options, **how)
+    said = found.pop("said")
+    if found.pop("code"):
+        raise RuntimeError(said)
+    return found
+
+
 def train(settings: Settings, out: Path, options: Mapping[str, Any], **how: Any) -> dict[str, Any]:
     """Pre-train in a process of its own.
 
@@ -29,7 +42,7 @@ def train(settings: Settings, out: Path, options: Mapping[str, Any], **how: Any)
             micro-batch that does not run out of memory; `memory_fraction`: of the GPU that it may use.
 
     Returns:
-        The exit code `code`, what it `said` last, and if it has finished `seconds`, `bytes` and `evaluation`.
+        The exit code `code`, what it `said` last, and if it has finished `seconds`, `bytes` and its metrics.
     """
     spec, told = out.with_suffix(".json"), out.with_suffix(".told.json")
     told.unlink(missing_ok=True)
@@ -48,7 +61,6 @@ def train_here(spec: Path) -> int:
 
     import lambert
     from lambert.planning.memory import peak_memory_bytes
-    from lambert.training.distributed.process_group import ProcessGroup
 
     asked = json.loads(spec.read_text())
     told = Path(asked["told"])
@@ -65,9 +77,9 @@ def train_here(spec: Path) -> int:
     except Exception as error:
         write_line(told, {"problem": described(error)})
         return 1
-    device = ProcessGroup().device if not on_gpu else torch.device("cuda", 0)
-    facts = {"seconds": time.monotonic() - began, "bytes": peak_memory_bytes(device), "steps": output.step}
-    write_line(told, {**facts, "evaluation": output.metrics, "resumed_from": output.resumed_from_step})
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    facts = {"seconds": time.monotonic() - began, "bytes": peak_memory_bytes(device)}
+    write_line(told, {**facts, **output.metrics, "resumed_from": output.resumed_from_step})
     return 0
 
 
@@ -127,9 +139,7 @@ def same_bits(settings: Settings, report: Report) -> None:
             if kill:
                 killed = train(settings, out, options, kill_at=kill)
                 report.expect(killed["code"] == -signal.SIGKILL, f"{name}: ended with {killed['code']}, not by SIGKILL")
-            row.update(train(settings, out, options))
-            if row["code"]:
-                raise RuntimeError(row["said"])
+            row.update(finished(settings, out, options))
             report.expect(not kill or row["resumed_from"] > 0, f"{name}: it did not resume from a checkpoint")
             row["sha256"] = hashlib.sha256((out / "huggingface" / "model.safetensors").read_bytes()).hexdigest()[:16]
             report.facts.setdefault("hashes", {})[name] = row["sha256"]
@@ -151,11 +161,9 @@ def out_of_memory(settings: Settings, report: Report) -> None:
     for name, options, how in cases:
         with report.case(name) as row:
             out = folder / name.replace(" ", "-")
-            row.update(train(settings, out, {**options, **_QUIET}, **how))
+            row.update(finished(settings, out, {**options, **_QUIET}, **how))
             halved = [record["micro_batch_size"] for record in journal(out) if record["event"] == "micro_batch"]
             row["micro_batch_sizes"] = [options["micro_batch_size"], *halved]
-            if row["code"]:
-                raise RuntimeError(row["said"])
             report.expect(bool(halved), f"{name}: no micro-batch was halved")
 
 
@@ -166,9 +174,7 @@ def forecast(settings: Settings, report: Report) -> None:
     if settings.small:
         options = {"model": "1x64", "batch_size": 8, "samples": 96, "sequence_lengths": [32, 64]}
     with report.case("run") as row:
-        row.update(train(settings, folder / "run", {**options, "probe_seconds": 2.0 if settings.small else 5.0}))
-        if row["code"]:
-            raise RuntimeError(row["said"])
+        row.update(finished(settings, folder / "run", {**options, "probe_seconds": 2.0 if settings.small else 5.0}))
         records = journal(folder / "run")
         outcome = next(record for record in records if record["event"] == "outcome")
         predicted = outcome["predicted"] or {}
@@ -193,11 +199,8 @@ def precisions(settings: Settings, report: Report) -> None:
     for precision in ("float32", "bfloat16-autocast", "bfloat16-master"):
         with report.case(precision, precision=precision) as row:
             out = fresh_folder(settings.work / "precisions" / precision)
-            row.update(train(settings, out, {**options, **more, "precision": precision}))
-            if row["code"]:
-                raise RuntimeError(row["said"])
-            found = row.pop("evaluation")
-            row["mlm_loss"], row["unigram_loss"] = found["eval_mlm_loss"], found["eval_unigram_loss"]
+            row.update(finished(settings, out, {**options, **more, "precision": precision}))
+            row["mlm_loss"], row["unigram_loss"] = row["eval_mlm_loss"], row["eval_unigram_loss"]
             report.expect(row["mlm_loss"] > 0, f"{precision}: held-out loss {row['mlm_loss']}")
             report.facts.setdefault("losses", {})[precision] = row["mlm_loss"]
 

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from fake_cuda.device import FakeGpu, install
 from fake_cuda.program import use_kernels
+
+
+class _NoProfile:
+    """A profiler that sees nothing: PyTorch's would ask the device about every operation."""
+
+    def __init__(self, activities: Any) -> None:
+        assert torch.profiler.ProfilerActivity.CUDA in activities
+
+    def __enter__(self) -> _NoProfile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def events(self) -> list[Any]:
+        """None."""
+        return []
 
 
 def main() -> None:
@@ -15,6 +35,7 @@ def main() -> None:
     gpu = FakeGpu()
     install(gpu)
     use_kernels(gpu)
+    torch.profiler.profile = _NoProfile  # type: ignore[assignment,misc]
     from gpu_check.command import main as run
 
     with gpu:
