@@ -33,7 +33,7 @@ class Report:
 
     @contextmanager
     def case(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """A row to fill. An exception ends the case, not the stage; the row says what it was. So it does for warnings."""
+        """A row to fill. An exception ends the case, not the stage; the row says what it was, warnings too."""
         row: dict[str, Any] = {"case": name, **facts}
         began = time.monotonic()
         try:
