@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,14 @@ def test_an_exception_ends_its_case_and_not_numbers_stay_readable(tmp_path: Path
         raise ValueError("no\nkernel")
     with report.case("good") as row:
         row["loss"] = float("nan")
+        warnings.warn("the blocks run without torch.compile", RuntimeWarning, stacklevel=1)
     report.save(finished=True)
     line = json.loads((tmp_path / "line.json").read_text())
     assert [row["case"] for row in line["rows"]] == ["bad", "good"]
     assert not line["ok"] and line["problems"] == [f"bad: {line['rows'][0]['problem']}"]
     assert line["rows"][0]["problem"].startswith("ValueError: no kernel at ")
     assert line["rows"][1]["loss"] == "nan"
+    assert line["rows"][1]["warnings"] == ["the blocks run without torch.compile"]
 
 
 def test_the_table_compares_with_the_targets() -> None:

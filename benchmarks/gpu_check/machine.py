@@ -61,7 +61,8 @@ def gpu_tests(settings: Settings, report: Report) -> None:
         return
     alone = [] if find_spec("hypothesis") else ["--noconftest"]  # conftest.py needs it, these tests do not
     with tempfile.TemporaryDirectory() as folder, report.case("pytest -m gpu") as row:
-        words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--basetemp", folder]
+        program = f"import sys; sys.path[:] = {sys.path!r}; import pytest; sys.exit(pytest.main())"
+        words = [sys.executable, "-c", program, "-m", "gpu", "-q", "-p", "no:cacheprovider", "--basetemp", folder]
         options = {"cwd": _ROOT, "capture_output": True, "text": True}
         done = subprocess.run([*words, "-o", "filterwarnings=default", *alone, *marked], check=False, **options)
         said = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]

@@ -12,8 +12,8 @@ import torch
 
 from gpu_check.stages import Settings
 
-_FILLER, _FILLED = 4_096, 40
-"""Side and number of the products that keep a GPU busy while the host launches what is measured."""
+_FILLER, _FILLED = 4_096, 250
+"""Side and number of the products that keep a GPU busy, some 50 ms, while the host launches what is measured."""
 
 
 @dataclass(frozen=True)

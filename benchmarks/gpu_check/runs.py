@@ -170,7 +170,7 @@ def out_of_memory(settings: Settings, report: Report) -> None:
 def forecast(settings: Settings, report: Report) -> None:
     """What a run took, beside what it forecast before its first step; and the data's share of its steps."""
     folder = fresh_folder(settings.work / "forecast")
-    options: dict[str, Any] = {"model": "base", "batch_size": 256, "samples": 76_800, "sequence_lengths": [128, 512]}
+    options: dict[str, Any] = {"model": "base", "batch_size": 256, "samples": 51_200, "sequence_lengths": [128, 512]}
     if settings.small:
         options = {"model": "1x64", "batch_size": 8, "samples": 96, "sequence_lengths": [32, 64]}
     with report.case("run") as row:
@@ -191,11 +191,11 @@ def forecast(settings: Settings, report: Report) -> None:
 
 def precisions(settings: Settings, report: Report) -> None:
     """Held-out losses of one model and seed in three precisions."""
-    options: dict[str, Any] = {"model": "mini", "batch_size": 512, "samples": 400_000, "sequence_lengths": [128]}
-    more: dict[str, Any] = {"evaluation_samples": 2_048, "probe_seconds": 0.0}
+    options: dict[str, Any] = {"model": "mini", "batch_size": 512, "micro_batch_size": 512, "samples": 400_000}
+    more: dict[str, Any] = {"evaluation_samples": 2_048, "probe_seconds": 0.0, "sequence_lengths": [128]}
     if settings.small:
-        options = {"model": "1x64", "batch_size": 8, "samples": 160, "sequence_lengths": [32]}
-        more["evaluation_samples"] = 16
+        options = {"model": "1x64", "batch_size": 8, "samples": 160}
+        more |= {"evaluation_samples": 16, "sequence_lengths": [32]}
     for precision in ("float32", "bfloat16-autocast", "bfloat16-master"):
         with report.case(precision, precision=precision) as row:
             out = fresh_folder(settings.work / "precisions" / precision)

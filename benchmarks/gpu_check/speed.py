@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
 from collections import Counter
@@ -116,7 +117,11 @@ def steps(settings: Settings, report: Report) -> None:
                     if compiled:
                         stepper.compile()
                     _time_steps(stepper, length, peak, row, masked=masked)
+                said = [one for one in row.get("warnings", []) if compiled and "torch.compile" in one]
+                report.expect(not said, f"{what}: {said}")
         del stepper
+        torch.compiler.reset()  # compiled code holds its model
+        gc.collect()
         if settings.on_gpu:
             torch.cuda.empty_cache()
     report.facts["left_out"] = left
