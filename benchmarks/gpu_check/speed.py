@@ -34,6 +34,8 @@ LAMB_BYTES, ADAMW_BYTES = 40, 28
 """A parameter, in float32: LAMB reads x, g, m, v and writes m, v, then reads x, m, v and writes x."""
 _HIDDEN = 0.1
 """The part of each row that a padding mask hides."""
+_IMPOSSIBLE = 1.3
+"""Times a ceiling: more is an error of the clock, not speed."""
 _SPARE = 30
 """Seconds before a stage's limit at which it takes up no further case."""
 
@@ -147,6 +149,8 @@ def _time_steps(stepper: Stepper, length: int, peak: float, row: dict[str, Any],
     row["rows"], row["ms"], row["sequences_per_second"] = rows, 1e3 * seconds, rows / seconds
     row["mfu"] = flops / seconds / peak
     row["bytes"] = torch.cuda.max_memory_allocated() if settings.on_gpu else None
+    if not settings.small and row["mfu"] > _IMPOSSIBLE:
+        raise RuntimeError(f"{row['ms']:.3f} ms a step would be an MFU of {row['mfu']:.2f}")
 
 
 def optimizers(settings: Settings, report: Report) -> None:
@@ -173,7 +177,8 @@ def optimizers(settings: Settings, report: Report) -> None:
                 )
                 row["bytes_per_second"] = per_parameter * count / max(found.device, 1e-9)
                 row["of_copy_bandwidth"] = row["bytes_per_second"] / bandwidth
-                report.expect(found.device > 0, f"{name}, {kind}: the step took no time")
+                is_sane = 0 < row["of_copy_bandwidth"] < (float("inf") if settings.small else _IMPOSSIBLE)
+                report.expect(is_sane, f"{name}, {kind}: {row['of_copy_bandwidth']:.2f} of the copy bandwidth")
 
 
 def profile(settings: Settings, report: Report) -> None:
