@@ -65,7 +65,9 @@ def settings(tmp_path: Path, data: Path) -> Settings:
 def run(program: str, results: Path, *, limit: int = 60) -> dict[str, Any]:
     """The line of a stage whose process is this Python program."""
     results.mkdir(exist_ok=True)
-    return driver.run_stage(Stage(1, "ceilings", limit, ""), [sys.executable, "-c", program], results, os.environ)
+    return driver.run_stage(
+        Stage(1, "ceilings", "machine.ceilings", limit, ""), [sys.executable, "-c", program], results, os.environ
+    )
 
 
 ROW = f"""
@@ -191,6 +193,12 @@ def test_the_runs_of_a_stage_go_through_on_a_cpu(tmp_path: Path, data: Path) -> 
     assert lines[9]["rows"][0]["micro_batch_sizes"] == [8, 4, 2]
     assert code == 1 and "not run" in said  # of twelve, one has run
     assert [json.loads(line)["stage"] for line in said.splitlines() if line.startswith("{")] == [9]
+
+
+def test_every_stage_has_its_function() -> None:
+    assert [stage.number for stage in STAGES] == list(range(1, 13))
+    assert len({stage.function() for stage in STAGES}) == 12
+    assert sum(stage.limit for stage in STAGES) <= 28 * 60
 
 
 @pytest.mark.skipif(build.missing() is not None, reason=build.missing() or "")

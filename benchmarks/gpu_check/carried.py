@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 WHEELS, PACKAGES = "wheels", "packages"
 PURE = (
@@ -24,6 +27,12 @@ def unpacked(root: Path) -> Path:
                 content.extractall(folder)
             mark.touch()
     return folder
+
+
+def stand_in() -> None:
+    """Let lambert be imported without sentencex, which is compiled: only building a corpus calls it."""
+    if find_spec("sentencex") is None:
+        sys.modules["sentencex"] = ModuleType("sentencex")
 
 
 def pure_files() -> tuple[dict[str, Path], list[str]]:

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for; returns 0 if every stage is ok, 1 if not, 2 for a wrong argument."""
     options = _parser().parse_args(argv)
     sys.path.append(str(carried.unpacked(ROOT)))
+    if options.stage or options.train:
+        carried.stand_in()
     if options.stage:
         return _run_one(options)
     if options.train:

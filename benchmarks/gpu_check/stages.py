@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,39 +42,36 @@ class Stage:
 
     number: int
     name: str
+    code: str
+    """Module and function."""
     limit: int
     """Seconds."""
     asks: str
     """What it finds out."""
 
     def function(self) -> Callable[[Settings, Report], None]:
-        """Loaded when needed: it imports torch."""
-        from gpu_check import accuracy, attention, machine, runs, speed, task
-
-        functions = (
-            *(machine.ceilings, machine.gpu_tests, attention.attention, accuracy.gradients, runs.same_bits),
-            *(speed.steps, speed.optimizers, speed.profile, runs.out_of_memory, runs.forecast, runs.precisions),
-            task.squad,
-        )
-        return functions[self.number - 1]
+        """Its module is loaded only now, so that a package that is missing ends one stage."""
+        module, _, name = self.code.partition(".")
+        found: Callable[[Settings, Report], None] = getattr(importlib.import_module(f"gpu_check.{module}"), name)
+        return found
 
 
 STAGES = tuple(
     Stage(number, *rest)
     for number, rest in enumerate(
         (
-            ("ceilings", 60, "versions; copy bandwidth; rate of an 8192³ product on random data"),
-            ("tests", 120, "pytest -m gpu"),
-            ("attention", 60, "which kernel runs; the dropout that it really does"),
-            ("gradients", 120, "gradients of tiny and Base against float64, in three precisions"),
-            ("bits", 240, "two equal runs; kill and resume; --deterministic at 512"),
-            ("steps", 270, "Base and Large at 128 and 512: ms, sequences/s, MFU, memory"),
-            ("optimizer", 60, "LAMB's step beside PyTorch's fused AdamW: ms, GB/s, host time"),
-            ("profile", 60, "one step: launches, gaps, the ten longest kernels"),
-            ("memory", 120, "a micro-batch that does not fit is halved, and the run goes on"),
-            ("forecast", 150, "time and memory that were forecast, and a run's"),
-            ("precisions", 300, "mini from the same seed in three precisions: held-out losses"),
-            ("squad", 120, "SQuAD sample, export, agreement with transformers"),
+            ("ceilings", "machine.ceilings", 60, "versions; copy bandwidth; rate of an 8192³ product on random data"),
+            ("tests", "machine.gpu_tests", 120, "pytest -m gpu"),
+            ("attention", "attention.attention", 60, "which kernel runs; the dropout that it really does"),
+            ("gradients", "accuracy.gradients", 120, "gradients of tiny and Base against float64, in three precisions"),
+            ("bits", "runs.same_bits", 240, "two equal runs; kill and resume; --deterministic at 512"),
+            ("steps", "speed.steps", 270, "Base and Large at 128 and 512: ms, sequences/s, MFU, memory"),
+            ("optimizer", "speed.optimizers", 60, "LAMB's step beside PyTorch's fused AdamW: ms, GB/s, host time"),
+            ("profile", "speed.profile", 60, "one step: launches, gaps, the ten longest kernels"),
+            ("memory", "runs.out_of_memory", 120, "a micro-batch that does not fit is halved, and the run goes on"),
+            ("forecast", "runs.forecast", 150, "time and memory that were forecast, and a run's"),
+            ("precisions", "runs.precisions", 300, "mini from the same seed in three precisions: held-out losses"),
+            ("squad", "task.squad", 120, "SQuAD sample, export, agreement with transformers"),
         ),
         start=1,
     )
