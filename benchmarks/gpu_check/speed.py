@@ -64,11 +64,11 @@ class Stepper:
         self._seeds, self._is_compiled = itertools.count(), False
 
     def compile(self) -> None:
-        """Compile each block, once."""
+        """Compile each block and the MLM head, once."""
         if not self._is_compiled:
             self._is_compiled = True
-            for block in self.model.encoder.blocks:
-                block.compile(dynamic=False)
+            for part in (*self.model.encoder.blocks, self.model.mlm_head):
+                part.compile(dynamic=False)
 
     def batch(self, length: int, *, masked: bool) -> PretrainingBatch:
         """Random ids, in page-locked memory on a GPU; full rows, or rows of which a mask hides the end."""
