@@ -1,7 +1,8 @@
-"""`python -m fake_cuda steps REPORT` or `program REPORT WORDS…`: load the device, then import torch and run."""
+"""`python -m fake_cuda MODULE REPORT WORDS…`, MODULE `steps`, `ranks` or `program`: load the device, then run."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -10,9 +11,4 @@ from fake_cuda import build
 
 build.load(build.build(Path(os.environ["FAKE_CUDA_FOLDER"])))
 
-if sys.argv[1] == "steps":
-    from fake_cuda.steps import main
-else:
-    from fake_cuda.program import main
-
-main()
+importlib.import_module(f"fake_cuda.{sys.argv[1]}").main()

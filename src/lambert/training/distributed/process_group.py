@@ -1,4 +1,7 @@
-"""The process group: ranks and their collectives (`torch.distributed`)."""
+"""The process group: ranks and their collectives (`torch.distributed`).
+
+Tensors are reduced where they are: over NCCL on GPUs. Python integers go over Gloo, so that they wait for no GPU.
+"""
 
 from __future__ import annotations
 
@@ -113,16 +116,15 @@ class ProcessGroup:
         return self._reduced(values, distributed.ReduceOp.SUM)
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.world_size > 1:
-            with self.translate_peer_errors():
-                distributed.barrier()
+        """Wait for all ranks, but not for their GPUs."""
+        self.all_reduce_ints([0])
 
     def _reduced(self, values: Sequence[int], operation: distributed.ReduceOp.RedOpType) -> list[int]:
-        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
+        tensor = torch.tensor(values, dtype=torch.int64)
         with self.translate_peer_errors():
             distributed.all_reduce(tensor, operation)
-        return [int(value) for value in tensor]
+        result: list[int] = tensor.tolist()
+        return result
 
     def _exchange(self, partner: int, given: Tensor, received: Tensor) -> None:
         operations = [
@@ -141,7 +143,7 @@ class ProcessGroup:
 def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGroup:
     """The process group that `torchrun` started, or a single rank without it.
 
-    Uses NCCL with one GPU for each rank if there are GPUs, else Gloo.
+    Uses one GPU for each rank if there are GPUs: NCCL for its tensors, and Gloo for those on the CPU. Else Gloo alone.
 
     Args:
         timeout_seconds: timeout of a collective.
@@ -162,7 +164,7 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
             end_with_parent()
         if env.all_on_this_machine():
             stay_on_loopback()
-        backend, timeout = "nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
+        backend, timeout = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     return ProcessGroup(rank, count, device, _peers(rank, count))
