@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 
 import torch
 from torch import Tensor, distributed
@@ -167,11 +166,16 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
         backend, timeout = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-    return ProcessGroup(rank, count, device, _peers(rank, count))
+    if not _joined:
+        _joined.append(_peers(rank, count, timeout_seconds))
+    return ProcessGroup(rank, count, device, _joined[0])
 
 
-@lru_cache(maxsize=1)
-def _peers(rank: int, count: int) -> HeartbeatMonitor:
+_joined: list[HeartbeatMonitor] = []
+"""The heartbeats of this process's group, if it has one."""
+
+
+def _peers(rank: int, count: int, timeout_seconds: float) -> HeartbeatMonitor:
     host, port = env.store_address()
     patience = timedelta(seconds=10)
 
@@ -180,8 +184,9 @@ def _peers(rank: int, count: int) -> HeartbeatMonitor:
         return store
 
     run = f"lambert/{env.restart_count()}"  # new keys after a restart: old messages do not count
-    peers = HeartbeatMonitor(connect, rank, count, run, where=f"{host}:{port}")
-    distributed.barrier()  # now every rank has a heartbeat
+    peers = HeartbeatMonitor(connect, rank, count, run, where=f"{host}:{port}", timeout_seconds=timeout_seconds)
+    ProcessGroup(rank, count).barrier()  # now every rank has a heartbeat
+    peers.watch()
     return peers
 
 
@@ -189,5 +194,6 @@ def destroy_process_group(processes: ProcessGroup) -> None:
     """Close the process group."""
     if processes.peers is not None:
         processes.peers.end()
+        _joined.clear()
     if processes.world_size > 1 and distributed.is_initialized():
         distributed.destroy_process_group()
