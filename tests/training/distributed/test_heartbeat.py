@@ -197,7 +197,7 @@ def test_a_process_that_hangs_with_a_killed_one_ends_and_names_it(
     wait(lambda: all(Path(f"{said}.{rank}").exists() for rank in range(2)))
     ranks[1].kill()
     assert warm.code_of(ranks[0]) == PeerLost.exit_code
-    told = f"lambert: process 1 on {socket.gethostname()} has no heartbeat. {module._REMEDY}"
+    told = f"process 1 on {socket.gethostname()} has no heartbeat. {module._REMEDY}"
     assert said.read_text().splitlines() == [f"{told}."]
 
 

@@ -8,6 +8,7 @@ the world size. When a collective fails, a rank reads that key, and all heartbea
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import socket
@@ -20,6 +21,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from lambert.errors import PeerLost
 
+log = logging.getLogger("lambert")
 BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 4.0
 """A live rank increments its counter within this time."""
@@ -199,8 +201,7 @@ _REMEDY = "The last checkpoint is complete: give the same command again to resum
 
 def _leave(error: PeerLost) -> None:
     """End this process, whose main thread hangs."""
-    sys.stderr.write(f"lambert: {error}\n")
-    sys.stderr.flush()
+    log.error(str(error))
     for thread in threading.enumerate():  # a checkpoint that is being written
         if not thread.daemon and thread is not threading.main_thread():
             thread.join(_PATIENCE_SECONDS)
