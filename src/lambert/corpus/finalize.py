@@ -26,6 +26,7 @@ from lambert.corpus.store import (
     MANIFEST_NAME,
     SPLITS,
     TOKENIZER_FOLDER,
+    count_tokens,
 )
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import is_cased
@@ -164,6 +165,14 @@ def write_manifest(
         "settings": settings,
         "sources": sources,
         "statistics": statistics,
+        "token_counts": {split: _token_counts(folder, contents, split) for split in SPLITS},
     }
     write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def _token_counts(folder: Path, contents: Mapping[str, Any], split: str) -> str:
+    """How often each id occurs, so that ranks need not read the whole text; in one line of the file."""
+    entries = (entry for entry in contents["shards"] if entry["split"] == split)
+    shards = (Shard(folder / entry["file"], entry, contents["token_type"]) for entry in entries)
+    return " ".join(map(str, count_tokens(shards, contents["vocabulary_size"]).tolist()))

@@ -11,7 +11,7 @@ Each shard is an Arrow IPC file of one record batch, so its tokens are contiguou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,17 +106,27 @@ class Split:
             row[column : column + length] = read(begin, begin + length)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
-        """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
-        size = self.corpus.vocabulary_size
-        counts = np.zeros(size, np.int64)
-        for shard in self.shards:
-            for start in range(0, len(shard.tokens), CHUNK_TOKENS):
-                stop = min(start + CHUNK_TOKENS, len(shard.tokens))
-                counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
+        """int64 [vocabulary_size]: how often each id occurs. Reads the whole split if the manifest does not say."""
+        try:
+            counts = np.array(self.corpus.manifest["token_counts"][self.name].split(), np.int64)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            return count_tokens(self.shards, self.corpus.vocabulary_size)
+        if counts.shape != (self.corpus.vocabulary_size,) or counts.min() < 0 or counts.sum() != self.token_count:
+            return count_tokens(self.shards, self.corpus.vocabulary_size)
         return counts
 
     def __reduce__(self) -> tuple[Callable[..., Split], tuple[Path, str]]:
         return _reopen_split, (self.corpus.path, self.name)
+
+
+def count_tokens(shards: Iterable[Shard], size: int) -> npt.NDArray[np.int64]:
+    """int64 [size]: how often each id below `size` occurs; reads all tokens."""
+    counts = np.zeros(size, np.int64)
+    for shard in shards:
+        for start in range(0, len(shard.tokens), CHUNK_TOKENS):
+            stop = min(start + CHUNK_TOKENS, len(shard.tokens))
+            counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
+    return counts
 
 
 class Corpus:
