@@ -64,7 +64,9 @@ class FakeGpu(TorchDispatchMode):
             self.launches[name] += 1
 
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy in page-locked memory."""
+        """A copy in page-locked memory; `tensor` itself if it is there."""
+        if self.is_pinned(tensor):
+            return tensor
         copy = tensor.clone()
         self._pinned[copy.untyped_storage().data_ptr()] = copy  # kept, so that no other tensor gets its address
         return copy

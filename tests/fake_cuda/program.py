@@ -51,10 +51,10 @@ def use_kernels(gpu: FakeGpu) -> None:
 
 def count_steps(gpu: FakeGpu) -> list[dict[str, Any]]:
     """Counts from one step of training to the next, filled while the program runs."""
-    from lambert.training import loop
+    from lambert.training.step import launcher
 
     steps: list[dict[str, Any]] = []
-    step = loop.train_step
+    step = launcher.launch_step
     before: dict[str, Any] = {}
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -68,7 +68,7 @@ def count_steps(gpu: FakeGpu) -> list[dict[str, Any]]:
         before.update(dict.fromkeys(gpu.totals(), 0))
         return result
 
-    loop.train_step = counted  # type: ignore[assignment]
+    launcher.launch_step = counted  # type: ignore[assignment]
     return steps
 
 

@@ -162,9 +162,9 @@ def main() -> None:
             )
         }
         for optimizer in ("lamb", "muon", "adamw"):
-            skipping = Steps(gpu, optimizer=optimizer)
-            skipping.state.optimizer.grad_scale = skipping.state.optimizer.found_inf = torch.zeros((), device=GPU)
-            counts[f"2 layers, {optimizer}, steps skipped on the device"] = skipping.counts()
+            scaled = Steps(gpu, optimizer=optimizer)
+            scaled.state.optimizer.grad_scale = torch.ones((), device=GPU)
+            counts[f"2 layers, {optimizer}, and a loss scale"] = scaled.counts()
         sound = Steps(gpu).counts()
         found = {}
         for name, patch in FAULTS.items():

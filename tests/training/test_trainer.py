@@ -126,14 +126,14 @@ def test_stopped_and_gone_on_is_the_same_run(tmp_path: Path, make_run: Any, stop
     make_run(tmp_path / "whole").train()
     run = tmp_path / "stopped"
     trainer = make_run(run)
-    train_one = trainer._step
+    train_one = trainer._launcher.launch
 
-    def stop_soon(*arguments: Any) -> Any:
+    def stop_soon(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step + 1 == stop_after:
             trainer.request_stop()
-        return train_one(*arguments)
+        return train_one(*arguments, **options)
 
-    trainer._step = stop_soon
+    trainer._launcher.launch = stop_soon
     outcome = trainer.train()
     assert (outcome.step, outcome.finished) == (stop_after, False)
     assert events(run, "end")[-1]["reason"] == "interrupted"
@@ -159,14 +159,14 @@ def test_every_optimizer_and_precision_goes_on_bit_for_bit(
     trainer.request_stop()
     trainer.train()
     trainer = make_run(run, **changed)
-    step = trainer._step
+    step = trainer._launcher.launch
 
-    def fail_later(*arguments: Any) -> Any:
+    def fail_later(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step == 5:
             raise RuntimeError("power cut")
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    trainer._step = fail_later
+    trainer._launcher.launch = fail_later
     with pytest.raises(RuntimeError):
         trainer.train()
     assert make_run(run, **changed).train().resumed_from_step == 4
@@ -245,17 +245,17 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, make_run: Any) 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     first = make_run(run)
-    step = first._step
+    step = first._launcher.launch
     refusals = []
 
-    def start_another(*arguments: Any) -> Any:
+    def start_another(*arguments: Any, **options: Any) -> Any:
         for fresh in (False, True):
             with pytest.raises(UserError, match="another process is training"):
                 make_run(run, fresh=fresh).train()
             refusals.append(fresh)
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    first._step = start_another
+    first._launcher.launch = start_another
     assert first.train().finished and len(refusals) == 20
     assert make_run(run, fresh=True).train().finished  # the lock is gone with its run
 
@@ -333,14 +333,14 @@ def _train_in_processes(rank: int, count: int, rendezvous: str, corpus_path: str
         trainer_options=TrainerOptions(evaluation_samples=16, evaluations_per_phase=1),
         processes=ProcessGroup(rank, count),
     )
-    step = trainer._step
+    step = trainer._launcher.launch
 
-    def stop_after_three(*arguments: Any) -> Any:
+    def stop_after_three(*arguments: Any, **options: Any) -> Any:
         if rank == 1 and trainer.state.step == 2:
             trainer.request_stop()  # one rank gets the request, all stop after the same step
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    trainer._step = stop_after_three  # type: ignore[method-assign]
+    trainer._launcher.launch = stop_after_three  # type: ignore[method-assign]
     trainer.train()
     torch.distributed.destroy_process_group()
 
@@ -423,14 +423,14 @@ def test_windows_and_spans_train_without_a_question_about_the_next_sentence(
 def stopped_run(run: Path, make_run: Any, **changed: Any) -> None:
     """A run stopped after its fourth step."""
     trainer = make_run(run, **changed)
-    train_one = trainer._step
+    train_one = trainer._launcher.launch
 
-    def stop_soon(*arguments: Any) -> Any:
+    def stop_soon(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step == 3:
             trainer.request_stop()
-        return train_one(*arguments)
+        return train_one(*arguments, **options)
 
-    trainer._step = stop_soon
+    trainer._launcher.launch = stop_soon
     assert trainer.train().step == 4
 
 

@@ -6,7 +6,7 @@ Shapes: B sequences, S tokens in the longest of them (rounded up), M masked toke
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,11 +76,16 @@ class PretrainingBatch:
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
-        if device.type == "cpu":
-            return self
+        return self if device.type == "cpu" else self.pin_memory()._each(lambda own: own.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PretrainingBatch:
+        """The same batch in page-locked memory, from which a GPU copies while the host works."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PretrainingBatch:
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        return replace(self, **moved)
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items()}
+        return replace(self, **changed)
 
 
 def as_batch(parts: Sequence[Rows], *, special: SpecialTokens, packs: bool = False) -> PretrainingBatch:

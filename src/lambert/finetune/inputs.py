@@ -40,8 +40,12 @@ class SequenceBatch:
         return {"sequence": len(self.token_ids)}
 
     def to(self, device: torch.device | str) -> SequenceBatch:
-        """The same batch on another device."""
-        return SequenceBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        """The same batch on another device; a GPU copies it while the host works."""
+        if torch.device(device).type == "cpu":
+            return self
+        return SequenceBatch(
+            *(getattr(self, own.name).pin_memory().to(device, non_blocking=True) for own in fields(self))
+        )
 
 
 def make_batch(sequences: Sequence[Encoded], *, pad_id: int) -> SequenceBatch:

@@ -141,6 +141,6 @@ def _step_seconds(state: TrainState, config: TrainingConfig, size: int, length: 
     seconds = []
     for _ in range(3):
         probe_step(state, config, [batch], [0], timer=timer)
-        parts = timer.read()
+        parts = timer.lap()()
         seconds.append(parts["forward"] + parts["backward"])
     return min(seconds[1:])

@@ -10,7 +10,7 @@ from typing import Any
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import Watch, watched
-from lambert.data.dataloader import PretrainingBatch, SampleStream
+from lambert.data.dataloader import SampleStream
 from lambert.errors import Interrupted
 from lambert.model.heads import BertForPreTraining
 from lambert.runlog.schema import JOURNAL_FILE
@@ -20,7 +20,7 @@ from lambert.training.checkpoint.async_writer import AsyncCheckpointWriter
 from lambert.training.checkpoint.export import export_finished
 from lambert.training.checkpoint.resume import agreed_checkpoint
 from lambert.training.checkpoint.run_dir import open_run_folder, skipped_steps, write_skipped_steps
-from lambert.training.config.phase import Phase, dropout_seed, phases_of, training_stream
+from lambert.training.config.phase import Phase, phases_of, training_stream
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, write_recipe
@@ -30,9 +30,10 @@ from lambert.training.metrics.spike_detector import refuse_more_rollbacks
 from lambert.training.metrics.step_logger import StepLogger
 from lambert.training.metrics.throughput import ThroughputTracker
 from lambert.training.step.evaluation import Validator
-from lambert.training.step.pretraining_loss import Evaluation, pretraining_task
+from lambert.training.step.launcher import LaunchedSteps, StepLauncher
+from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.step.train_state import TrainState
-from lambert.training.step.train_step import OutOfMemory, StepResult, train_step
+from lambert.training.step.train_step import OutOfMemory
 from lambert.training.train_output import StepMetrics, TrainOutput
 
 _PAUSE_SECONDS = 1.0
@@ -91,6 +92,7 @@ class TrainingLoop:
         self._asked = self._stops = 0
         self._watch = Watch()
         self._throughput = ThroughputTracker(settings.model, settings.precision, self.processes)
+        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer)
 
     def request_stop(self, signal: int = 1) -> None:
         """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""
@@ -116,8 +118,8 @@ class TrainingLoop:
     def __iter__(self) -> Iterator[StepMetrics]:
         """Train from the newest complete checkpoint, or from scratch, to the end of the last phase; yields each step.
 
-        A step is yielded after its logging, evaluation and checkpoint, if due. Leaving the loop early stops the run
-        like `request_stop`: it saves a checkpoint, and the same call resumes it.
+        A step is yielded after its logging, evaluation and checkpoint, if due; on a GPU the next one may run by then.
+        Leaving the loop early stops the run like `request_stop`: it saves a checkpoint, and the same call resumes it.
 
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
@@ -132,6 +134,7 @@ class TrainingLoop:
                 self._checkpoint_writer.checks = (self._watch.check, *([] if lock is None else [lock.check]))
                 yield from self._train()
         finally:
+            self._launcher.close()
             self._checkpoint_writer.close()
             if lock is not None:
                 lock.release()
@@ -140,8 +143,12 @@ class TrainingLoop:
         with Journal(self.run / JOURNAL_FILE, silent=not self.processes.is_main_process) as journal:
             self._journal = EventLog(journal, self, self.callbacks)
             options = self.trainer_options
-            logger = StepLogger(self.run, self.state, self.processes, self._throughput, self._journal, options)
+            logger = StepLogger(
+                self.run, self._phases, self.state, self.processes, self._throughput, self._journal, options
+            )
             self._step_logger = logger
+            reads_late = self.processes.device.type == "cuda" and not self._rolls_back
+            self._launched = LaunchedSteps(int(reads_late), logger.log_step)
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
@@ -172,36 +179,39 @@ class TrainingLoop:
         phase = self._phases[index]
         self._journal.write("phase", phase.facts())
         stream = training_stream(self.corpus, self.settings, phase)
+        options = self.trainer_options
+        needs_weights = (options.trust_ratios_per_phase, options.evaluations_per_phase, 1)
         while self._is_open(phase) and self.state.step >= phase.first_step - 1:
-            if skipped := self.state.step + 1 in self._skips:
+            if self.state.step + 1 in self._skips:
                 self.state.step += 1
                 self._journal.write("skipped", events.skipped_facts(self.state.step, phase, "rolled back"))
-            elif self._is_spiked(index, stream):
-                self._roll_back()
-                continue
-            if phase.is_due(self.state.step, self.trainer_options.trust_ratios_per_phase):
+            else:
+                self._launch(index, stream)
+                all_of_them = phase.is_due(self.state.step, *needs_weights)
+                if self._launched.read(all_of_them=all_of_them) and self._rolls_back:
+                    self._roll_back()
+                    continue
+            if phase.is_due(self.state.step, options.trust_ratios_per_phase):
                 self._step_logger.log_layers()
-            if phase.is_due(self.state.step, self.trainer_options.evaluations_per_phase):
+            if phase.is_due(self.state.step, options.evaluations_per_phase):
                 self._evaluate(phase)
             if self._must_save(phase, is_time=self._sync_control_flags()):
                 self._save()
             self._note_saved()
-            if not skipped:
-                yield StepMetrics.of(self._step_logger.last_step)
+            yield from self._launched.take()
 
-    def _is_spiked(self, index: int, stream: SampleStream) -> bool:
-        """Do the next step; returns whether to roll it back."""
+    def _launch(self, index: int, stream: SampleStream) -> None:
+        """Launch the next step, with smaller micro-batches if it runs out of memory."""
         while True:
-            phase, began = self._phases[index], time.monotonic()
-            if self.state.step == phase.first_step - 1:
+            phase, step = self._phases[index], self.state.step + 1
+            if step == phase.first_step:
                 self._step_logger.spike_detector.begin_phase()
             try:
-                result, batches = self._step(phase, stream)
-                break
+                measures_first = self._step_logger.noise.is_due(phase, step)
+                return self._launched.add(self._launcher.launch(phase, stream, measures_first=measures_first))
             except OutOfMemory as problem:
+                self._launched.read()
                 self._halve(index, str(problem))
-        left = sum(other.padded_tokens_left(self.state.step) for other in self._phases)
-        return self._step_logger.log_step(phase, result, batches, time.monotonic() - began, left) and self._rolls_back
 
     def _restore(self) -> int:
         """Resume from the newest complete checkpoint; returns its step, or 0 without a checkpoint."""
@@ -221,6 +231,7 @@ class TrainingLoop:
             UserError: too many rollbacks.
         """
         spiked = self.state.step
+        self._launched.logged.clear()
         refuse_more_rollbacks(self.run, len(self._skips), spiked)
         self._wait_for_checkpoint()
         self._skips.add(spiked)
@@ -232,30 +243,6 @@ class TrainingLoop:
     def _is_open(self, phase: Phase) -> bool:
         """Whether the phase has steps left and no stop is requested."""
         return self.state.step < phase.last_step and not self._stops
-
-    def _step(self, phase: Phase, stream: SampleStream) -> tuple[StepResult, list[PretrainingBatch]]:
-        """Do the next step; returns its result and this rank's micro-batches, a pure function of the step number."""
-        state, step = self.state, self.state.step + 1
-        indices = self.processes.rank_range(phase.micro_batch_count)
-        with self._throughput.timer.section("data"):
-            batches = [stream.batch(*phase.samples_of(step, index)) for index in indices]
-        result = train_step(
-            state.model,
-            state.optimizer,
-            batches,
-            task=pretraining_task,
-            learning_rate=phase.learning_rate(step),
-            max_grad_norm=self.settings.max_grad_norm or None,
-            dropout_seeds=[dropout_seed(self.settings.seed, step, index) for index in indices],
-            precision=self.settings.precision,
-            processes=self.processes,
-            master=state.master,
-            gradients=state.gradients,
-            timer=self._throughput.timer,
-            measures_first=self._step_logger.noise.is_due(phase, step),
-        )
-        state.step = step
-        return result, batches
 
     def _halve(self, index: int, problem: str) -> None:
         """Halve the micro-batches of a phase that ran out of memory; the global batch keeps its size."""
@@ -294,6 +281,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         """Start writing a checkpoint; training continues meanwhile."""
+        self._launched.read()
         self._wait_for_checkpoint()
         self._saved_at = time.monotonic()
         facts = events.saved_facts(self.facts, self.command, self.settings)

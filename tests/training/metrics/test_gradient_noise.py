@@ -148,14 +148,14 @@ def test_measuring_changes_no_bit(tmp_path: Path, make_run: Any, changed: dict[s
 def test_a_run_that_goes_on_estimates_as_if_it_had_never_stopped(tmp_path: Path, make_run: Any) -> None:
     make_run(tmp_path / "whole").train()
     trainer = make_run(tmp_path / "stopped")
-    step = trainer._step
+    step = trainer._launcher.launch
 
-    def stop_soon(*arguments: Any) -> Any:
+    def stop_soon(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step == 4:
             trainer.request_stop()
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    trainer._step = stop_soon
+    trainer._launcher.launch = stop_soon
     trainer.train()
     make_run(tmp_path / "stopped").train()
     assert events(tmp_path / "stopped") == events(tmp_path / "whole") != []
@@ -165,14 +165,14 @@ def test_a_checkpoint_from_before_there_was_noise_is_gone_on_from(tmp_path: Path
     trainer = make_run(tmp_path / "run")
     save = trainer.state.checkpoint
     trainer.state.checkpoint = lambda facts: save({name: fact for name, fact in facts.items() if name != "noise"})
-    step = trainer._step
+    step = trainer._launcher.launch
 
-    def stop_soon(*arguments: Any) -> Any:
+    def stop_soon(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step == 4:
             trainer.request_stop()
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    trainer._step = stop_soon
+    trainer._launcher.launch = stop_soon
     trainer.train()
     assert make_run(tmp_path / "run").train().finished
     assert [event["steps"] for event in events(tmp_path / "run")] == [1, 1, 2, 2, 3, 1, 1, 2, 2, 1]

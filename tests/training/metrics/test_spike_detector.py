@@ -16,6 +16,7 @@ from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.metrics.spike_detector import SpikeDetector, moved_layers
+from lambert.training.step import launcher
 from lambert.training.step.pretraining_loss import pretraining_task
 
 SAVING = TrainerOptions(evaluation_samples=0, checkpoint_steps=1, keep_last=20)
@@ -38,7 +39,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, micro_batches: range, *, value: floa
         met += 1
         return output
 
-    monkeypatch.setattr(loop_module, "pretraining_task", task)
+    monkeypatch.setattr(launcher, "pretraining_task", task)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -86,14 +87,14 @@ def test_the_count_in_a_row_goes_on_after_a_resume(
 ) -> None:
     poison(monkeypatch, range(1_000))
     first = make_run(tmp_path / "run", trainer_options=SAVING)
-    step = first._step
+    step = first._launcher.launch
 
-    def stop_after_six(*arguments: Any) -> Any:
+    def stop_after_six(*arguments: Any, **options: Any) -> Any:
         if first.state.step == 5:
             first.request_stop()
-        return step(*arguments)
+        return step(*arguments, **options)
 
-    first._step = stop_after_six
+    first._launcher.launch = stop_after_six
     first.train()
     saved, _ = newest_checkpoint(tmp_path / "run")
     assert saved is not None and saved.facts["spike_detector"]["skipped_in_a_row"] == 6
@@ -183,10 +184,9 @@ def test_a_rollback_leaves_the_step_out(
     assert json.loads((tmp_path / "run" / "skipped_steps.json").read_text()) == {"steps": [7]}
     monkeypatch.undo()
     plain = make_run(tmp_path / "plain", trainer_options=trainer_options)
-    plain._step, taken = plain._step, plain._step
     plain._skips = {7}
     monkeypatch.setattr(loop_module, "skipped_steps", lambda folder: {7})
-    assert plain.train().finished and taken is not None
+    assert plain.train().finished
     ours, theirs = run.state.weights(), plain.state.weights()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -16,13 +16,13 @@ from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import eager, select_ops
-from lambert.training import loop as loop_module
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import Recorded, TrainingConfig, recorded_choices
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
+from lambert.training.step import launcher
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
 
@@ -60,7 +60,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved(
     met = 0
     plain = make_run(tmp_path / "plain", micro_batch_sizes=(2, 4))
     plain.train()
-    monkeypatch.setattr(loop_module, "pretraining_task", crowded)
+    monkeypatch.setattr(launcher, "pretraining_task", crowded)
     run = make_run(tmp_path / "run", micro_batch_sizes=(4, 4))
     assert run.train().finished
     halved = events(tmp_path / "run", "micro_batch")
@@ -75,7 +75,7 @@ def test_one_sequence_that_does_not_fit_is_told(tmp_path: Path, make_run: Any, m
     def crowded(model: Any, batch: Any) -> Any:
         raise RuntimeError(FULL)
 
-    monkeypatch.setattr(loop_module, "pretraining_task", crowded)
+    monkeypatch.setattr(launcher, "pretraining_task", crowded)
     with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*`activation_checkpointing` full"):
         make_run(tmp_path / "run").train()
 
@@ -86,7 +86,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(
     def broken(model: Any, batch: Any) -> Any:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(loop_module, "pretraining_task", broken)
+    monkeypatch.setattr(launcher, "pretraining_task", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         make_run(tmp_path / "run").train()
 
@@ -159,7 +159,7 @@ def test_the_meter_adds_up_parts_and_begins_anew() -> None:
         pass
     with timer.section("forward"):
         peak_matmul_flops(CPU, Precision.FLOAT32)
-    first, second = timer.read(), timer.read()
+    first, second = timer.lap()(), timer.lap()()
     assert tuple(first) == PARTS and first["forward"] > 0 == first["backward"]
     assert second == dict.fromkeys(PARTS, 0.0)
 

@@ -54,10 +54,10 @@ class Phase:
         """Learning rate of `step`."""
         return self.schedule.rate(step - self.schedule_first_step + 1)
 
-    def is_due(self, step: int, times: int) -> bool:
-        """True at `times` evenly spaced steps of the phase, including the last."""
+    def is_due(self, step: int, *times: int) -> bool:
+        """True at n evenly spaced steps of the phase, including the last, for any n of `times`."""
         done, count = step - self.first_step + 1, self.config.step_count
-        return done * times // count > (done - 1) * times // count
+        return any(done * n // count > (done - 1) * n // count for n in times)
 
     def padded_tokens_left(self, step: int) -> int:
         """Tokens including padding after `step`."""

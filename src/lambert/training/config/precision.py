@@ -74,5 +74,4 @@ class MasterWeights:
     @torch.no_grad()
     def copy_to_model(self) -> None:
         """Copy the master weights to the model, rounded to bfloat16."""
-        for name, parameter in self._named.items():
-            parameter.copy_(self._masters[name])
+        torch._foreach_copy_(list(self._named.values()), list(self._masters.values()))

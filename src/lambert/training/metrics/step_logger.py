@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
 from lambert.training.callbacks import EventLog
 from lambert.training.config.phase import Phase
@@ -17,8 +16,10 @@ from lambert.training.metrics import events
 from lambert.training.metrics.gradient_noise import GradientNoiseTracker
 from lambert.training.metrics.spike_detector import MOST_SKIPPED_IN_A_ROW, SpikeDetector
 from lambert.training.metrics.throughput import ThroughputTracker
+from lambert.training.step.launcher import LaunchedStep
 from lambert.training.step.train_state import TrainState
 from lambert.training.step.train_step import StepResult
+from lambert.training.train_output import StepMetrics
 
 log = logging.getLogger("lambert")
 
@@ -29,16 +30,22 @@ class StepLogger:
     def __init__(
         self,
         run: Path,
+        phases: Sequence[Phase],
         state: TrainState,
         processes: ProcessGroup,
         throughput: ThroughputTracker,
         journal: EventLog,
         options: TrainerOptions,
     ) -> None:
-        self._run, self._state, self._processes, self._throughput = run, state, processes, throughput
+        self._run, self._phases, self._state, self._processes, self._throughput = (
+            run,
+            phases,
+            state,
+            processes,
+            throughput,
+        )
         self._journal = journal
         self._layer_stats: dict[str, float] = {}
-        self.last_step: dict[str, Any] = {}
         self.spike_detector = SpikeDetector()
         self._measurements = options.noise_measurements_per_phase
         self.noise = GradientNoiseTracker(self._measurements)
@@ -57,29 +64,25 @@ class StepLogger:
                 if self._processes.is_main_process:
                     log.warning(f"the checkpoint of step {self._state.step} holds no {name}: its window starts empty")
 
-    def log_step(
-        self,
-        phase: Phase,
-        result: StepResult,
-        batches: Sequence[PretrainingBatch],
-        seconds: float,
-        padded_tokens_left: int,
-    ) -> bool:
-        """Log the last step; returns whether its loss or gradient norm is a spike.
+    def log_step(self, launched: LaunchedStep, seconds: float) -> tuple[StepMetrics, bool]:
+        """Log a step; returns its metrics, and whether its loss or gradient norm is a spike.
 
         Args:
-            batches: this rank's micro-batches.
-            padded_tokens_left: remaining tokens of the run, including padding.
+            seconds: wall time of the step.
 
         Raises:
             UserError: too many NaN/Inf steps in a row.
         """
-        step = self._state.step
-        speed = self._throughput.metrics(phase, batches, seconds, padded_tokens_left)
-        self.last_step = {**events.step_facts(step, phase, result), **speed}
-        self._journal.write("step", self.last_step)
+        step, phase, result = launched.number, launched.phase, launched.pending.result
+        left = sum(other.padded_tokens_left(step) for other in self._phases)
+        speed = self._throughput.metrics(phase, launched.batches, seconds, launched.breakdown(), left)
+        record = {**events.step_facts(step, phase, result), **speed}
+        self._journal.write("step", record)
+        return StepMetrics.of(record), self._is_spike(step, phase, result)
+
+    def _is_spike(self, step: int, phase: Phase, result: StepResult) -> bool:
         if not result.applied:
-            self._log_skipped(phase, result)
+            self._log_skipped(step, phase, result)
             return False
         noise = self.noise.update(phase, step, result)
         if noise is not None:
@@ -97,13 +100,12 @@ class StepLogger:
         if ratios:
             self._journal.write("trust_ratios", {"step": self._state.step, "trust_ratios": ratios})
 
-    def _log_skipped(self, phase: Phase, result: StepResult) -> None:
+    def _log_skipped(self, step: int, phase: Phase, result: StepResult) -> None:
         """Log a skipped step (NaN/Inf loss or gradient). The weights are unchanged; data and schedule advance.
 
         Raises:
             UserError: too many skipped steps in a row.
         """
-        step = self._state.step
         self.spike_detector.skipped_in_a_row += 1
         in_a_row = self.spike_detector.skipped_in_a_row
         indices = self._processes.rank_range(phase.micro_batch_count)

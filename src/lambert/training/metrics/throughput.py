@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -32,12 +32,18 @@ class ThroughputTracker:
         return peak_matmul_flops(self._processes.device, self._precision)
 
     def metrics(
-        self, phase: Phase, batches: Sequence[PretrainingBatch], seconds: float, padded_tokens_left: int
+        self,
+        phase: Phase,
+        batches: Sequence[PretrainingBatch],
+        seconds: float,
+        breakdown: Mapping[str, float],
+        padded_tokens_left: int,
     ) -> dict[str, Any]:
         """Speed metrics of a step for the journal.
 
         Args:
             batches: this rank's micro-batches.
+            breakdown: seconds of the step's sections.
             padded_tokens_left: remaining tokens of the run, including padding.
         """
         seconds = max(seconds, 1e-9)  # clocks of some systems tick every 16 ms
@@ -47,7 +53,7 @@ class ThroughputTracker:
         flops = training_flops(self._config, tokens=tokens, sequences=sequences, masked_tokens=masked_tokens) / seconds
         return {
             "seconds": seconds,
-            "step_time_breakdown": self.timer.read(),
+            "step_time_breakdown": dict(breakdown),
             "sequences_per_second": sequences / seconds,
             "tokens_per_second": tokens / seconds,
             "model_flops_per_second": flops,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -21,7 +21,7 @@ _PEAK_REPEATS = 3
 class StepTimer:
     """Measures the seconds of each section: wall time on a CPU, device events on a GPU.
 
-    On a GPU nothing synchronizes until `read`.
+    On a GPU nothing synchronizes until the seconds are asked for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -43,15 +43,20 @@ class StepTimer:
         yield
         self._seconds[name] += time.perf_counter() - began
 
-    def read(self) -> dict[str, float]:
-        """Seconds of each section since the last call."""
-        if self._events:
-            torch.cuda.synchronize()
-        for name, begin, end in self._events:
-            self._seconds[name] += begin.elapsed_time(end) / 1_000
-        self._events = []
+    def lap(self) -> Callable[[], dict[str, float]]:
+        """End a step; the returned function gives the seconds of its sections, and waits for the device if it must."""
         seconds, self._seconds = self._seconds, dict.fromkeys(PARTS, 0.0)
-        return seconds
+        events, self._events = self._events, []
+
+        def read() -> dict[str, float]:
+            if events and not events[-1][2].query():
+                events[-1][2].synchronize()
+            for name, begin, end in events:
+                seconds[name] += begin.elapsed_time(end) / 1_000
+            events.clear()
+            return seconds
+
+        return read
 
 
 def peak_matmul_flops(device: torch.device, precision: Precision) -> float:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -76,7 +76,33 @@ class StepResult:
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
-def train_step(
+class PendingStep:
+    """A step whose work is launched. On a GPU its numbers arrive later, on the CPU they are there."""
+
+    def __init__(self, numbers: Tensor, result_of: Callable[[list[float]], StepResult]) -> None:
+        self._result_of = result_of
+        self._arrived: torch.cuda.Event | None = None
+        self._numbers = numbers
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    @cached_property
+    def result(self) -> StepResult:
+        """The metrics of the step; waits for the device if it is not done."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._result_of(self._numbers.tolist())
+
+
+def train_step(model: nn.Module, optimizer: Optimizer, micro_batches: Sequence[Batch], **options: Any) -> StepResult:
+    """`launch_step`, and wait for its result."""
+    return launch_step(model, optimizer, micro_batches, **options).result
+
+
+def launch_step(
     model: nn.Module,
     optimizer: Optimizer,
     micro_batches: Sequence[Batch],
@@ -91,10 +117,12 @@ def train_step(
     gradients: Gradients | None = None,
     timer: StepTimer | None = None,
     measures_first: bool = False,
-) -> StepResult:
+) -> PendingStep:
     """Do one update of `model` from the micro-batches of this rank.
 
-    If any rank has a NaN/Inf loss or gradient, all ranks skip the update, counters included (`StepResult.applied`).
+    If any rank has a NaN/Inf loss or gradient, all ranks skip the update, counters included (`StepResult.applied`). An
+    optimizer on a GPU that takes `found_inf`, as PyTorch's fused ones do, decides that on the device; with others the
+    host waits for the gradient norm.
 
     Args:
         micro_batches: this rank's part of the global batch.
@@ -108,7 +136,7 @@ def train_step(
         measures_first: measure the gradient norm of the first micro-batch; changes no other bit.
 
     Returns:
-        Loss and accuracy of the global batch before the update.
+        The step, whose `result` has loss and accuracy of the global batch before the update.
 
     Raises:
         OutOfMemory: a micro-batch did not fit on some rank; no weight has changed on any.
@@ -119,7 +147,7 @@ def train_step(
     processes, timer = processes or ProcessGroup(), timer or StepTimer(device)
     gradients = gradients or _plain(optimizer)
     assert processes.world_size == 1 or type(gradients) is not Gradients, "plain gradients serve a single rank"
-    kinds, totals = _global_counts(micro_batches, processes)
+    totals = _global_counts(micro_batches, processes)
     stats: list[Tensor] = []
     trained: set[str] = set()
 
@@ -134,10 +162,10 @@ def train_step(
     failed = _out_of_memory(lambda: gradients.accumulate(len(micro_batches), compute, first))
     with timer.section("communication"):
         gradients.reduce()
-        sums = gradients.all_reduce_stats([_failure(kinds, device)] if failed else _with_square(stats, first)).tolist()
-        _refuse_failures(failed, sums.pop(), optimizer)
+        _refuse_failures(failed, processes, optimizer)
+        sums = gradients.all_reduce_stats(_with_square(stats, first))
     with timer.section("optimizer"):
-        return _update(optimizer, learning_rate, max_grad_norm, master, partial(_result, trained, totals, sums, stats))
+        return _update(optimizer, learning_rate, max_grad_norm, master, sums, partial(_result, trained, totals, stats))
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -149,26 +177,32 @@ def _update(
     learning_rate: float,
     max_grad_norm: float | None,
     master: MasterWeights | None,
-    result_of: Callable[[Tensor], StepResult],
-) -> StepResult:
+    sums: Tensor,
+    result_of: Callable[[list[float]], StepResult],
+) -> PendingStep:
     """Clip and update if loss and gradient are finite; clears the gradients either way."""
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    result = result_of(_clip(parameters, max_grad_norm))
-    if result.applied:
+    norm = _clip(parameters, max_grad_norm)
+    numbers = torch.cat([sums, norm.to(sums)[None]])
+    pending = PendingStep(numbers, result_of)
+    skips_on_device = numbers.device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
+    if skips_on_device:
+        optimizer.found_inf = numbers.sum().mul(0).ne(0).float()  # type: ignore[attr-defined]
+    if skips_on_device or pending.result.applied:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
+        if master is not None:
+            master.copy_to_model()
     optimizer.zero_grad(set_to_none=True)
-    if result.applied and master is not None:
-        master.copy_to_model()
-    return result
+    return pending
 
 
 def forward_and_backward(
     model: nn.Module, task: Task[Any], batch: Any, totals: Mapping[str, int], precision: Precision, timer: StepTimer
 ) -> tuple[Tensor, Collection[str]]:
-    """Accumulate the gradients of a micro-batch; returns its stats [2 · kinds + 2]: sums of losses and of correct
-    predictions, a slot for a squared norm, and 0 failures; and the kinds of loss that have a gradient.
+    """Accumulate the gradients of a micro-batch; returns its stats [2 · kinds + 1]: sums of losses and of correct
+    predictions, and a slot for a squared norm; and the kinds of loss that have a gradient.
 
     Args:
         totals: kind of loss → terms it sums over in the global batch, by which it is divided.
@@ -183,21 +217,15 @@ def forward_and_backward(
     with timer.section("backward"):
         loss.backward()
     sums = [kinds[kind].detach().double() for kinds in (output.loss_sums, output.correct) for kind in totals]
-    nothing = torch.zeros_like(sums[0])
-    return torch.stack([*sums, nothing, nothing]), trained.keys()
+    return torch.stack([*sums, torch.zeros_like(sums[0])]), trained.keys()
 
 
 def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tensor]:
     """Store the squared gradient norm of the first micro-batch, if measured, in its stats."""
     square = None if first is None else first.square()
     if square is not None:
-        stats[0][-2] = square
+        stats[0][-1] = square
     return stats
-
-
-def _failure(kinds: list[str], device: torch.device) -> Tensor:
-    """Stats of a rank that ran out of memory: zeros, and 1 failure."""
-    return torch.tensor([0.0] * (2 * len(kinds) + 1) + [1.0], dtype=torch.float64, device=device)
 
 
 def _out_of_memory(work: Callable[[], None]) -> str:
@@ -228,9 +256,9 @@ _OUT_OF_MEMORY = (
 )
 
 
-def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None:
+def _refuse_failures(failed: str, processes: ProcessGroup, optimizer: Optimizer) -> None:
     """If any rank failed, clear the gradients and raise on all ranks."""
-    if not failures:
+    if not processes.all_reduce_max([int(bool(failed))])[0]:
         return
     optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
@@ -238,14 +266,14 @@ def _refuse_failures(failed: str, failures: float, optimizer: Optimizer) -> None
     raise OutOfMemory(failed or "another rank ran out of memory")
 
 
-def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> tuple[list[str], dict[str, int]]:
-    """The kinds of loss, sorted, and how many terms each has in the global batch."""
+def _global_counts(micro_batches: Sequence[Any], processes: ProcessGroup) -> dict[str, int]:
+    """Kind of loss, sorted → number of terms in the global batch."""
     local: Counter[str] = Counter()
     for micro_batch in micro_batches:
         local.update(micro_batch.counts())
     kinds = sorted(local)
     totals = processes.all_reduce_ints([local[kind] for kind in kinds])
-    return kinds, dict(zip(kinds, totals, strict=True))
+    return dict(zip(kinds, totals, strict=True))
 
 
 def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
@@ -259,14 +287,17 @@ def _clip(parameters: list[Tensor], most: float | None) -> Tensor:
 
 
 def _result(
-    trained: Collection[str], totals: dict[str, int], sums: list[float], stats: Sequence[Tensor], norm: Tensor
+    trained: Collection[str], totals: dict[str, int], stats: Sequence[Tensor], numbers: list[float]
 ) -> StepResult:
+    """Means of the global batch from the reduced stats and, last, the gradient norm."""
+    *sums, first_square, norm = numbers
+
     def means(values: Sequence[float]) -> dict[str, float]:
         pairs = zip(totals.items(), values, strict=True)
         return {kind: value / total if total else math.nan for (kind, total), value in pairs}
 
-    losses, accuracies, first_square = means(sums[: len(totals)]), means(sums[len(totals) : -1]), sums[-1]
+    losses, accuracies = means(sums[: len(totals)]), means(sums[len(totals) :])
     loss = sum((value for kind, value in losses.items() if kind in trained and totals[kind]), 0.0)
     broken = () if math.isfinite(loss) else tuple(i for i, own in enumerate(stats) if not own.isfinite().all())
     first_norm = math.sqrt(first_square) if first_square > 0 else None
-    return StepResult(loss, losses, accuracies, float(norm), broken, first_norm)
+    return StepResult(loss, losses, accuracies, norm, broken, first_norm)
