@@ -204,6 +204,8 @@ def install(gpu: FakeGpu) -> None:
     def synchronize(device: Any = None) -> None:
         gpu.syncs["torch.cuda.synchronize", place()] += 1
 
+    generator = torch.Generator
+    torch.Generator = lambda device="cpu": generator("cpu")  # type: ignore[assignment,misc]
     _Event.gpu = gpu
     replaced: dict[str, Any] = {
         "Event": _Event,
