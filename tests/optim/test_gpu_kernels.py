@@ -70,21 +70,20 @@ from lambert.optim import LAMB
 from lambert.optim.kernels import cpu
 
 cpu.runs = lambda layer: False
-SHAPES, SCALE = [(5_003,), (40, 8), (5,)], 8.0
+SHAPES = [(5_003,), (40, 8), (5,)]
 for limit in (None, 0.5):
     torch.manual_seed(0)
     parameters = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     start = [parameter.detach().double().numpy().copy() for parameter in parameters]
     rate = torch.tensor(1.0)
     optimizer = LAMB(parameters, lr=rate, fused=True, max_grad_norm=limit)
-    optimizer.grad_scale, optimizer.found_inf = torch.tensor(SCALE), torch.tensor(0.0)
     rate.fill_(0.01)
     steps = []
     for number, skipped in enumerate((False, True, False, False)):
         gradients = [torch.randn(shape) for shape in SHAPES]
         for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = SCALE * gradient
-        optimizer.found_inf = torch.tensor(float(skipped))
+            parameter.grad = 2.0**number * gradient
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0**number), torch.tensor(float(skipped))
         if skipped:
             parameters[1].grad[3] = float("nan")
             before = [t.clone() for p in parameters for t in (p, *optimizer.state[p].values())]

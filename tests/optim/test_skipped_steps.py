@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lamb_by_hand import Options, lamb_by_hand
 from lambert.optim import LAMB, LANS, LARS, MuonAdamW, muon
 
-SCALE = 8.0
-SKIPPED = (False, True, False)
+STEPS = ((8.0, False), (8.0, True), (2.0, False))
+"""The loss scale, and whether the step is skipped; with one scale throughout, these optimizers would not care."""
 
 
 def train(parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> tuple[list[Tensor], list[bool]]:
@@ -21,14 +21,14 @@ def train(parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> tuple[li
     tensor."""
     random = torch.Generator().manual_seed(0)
     applied, changed = [], []
-    for skipped in SKIPPED:
+    for scale, skipped in STEPS:
         gradient = torch.randn(parameter.shape, generator=random)
-        parameter.grad = SCALE * gradient
+        parameter.grad = scale * gradient
         if skipped:
             parameter.grad[0] = float("nan")
         else:
             applied.append(gradient)
-        optimizer.grad_scale, optimizer.found_inf = torch.tensor(SCALE), torch.tensor(float(skipped))  # type: ignore[attr-defined]
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(float(skipped))  # type: ignore[attr-defined]
         before = [tensor.clone() for tensor in (parameter, *optimizer.state[parameter].values())]
         optimizer.step()
         after = [parameter, *optimizer.state[parameter].values()]

@@ -62,7 +62,7 @@ class StepTimer:
 def peak_matmul_flops(device: torch.device, precision: Precision) -> float:
     """FLOP/s of large square matmuls of random numbers, median of three, in the run's dtype, on all threads.
 
-    On ones a GPU takes less power, keeps a higher clock and is up to a seventh faster than any training can be.
+    On ones a GPU takes less power, keeps a higher clock and is faster than any training can be.
     """
     size = _PEAK_SIZE.get(device.type, _PEAK_SIZE["cpu"])
     kind = torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
