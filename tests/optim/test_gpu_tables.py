@@ -178,6 +178,23 @@ def test_the_guard_makes_the_tensors_device_current() -> None:
     assert isinstance(guard, torch.cuda.device) and guard.idx == 1
 
 
+def test_a_graph_keeps_the_memory_it_copies_from(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters, optimizer = make()
+    step(parameters, optimizer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    (copied,) = step(parameters, optimizer)
+    address = copied.data_ptr()
+    del copied
+    expected = [parameter.grad.data_ptr() for parameter in parameters if parameter.grad is not None]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    keep = [parameter.grad for parameter in parameters]
+    for _ in range(3):
+        step(parameters, optimizer)
+    (kept,) = table_of(optimizer)._captured
+    assert kept.data_ptr() == address and set(expected) <= set(kept.tolist()) and len(keep) == 3
+
+
 def test_without_a_compiler_for_tritons_driver_plain_operations_take_over_and_say_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,6 +226,19 @@ def test_without_a_compiler_for_tritons_driver_plain_operations_take_over_and_sa
     finally:
         for cached in caches:
             cached.cache_clear()
+
+
+def test_running_out_of_memory_says_nothing_about_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is repeated with less, and may use the kernel then."""
+
+    def full(*arguments: Any, **options: Any) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    gpu.load.cache_clear()
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        gpu.load(torch.device("cpu"))
+    assert gpu.load.cache_info().currsize == 0
 
 
 def test_insisting_on_the_kernel_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ def load(device: torch.device) -> tuple[ModuleType | None, str]:
         with on(device):
             partial, sums = torch.zeros(1, 2, device=device), torch.zeros(1, 2, dtype=torch.float64, device=device)
             loops.add_up[(1,)](partial, torch.tensor([0, 1], device=device), sums, _ADDING)
+    except torch.OutOfMemoryError:  # the step's own error, which ends with smaller micro-batches
+        raise
     except Exception as error:  # Triton raises many kinds where its driver or compiler is missing
         return None, _why(error)
     return loops, ""
