@@ -191,7 +191,12 @@ def test_a_graph_keeps_the_memory_it_copies_from(kernels: Kernels, monkeypatch: 
     keep = [parameter.grad for parameter in parameters]
     for _ in range(3):
         step(parameters, optimizer)
-    (kept,) = table_of(optimizer)._captured
+    assert len(step(parameters, optimizer, renew=False)) == 1, "a replay may have copied in between"
+    table = table_of(optimizer)
+    (kept,) = table.captured
+    parameters.pop().grad = None
+    step(parameters, optimizer)
+    assert table is not table_of(optimizer) and optimizer._tables._in_graphs == [table]
     assert kept.data_ptr() == address and set(expected) <= set(kept.tolist()) and len(keep) == 3
 
 

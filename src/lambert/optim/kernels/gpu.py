@@ -93,6 +93,7 @@ class Tables:
 
     def __init__(self) -> None:
         self._kept: dict[torch.device, _Table] = {}
+        self._in_graphs: list[_Table] = []
 
     def of(self, layers: Sequence[Layer], found_inf: Tensor | None) -> list[tuple[_Table, list[int]]]:
         """A table for each device, ready for this step, and the indices of its layers.
@@ -109,6 +110,8 @@ class Tables:
             static = _static_facts(own)
             table = self._kept.get(device)
             if table is None or table.static != static:
+                if table is not None and table.captured:
+                    self._in_graphs.append(table)
                 table = self._kept[device] = _Table(device, own, static)
             table.upload(own, found_inf)
             tables.append((table, chosen))
@@ -175,7 +178,8 @@ class _Table:
         self.values = self.uploaded[self.room + 2 * row_count :].view(torch.float64)
         self._last: tuple[list[int], list[list[float]]] | None = None
         self._used: list[Tensor] = []
-        self._captured: list[Tensor] = []
+        self.captured: list[Tensor] = []
+        """What CUDA graphs copy from at every replay, whatever other steps have uploaded in between."""
 
     def upload(self, layers: Sequence[Layer], found_inf: Tensor | None) -> None:
         """Give the device what differs from the last step: one copy, or none."""
@@ -187,7 +191,8 @@ class _Table:
         addresses += [0] * (self.room - len(addresses))
         addresses += [0 if scalar is None else scalar.data_ptr() for scalar in scalars]
         values = [_values(hyper) for hyper in hypers]
-        if (addresses, values) == self._last:
+        is_capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        if (addresses, values) == self._last and not (is_capturing or self.captured):
             return
         self._last = addresses, values
         # Page-locked memory comes from PyTorch's allocator, which does not reuse it before the copy has ended.
@@ -195,8 +200,8 @@ class _Table:
         pinned[: len(addresses)] = torch.tensor(addresses)
         pinned[len(addresses) :].view(torch.float64).copy_(torch.tensor(values, dtype=torch.float64).flatten())
         self.uploaded.copy_(pinned, non_blocking=True)
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            self._captured.append(pinned)  # a graph copies from it at every replay
+        if is_capturing:
+            self.captured.append(pinned)
 
     def update_moments(self) -> None:
         """Moments of all layers, and their sums of squares."""
