@@ -43,7 +43,7 @@ for options in OPTIONS:
             parameters[2].data.zero_()
             lists.append(parameters)
             optimizers.append(LAMB(parameters, lr=0.01, fused=fused, **options))
-        for _ in range(3):
+        for _ in range(2):
             for ours, theirs in zip(*lists):
                 ours.grad = torch.randn_like(ours)
                 theirs.grad = ours.grad.clone()
@@ -57,7 +57,7 @@ for options in OPTIONS:
             for name, ratio in optimizers[0].trust_ratios().items():
                 torch.testing.assert_close(ratio, optimizers[1].trust_ratios()[name], rtol=1e-5, atol=0)
 taken = [count for count in taken if count]
-assert len(taken) == 3 * (len(OPTIONS) + 2) and set(taken) == {6, 7}, taken
+assert len(taken) == 2 * (len(OPTIONS) + 2) and set(taken) == {6, 7}, taken
 print("equal")
 """
 
@@ -136,3 +136,30 @@ def test_the_loops_equal_the_plain_path_on_a_gpu() -> None:
         results.append([parameter.detach() for parameter in parameters])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.gpu
+def test_a_step_is_skipped_on_a_gpu_without_waiting_for_it() -> None:
+    """Gradients in bfloat16, aligned or not; PyTorch itself raises where the host would wait."""
+    torch.manual_seed(0)
+    starts = [torch.randn(shape) for shape in [(9_001,), (4_104,), (300, 77)]]
+    parameters = [nn.Parameter(start.to("cuda", torch.bfloat16)) for start in starts]
+    expected = [nn.Parameter(start.bfloat16()) for start in starts]
+    optimizer, oracle = (LAMB(own, lr=0.01, master_weights=True) for own in (parameters, expected))
+    for scale, skipped in ((1.0, False), (4.0, True), (2.0, False)):
+        for parameter, other in zip(parameters, expected, strict=True):
+            other.grad = torch.randn_like(other)
+            parameter.grad = scale * other.grad.to("cuda")
+        optimizer.grad_scale = torch.tensor(scale, device="cuda")  # type: ignore[attr-defined]
+        optimizer.found_inf = torch.tensor(float(skipped), device="cuda")  # type: ignore[attr-defined]
+        waits = bool(optimizer.state)  # the first step makes the tables
+        torch.cuda.set_sync_debug_mode("error" if waits else "default")
+        try:
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if not skipped:
+            oracle.step()
+    for parameter, other in zip(parameters, expected, strict=True):
+        ours, theirs = optimizer.state[parameter]["master"].cpu(), oracle.state[other]["master"]
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
