@@ -121,9 +121,41 @@ def half(tensors: dict[str, torch.Tensor]) -> None:
     tensors.update({name: tensor.half() for name, tensor in tensors.items()})
 
 
-def pickled(path: Path) -> Path:
-    torch.save(load_file(path / WEIGHTS), path / "pytorch_model.bin")
+def pickled(path: Path, *, old: bool = False) -> Path:
+    """The folder with pickles in place of safetensors, which may be of PyTorch before 1.6."""
+    for file in path.glob("*.safetensors"):
+        name = file.stem.replace("model", "pytorch_model") + ".bin"
+        torch.save(load_file(file), path / name, _use_new_zipfile_serialization=not old)
+        file.unlink()
+    if (index := path / f"{WEIGHTS}.index.json").exists():
+        text = index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        (path / "pytorch_model.bin.index.json").write_text(text)
+        index.unlink()
+    return path
+
+
+def sharing(path: Path) -> Path:
+    """A pickle with the decoder, as older transformers wrote one: a tensor that shares the memory of another."""
+    tensors = load_file(path / WEIGHTS)
+    tensors |= {
+        f"{DECODER}.weight": tensors["bert.embeddings.word_embeddings.weight"],
+        f"{DECODER}.bias": tensors[BIAS],
+    }
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, path / "pytorch_model.bin")
     (path / WEIGHTS).unlink()
+    return path
+
+
+def both(path: Path) -> Path:
+    """Pickles beside safetensors, with other numbers."""
+    tensors = {name: tensor + 1 for name, tensor in load_file(path / WEIGHTS).items()}
+    torch.save(tensors, path / "pytorch_model.bin")
+    return path
+
+
+def with_pickle(path: Path, content: object) -> Path:
+    (path / WEIGHTS).unlink()
+    torch.save(content, path / "pytorch_model.bin")
     return path
 
 
@@ -174,11 +206,23 @@ EQUAL: dict[str, Make] = {
     "decoder's bias": lambda path: with_tensors(folder(path), decoder_bias_only),
     "old names": lambda path: with_tensors(folder(path), old_names),
     "half precision": lambda path: with_tensors(folder(path), half),
+    "pickled": lambda path: pickled(folder(path)),
+    "pickled long ago": lambda path: pickled(folder(path), old=True),
+    "pickled in shards": lambda path: pickled(folder(path, shards=True)),
+    "pickled with copies": lambda path: sharing(folder(path)),
+    "pickled and not": lambda path: both(folder(path)),
     "gelu by its old name": lambda path: folder(path, hidden_act="gelu_python"),
 }
 REFUSED: dict[str, tuple[Make, str]] = {
     "encoder only": (lambda path: folder(path, model="BertModel"), "no MLM head"),
-    "pickled": (lambda path: pickled(folder(path)), "Convert it with: python -c"),
+    "a pickled list": (lambda path: with_pickle(folder(path), [torch.ones(2)]), "holds list, not tensors"),
+    "a pickled text": (lambda path: with_pickle(folder(path), {"a": "b"}), "'a' in it is not a dense tensor"),
+    "a pickled terabyte": (
+        lambda path: with_pickle(folder(path), {"a": torch.ones(1).expand(1 << 40)}), "more memory than three times",
+    ),
+    "a pickled tensor without numbers": (
+        lambda path: with_pickle(folder(path), {"a": torch.ones(2, device="meta")}), "'a' in it is not a dense tensor",
+    ),
     "a shard is missing": (lambda path: without_a_shard(folder(path, shards=True)), "not in the folder"),
     "a shard elsewhere": (lambda path: escaping_shard(folder(path, shards=True)), "not in the folder"),
     "decoder unlike the words": (lambda path: with_tensors(folder(path), decoder_of_its_own), "tie_word_embeddings"),

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from tests.model.foreign_folders import EQUAL, LINES, REFUSED, WEIGHTS, folder, pickled, with_config
+from tests.model.foreign_folders import EQUAL, LINES, REFUSED, WEIGHTS, folder, with_config
 from tokenizers import Tokenizer
 
 from lambert.api.models import fill_mask, open_model
@@ -77,18 +73,6 @@ def test_the_first_published_folders_do_not_say_their_type(tmp_path: Path) -> No
     path = folder(tmp_path / "foreign")
     expected, _ = open_model(path)
     ours, _ = open_model(with_config(path, "model_type", "architectures", "position_embedding_type"))
-    for mine, theirs in zip(ours.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def test_the_line_that_converts_a_pickle_works(tmp_path: Path) -> None:
-    path = folder(tmp_path / "it's a folder")
-    expected, _ = open_model(path)
-    with pytest.raises(UserError) as refused:
-        open_model(pickled(path))
-    command = shlex.split(refused.value.remedy.partition(": ")[2])
-    subprocess.run([sys.executable, *command[1:]], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    ours, _ = open_model(path)
     for mine, theirs in zip(ours.parameters(), expected.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
