@@ -77,6 +77,7 @@ OWN: dict[str, Callable[[], Tokenizer]] = {
     "Chinese in words": lambda: own_tokenizer(BertNormalizer(lowercase=True, handle_chinese_chars=False)),
     "controls kept": lambda: own_tokenizer(BertNormalizer(clean_text=False)),
     "NFC, lower": lambda: own_tokenizer(Sequence([NFC(), Lowercase()])),
+    "letters replaced": lambda: own_tokenizer(Sequence([Replace("ö", "oe"), BertNormalizer(lowercase=True)])),
     "split at spaces": lambda: own_tokenizer(pre_tokenizer=WhitespaceSplit()),
     "longer words": lambda: own_tokenizer(max_input_chars_per_word=200),
     "added tokens": with_added_tokens,
