@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def with_config(path: Path, *without: str, **settings: Any) -> Path:
     config = json.loads((path / CONFIG).read_text()) | settings
     (path / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if name not in without}))
     return path
+
+
+def with_setting(path: Path, *, name: str, value: Any) -> Path:
+    return with_config(folder(path), **{name: value})
 
 
 def with_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
@@ -201,6 +206,11 @@ EQUAL: dict[str, Make] = {
     "three segment types": lambda path: folder(path, type_vocab_size=3),
     "32 positions": lambda path: folder(path, max_position_embeddings=32),
     "attention dropout": lambda path: folder(path, attention_probs_dropout_prob=0.0),
+    "classifier dropout": lambda path: folder(path, classifier_dropout=0.3),
+    "feed-forward in chunks": lambda path: folder(path, chunk_size_feed_forward=1),
+    "settings without effect": lambda path: with_config(
+        folder(path), pooler_type="first_token_transform", directionality="bidi", num_beams=4, unheard_of=[1]
+    ),
     "other epsilon": lambda path: folder(path, layer_norm_eps=1e-3),
     "masked words only": lambda path: folder(path, model="BertForMaskedLM"),
     "decoder's bias": lambda path: with_tensors(folder(path), decoder_bias_only),
@@ -231,10 +241,17 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "more words than rows": (lambda path: folder(path, files={"added_tokens.json": ADDED}), "tokens, the model"),
     "tanh in gelu": (lambda path: folder(path, hidden_act="gelu_new"), "hidden_act"),
-    "a decoder": (lambda path: folder(path, is_decoder=True), "is_decoder"),
-    "pruned heads": (lambda path: with_config(folder(path), pruned_heads={"0": [1]}), "pruned_heads"),
+    **{
+        name: (partial(with_setting, name=name, value=value), name)
+        for name, value in {
+            "model_type": "electra", "hidden_act": "relu", "position_embedding_type": "relative_key",
+            "is_decoder": True, "add_cross_attention": True, "is_encoder_decoder": True, "pruned_heads": {"0": [1]},
+            "per_layer_config": {"0": {"hidden_act": "relu"}}, "quantization_config": {"bits": 8}, "adapters": {"a": 1},
+            "problem_type": "regression", "classifier_dropout": 1.5, "hidden_dropout_prob": 1, "vocab_size": 41.5,
+            "num_attention_heads": 3, "tie_word_embeddings": 1, "layer_norm_eps": "1e-12",
+        }.items()
+    },
     "code of its own": (lambda path: with_config(folder(path), auto_map={"AutoModel": "own.Model"}), "auto_map"),
-    "quantized": (lambda path: with_config(folder(path), quantization_config={"bits": 8}), "quantization_config"),
     "quantized tensors": (lambda path: with_tensors(folder(path), quantized), "int8"),
     "other family, no type": (
         lambda path: with_config(folder(path), "model_type", architectures=["RobertaModel"]), "architectures",

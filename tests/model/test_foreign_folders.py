@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tokenizers import Tokenizer
 
 from lambert.api.models import fill_mask, open_model
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
+from lambert.model.config_file import read_config
+from lambert.model.heads import BertForClassification, BertForPreTraining, BertForQuestionAnswering
 from lambert.model.huggingface import load_model
 from lambert.training.checkpoint.export import write_model
 from lambert.training.checkpoint.export_check import differences_in_transformers
@@ -52,6 +54,8 @@ def test_what_is_read_and_what_is_written_are_transformers(tmp_path: Path, make:
     again, again_tokenizer = open_model(tmp_path / "written")
     assert_equal(again, again_tokenizer, tmp_path / "written")
     assert again.config == ours.config
+    expected, found = (transformers.BertConfig.from_pretrained(one) for one in (path, tmp_path / "written"))
+    assert found.classifier_dropout == expected.classifier_dropout
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -116,3 +120,24 @@ def test_attention_dropout_is_applied_alone(tmp_path: Path) -> None:
         ids = torch.tensor([tokenizer.encode(LINES[0]).ids])
         once, again = (ours.train().encoder(ids, torch.zeros_like(ids), None) for _ in range(2))
         assert torch.equal(once, again) != is_random
+
+
+@pytest.mark.parametrize("probability", [None, 0.0, 0.3])
+def test_the_dropout_of_a_classifier_is_transformers(tmp_path: Path, probability: float | None) -> None:
+    path = folder(tmp_path / "foreign", classifier_dropout=probability, hidden_dropout_prob=0.2)
+    theirs = transformers.BertForSequenceClassification.from_pretrained(path)
+    ours, _ = load_model(path, partial(BertForClassification, classes=2))
+    assert ours.dropout.p == theirs.dropout.p
+
+
+def test_every_setting_of_transformers_is_applied_refused_or_without_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that `BertConfig` knows and BERT's first release wrote; the one that is no setting is named."""
+    known = {name: 0 if value is None else value for name, value in transformers.BertConfig().to_dict().items()}
+    known |= {"problem_type": "single_label_classification", "architectures": ["BertModel"], "pooler_type": "first"}
+    path = with_config(folder(tmp_path / "foreign"), **known)
+    assert read_config(path).classifier_dropout == 0
+    assert caplog.records == []
+    read_config(with_config(path, unheard_of=1))
+    assert [record.message.partition("transformers: ")[2] for record in caplog.records] == ["'unheard_of'"]
