@@ -128,7 +128,11 @@ def test_entries_that_were_added_start_from_the_mean(
     torch.testing.assert_close(words[wanted:], published_words[wanted:])
     said = f"weights   3 new entries of the vocabulary start from the mean of {folder}'s"
     plan = ["plan", "--corpus", str(corpus.path), "--init-from", str(folder), "--batch-size", "8", "--samples", "16"]
-    for more in (["--no-probe"], ["--dry-run", "2", "--micro-batch-size", "4"], ["--cluster", "dgx-a100"]):
+    for more in (
+        ["--no-probe"],
+        ["--dry-run", "2", "--micro-batch-size", "4"],
+        ["--cluster", "dgx-a100", "--chips", "8"],
+    ):
         capsys.readouterr()
         assert main([*plan, "--sequence-lengths", "16", *more]) == 0
         assert capsys.readouterr().out.count(said) == 1, more
