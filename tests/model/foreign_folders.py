@@ -164,6 +164,12 @@ def with_pickle(path: Path, content: object) -> Path:
     return path
 
 
+def without(path: Path, *names: str) -> Path:
+    for name in names:
+        (path / name).unlink()
+    return path
+
+
 def without_a_shard(path: Path) -> Path:
     sorted(path.glob("model-*.safetensors"))[1].unlink()
     return path
@@ -211,6 +217,8 @@ EQUAL: dict[str, Make] = {
     "settings without effect": lambda path: with_config(
         folder(path), pooler_type="first_token_transform", directionality="bidi", num_beams=4, unheard_of=[1]
     ),
+    "no type": lambda path: with_config(folder(path), "model_type", "architectures"),
+    "no settings of the tokenizer": lambda path: without(folder(path), "tokenizer_config.json"),
     "other epsilon": lambda path: folder(path, layer_norm_eps=1e-3),
     "masked words only": lambda path: folder(path, model="BertForMaskedLM"),
     "decoder's bias": lambda path: with_tensors(folder(path), decoder_bias_only),

@@ -93,7 +93,8 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, EOFError) or "weights_only" in said:
         return "it is not a pickle of tensors"
     printed = "".join(letter if letter.isprintable() else " " for letter in said)
-    return f"{type(error).__name__}: {printed[:300]}"
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{kind}{printed[:300]}"
 
 
 def _too_large(path: Path) -> str:
