@@ -141,6 +141,9 @@ def test_settings_are_applied_as_in_transformers(tmp_path: Path, files: dict[str
 REFUSED: dict[str, dict[str, Any]] = {
     "do_basic_tokenize": {"config": {"do_basic_tokenize": False}},
     "never_split": {"config": {"never_split": ["möchte"]}},
+    "split_special_tokens": {"config": {"split_special_tokens": True}},
+    "wordpieces_prefix": {"config": {"wordpieces_prefix": "@@"}},
+    "clean_text": {"config": {"clean_text": False}},
     "do_lower_case": {"config": {"do_lower_case": "false"}},
     "tokenizer_class": {"config": {"tokenizer_class": "BertJapaneseTokenizer"}},
     "tokenizer_class is 'Bertweet": {"config": None, "config.json": None},
