@@ -93,7 +93,7 @@ def _vocabulary_file(path: Path) -> Path:
             return file
         raise UserError(f"the folder {path} has no vocabulary", remedy="It needs a tokenizer.json or a vocab.txt")
     if not path.is_file():
-        raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave it out to learn one")
+        raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave out `vocab` to learn one")
     return path
 
 

@@ -31,7 +31,7 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
             tokenizer's vocabulary is larger than the model's.
     """
     if top_k < 1:
-        raise UserError(f"`top_k` = {top_k}", remedy="Ask for at least 1")
+        raise UserError(f"{top_k} candidates for a [MASK]", remedy="Ask for at least 1")
     limit = model.config.maximum_positions
     refuse_more_tokens(model, tokenizer)
     entries = tokenizer.get_vocab_size()
