@@ -15,7 +15,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.fill import Candidate, unknown_words
+from lambert.model.fill import Candidate, refuse_more_tokens, unknown_words
 from lambert.model.fill import fill_mask as fill_mask_of
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, model_folder
@@ -136,7 +136,7 @@ def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, 
     """Model and tokenizer of a run or a Hugging Face folder.
 
     Raises:
-        UserError: it cannot be read, or has no MLM head.
+        UserError: it cannot be read, or has no MLM head or fewer rows than tokens.
     """
     folder = model_folder(path)
     model, report = load_model(folder, BertForPreTraining)
@@ -146,4 +146,6 @@ def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, 
             f"{folder} has no MLM head ({', '.join(missing)})",
             remedy="Give a model that was pre-trained, with its heads",
         )
-    return model, load_vocabulary(folder, cased=cased)
+    tokenizer = load_vocabulary(folder, cased=cased)
+    refuse_more_tokens(model, tokenizer)
+    return model, tokenizer

@@ -187,7 +187,9 @@ def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
     return iter(sorted(vocabulary, key=vocabulary.__getitem__))
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512) -> None:
+def save_tokenizer(
+    tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512, rules_in_file: bool = False
+) -> None:
     """Writes a tokenizer, from which `transformers` gives the same ids, and reads it again.
 
     The files are `tokenizer.json` and `tokenizer_config.json`. Where BERT's settings say all that the tokenizer does,
@@ -196,11 +198,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
 
     Args:
         longest_sequence: positions of the model.
+        rules_in_file: write a `PreTrainedTokenizerFast` whatever the tokenizer.
 
     Raises:
         UserError: the folder cannot be written to, or what was written gives other ids.
     """
-    settings = _settings_of(tokenizer)
+    settings = _settings_of(tokenizer, rules_in_file=rules_in_file)
     configuration = {**settings, "model_max_length": longest_sequence, **TOKEN_SETTINGS}
     files = {
         "tokenizer.json": tokenizer.to_str(pretty=True),
@@ -212,6 +215,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_text(folder / name, text)
+        if "vocab.txt" not in files:
+            (folder / "vocab.txt").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"the tokenizer cannot be written to {folder} ({why_unwritable(error, folder)})",
@@ -240,10 +245,10 @@ def probe_lines(tokenizer: Tokenizer) -> list[str]:
     return [f"{line} {awkward}" for line, awkward in zip(lines, cycle(_AWKWARD), strict=False)]
 
 
-def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
+def _settings_of(tokenizer: Tokenizer, *, rules_in_file: bool) -> dict[str, Any]:
     """What `tokenizer_config.json` says of the rules."""
     normalizer = tokenizer.normalizer
-    if isinstance(normalizer, BertNormalizer):
+    if isinstance(normalizer, BertNormalizer) and not rules_in_file:
         as_bert = bert_tokenizer(list(entries_by_id(tokenizer)), normalizer)
         same_form = as_bert.encode("", "").type_ids == tokenizer.encode("", "").type_ids
         if same_form and normalizer.clean_text and not tokenizer_differences(as_bert, tokenizer):

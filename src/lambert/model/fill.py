@@ -41,13 +41,9 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
     """
     if top_k < 1:
         raise UserError(f"`top_k` = {top_k}", remedy="Ask for at least 1")
-    size, limit = model.config.vocabulary_size, model.config.maximum_positions
+    limit = model.config.maximum_positions
+    refuse_more_tokens(model, tokenizer)
     entries = tokenizer.get_vocab_size()
-    if entries > size:
-        raise UserError(
-            f"the tokenizer has {entries:,} tokens, the model {size:,}",
-            remedy="Use the vocabulary that the model was trained with",
-        )
     (encoded,) = encode(tokenizer, [text], special=True)
     ids = encoded.ids
     mask_id = tokenizer.token_to_id(_MASK)
@@ -64,3 +60,17 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
         [Candidate(tokenizer.id_to_token(token) or "", probability) for token, probability in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+
+
+def refuse_more_tokens(model: BertForPreTraining, tokenizer: Tokenizer) -> None:
+    """Check that the model has a row for each token.
+
+    Raises:
+        UserError: the vocabulary is larger than the embedding.
+    """
+    entries, rows = tokenizer.get_vocab_size(), model.config.vocabulary_size
+    if entries > rows:
+        raise UserError(
+            f"the tokenizer has {entries:,} tokens, the model {rows:,}",
+            remedy="Use the vocabulary that the model was trained with",
+        )
