@@ -24,6 +24,7 @@ from lambert.corpus.wordpiece_rules import refuse_growth, tokenizer_differences
 from lambert.errors import UserError
 from lambert.utils import hub
 from lambert.utils.io import VOCABULARY_BYTES, check_size, read_bytes, why_unwritable, write_text
+from lambert.utils.tokenizer_calls import encode, open_tokenizer, refused
 
 PROBE_LINES = 1_000
 """Lines that a written tokenizer must encode as before."""
@@ -61,6 +62,11 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
         UserError: the file is missing or not a WordPiece vocabulary, an entry occurs twice, a special token is missing,
             a setting is not one of BERT's tokenizer, or the files of a folder and `cased` contradict each other.
     """
+    with refused(f"the tokenizer of {path} cannot be used"):
+        return _loaded(path, cased=cased)
+
+
+def _loaded(path: Path, *, cased: bool) -> Tokenizer:
     path = Path(path)
     if hub.is_hub_name(path):
         path = hub.fetched_vocabulary(str(path))
@@ -122,8 +128,8 @@ def _read_entries(file: Path) -> list[str]:
 def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
         check_size(file, VOCABULARY_BYTES)
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception for whatever it cannot parse
+        tokenizer = open_tokenizer(file)
+    except OSError as error:
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
     if not isinstance(tokenizer.model, WordPiece):
         raise UserError(
@@ -227,7 +233,7 @@ def save_tokenizer(
 
 def ids_of(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
     """The ids of each line, special tokens included."""
-    return [encoding.ids for encoding in tokenizer.encode_batch(lines)]
+    return [encoding.ids for encoding in encode(tokenizer, lines, special=True)]
 
 
 def probe_lines(tokenizer: Tokenizer) -> list[str]:

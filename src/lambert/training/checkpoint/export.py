@@ -19,6 +19,7 @@ from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.utils.io import atomic_folder, why_unwritable
+from lambert.utils.tokenizer_calls import parse_tokenizer
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -
 
 def _fitting(tokenizer: Tokenizer, model: BertForPreTraining) -> Tokenizer:
     """The tokenizer with the model's segment types."""
-    fitting = Tokenizer.from_str(tokenizer.to_str())
+    fitting = parse_tokenizer(tokenizer.to_str())
     if model.config.segment_types == 1:
         add_special_tokens(fitting, segments=1)
     return fitting
