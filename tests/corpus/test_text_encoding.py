@@ -112,7 +112,7 @@ def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
 
 
 def test_small_letters_lead_where_two_encodings_only_differ_in_case(tmp_path: Path) -> None:
-    words = "старый город у реки дети идут в школу каждое утро на рынке продают фрукты шёл дождь".split()
+    words = ["старый", "город", "у", "реки", "дети", "идут", "в", "школу", "утро", "рынке", "фрукты", "дождь"]
     chance = random.Random(0)
     lines = "\n".join(" ".join(chance.choice(words) for _ in range(9)) for _ in range(300))
     with pytest.raises(UserError) as refused:
