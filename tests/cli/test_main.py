@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from conftest import write_small_text
 from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
+from lambert.training.step.train_step import OutOfMemory
 from lambert.utils.io import file_sha256
 
 
@@ -338,3 +339,23 @@ def test_threads_do_not_spin_for_long_unless_told_to() -> None:
             [sys.executable, "-c", program], capture_output=True, text=True, env=own | given, check=True
         )
         assert done.stdout.splitlines()[-1] == f"False {count}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemory("CUDA out of memory\nTried to allocate 2 GB"),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(SUBCOMMANDS["doctor"], "run", fail)
+    said = refused(capsys, "doctor")
+    assert said.startswith("lambert: memory ran out (") and said.endswith("use a smaller model or batch.")

@@ -36,6 +36,7 @@ from lambert.errors import LaunchError, PeerLost, UserError, missing_package, un
 from lambert.training.distributed.env import check as check_launcher
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 from lambert.utils.io import why_unwritable
+from lambert.utils.memory import is_out_of_memory, memory_words
 
 SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "demo": Demo,
@@ -103,13 +104,11 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (MemoryError, RuntimeError) as error:
-        from lambert.training.step.train_step import is_out_of_memory
-
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        first = str(error).partition("\n")[0] or "an allocation failed"
-        print(f"lambert: memory ran out ({first}). Free some, or use a smaller model or batch.", file=sys.stderr)
+        remedy = "Free some, raise a limit on it (`ulimit -v`), or use a smaller model or batch"
+        print(f"lambert: {memory_words(error)}. {remedy}.", file=sys.stderr)
         return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader closed the pipe (`lambert … | head`): exit silently.

@@ -123,6 +123,8 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
         check_size(file, VOCABULARY_BYTES)
         tokenizer = Tokenizer.from_file(str(file))
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:  # the library raises bare Exception for whatever it cannot parse
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
     if not isinstance(tokenizer.model, WordPiece):
