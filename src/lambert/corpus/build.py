@@ -43,7 +43,7 @@ from lambert.corpus.sources import Document, DocumentSource, ReadOptions, identi
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, summary_of
 from lambert.corpus.text_encoding import check_encoding
-from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
+from lambert.corpus.tokenizer_files import load_vocabulary, open_tokenizer, save_tokenizer
 from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
 from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
 from lambert.corpus.workers import Job, build_partitions
@@ -262,7 +262,7 @@ def _tokenizer(
     """The given vocabulary, the one that an interrupted build learned, or one learned now; saved in the folder."""
     saved = folder / TOKENIZER_FOLDER
     if given is None and (saved / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(saved / "tokenizer.json"))
+        return open_tokenizer(saved / "tokenizer.json")
     tokenizer = given
     if tokenizer is None:
         lines, characters = _vocabulary_sample(source, report)

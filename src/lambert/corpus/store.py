@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.shard import CHUNK_TOKENS, Shard, TokenArray, damaged
 from lambert.corpus.summary import BuildSummary
+from lambert.corpus.tokenizer_files import open_tokenizer
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
 
@@ -170,7 +171,7 @@ class Corpus:
         """
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         try:
-            return Tokenizer.from_file(str(file))
+            return open_tokenizer(file)
         except MemoryError:  # says nothing about the file
             raise
         except Exception as error:  # the library raises nothing narrower

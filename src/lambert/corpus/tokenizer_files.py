@@ -23,7 +23,7 @@ from lambert.corpus.vocabulary import (
 from lambert.corpus.wordpiece_rules import refuse_growth, tokenizer_differences
 from lambert.errors import UserError
 from lambert.utils import hub
-from lambert.utils.io import VOCABULARY_BYTES, check_size, read_bytes, why_unwritable, write_text
+from lambert.utils.io import VOCABULARY_BYTES, read_bytes, why_unwritable, write_text
 
 PROBE_LINES = 1_000
 """Lines that a written tokenizer must encode as before."""
@@ -119,10 +119,18 @@ def _read_entries(file: Path) -> list[str]:
     return lines
 
 
+def open_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`, under any name: the library opens none that is not UTF-8.
+
+    Raises:
+        Exception: it cannot be read; the library raises nothing narrower.
+    """
+    return Tokenizer.from_buffer(read_bytes(file, VOCABULARY_BYTES))
+
+
 def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
-        check_size(file, VOCABULARY_BYTES)
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = open_tokenizer(file)
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:  # the library raises bare Exception for whatever it cannot parse

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from lambert.errors import UserError
+from lambert.utils.formatting import shell_command
 from lambert.utils.hub import INDEX_FILE, WEIGHTS_FILE
 from lambert.utils.io import SETTINGS_BYTES, check_tensor_header, file_sha256, read_json
 
@@ -64,7 +64,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     for path in weight_files(folder):
         try:
             check_tensor_header(path)
-            tensors = load_file(path)
+            tensors = load_file(path) if _is_utf8(path) else load(path.read_bytes())
         except (SafetensorError, OSError, ValueError) as error:
             raise damaged(f"{path} cannot be read: {error}") from None
         if twice := found.keys() & tensors.keys():
@@ -101,6 +101,11 @@ def damaged(what: str) -> UserError:
     return UserError(what, remedy="Fetch or export the model again")
 
 
+def _is_utf8(path: Path) -> bool:
+    """Whether the library can open it by its name."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in str(path))
+
+
 def _no_weights(folder: Path) -> UserError:
     what = f"{folder} has no {WEIGHTS_FILE}"
     if not (folder / PICKLE_FILE).is_file():
@@ -112,5 +117,5 @@ def _no_weights(folder: Path) -> UserError:
     )
     return UserError(
         f"{what}, and its {PICKLE_FILE} is a pickle, which can run code",
-        remedy=f"Convert it with: python -c {shlex.quote(program)}",
+        remedy=f"Convert it with: {shell_command('python', '-c', program)}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.training.config.trainer_options import TrainerOptions
+from lambert.utils.formatting import path_word, shell_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,12 @@ def most_threads() -> int:
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:
-    """The `lambert` command for a dataclass of options; omits default values.
+    """`command_words` as one line for a shell."""
+    return shell_command(*command_words(name, options, **more))
+
+
+def command_words(name: str, options: Any, **more: Any) -> list[str]:
+    """The words of the `lambert` command for a dataclass of options; omits default values.
 
     Omits `fresh` too: repeating a recorded command should resume the run, not delete it.
     """
@@ -156,9 +161,13 @@ def command_line(name: str, options: Any, **more: Any) -> str:
     for field, value in given.items():
         if field in ("json", "fresh"):
             continue
-        values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
-        parts += [f"--{field.replace('_', '-')}"] + ([] if value is True else values)
-    return shlex.join(parts)
+        flag = f"--{field.replace('_', '-')}"
+        if isinstance(value, str) and value.startswith("-"):
+            parts.append(f"{flag}={value}")
+            continue
+        values = value if isinstance(value, (list, tuple)) else [] if value is True else [value]
+        parts += [flag, *map(path_word, values)]
+    return parts
 
 
 def _default(options: Any, name: str) -> Any:
