@@ -22,6 +22,7 @@ from lambert.model.huggingface import load_model, model_folder
 from lambert.training.config.precision import Precision
 from lambert.training.config.starting_model import vocabulary_entries
 from lambert.training.step.evaluation import Validator
+from lambert.utils.formatting import shell_command
 
 
 def evaluate(
@@ -57,7 +58,7 @@ def evaluate(
         if known != wanted:
             raise UserError(
                 f"the vocabulary of {folder} has {known:,} entries, that of {corpus.path} {wanted:,}",
-                remedy=f"Prepare the text with `lambert prepare --vocab {folder}`",
+                remedy=f"Prepare the text with `{shell_command('lambert', 'prepare', '--vocab', folder)}`",
             )
         model, _ = load_model(folder, BertForPreTraining)
     positions = model.config.maximum_positions

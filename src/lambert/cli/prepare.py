@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say, warn
+from lambert.utils.formatting import shell_command
 
 if TYPE_CHECKING:
     from lambert.corpus.summary import BuildSummary
@@ -92,7 +92,7 @@ class Prepare(Subcommand):
             )
         assert corpus.summary is not None
         say_summary(corpus.summary)
-        say(f"Next: lambert plan --corpus {shlex.quote(str(self.out))}")
+        say(f"Next: {shell_command('lambert', 'plan', '--corpus', self.out)}")
         return corpus.summary.as_dict()
 
 

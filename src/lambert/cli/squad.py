@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +71,15 @@ class Squad(Subcommand):
     def run(self) -> dict[str, Any]:
         """Results: `exact_match` and `f1` (0–100), counts; with a model also `seeds`, intervals and deviations."""
         return self._score() if self.score is not None else self._fine_tune()
+
+    def check(self) -> None:
+        """Raises UserError where an option of a fine-tuning is out of range; reads no file."""
+        from lambert.finetune.squad.api import check_arguments
+        from lambert.finetune.squad.settings import SquadSettings
+
+        names = {field.name for field in fields(SquadSettings)} & vars(self).keys() - {"null_threshold"}
+        given = {name: getattr(self, name) for name in names} | {"null_threshold": self.null_threshold or 0.0}
+        check_arguments(self.seeds, self.learning_rates, (self.train_questions, self.dev_questions), None, given)
 
     def _score(self) -> dict[str, Any]:
         from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD

@@ -63,6 +63,8 @@ def faults_named(file: Path) -> Iterator[None]:
     """Turns the libraries' errors about an unreadable or damaged file into UserError with its name."""
     try:
         yield
+    except MemoryError:  # says nothing about the file
+        raise
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
         raise _damaged(file, error) from error
     except OSError as error:

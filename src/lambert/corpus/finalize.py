@@ -19,7 +19,7 @@ from lambert.corpus.build_folder import PARTITIONS_FOLDER
 from lambert.corpus.judgement import judged, refuse
 from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.partitions import PartitionRecord
-from lambert.corpus.shard import Shard, hashes_of_shard
+from lambert.corpus.shard import Shard
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import (
     FORMAT_VERSION,
@@ -83,7 +83,7 @@ def characters_of(records: Sequence[PartitionRecord]) -> dict[str, int]:
 
 def find_duplicates(folder: Path, records: Sequence[PartitionRecord]) -> Marks:
     """Marks documents with the text of an earlier one; copies are always in the same split."""
-    hashes = [hashes_of_shard(folder / entry["file"]) for record in records for entry in record.shards]
+    hashes = [Shard(folder / entry["file"]).hashes for record in records for entry in record.shards]
     everything = np.concatenate(hashes)
     _, first = np.unique(everything, return_index=True)
     repeated = np.ones(len(everything), bool)

@@ -71,7 +71,7 @@ class Split:
         """Token ids [stop - start], read-only."""
         assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
         if start == stop:
-            return self.shards[0].tokens[:0] if self.shards else np.empty(0, np.uint16)
+            return np.empty(0, self.corpus.manifest["token_type"])
         first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
         begin = int(self._first_tokens[first])
         if stop <= self._first_tokens[first + 1]:
@@ -111,8 +111,8 @@ class Split:
         size = self.corpus.vocabulary_size
         counts = np.zeros(size, np.int64)
         for shard in self.shards:
-            for start in range(0, len(shard.tokens), CHUNK_TOKENS):
-                stop = min(start + CHUNK_TOKENS, len(shard.tokens))
+            for start in range(0, shard.token_count, CHUNK_TOKENS):
+                stop = min(start + CHUNK_TOKENS, shard.token_count)
                 counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
         return counts
 
@@ -172,8 +172,8 @@ class Corpus:
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         try:
             return open_tokenizer(file)
-        except UserError as error:
-            raise damaged(file, error.what) from None
+        except (UserError, OSError) as error:
+            raise damaged(file, getattr(error, "what", str(error))) from None
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 and its ids with the manifest.
@@ -186,7 +186,7 @@ class Corpus:
             if file_sha256(file) != entry["sha256"]:
                 raise damaged(file, "its SHA-256 is not that of its manifest")
             shard = Shard(file, entry, self.manifest["token_type"])
-            if len(shard.tokens) and shard.largest_token() >= self.vocabulary_size:
+            if shard.token_count and shard.largest_token() >= self.vocabulary_size:
                 raise damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
 
     def _check_tokenizer(self) -> None:

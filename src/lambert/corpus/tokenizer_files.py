@@ -23,7 +23,7 @@ from lambert.corpus.vocabulary import (
 from lambert.corpus.wordpiece_rules import refuse_growth, tokenizer_differences
 from lambert.errors import UserError
 from lambert.utils import hub
-from lambert.utils.io import VOCABULARY_BYTES, check_size, read_bytes, why_unwritable, write_text
+from lambert.utils.io import VOCABULARY_BYTES, read_bytes, why_unwritable, write_text
 from lambert.utils.tokenizer_calls import encode, open_tokenizer, refused
 
 PROBE_LINES = 1_000
@@ -127,7 +127,6 @@ def _read_entries(file: Path) -> list[str]:
 
 def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
-        check_size(file, VOCABULARY_BYTES)
         tokenizer = open_tokenizer(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error

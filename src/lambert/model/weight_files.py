@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from lambert.errors import UserError
@@ -92,7 +92,7 @@ def _read_file(path: Path, *, pickled: bool) -> dict[str, Tensor]:
     if pickled:
         return read_pickled(path)
     check_tensor_header(path)
-    return load_file(path)
+    return load_file(path) if _is_utf8(path) else load(path.read_bytes())
 
 
 def refuse_quantized(name: str, weight: Tensor, folder: Path) -> None:
@@ -111,3 +111,8 @@ def refuse_quantized(name: str, weight: Tensor, folder: Path) -> None:
 def damaged(what: str) -> UserError:
     """The error for a folder that is not as it was written."""
     return UserError(what, remedy="Fetch or export the model again")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether the library can open it by its name."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from lambert.errors import UserError
+from lambert.utils.io import VOCABULARY_BYTES, read_bytes
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _FAILED = ("Exception", "PanicException")
@@ -35,13 +36,15 @@ def refused(what: str) -> Iterator[None]:
 
 
 def open_tokenizer(file: Path) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`.
+    """The tokenizer of a `tokenizer.json`, under any name: the library opens no file whose name is not UTF-8.
 
     Raises:
-        UserError: the library cannot read it.
+        UserError: the library cannot read it, or it is larger than any tokenizer.
+        OSError: the file cannot be read.
     """
+    content = read_bytes(file, VOCABULARY_BYTES)
     with refused(f"{file} cannot be read"):
-        return Tokenizer.from_file(str(file))
+        return Tokenizer.from_buffer(content)
 
 
 def parse_tokenizer(description: str) -> Tokenizer:

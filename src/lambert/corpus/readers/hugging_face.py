@@ -71,6 +71,8 @@ def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
         try:
             row = next(rows, None)
         # It reads files of many formats over the network: any exception may come.
+        except MemoryError:
+            raise
         except Exception as error:
             raise _failed(source, error) from error
         if row is None:
@@ -94,6 +96,8 @@ def _opened(source: Path) -> Any:
     config, _, split = rest.partition(":")
     try:
         opened = datasets.load_dataset(name, config or None, split=split or None, streaming=True)
+    except MemoryError:
+        raise
     except Exception as error:
         raise _failed(source, error) from error
     if not isinstance(opened, dict):

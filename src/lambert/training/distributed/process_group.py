@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,11 +36,18 @@ class ProcessGroup:
     """Device of this rank's model."""
     peers: HeartbeatMonitor | None = None
     """Heartbeats, after `init_process_group`."""
+    is_first_on_host: bool = True
+    """Whether no rank before this one runs on its machine, as far as the launcher says."""
 
     @property
     def is_main_process(self) -> bool:
         """True on rank 0, which writes the files."""
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """This rank and its machine, in messages that rank 0 does not print; empty on rank 0."""
+        return f"process {self.rank} on {socket.gethostname()}" if self.rank else ""
 
     @contextmanager
     def translate_peer_errors(self) -> Iterator[None]:
@@ -165,7 +173,7 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
         backend, timeout = "nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-    return ProcessGroup(rank, count, device, _peers(rank, count))
+    return ProcessGroup(rank, count, device, _peers(rank, count), is_first_on_host=not env.local_rank())
 
 
 @lru_cache(maxsize=1)
