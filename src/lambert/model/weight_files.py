@@ -37,7 +37,7 @@ def _main_file(folder: Path) -> Path:
     if (found := next((folder / name for name in hub.MODEL_FILES if (folder / name).is_file()), None)) is None:
         raise UserError(
             f"{folder} has no {hub.WEIGHTS_FILE} and no {hub.PICKLE_FILE}",
-            remedy="Give a folder with one of them, or with shards and their index, as `save_pretrained` writes it",
+            remedy="Give a folder with one of them, or with shards and their index, as transformers saves it",
         )
     return found
 

@@ -31,7 +31,7 @@ def refused(what: str) -> Iterator[None]:
             raise
         why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{what} ({why})", remedy="Give a tokenizer.json or a vocab.txt of a BERT that `transformers` opens"
+            f"{what} ({why})", remedy="Give a tokenizer.json or a vocab.txt of a BERT that transformers opens"
         ) from error
 
 
