@@ -15,7 +15,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.fill import Candidate, refuse_more_tokens, unknown_words
+from lambert.model.fill import Candidate, dropped_from, refuse_more_tokens, unknown_words
 from lambert.model.fill import fill_mask as fill_mask_of
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, model_folder
@@ -114,6 +114,8 @@ class FilledText:
     blanks: list[list[Candidate]]
     unknown: list[str]
     """Its parts that become [UNK]: the model does not see them."""
+    dropped: list[str]
+    """Characters that give no token, such as "U+200C" (ZWNJ)."""
 
 
 def filled_texts(model: str | Path, texts: Sequence[str], *, top_k: int = 5, cased: bool = False) -> list[FilledText]:
@@ -129,7 +131,9 @@ def filled_texts(model: str | Path, texts: Sequence[str], *, top_k: int = 5, cas
             )
             named = ", ".join(f"{word[:40]!r}" for word in dict.fromkeys(unknown[:8]))
             log.warning(f"{lost} of {characters} characters of {text[:40]!r} are in words that become [UNK]: {named}")
-        filled.append(FilledText(text, blanks, unknown))
+        if dropped := dropped_from(tokenizer, text):
+            log.warning(f"{text[:40]!r} has characters that the tokenizer drops: {', '.join(dropped[:8])}")
+        filled.append(FilledText(text, blanks, unknown, dropped))
     return filled
 
 

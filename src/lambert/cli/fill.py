@@ -29,7 +29,7 @@ class Fill(Subcommand):
 
     def run(self) -> dict[str, Any]:
         """Results: `sentences`: a list of `text`, `blanks`: for each [MASK] candidates (`word`, `probability`);
-        `unknown`: the words that become [UNK].
+        `unknown`: the words that become [UNK]; `dropped`: characters that give no token.
         """
         from lambert.api.models import filled_texts
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
-from lambert.utils.tokenizer_calls import encode
+from lambert.utils.tokenizer_calls import dropped_characters, encode
 
 _MASK, _UNKNOWN = "[MASK]", "[UNK]"
 
@@ -29,6 +29,12 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
     unknown = tokenizer.token_to_id(_UNKNOWN)
     parts = [text[slice(*at)] for token, at in zip(encoded.ids, encoded.offsets, strict=True) if token == unknown]
     return [part for part in parts if part != _UNKNOWN]
+
+
+def dropped_from(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The characters of `text` that give no token, such as "U+200C", in order."""
+    dropped = dropped_characters(tokenizer, text)
+    return [f"U+{ord(character):04X}" for character in dict.fromkeys(text) if character in dropped]
 
 
 @torch.no_grad()

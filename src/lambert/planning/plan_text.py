@@ -7,6 +7,8 @@ from dataclasses import asdict
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
+from lambert.corpus.judgement import shares
+
 if TYPE_CHECKING:
     from lambert.model.huggingface import LoadReport
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
@@ -43,6 +45,8 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         )
     for number, phase in enumerate(plan.phases, start=1):
         lines += _phase_lines(number, phase, is_here=is_here)
+    if plan.counts:
+        lines.append(f"corpus    {shares(plan.counts)}")
     lines += [f"note      {finding}" for finding in plan.findings]
     if plan.is_short:
         lines.append(

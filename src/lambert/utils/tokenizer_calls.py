@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,3 +74,12 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list
         except TypeError:  # the library takes no surrogates
             whole = [_SURROGATES.sub("\ufffd", text) for text in texts]
             return tokenizer.encode_batch(whole, add_special_tokens=special)
+
+
+def dropped_characters(tokenizer: Tokenizer, text: str) -> set[str]:
+    """The characters of `text` that give no token, not even [UNK], such as those that BERT's clean-up removes.
+
+    White space is none of them, nor are marks (categories M), which go with accents.
+    """
+    asked = sorted(one for one in set(text) if not one.isspace() and unicodedata.category(one)[0] != "M")
+    return {one for one, tokens in zip(asked, encode(tokenizer, asked, special=False), strict=True) if not tokens.ids}

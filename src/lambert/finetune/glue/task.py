@@ -95,4 +95,8 @@ def best_labels(
 def glue_preset(task: GlueTask) -> TaskPreset:
     """The fine-tuning task of one of GLUE's tasks."""
     head = partial(BertForClassification, classes=task.classes)
-    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels)
+    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels, _texts)
+
+
+def _texts(example: Example) -> list[str]:
+    return [example.first] if example.second is None else [example.first, example.second]
