@@ -65,6 +65,15 @@ def test_blanks_are_filled_as_transformers_fills_them(run: lambert.TrainOutput) 
     assert lambert.fill_mask(run.out, [text, f"{text} {text}"], top_k=3)[0] == [ours]
 
 
+def test_words_that_become_unknown_are_named(run: lambert.TrainOutput, caplog: pytest.LogCaptureFixture) -> None:
+    lambert.fill_mask(run.out, "Bada [MASK] fefi [UNK].")
+    assert not caplog.messages
+    lambert.fill_mask(run.out, "Bada [MASK] fefi×ω 世.")
+    (said,) = caplog.messages
+    assert "7 of 12 characters" in said
+    assert "'fefi×ω', '世'" in said
+
+
 def test_a_plan_holds_what_the_run_will_do(small_corpus: Corpus) -> None:
     found = lambert.plan(small_corpus, probe_seconds=None, **OPTIONS)
     assert [phase.config.step_count for phase in found.phases] == [9, 1]

@@ -136,7 +136,7 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.planning.plan import describe_plan
 
         log_recipe(self)
-        log_limits(self, config)
+        log_limits(self, config, corpus)
         plan = describe_plan(config, corpus)
         say_lines(plan_text.plan_lines(plan, is_here=is_here))
         return plan.to_dict()

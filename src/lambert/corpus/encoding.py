@@ -16,6 +16,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from lambert.corpus.vocabulary import SPECIAL
+from lambert.utils.tokenizer_calls import encode, parse_tokenizer
 
 _CACHED_WORDS = 1 << 20
 _CACHED_BYTES = 1 << 26
@@ -41,7 +42,7 @@ def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     description = json.loads(tokenizer.to_str())
     for added in description["added_tokens"]:
         added["special"] = added["content"] in SPECIAL
-    plain = Tokenizer.from_str(json.dumps(description))
+    plain = parse_tokenizer(json.dumps(description))
     plain.no_truncation()
     plain.no_padding()
     plain.encode_special_tokens = True
@@ -132,7 +133,7 @@ class SentenceEncoder:
         ids, lengths, characters = [], [], []
         for start in range(0, len(words), _WORDS_AT_ONCE):
             some = words[start : start + _WORDS_AT_ONCE]
-            encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
+            encoding = encode(self._tokenizer, [" ".join(some)], special=False)[0]
             ids.append(np.asarray(encoding.ids, np.uint32))
             offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
             bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
@@ -158,7 +159,7 @@ class SentenceEncoder:
         np.add.at(characters[:, 2], of_text[is_long], sizes[is_long])
 
     def _encode_whole(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
-        encodings = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
+        encodings = encode(self._tokenizer, sentences, special=False)
         lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(lengths.sum()))
         characters = np.array([self._counted(sentence) for sentence in sentences], np.int64)

@@ -24,6 +24,7 @@ from lambert.corpus.shard import CHUNK_TOKENS, Shard, TokenArray, damaged
 from lambert.corpus.summary import BuildSummary
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -170,9 +171,9 @@ class Corpus:
         """
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         try:
-            return Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise damaged(file, str(error)) from None
+            return open_tokenizer(file)
+        except UserError as error:
+            raise damaged(file, error.what) from None
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 and its ids with the manifest.

@@ -139,12 +139,16 @@ def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
         lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
     else:
         lines.append(f"weights   all from {name}, none newly initialised")
-    if report.grown:
-        lines.append(f"weights   {report.grown:,} new entries of the vocabulary start from the mean of {name}'s")
+    lines += grown_lines(report.grown, name)
     if report.unused:
         more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
         lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")
     return lines
+
+
+def grown_lines(rows: int, name: str) -> list[str]:
+    """How many rows of the vocabulary the model does not have yet."""
+    return [f"weights   {rows:,} new entries of the vocabulary start from the mean of {name}'s"] if rows else []
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:

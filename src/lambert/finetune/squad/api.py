@@ -14,6 +14,7 @@ from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import checked_seeds
 from lambert.finetune.settings import Progress
+from lambert.finetune.squad.ceiling import warn_of_tokens
 from lambert.finetune.squad.data import Question, Version, select_questions, version_of
 from lambert.finetune.squad.official import Questions, find_questions
 from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
@@ -86,7 +87,9 @@ def finetune_squad(
 
 def _run(job: FineTuneJob[SquadSettings], seeds: Sequence[int], version: Version, tuning: Tuning | None) -> SquadResult:
     """All seeds; results are written after each, so that an interruption loses at most the next one."""
-    new_head = any(name.startswith("span_head.") for name in job.load(seeds[0])[2])
+    _, tokenizer, fresh = job.load(seeds[0])
+    new_head = any(name.startswith("span_head.") for name in fresh)
+    warn_of_tokens(job.dev, tokenizer, job.settings)
     results = []
     for one, reused in job.run_seeds(seeds):
         last = seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)

@@ -139,6 +139,8 @@ def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path} is not JSON ({where}: {error.msg})", remedy=remedy) from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise UserError(f"{path} cannot be read ({error})", remedy=remedy) from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply", remedy=remedy) from None
 
