@@ -48,6 +48,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _FLAG = re.compile(r"-{1,2}[A-Za-z][\w-]*")
+_NOT_FINITE = re.compile(r"-(?:inf|infinity|nan)", re.IGNORECASE)
 
 
 def read_arguments(name: str, words: Sequence[str], subcommands: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -67,7 +68,7 @@ def read_arguments(name: str, words: Sequence[str], subcommands: Mapping[str, An
     option = ""
     for word in words:
         flag, equals, value = word.partition("=")
-        if _FLAG.fullmatch(flag):
+        if _FLAG.fullmatch(flag) and not (option and _NOT_FINITE.fullmatch(word)):
             option = flag.lstrip("-").replace("-", "_")
             if flag not in ("-h", "--help") and (option not in kinds or not flag.startswith("--")):
                 raise _unknown_flag(name, flag, subcommands)
@@ -125,12 +126,18 @@ def _as_number(option: str, text: str, kind: str) -> str:
         try:
             float(text)
         except ValueError:
-            raise UserError(
-                f"--{option.replace('_', '-')} {text}: not a number", remedy="Give one such as 3, .5 or 1e-3"
-            ) from None
+            raise _not_a_number(option, text) from None
+        if _NOT_FINITE.fullmatch(text):
+            raise _not_a_number(option, text)
+        if text.startswith("-"):  # without an exponent: tyro takes -1e3 for a flag
+            return f"{Decimal(text):f}"
     if (choices := _choices(option)) and text not in choices:
         raise unknown_name(option.replace("_", " "), text, choices)
     return text
+
+
+def _not_a_number(option: str, text: str) -> UserError:
+    return UserError(f"--{option.replace('_', '-')} {text}: not a number", remedy="Give one such as 3, .5 or 1e-3")
 
 
 def _choices(option: str) -> Sequence[str]:

@@ -14,8 +14,8 @@ from lambert.errors import UserError
 from lambert.utils.io import VOCABULARY_BYTES, read_bytes
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_FAILED = ("Exception", "PanicException")
-"""What the library raises: nothing narrower than Exception, and at a panic a BaseException that cannot be imported."""
+_FAILED = ("Exception", "ValueError", "PanicException")
+"""What the library raises: hardly anything narrower than Exception; at a panic a BaseException that has no import."""
 
 
 @contextmanager
@@ -43,9 +43,8 @@ def open_tokenizer(file: Path) -> Tokenizer:
         UserError: the library cannot read it, or it is larger than any tokenizer.
         OSError: the file cannot be read.
     """
-    content = read_bytes(file, VOCABULARY_BYTES)
     with refused(f"{file} cannot be read"):
-        return Tokenizer.from_buffer(content)
+        return Tokenizer.from_buffer(read_bytes(file, VOCABULARY_BYTES))
 
 
 def parse_tokenizer(description: str) -> Tokenizer:
