@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lambert.corpus import watch
 from lambert.corpus.shard import Shard
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
@@ -24,7 +25,7 @@ from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop
-from lambert.utils import tokenizer_calls, watch
+from lambert.utils import tokenizer_calls
 
 
 @pytest.fixture
