@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lambert import __version__
 from lambert.cli.subcommand import Subcommand
+from lambert.utils.formatting import shell_command
 
 if TYPE_CHECKING:
     from lambert.planning.diagnosis import Finding
@@ -82,7 +83,9 @@ def _kernel_cache() -> Finding:
         with kernel_cache.open_folder():
             return Finding("ok", f"compiled kernels are kept in {folder}")
     except OSError as error:
-        remedy = f"chmod 700 {folder} if it is yours, or set {kernel_cache.VARIABLE} to a folder of your own"
+        remedy = (
+            f"{shell_command('chmod', '700', folder)} if it is yours, or set {kernel_cache.VARIABLE} to another folder"
+        )
         return Finding("warning", f"every process compiles its kernels, for some seconds: {error}", remedy)
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.errors import UserError
+from lambert.errors import Interrupted, UserError
 from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import eager, select_ops
+from lambert.training.checkpoint.format import finished_steps
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import Recorded, TrainingConfig, recorded_choices
@@ -25,6 +26,7 @@ from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step import launcher, timer
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
+from lambert.training.step.train_state import TrainState
 
 CPU = torch.device("cpu")
 FULL = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
@@ -240,3 +242,25 @@ def test_micro_batches_are_remembered(tmp_path: Path, make_run: Any, small_corpu
     assert recorded_choices(tmp_path / "run") is None
     make_run(tmp_path / "run", micro_batch_sizes=(3, 2)).train()
     assert recorded_choices(tmp_path / "run") == Recorded((3, 2), threads=0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(FULL), MemoryError()])
+def test_memory_that_ends_while_a_checkpoint_is_copied_ends_the_run_with_the_last_one(
+    error: Exception, tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(state: TrainState, facts: Any) -> Any:
+        if state.step >= 6:
+            raise error
+        return checkpoint(state, facts)
+
+    checkpoint = TrainState.checkpoint
+    plain = make_run(tmp_path / "plain")
+    plain.train()
+    monkeypatch.setattr(TrainState, "checkpoint", copied)
+    options = TrainerOptions(evaluation_samples=0, checkpoint_steps=3)
+    with pytest.raises(Interrupted, match=r"memory ran out.*Free some, then give the same command to resume from .* 3"):
+        make_run(tmp_path / "run", trainer_options=options).train()
+    assert finished_steps(tmp_path / "run") == [3]
+    monkeypatch.setattr(TrainState, "checkpoint", checkpoint)
+    again = make_run(tmp_path / "run", trainer_options=options)
+    assert again.train().resumed_from_step == 3 and torch.equal(weights(again), weights(plain))

@@ -5,6 +5,7 @@ Tensors are reduced where they are: over NCCL on GPUs. Python integers go over G
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,11 +38,18 @@ class ProcessGroup:
     """Device of this rank's model."""
     peers: HeartbeatMonitor | None = None
     """Heartbeats, after `init_process_group`."""
+    is_first_on_host: bool = True
+    """Whether no rank before this one runs on its machine, as far as the launcher says."""
 
     @property
     def is_main_process(self) -> bool:
         """True on rank 0, which writes the files."""
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """This rank and its machine, in messages that rank 0 does not print; empty on rank 0."""
+        return f"process {self.rank} on {socket.gethostname()}" if self.rank else ""
 
     @contextmanager
     def translate_peer_errors(self) -> Iterator[None]:
@@ -168,7 +176,7 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     if not _joined:
         _joined.append(_peers(rank, count, timeout_seconds))
-    return ProcessGroup(rank, count, device, _joined[0])
+    return ProcessGroup(rank, count, device, _joined[0], is_first_on_host=not env.local_rank())
 
 
 _joined: list[HeartbeatMonitor] = []
