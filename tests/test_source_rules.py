@@ -30,7 +30,8 @@ ONLY = {
     "torch.distributed": ("training/distributed/", "planner/rank_simulation.py", "optim/norms.py"),
     "torch.nn.parallel": ("training/distributed/",),
     "torch.autograd.backward": STEP,
-    **dict.fromkeys(("sys.exit", "sys.argv", "sys.stdin", "sys.stdout", "sys.stderr", "os._exit"), CONSOLE),
+    **dict.fromkeys(("sys.exit", "sys.argv", "sys.stdin", "sys.stdout", "sys.stderr"), CONSOLE),
+    "os._exit": (*CONSOLE, "training/distributed/heartbeat.py"),  # where the main thread hangs
     **dict.fromkeys(("SystemExit", "exit", "quit", "input", "print"), CONSOLE),
     **dict.fromkeys(("eval", "exec", "__import__"), ()),
 }
@@ -41,7 +42,7 @@ TORCHRUN = re.compile("(LOCAL_|GROUP_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(AD
 THIRD_PARTY = {
     **dict.fromkeys(("__init__", "__main__", "errors"), ()),
     "kernel_cache": ("llvmlite", "numba"),
-    "utils": ("filelock", "huggingface_hub", "numpy"),
+    "utils": ("filelock", "huggingface_hub", "numpy", "tokenizers"),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "runlog": ("numpy",),
     **dict.fromkeys(("planner", "planning"), ("numpy", "torch")),

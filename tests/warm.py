@@ -72,12 +72,14 @@ def start_ranks(
     *,
     count: int = 2,
     environment: Mapping[str, str] | None = None,
+    hosts: Sequence[Path] = (),
 ) -> list[BaseProcess]:
     """Begin a command line in `count` processes that know of each other, with the variables that `torchrun` sets.
 
     Args:
         program: file of the program; `python -m lambert` where None.
         output: file to which all append what they print.
+        hosts: the working folder of each, which then takes itself for the only one on its machine.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -85,6 +87,8 @@ def start_ranks(
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     shared |= {"LOCAL_WORLD_SIZE": str(count), **(environment or {})}
     ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    for rank, host in zip(ranks, hosts, strict=False):
+        rank |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "PWD": str(host)}
     return [start(_command, program and str(program), list(words), str(output), own) for own in ranks]
 
 
@@ -115,6 +119,7 @@ def _wait_for_one(processes: Sequence[BaseProcess]) -> list[BaseProcess]:
 
 def _command(program: str | None, words: list[str], output: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    os.chdir(environment.get("PWD", "."))
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from conftest import write_small_text
 from lambert.cli.main import SUBCOMMANDS, main
 from lambert.corpus.store import Corpus
+from lambert.training.step.train_step import OutOfMemory
 from lambert.utils.io import file_sha256
 
 
@@ -90,7 +92,7 @@ def test_a_recorded_command_never_deletes(tmp_path: Path) -> None:
 
     options = Pretrain(corpus=tmp_path, out=tmp_path / "run", batch_size=(8,), samples=80, fresh=True, json=True)
     recorded = options.as_command("pretrain")
-    assert recorded == f"lambert pretrain --batch-size 8 --samples 80 --corpus {tmp_path} --out {tmp_path / 'run'}"
+    assert recorded == words(f"lambert pretrain --batch-size 8 --samples 80 --corpus {tmp_path} --out {tmp_path}/run")
 
 
 def test_squad_looks_at_the_model_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,3 +340,46 @@ def test_threads_do_not_spin_for_long_unless_told_to() -> None:
             [sys.executable, "-c", program], capture_output=True, text=True, env=own | given, check=True
         )
         assert done.stdout.splitlines()[-1] == f"False {count}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemory("CUDA out of memory\nTried to allocate 2 GB"),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(SUBCOMMANDS["doctor"], "run", fail)
+    said = refused(capsys, "doctor")
+    assert said.startswith("lambert: memory ran out (") and said.endswith("use a smaller model or batch.")
+
+
+@pytest.mark.parametrize("name", ["-corpus", "a 'b\"\n%", "caf\udce9"])
+def test_the_commands_of_messages_work_in_any_folder(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a text to a filled sentence by the commands that each subcommand prints."""
+    monkeypatch.chdir(tmp_path)
+    write_small_text(tmp_path / "text.txt")
+    assert main(["prepare", "text.txt", f"--out={name}", "--vocab-size", "200", "--workers", "1"]) == 0
+
+    def pasted(line: str) -> list[str]:
+        script = f"lambert() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+        return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+    (line,) = re.findall("^Next: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert main([*pasted(line), *RUN_OPTIONS[:-2], "--no-probe"]) == 0
+    assert main(["pretrain", f"--corpus={name}", f"--out={name}-run", *RUN_OPTIONS, "--optimizer", "adamw"]) == 0
+    (line,) = re.findall("`(lambert fill .*)` tries it", capsys.readouterr().out)
+    assert main(pasted(line)) == 0
+    recorded = tomllib.loads((tmp_path / f"{name}-run" / "recipe.toml").read_text())["command"]
+    assert main(pasted(recorded)) == 0

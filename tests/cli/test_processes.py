@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -240,3 +241,26 @@ def test_a_cut_that_cannot_be_is_refused(small_corpus: Corpus, tmp_path: Path, m
     command += [str(tmp_path / "run"), *OPTIONS, "80", "--processes", "3", "--shard", *more]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
     assert ended.returncode == 2 and ended.stderr.count(told) == 1, ended.stderr
+
+
+@pytest.mark.parametrize("fault", ["altered", "another"])
+def test_a_machine_that_reads_another_corpus_is_named(fault: str, small_corpus: Corpus, tmp_path: Path) -> None:
+    """Each machine has its own copy, and the one of the second is not what the run's checkpoints are said to hold."""
+    hosts = [tmp_path / "first", tmp_path / "second"]
+    for host in hosts:
+        shutil.copytree(small_corpus.path, host / "corpus")
+    if fault == "altered":
+        shard = hosts[1] / "corpus" / small_corpus.manifest["shards"][0]["file"]
+        content = shard.read_bytes()
+        shard.write_bytes(content[:4_096] + bytes(len(content) - 8_192) + content[-4_096:])
+    else:
+        manifest = json.loads((hosts[1] / "corpus" / "manifest.json").read_text())
+        (hosts[1] / "corpus" / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
+    run, output = tmp_path / "run", tmp_path / "output"
+    options = ["pretrain", "--corpus", "corpus", "--out", str(run), *OPTIONS, "800", *QUICK_TO_START]
+    ranks = warm.start_ranks(None, options, output, hosts=hosts)
+    codes = [warm.code_of(rank) for rank in ranks]
+    told = output.read_text()
+    assert codes[1] == 2 and codes[0] in (2, 3), told
+    assert not (run / "latest").exists() and "Traceback" not in told
+    assert re.search(r"lambert: process 1 .*(train.*\.arrow cannot be used: its SHA-256|reads another corpus)", told)

@@ -6,10 +6,12 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lambert.corpus import build, partitions
 from lambert.corpus.build import build_corpus
+from lambert.corpus.shard import Shard, TokenArray
 from lambert.corpus.sources import Document, DocumentSource, ReadOptions
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SPECIAL, special_tokens
@@ -55,7 +57,7 @@ def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
     assert summary.splits["train"].tokens == corpus.split("train").token_count
     assert summary.total.tokens == corpus.split("train").token_count + corpus.split("held_out").token_count
     assert summary.bytes_read == (tmp_path / "text.txt").stat().st_size
-    assert summary.unk_rate == 0
+    assert summary.counts["unknown_characters"] == 0
     assert summary.fingerprint == corpus.fingerprint
     assert special_tokens(corpus.tokenizer()).classify not in corpus.split("train").tokens(0, 1000)
     assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.total.tokens
@@ -225,3 +227,29 @@ def test_sources_of_any_kind_give_the_corpus_opened(tmp_path: Path, vocabulary: 
     assert Corpus.open(one.path).summary is None
     with pytest.raises(UserError, match="does not exist"):
         build_corpus(["missing.txt"], tmp_path / "none")
+
+
+def test_token_counts_are_read_from_the_manifest_and_from_the_text_where_that_is_wrong(
+    small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that starts reads no token for them; the text decides where the manifest has none, as an older one."""
+    read: list[int] = []
+    real = Shard.read_tokens
+
+    def counted(self: Shard, start: int, stop: int) -> TokenArray:
+        read.append(stop - start)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(Shard, "read_tokens", counted)
+    for name in ("train", "held_out"):
+        known = Corpus.open(small_corpus.path)
+        size, tokens = known.vocabulary_size, known.split(name).token_count
+        expected = np.bincount(known.split(name).tokens(0, tokens), minlength=size)
+        read.clear()
+        counts = known.split(name).token_counts()
+        assert counts.dtype == np.int64 and np.array_equal(counts, expected) and not read
+        short, moved = " ".join(["1"] * (size - 1)), " ".join(["-1", str(tokens + 1), *["0"] * (size - 2)])
+        for wrong in (None, 7, {}, {name: None}, {name: [1]}, {name: "x"}, {name: short}, {name: moved}):
+            other = Corpus(known.path, {**known.manifest, "token_counts": wrong})
+            read.clear()
+            assert np.array_equal(other.split(name).token_counts(), expected) and sum(read) == tokens, wrong

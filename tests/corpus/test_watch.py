@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lambert.corpus import watch
+from lambert.corpus.shard import Shard
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
 from lambert.errors import UserError
@@ -21,6 +25,7 @@ from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop
+from lambert.utils import tokenizer_calls
 
 
 @pytest.fixture
@@ -77,6 +82,34 @@ def test_other_errors_are_not_hidden(copied: Corpus) -> None:
     flip(copied.path / copied.manifest["shards"][0]["file"], 4_000)
     with pytest.raises(ValueError, match="mine"), watched(copied):
         raise ValueError("mine")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread"), ValueError("a bug")])
+def test_text_that_could_not_be_compared_is_not_taken_for_verified(
+    error: Exception, copied: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(corpus: Corpus) -> None:
+        raise error
+
+    monkeypatch.setattr(Corpus, "verify", fail)
+    told = "can no longer be read" if isinstance(error, ValueError) else "cannot be verified: memory ran out"
+    with pytest.raises(UserError, match=told), watched(copied) as seen, pytest.raises(UserError, match=told):
+        seen.check()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 64 failed")])
+def test_memory_that_runs_out_says_nothing_about_a_file(
+    error: Exception, copied: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pa.ipc, "open_file", fail)
+    monkeypatch.setattr(tokenizer_calls, "Tokenizer", SimpleNamespace(from_buffer=fail))
+    with pytest.raises(MemoryError):
+        copied.split("train").shards  # noqa: B018
+    with pytest.raises(MemoryError):
+        copied.tokenizer()
 
 
 def test_a_run_on_a_damaged_corpus_stops_and_says_so(copied: Corpus, tmp_path: Path) -> None:
@@ -137,3 +170,38 @@ def test_a_truncated_file_is_an_error_and_no_sigbus(copied: Corpus) -> None:
     rows, start = np.zeros((1, 8), np.int64), np.array([len(whole) - 4])
     with pytest.raises(UserError, match="truncated"):
         split.copy_spans(start, start + 4, rows, np.zeros(1, np.int64))
+
+
+def test_a_file_truncated_at_any_moment_of_opening_it_is_an_error_and_no_sigbus(
+    copied: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each call of the system that reads it, to each part of its length; and no call leaves it mapped."""
+    entry = copied.manifest["shards"][0]
+    file, pread = copied.path / entry["file"], os.pread
+    whole, moments = file.read_bytes(), 0
+
+    def truncating(descriptor: int, size: int, offset: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == cut[0]:
+            os.truncate(file, cut[1])
+        maps = Path("/proc/self/maps")
+        assert not maps.exists() or file.name not in maps.read_text()
+        return pread(descriptor, size, offset)
+
+    def everything() -> list[list[int]]:
+        shard = Shard(file, entry, copied.manifest["token_type"])
+        tokens = shard.read_tokens(0, entry["tokens"])
+        return [part.tolist() for part in (shard.hashes, shard.document_offsets, shard.sentence_offsets, tokens)]
+
+    monkeypatch.setattr(os, "pread", truncating)
+    calls, cut = 0, (0, 0)
+    expected = everything()
+    for at in itertools.product(range(1, calls + 1), (0, 8, len(whole) // 2, len(whole) - 1)):
+        file.write_bytes(whole)
+        calls, cut, moments = 0, at, moments + 1
+        try:
+            assert everything() == expected  # what was read before it was cut
+        except UserError as error:
+            assert file.name in str(error)
+    assert moments > 20

@@ -1,7 +1,8 @@
-"""`python -m fake_cuda steps REPORT`, `program REPORT WORDS…` or `stage WORDS…`: on a fake GPU."""
+"""`python -m fake_cuda MODULE WORDS…`, MODULE `steps`, `ranks`, `program` or `stage`: load the device, then run."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -10,11 +11,4 @@ from fake_cuda import build
 
 build.load(build.build(Path(os.environ["FAKE_CUDA_FOLDER"])))
 
-if sys.argv[1] == "steps":
-    from fake_cuda.steps import main
-elif sys.argv[1] == "stage":
-    from fake_cuda.stage import main
-else:
-    from fake_cuda.program import main
-
-main()
+importlib.import_module(f"fake_cuda.{sys.argv[1]}").main()

@@ -31,20 +31,31 @@ VOCABULARY = 1_000
 class Steps:
     """A model of some layers with its optimizer on the fake GPU."""
 
-    def __init__(self, gpu: FakeGpu, *, layers: int = 2, optimizer: str = "lamb", precision: str = "bfloat16-autocast"):
+    def __init__(
+        self,
+        gpu: FakeGpu,
+        *,
+        layers: int = 2,
+        optimizer: str = "lamb",
+        precision: str = "bfloat16-autocast",
+        processes: ProcessGroup | None = None,
+        deterministic: bool = False,
+        reduce_dtype: str = "float32",
+    ):
         self.gpu, self.number = gpu, 0
         size = BertConfig(VOCABULARY, layers, hidden_size=128, attention_heads=2, feed_forward_size=512)
         self.config: Any = SimpleNamespace(
             precision=Precision(precision),
             weight_decay=0.01,
-            deterministic=False,
-            reduce_dtype="float32",
+            deterministic=deterministic,
+            reduce_dtype=reduce_dtype,
             optimizer=optimizer,
             betas=(0.9, 0.999),
             epsilon=1e-6,
             max_grad_norm=1.0,
         )
-        self.state = TrainState(BertForPreTraining(size), self.config, ProcessGroup(device=GPU))
+        self.processes = processes or ProcessGroup(device=GPU)
+        self.state = TrainState(BertForPreTraining(size), self.config, self.processes)
 
     def run(self, micro_batches: int = 1) -> None:
         """One step of rows with padding, on micro-batches made as the training loop makes them."""
@@ -52,7 +63,7 @@ class Steps:
         mask = torch.ones(4, 32, dtype=torch.bool)
         mask[:, 30:] = False
         batches = [replace(random_batch(4, 32, VOCABULARY), attention_mask=mask) for _ in range(micro_batches)]
-        probe_step(self.state, self.config, batches, [self.number] * micro_batches)
+        probe_step(self.state, self.config, batches, [self.number] * micro_batches, processes=self.processes)
 
     def counts(self, micro_batches: int = 1) -> dict[str, Any]:
         """What the third step asks of the device."""
@@ -66,7 +77,12 @@ class Steps:
         for (kind, _), number in self.gpu.uploads.items():
             uploads[kind.split()[0]] += number
         totals = {name: self.gpu.totals()[name] for name in ("syncs", "uploads", "downloads", "launches")}
-        return {**totals, **uploads, "where": {" at ".join(key): n for key, n in self.gpu.syncs.items()}}
+        ours = {
+            name: sum(n for (_, where), n in getattr(self.gpu, name).items() if where.startswith("optim/"))
+            for name in ("syncs", "uploads")
+        }
+        where = {" at ".join(key): n for key, n in self.gpu.syncs.items()}
+        return {**totals, **uploads, "optimizer": ours, "where": where}
 
 
 def positions_on_the_cpu() -> Any:
@@ -156,6 +172,10 @@ def main() -> None:
                 (2, "adamw", "float32"),
             )
         }
+        for optimizer in ("lamb", "muon", "adamw"):
+            scaled = Steps(gpu, optimizer=optimizer)
+            scaled.state.optimizer.grad_scale = torch.ones((), device=GPU)
+            counts[f"2 layers, {optimizer}, and a loss scale"] = scaled.counts()
         sound = Steps(gpu).counts()
         found = {}
         for name, patch in FAULTS.items():

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lambert.errors import UserError
 from lambert.model.bert import BertConfig
+from lambert.model.config_file import read_config
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
 from lambert.model.huggingface import _their_names, load_model, save_model
 from lambert.model.presets import PRESETS, model_config
@@ -223,7 +224,7 @@ def damage_pickle(folder: Path) -> None:
         (damage_shape, "word_embeddings"),
         (damage_weights, "model.safetensors"),
         (damage_missing, "layer.1.output.dense.weight"),
-        (damage_pickle, "pickle"),
+        (damage_pickle, "pytorch_model.bin cannot be read: it is not a pickle of tensors"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: object, told: str) -> None:
@@ -259,3 +260,14 @@ def test_save_pretrained_and_from_pretrained_are_inverse(tmp_path: Path) -> None
         assert torch.equal(parameter, other), name
     with pytest.warns(UserWarning, match=r"no weights for span_head\.weight, span_head\.bias"):
         BertForQuestionAnswering.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [-1, 1e300, float("nan"), float("inf"), -1e-300])
+@pytest.mark.parametrize("name", ["initializer_range", "layer_norm_eps", "hidden_dropout_prob", "pad_token_id"])
+def test_a_number_out_of_range_is_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
+    save_model(BertForPreTraining(CONFIG), tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {name: value}))
+    told = {"layer_norm_eps": "layer_norm_epsilon", "hidden_dropout_prob": "dropout"}.get(name, name)
+    with pytest.raises(UserError, match=told):
+        read_config(tmp_path)

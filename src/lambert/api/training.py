@@ -42,7 +42,7 @@ from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
 from lambert.training.step.pretraining_loss import Evaluation
 from lambert.training.train_output import StepMetrics, TrainOutput
-from lambert.utils.formatting import perplexity
+from lambert.utils.formatting import perplexity, shell_command
 from lambert.utils.stop_signals import stop_signals
 
 MIN_GAIN = 0.1
@@ -158,7 +158,7 @@ class Trainer(TrainingLoop):
         log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
         log.info(
             f"Model:  {self.run / MODEL_FOLDER} (transformers opens it; "
-            f'`lambert fill {self.run} "a [MASK] sentence"` tries it)'
+            f"`{shell_command('lambert', 'fill', self.run, 'a [MASK] sentence')}` tries it)"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
-from lambert.utils.formatting import perplexity
+from lambert.utils.formatting import perplexity, shell_command
 
 VOCABULARY_SIZE = 2_048
 SAMPLES = 130_000
@@ -52,7 +52,7 @@ class Demo(Subcommand):
         output = pretrain(
             corpus,
             out=self.out,
-            command=self.as_command("demo"),
+            command=shell_command(*self.as_command("demo")),
             model="tiny",
             batch_size=BATCH_SIZE,
             optimizer="muon",
@@ -103,7 +103,8 @@ class Demo(Subcommand):
         say("  lambert plan --corpus my-corpus --hours 1")
         say("  lambert pretrain --corpus my-corpus --hours 1 --out runs/mine")
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
-        say(f"  lambert squad {self.out} --out runs/demo-squad --train-questions 2000")
+        squad = shell_command("lambert", "squad", self.out, "--out", "runs/demo-squad", "--train-questions", "2000")
+        say(f"  {squad}")
         return {"evaluation": evaluation, "filled": filled, "exit_code": exit_code}
 
 

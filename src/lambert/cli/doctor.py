@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lambert import __version__
 from lambert.cli.subcommand import Subcommand
+from lambert.utils.formatting import shell_command
 
 if TYPE_CHECKING:
     from lambert.planning.diagnosis import Finding
@@ -37,7 +38,7 @@ class Doctor(Subcommand):
         from lambert.planning.hardware import inspect_hardware
 
         hardware = inspect_hardware(self.folder)
-        found = [*findings(hardware), *_kernels()]
+        found = [*findings(hardware), *_kernels(), *_gpu_kernels(len(hardware.torch.devices))]
         _print(found)
         problems = sum(finding.level == "problem" for finding in found)
         return {
@@ -55,8 +56,20 @@ def _kernels() -> list[Finding]:
     why = load()[1]
     if why:
         return [Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", INSTALL)]
-    used = "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU"
-    return [Finding("ok", used), _kernel_cache()]
+    return [Finding("ok", "LAMB on the CPU uses its compiled kernel (numba)"), _kernel_cache()]
+
+
+def _gpu_kernels(count: int) -> list[Finding]:
+    """Whether LAMB's Triton kernels run on each of `count` GPUs, found by launching one; one line for all alike."""
+    import torch
+
+    from lambert.optim.kernels.gpu import REMEDY, load
+    from lambert.planning.diagnosis import Finding
+
+    reasons = dict.fromkeys(load(torch.device("cuda", index))[1] for index in range(count))
+    used = Finding("ok", "LAMB on the GPU uses its Triton kernels (untested on GPU)")
+    slow = "LAMB on the GPU uses plain tensor operations, which are slower"
+    return [Finding("warning", f"{slow}: {why}", f"Install {REMEDY}") if why else used for why in reasons]
 
 
 def _kernel_cache() -> Finding:
@@ -70,7 +83,9 @@ def _kernel_cache() -> Finding:
         with kernel_cache.open_folder():
             return Finding("ok", f"compiled kernels are kept in {folder}")
     except OSError as error:
-        remedy = f"chmod 700 {folder} if it is yours, or set {kernel_cache.VARIABLE} to a folder of your own"
+        remedy = (
+            f"{shell_command('chmod', '700', folder)} if it is yours, or set {kernel_cache.VARIABLE} to another folder"
+        )
         return Finding("warning", f"every process compiles its kernels, for some seconds: {error}", remedy)
 
 

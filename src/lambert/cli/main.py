@@ -36,6 +36,7 @@ from lambert.errors import LaunchError, PeerLost, UserError, missing_package, un
 from lambert.training.distributed.env import check as check_launcher
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 from lambert.utils.io import why_unwritable
+from lambert.utils.memory import is_out_of_memory, memory_words
 
 SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "demo": Demo,
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     try:
         check_launcher()
-        subcommand, notes = _parse(argv)
+        subcommand, notes = parse(argv)
         # What a command makes does not depend on who reads its words.
         with unbreakable(*["stdout"] * (not subcommand.only_prints)), printed_messages(reword=with_flags):
             if is_first_process():
@@ -103,13 +104,11 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("lambert: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (MemoryError, RuntimeError) as error:
-        from lambert.training.step.train_step import is_out_of_memory
-
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        first = str(error).partition("\n")[0] or "an allocation failed"
-        print(f"lambert: memory ran out ({first}). Free some, or use a smaller model or batch.", file=sys.stderr)
+        remedy = "Free some, raise a limit on it (`ulimit -v`), or use a smaller model or batch"
+        print(f"lambert: {memory_words(error)}. {remedy}.", file=sys.stderr)
         return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader closed the pipe (`lambert … | head`): exit silently.
@@ -158,7 +157,7 @@ def _is_news(error: UserError) -> bool:
     return is_first_process() or own
 
 
-def _parse(argv: list[str]) -> tuple[Subcommand, list[str]]:
+def parse(argv: list[str]) -> tuple[Subcommand, list[str]]:
     """Parse `argv` into a subcommand with its options, and notes to print; `--help` prints and exits.
 
     Raises:

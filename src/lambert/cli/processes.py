@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from lambert.cli.subcommand import PRINTED, warn
@@ -40,17 +40,17 @@ def check_count(name: str, value: int) -> None:
 
 
 def start_processes(
-    command: str, count: int, *, json: bool, threads: int = 0, restarts: int = 0, fresh: bool = False
+    command: Sequence[str], count: int, *, json: bool, threads: int = 0, restarts: int = 0, fresh: bool = False
 ) -> dict[str, Any]:
     """Run the command on `count` processes, and restart them all if one was killed. Each prints its own messages.
 
     Args:
-        command: the command line from `Subcommand.as_command`.
+        command: the words from `Subcommand.as_command`.
         fresh: start from scratch, on the first start only.
     """
     from lambert.training.distributed.launcher import run_processes
 
-    arguments = shlex.split(command)[1:] + ["--json"] * json
+    arguments = [*command[1:], *["--json"] * json]
     first = ["--fresh"] * fresh
     for attempt in range(restarts + 1):
         ended = run_processes([*arguments, *first], count, threads=threads)

@@ -23,11 +23,11 @@ class Subcommand:
         """Execute the subcommand. An `exit_code` in the results becomes the exit code of the process."""
         raise AssertionError(f"{type(self).__name__} has no run")
 
-    def as_command(self, name: str) -> str:
-        """The command line of this call, for subcommands without positionals."""
-        from lambert.training.config.arguments import command_line
+    def as_command(self, name: str) -> list[str]:
+        """The words of this call, for subcommands without positionals."""
+        from lambert.training.config.arguments import command_words
 
-        return command_line(name, self)
+        return command_words(name, self)
 
 
 PRINTED = "printed"

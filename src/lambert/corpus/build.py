@@ -49,6 +49,7 @@ from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 VOCABULARY_SAMPLE_CHARACTERS = 50_000_000
 DEDUPLICATION = ("none", "exact", "near")
@@ -262,7 +263,7 @@ def _tokenizer(
     """The given vocabulary, the one that an interrupted build learned, or one learned now; saved in the folder."""
     saved = folder / TOKENIZER_FOLDER
     if given is None and (saved / "tokenizer.json").exists():
-        return Tokenizer.from_file(str(saved / "tokenizer.json"))
+        return open_tokenizer(saved / "tokenizer.json")
     tokenizer = given
     if tokenizer is None:
         lines, characters = _vocabulary_sample(source, report)

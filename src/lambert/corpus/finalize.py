@@ -19,13 +19,14 @@ from lambert.corpus.build_folder import PARTITIONS_FOLDER
 from lambert.corpus.judgement import judged, refuse
 from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.partitions import PartitionRecord
-from lambert.corpus.shard import Shard, hashes_of_shard
+from lambert.corpus.shard import Shard
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     SPLITS,
     TOKENIZER_FOLDER,
+    count_tokens,
 )
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.vocabulary import is_cased
@@ -33,6 +34,7 @@ from lambert.corpus.writer import keep_documents, token_type
 from lambert.errors import UserError
 from lambert.utils.io import file_sha256, write_json
 
+_NAMED = 10
 _NOT_KEPT = ("files", "stored_bytes", "parsers", "encodings")
 Marks = Sequence[NDArray[np.bool_]]
 """For each shard, in the order of the records, a mask of its documents."""
@@ -74,16 +76,19 @@ def check_text(folder: Path, records: Sequence[PartitionRecord], settings: Mappi
 
 
 def characters_of(records: Sequence[PartitionRecord]) -> dict[str, int]:
-    """What was counted in characters, all partitions together."""
+    """What was counted in characters, all partitions together; of dropped characters the commonest."""
     total: Counter[str] = Counter()
     for record in records:
         total.update(record.counts)
+    dropped = sorted((name for name in total if name.startswith("U+")), key=lambda name: (-total[name], name))
+    for name in dropped[_NAMED:]:
+        del total[name]
     return dict(total)
 
 
 def find_duplicates(folder: Path, records: Sequence[PartitionRecord]) -> Marks:
     """Marks documents with the text of an earlier one; copies are always in the same split."""
-    hashes = [hashes_of_shard(folder / entry["file"]) for record in records for entry in record.shards]
+    hashes = [Shard(folder / entry["file"]).hashes for record in records for entry in record.shards]
     everything = np.concatenate(hashes)
     _, first = np.unique(everything, return_index=True)
     repeated = np.ones(len(everything), bool)
@@ -154,7 +159,6 @@ def write_manifest(
         **{name: value for name, value in asdict(read).items() if name not in _NOT_KEPT},
         "words": {name: split.words for name, split in counts_of(records).items()},
         "counts": characters_of(records),
-        "unk_tokens": sum(record.unk_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
         "near_duplicate_documents": int(sum(marks.sum() for marks in near)) if near else None,
     }
@@ -164,6 +168,14 @@ def write_manifest(
         "settings": settings,
         "sources": sources,
         "statistics": statistics,
+        "token_counts": {split: _token_counts(folder, contents, split) for split in SPLITS},
     }
     write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def _token_counts(folder: Path, contents: Mapping[str, Any], split: str) -> str:
+    """How often each id occurs, so that ranks need not read the whole text; in one line of the file."""
+    entries = (entry for entry in contents["shards"] if entry["split"] == split)
+    shards = (Shard(folder / entry["file"], entry, contents["token_type"]) for entry in entries)
+    return " ".join(map(str, count_tokens(shards, contents["vocabulary_size"]).tolist()))

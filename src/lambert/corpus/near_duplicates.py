@@ -76,7 +76,7 @@ class _Documents:
         shard = int(np.searchsorted(self._first, start, side="right")) - 1
         before = int(self._first[shard])
         bounds = self._starts[shard][start - before : stop - before + 1].astype(np.int64)
-        return self._shards[shard].tokens[bounds[0] : bounds[-1]], bounds - bounds[0]
+        return self._shards[shard].read_tokens(int(bounds[0]), int(bounds[-1])), bounds - bounds[0]
 
     def similarity(self, one: int, other: int) -> float:
         """Jaccard similarity of the shingles of two documents."""

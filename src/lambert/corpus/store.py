@@ -11,7 +11,7 @@ Each shard is an Arrow IPC file of one record batch, so its tokens are contiguou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lambert.corpus.shard import CHUNK_TOKENS, Shard, TokenArray, damaged
 from lambert.corpus.summary import BuildSummary
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -70,7 +71,7 @@ class Split:
         """Token ids [stop - start], read-only."""
         assert 0 <= start <= stop <= self.token_count, (start, stop, self.token_count)
         if start == stop:
-            return self.shards[0].tokens[:0] if self.shards else np.empty(0, np.uint16)
+            return np.empty(0, self.corpus.manifest["token_type"])
         first = int(np.searchsorted(self._first_tokens, start, side="right")) - 1
         begin = int(self._first_tokens[first])
         if stop <= self._first_tokens[first + 1]:
@@ -106,17 +107,27 @@ class Split:
             row[column : column + length] = read(begin, begin + length)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
-        """int64 [vocabulary_size]: how often each id occurs. Reads the whole split."""
-        size = self.corpus.vocabulary_size
-        counts = np.zeros(size, np.int64)
-        for shard in self.shards:
-            for start in range(0, len(shard.tokens), CHUNK_TOKENS):
-                stop = min(start + CHUNK_TOKENS, len(shard.tokens))
-                counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
+        """int64 [vocabulary_size]: how often each id occurs. Reads the whole split if the manifest does not say."""
+        try:
+            counts = np.array(self.corpus.manifest["token_counts"][self.name].split(), np.int64)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            return count_tokens(self.shards, self.corpus.vocabulary_size)
+        if counts.shape != (self.corpus.vocabulary_size,) or counts.min() < 0 or counts.sum() != self.token_count:
+            return count_tokens(self.shards, self.corpus.vocabulary_size)
         return counts
 
     def __reduce__(self) -> tuple[Callable[..., Split], tuple[Path, str]]:
         return _reopen_split, (self.corpus.path, self.name)
+
+
+def count_tokens(shards: Iterable[Shard], size: int) -> npt.NDArray[np.int64]:
+    """int64 [size]: how often each id below `size` occurs; reads all tokens."""
+    counts = np.zeros(size, np.int64)
+    for shard in shards:
+        for start in range(0, shard.token_count, CHUNK_TOKENS):
+            stop = min(start + CHUNK_TOKENS, shard.token_count)
+            counts += np.bincount(shard.read_tokens(start, stop), minlength=size)
+    return counts
 
 
 class Corpus:
@@ -170,9 +181,9 @@ class Corpus:
         """
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         try:
-            return Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise damaged(file, str(error)) from None
+            return open_tokenizer(file)
+        except (UserError, OSError) as error:
+            raise damaged(file, getattr(error, "what", str(error))) from None
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 and its ids with the manifest.
@@ -185,7 +196,7 @@ class Corpus:
             if file_sha256(file) != entry["sha256"]:
                 raise damaged(file, "its SHA-256 is not that of its manifest")
             shard = Shard(file, entry, self.manifest["token_type"])
-            if len(shard.tokens) and shard.largest_token() >= self.vocabulary_size:
+            if shard.token_count and shard.largest_token() >= self.vocabulary_size:
                 raise damaged(file, f"it has an id beyond the vocabulary of {self.vocabulary_size:,}")
 
     def _check_tokenizer(self) -> None:

@@ -8,21 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lambert.corpus.store import Corpus
-from lambert.errors import UserError
+from lambert.errors import Interrupted, UserError
+from lambert.utils.memory import is_out_of_memory, memory_words
 
 POLL_SECONDS = 5.0
+_FREE = "Free some and give the same command again: the last checkpoint is complete"
 
 
 class Watch:
-    """The result so far."""
+    """The result so far.
 
-    def __init__(self, files: Sequence[Path] = ()) -> None:
+    Args:
+        reader: which process reads them, at the start of messages; empty for a single one.
+    """
+
+    def __init__(self, files: Sequence[Path] = (), reader: str = "") -> None:
         self.problem: UserError | None = None
         """Why the corpus can no longer be trusted."""
-        self._files = files
+        self._files, self._reader = files, reader
         self._before = [_facts(file) for file in files]
         self.verified = threading.Event()
         """Set once every hash has been compared, or something was found."""
+        if not files:
+            self.verified.set()
 
     def check(self) -> None:
         """Check that all that was read so far is what the corpus's hashes say; waits for their comparison.
@@ -30,9 +38,8 @@ class Watch:
         Raises:
             UserError: it is not, or a file has changed since.
         """
-        if self._files:
-            self.verified.wait()
-            self.look()
+        self.verified.wait()
+        self.look()
         if self.problem is not None:
             raise self.problem
 
@@ -42,18 +49,21 @@ class Watch:
             try:
                 changed = _facts(file) != before
             except OSError as error:
-                self.problem = self.problem or UserError(
-                    f"corpus file {file} can no longer be read ({error.strerror})",
-                    remedy="Restore it and give the same command again: the last checkpoint is complete",
-                )
+                remedy = "Restore it and give the same command again: the last checkpoint is complete"
+                self.tell(UserError(f"corpus file {file} can no longer be read ({error.strerror})", remedy=remedy))
                 return
             if changed:
-                self.problem = self.problem or UserError(
-                    f"corpus file {file} has changed since the run began",
-                    remedy="Restore it and give the same command again: no checkpoint holds altered text. Or prepare "
-                    "the corpus again into a new folder, for a new run",
+                remedy = (
+                    "Restore it and give the same command again: no checkpoint holds altered text. Or prepare the "
+                    "corpus again into a new folder, for a new run"
                 )
+                self.tell(UserError(f"corpus file {file} has changed since the run began", remedy=remedy))
                 return
+
+    def tell(self, problem: UserError) -> None:
+        """Set `problem`, unless one was found before."""
+        what = f"{self._reader}: {problem.what}" if self._reader else problem.what
+        self.problem = self.problem or type(problem)(what, remedy=problem.remedy)
 
 
 def _facts(file: Path) -> tuple[int, ...]:
@@ -63,11 +73,12 @@ def _facts(file: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
+def watched(corpus: Corpus, *, active: bool = True, reader: str = "") -> Iterator[Watch]:
     """Within the block a thread reads the whole corpus once, compares hashes, and then polls for changed files.
 
     Args:
-        active: False watches nothing, for all ranks but one.
+        active: False watches nothing, for all ranks of a machine but one.
+        reader: see `Watch`.
 
     Raises:
         UserError: at the end of the block, if something was found and the block raised no exception.
@@ -76,9 +87,9 @@ def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
         yield Watch()
         return
     try:
-        watch = Watch([corpus.path / entry["file"] for entry in corpus.manifest["shards"]])
+        watch = Watch([corpus.path / entry["file"] for entry in corpus.manifest["shards"]], reader)
     except OSError as error:
-        raise _unreadable(corpus, error) from None
+        raise _failed(corpus, error) from None
     ended = threading.Event()
 
     def check() -> None:
@@ -90,10 +101,8 @@ def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
                 watch.look()
                 if is_last:
                     return
-        except UserError as error:
-            watch.problem = watch.problem or error
-        except OSError as error:
-            watch.problem = watch.problem or _unreadable(corpus, error)
+        except Exception as error:  # MemoryError too: text that was not compared must not be taken for verified
+            watch.tell(_failed(corpus, error))
         finally:
             watch.verified.set()
 
@@ -108,8 +117,13 @@ def watched(corpus: Corpus, *, active: bool = True) -> Iterator[Watch]:
         raise watch.problem
 
 
-def _unreadable(corpus: Corpus, error: OSError) -> UserError:
+def _failed(corpus: Corpus, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if is_out_of_memory(error):
+        return Interrupted(f"the corpus {corpus.path} cannot be verified: {memory_words(error)}", remedy=_FREE)
     return UserError(
-        f"the corpus {corpus.path} can no longer be read ({error.strerror})",
+        f"the corpus {corpus.path} can no longer be read ({words})",
         remedy="Restore it and give the same command again",
     )

@@ -17,8 +17,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from lambert.corpus.build_folder import PARTITIONS_FOLDER
 from lambert.corpus.partitions import (
     DocumentEncoder,
@@ -32,6 +30,7 @@ from lambert.corpus.partitions import (
 from lambert.corpus.sources import Document, TextReader, identities, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
 from lambert.errors import UserError
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 _POLL_SECONDS = 0.5
 _STOP = "stop"
@@ -109,7 +108,7 @@ Encode = Callable[[Iterable[list[Document]]], Iterable[EncodedBatch]]
 
 def _build(job: Job, report: Report, encode: Encode | None = None) -> None:
     """Builds a partition from its files; batches are encoded in this process unless `encode` is given."""
-    tokenizer = Tokenizer.from_file(str(job.tokenizer_file))
+    tokenizer = open_tokenizer(job.tokenizer_file)
     reader = TextReader(job.files, job.settings.read)
 
     def progress(documents: int, tokens: int) -> None:
@@ -180,7 +179,7 @@ _encoder: DocumentEncoder | None = None
 
 def _load_encoder(tokenizer_file: Path, settings: PartitionSettings) -> None:
     global _encoder
-    _encoder = DocumentEncoder(Tokenizer.from_file(str(tokenizer_file)), settings)
+    _encoder = DocumentEncoder(open_tokenizer(tokenizer_file), settings)
 
 
 def _encode(documents: list[Document]) -> EncodedBatch:

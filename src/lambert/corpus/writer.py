@@ -92,7 +92,7 @@ def write_shard(file: Path, split: str, batch: pa.RecordBatch) -> dict[str, Any]
     """Writes one shard atomically; returns its entry in the manifest."""
     with (
         atomic_write(file) as partial,
-        pa.OSFile(str(partial), "wb") as sink,
+        partial.open("wb") as sink,
         pa.ipc.new_file(sink, batch.schema) as writer,
     ):
         writer.write_batch(batch)
@@ -115,7 +115,7 @@ def keep_documents(file: Path, split: str, kept: npt.NDArray[np.bool_]) -> dict[
     Returns:
         Its entry in the manifest; None where no document is kept.
     """
-    with pa.OSFile(str(file), "rb") as source:
+    with file.open("rb") as source:
         batch = pa.ipc.open_file(source).get_batch(0)
     filtered = pc.filter(batch, pa.array(kept))
     return write_shard(file.with_name(f"{file.stem}-distinct.arrow"), split, filtered) if filtered.num_rows else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -161,7 +160,7 @@ def _incidents(run: Run) -> str:
 
 def _reproduce(run: Run) -> str:
     command = tables.command(run.recipe)
-    report = f"lambert report {shlex.quote(str(run.folder))} --out report.html"
+    report = formatting.shell_command("lambert", "report", run.folder, "--out", "report.html")
     if command is None:
         text = f"<p>{RECIPE_FILE} records no command. Its settings are options of <code>lambert pretrain</code>.</p>"
     else:

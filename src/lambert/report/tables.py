@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -256,7 +255,7 @@ def command(recipe: Mapping[str, object]) -> str | None:
     """The command that started the run, where recipe.toml records it."""
     recorded = recipe.get("command")
     if isinstance(recorded, list):
-        return shlex.join(str(part) for part in recorded)
+        return formatting.shell_command(*map(str, recorded))
     return recorded if isinstance(recorded, str) and recorded.strip() else None
 
 

@@ -124,13 +124,14 @@ class TrainingLoop:
         Raises:
             UserError: the folder holds another run or only damaged checkpoints, the corpus is damaged or changed, or
                 too many NaN/Inf steps in a row.
-            Interrupted: a checkpoint could not be written; the one before it is complete.
+            Interrupted: no checkpoint could be written, or memory ran out; the last checkpoint is complete.
         """
         lock = open_run_folder(
             self.run, self.settings, self.corpus, self.processes, command=self.command, fresh=self.fresh
         )
         try:
-            with watched(self.corpus, active=self.processes.is_main_process) as self._watch:
+            watch = watched(self.corpus, active=self.processes.is_first_on_host, reader=self.processes.name)
+            with self._checkpoint_writer.memory_reported(), watch as self._watch:
                 self._checkpoint_writer.checks = (self._watch.check, *([] if lock is None else [lock.check]))
                 yield from self._train()
         finally:
@@ -152,7 +153,10 @@ class TrainingLoop:
             self._skips = skipped_steps(self.run)
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
-            self._journal.write("run", self._run_facts(resumed))
+            facts = events.run_facts(self.settings, self.corpus, self.processes, options)
+            parameters = sum(parameter.numel() for parameter in self.state.model.parameters())
+            own = {"peak_matmul_flops_per_second": self._throughput.peak, "resumed_from_step": resumed}
+            self._journal.write("run", {**self.facts, **facts, "parameters": parameters, **own})
             if self.settings.initial_weights and not self.state.step:
                 self._evaluate(self._phases[0])  # what the initial weights know of this text
                 self.first_evaluation = self.evaluation
@@ -261,14 +265,15 @@ class TrainingLoop:
         Raises:
             Interrupted: a checkpoint could not be written.
         """
-        is_main, writer, watch = self.processes.is_main_process, self._checkpoint_writer, self._watch
-        is_time = is_main and time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
+        writer = self._checkpoint_writer
+        is_time = time.monotonic() - self._saved_at >= 60 * self.trainer_options.checkpoint_minutes
         while True:
-            problem = writer.problem or watch.problem
-            flags = [self._asked, is_main and problem is not None, is_main and bool(writer.waits_for_space), is_time]
-            self._stops, failed, is_full, must_save = self.processes.all_reduce_max([int(flag) for flag in flags])
+            problem = writer.problem or self._watch.problem
+            stopped = 0 if problem is None else 1 + self.processes.rank
+            flags = [self._asked, bool(writer.waits_for_space), is_time and self.processes.is_main_process, stopped]
+            self._stops, is_full, must_save, failed = self.processes.all_reduce_max([int(flag) for flag in flags])
             if failed:
-                raise problem or Interrupted("rank 0 could not save", remedy="See its message")
+                raise problem or Interrupted(f"process {failed - 1} could not go on", remedy="See its message")
             if not is_full or self._stops:
                 return must_save > 0
             time.sleep(_PAUSE_SECONDS)
@@ -290,17 +295,19 @@ class TrainingLoop:
             self._checkpoint_writer.start(checkpoint)
 
     def _wait_for_checkpoint(self) -> None:
-        """Wait until the pending checkpoint is written.
+        """Wait until the pending checkpoint is written, and every machine has verified what it read of the corpus.
 
         Raises:
             Interrupted: it could not be written.
         """
-        is_main, writer = self.processes.is_main_process, self._checkpoint_writer
-        while self.processes.all_reduce_max([int(is_main and writer.is_busy)])[0]:
+        writer, watch = self._checkpoint_writer, self._watch
+        others = not self.processes.is_main_process  # rank 0's writer waits for its own comparison
+        while self.processes.all_reduce_max([writer.is_busy or (others and not watch.verified.is_set())])[0]:
             if self._asked:
                 writer.give_up_waiting()
             time.sleep(_LOOK_SECONDS)
         self._note_saved()
+        self._watch.look()
         self._sync_control_flags()
 
     def _note_saved(self) -> None:
@@ -327,12 +334,3 @@ class TrainingLoop:
         self._journal.write("end", {"step": self.state.step, "reason": reason, "seconds": seconds})
         signal = 0 if finished else self._stops
         self.output = TrainOutput(self.run, self.state.step, finished, resumed, self.evaluation, seconds, signal)
-
-    def _run_facts(self, resumed: int) -> dict[str, Any]:
-        return {
-            **self.facts,
-            **events.run_facts(self.settings, self.corpus, self.processes, self.trainer_options),
-            "parameters": sum(parameter.numel() for parameter in self.state.model.parameters()),
-            "peak_matmul_flops_per_second": self._throughput.peak,
-            "resumed_from_step": resumed,
-        }

@@ -1,11 +1,15 @@
-"""Numbers as text for people: durations, sizes, percentages and counts."""
+"""Numbers as text for people: durations, sizes, percentages and counts; commands as a shell reads them."""
 
 from __future__ import annotations
 
 import math
+import os
+import shlex
+from pathlib import Path
 
 MISSING = "–"
 _SIZES = ("bytes", "kB", "MB", "GB", "TB")
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./_=:,+-")
 _BILLION, _MILLION = 1_000_000_000, 1_000_000
 
 
@@ -94,3 +98,29 @@ def times(value: float, reference: float) -> str | None:
     if not (math.isfinite(value) and math.isfinite(reference)) or reference <= 0:
         return None
     return f"{value / reference:.1f} times"
+
+
+def shell_command(*words: str | Path) -> str:
+    """The line that any POSIX shell, and a terminal that shows only UTF-8, takes for these words.
+
+    >>> shell_command("lambert", "fill", Path("-my run"), "100 %")
+    "lambert fill './-my run' '100 %'"
+    >>> print(shell_command("cat", "\\udce9t\\né"))
+    cat "$(printf '\\351t\\012\\303\\251')"
+    """
+    return " ".join(_shell_word(path_word(word)) for word in words)
+
+
+def path_word(word: object) -> str:
+    """The word of a command for a value; a path that looks like an option begins with `./`."""
+    text = str(word)
+    return f"./{text}" if isinstance(word, Path) and text.startswith("-") else text
+
+
+def _shell_word(word: str) -> str:
+    if all(sign.isprintable() for sign in word):
+        return shlex.quote(word)
+    body = word.rstrip("\n")  # the shell takes the line ends off what a command prints
+    ends = word[len(body) :]
+    octal = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(body))
+    return f"\"$(printf '{octal}')\"" + (shlex.quote(ends) if ends else "")

@@ -116,7 +116,8 @@ def test_a_checkpoint_without_a_fact_is_resumed_and_the_fact_named(
         if value is not None:
             content["facts"][fact] = value
 
-    change(half, 5, edit)
+    for step in (4, 5) if fact == "recipe" else (5,):
+        change(half, step, edit)
     if fact == "recipe" and value is not None:
         with pytest.raises(UserError, match="settings that this one does not have: x"):
             begin(half).train()
@@ -126,6 +127,15 @@ def test_a_checkpoint_without_a_fact_is_resumed_and_the_fact_named(
     named = fact if fact in ("spike_detector", "noise", "recipe") else ""
     assert (f"the checkpoint of step 5{f' in {half}' * (fact == 'recipe')}" in caplog.text) == bool(named)
     assert named in caplog.text
+
+
+def test_a_checkpoint_that_lost_its_recipe_is_damaged_and_the_one_before_is_taken(half: Path, begin: Any) -> None:
+    """Its run saves recipes, as the one before shows."""
+    change(half, 5, lambda content: content["facts"].pop("recipe"))
+    assert begin(half).train().resumed_from_step == 4
+    lines = [json.loads(line) for line in (half / "journal.jsonl").read_text().splitlines()]
+    (damaged,) = [line for line in lines if line["event"] == "damaged"]
+    assert damaged["step"] == 4 and "step-5 is damaged: it lacks its recipe" in damaged["problems"][0]
 
 
 @pytest.mark.parametrize(("version", "order"), [(FORMAT_VERSION + 1, "newer"), (1, "older")])

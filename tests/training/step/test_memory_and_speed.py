@@ -11,20 +11,22 @@ import pytest
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.errors import UserError
+from lambert.errors import Interrupted, UserError
 from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import eager, select_ops
+from lambert.training.checkpoint.format import finished_steps
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import Recorded, TrainingConfig, recorded_choices
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
-from lambert.training.step import launcher
+from lambert.training.step import launcher, timer
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
+from lambert.training.step.train_state import TrainState
 
 CPU = torch.device("cpu")
 FULL = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
@@ -164,6 +166,27 @@ def test_the_meter_adds_up_parts_and_begins_anew() -> None:
     assert second == dict.fromkeys(PARTS, 0.0)
 
 
+def test_the_peak_is_of_random_numbers_and_draws_none_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ones a GPU makes products faster than of any training's numbers."""
+    factors: list[torch.Tensor] = []
+    multiply = torch.Tensor.__matmul__
+
+    def remember(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        factors.append(one)
+        return multiply(one, other)
+
+    monkeypatch.setitem(timer._PEAK_SIZE, "cpu", 64)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", remember)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    for precision in (Precision.FLOAT32, Precision.BFLOAT16_AUTOCAST):
+        peak_matmul_flops(CPU, precision)
+        assert factors[-1].dtype == (torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16)
+        assert len(factors[-1].unique()) > 1_000 and 0.9 < float(factors[-1].float().std()) < 1.1
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> None:
     make_run(tmp_path / "run").train()
     for step in events(tmp_path / "run", "step"):
@@ -219,3 +242,25 @@ def test_micro_batches_are_remembered(tmp_path: Path, make_run: Any, small_corpu
     assert recorded_choices(tmp_path / "run") is None
     make_run(tmp_path / "run", micro_batch_sizes=(3, 2)).train()
     assert recorded_choices(tmp_path / "run") == Recorded((3, 2), threads=0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(FULL), MemoryError()])
+def test_memory_that_ends_while_a_checkpoint_is_copied_ends_the_run_with_the_last_one(
+    error: Exception, tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(state: TrainState, facts: Any) -> Any:
+        if state.step >= 6:
+            raise error
+        return checkpoint(state, facts)
+
+    checkpoint = TrainState.checkpoint
+    plain = make_run(tmp_path / "plain")
+    plain.train()
+    monkeypatch.setattr(TrainState, "checkpoint", copied)
+    options = TrainerOptions(evaluation_samples=0, checkpoint_steps=3)
+    with pytest.raises(Interrupted, match=r"memory ran out.*Free some, then give the same command to resume from .* 3"):
+        make_run(tmp_path / "run", trainer_options=options).train()
+    assert finished_steps(tmp_path / "run") == [3]
+    monkeypatch.setattr(TrainState, "checkpoint", checkpoint)
+    again = make_run(tmp_path / "run", trainer_options=options)
+    assert again.train().resumed_from_step == 3 and torch.equal(weights(again), weights(plain))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lambert.training.checkpoint.format import (
 )
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.utils.io import is_full, why_unwritable
+from lambert.utils.memory import is_out_of_memory, memory_words
 
 log = logging.getLogger("lambert")
 
@@ -85,6 +87,26 @@ class AsyncCheckpointWriter:
         if self._thread is not None:
             self._thread.join()
 
+    @contextmanager
+    def memory_reported(self) -> Iterator[None]:
+        """Within the block, an allocation that fails ends the run; its last checkpoint is finished first.
+
+        Raises:
+            Interrupted: in place of the error.
+        """
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.close()
+            remedy = f"Free some, then give the same command to {self._then()}"
+            raise Interrupted(memory_words(error), remedy=remedy) from None
+
+    def _then(self) -> str:
+        earlier = finished_steps(self._run)
+        return f"resume from step {earlier[0]}" if earlier else "start over: the run has no checkpoint yet"
+
     def _work(self, checkpoint: Checkpoint) -> None:
         began = time.monotonic()
         try:
@@ -121,11 +143,10 @@ class AsyncCheckpointWriter:
                 check()  # where the folder was moved, that is the cause
         except UserError as cause:
             return cause
-        folder, earlier = self._run / FOLDER, finished_steps(self._run)
-        mend = "Free memory" if isinstance(error, MemoryError) else "Fix the disk or the permissions"
+        folder = self._run / FOLDER
+        mend = "Free memory" if is_out_of_memory(error) else "Fix the disk or the permissions"
         mend = "Free disk space" if is_full(error) else mend
-        then = f"resume from step {earlier[0]}" if earlier else "start over: the run has no checkpoint yet"
         return Interrupted(
             f"the checkpoint of step {step} cannot be written to {folder}: {why_unwritable(error, folder)}",
-            remedy=f"{mend}, then give the same command to {then}",
+            remedy=f"{mend}, then give the same command to {self._then()}",
         )

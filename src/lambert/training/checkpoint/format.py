@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lambert.errors import UserError
-from lambert.utils.formatting import size
+from lambert.utils.formatting import shell_command, size
 from lambert.utils.io import (
     SETTINGS_BYTES,
     check_tensor_header,
@@ -292,9 +292,10 @@ def _unloadable(folder: Path, error: Exception) -> UserError:
     """The error for a checkpoint that is damaged, or that only this process cannot read."""
     if not isinstance(error, OSError) or error.errno in _DAMAGE:
         return _damaged(folder, f"{type(error).__name__}: {error}")
+    open_it = shell_command("chmod", "-R", "u=rwX,g=rwX", folder)
     return Unreadable(
         f"the checkpoint {folder} cannot be read ({error.strerror})",
-        remedy=f"Make it readable (`chmod -R u=rwX,g=rwX {folder}` by its owner), or choose another `out`"
+        remedy=f"Make it readable (`{open_it}` by its owner), or choose another `out`"
         if error.errno in (errno.EACCES, errno.EPERM)
         else "Fix the cause and give the same command again",
     )

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from lambert.errors import UserError
 from lambert.training.checkpoint.format import (
+    FOLDER,
     Checkpoint,
     Damaged,
     OtherVersion,
     Unreadable,
+    checkpoint_facts,
+    finished_steps,
     load_checkpoint,
     newest_checkpoint,
 )
@@ -36,7 +39,7 @@ def agreed_checkpoint(
     problem: UserError | None = None
     if processes.is_main_process:
         try:
-            saved, problems = newest_checkpoint(run)
+            saved, problems = _newest_with_recipe(run)
             if saved is not None:
                 _refuse_other_run(run, saved, settings)
         except UserError as error:
@@ -53,6 +56,24 @@ def agreed_checkpoint(
     failures += processes.all_reduce_ints([int(problem is not None)])[0]
     if failures:
         raise problem or UserError("another rank could not load the checkpoint", remedy="See its message")
+    return saved, problems
+
+
+def _newest_with_recipe(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """`newest_checkpoint`; one that lacks its recipe is damaged where an earlier one of the run holds it.
+
+    Where none does, the run is of a version that saved none.
+    """
+    saved, problems = newest_checkpoint(run)
+    if saved is None or "recipe" in saved.facts:
+        return saved, problems
+    lacking = f"the checkpoint {run / FOLDER / f'step-{saved.step}'} is damaged: it lacks its recipe"
+    for step in (step for step in finished_steps(run) if step < saved.step):
+        try:
+            if "recipe" in checkpoint_facts(run, step):
+                return load_checkpoint(run, step), [*problems, lacking]
+        except Damaged as damage:
+            problems.append(damage.what)
     return saved, problems
 
 

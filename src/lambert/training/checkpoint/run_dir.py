@@ -31,8 +31,15 @@ def open_run_folder(
     """`prepare_run_folder` on rank 0, which also saves the tokenizer; if it fails, all ranks stop.
 
     Raises:
-        UserError: preparation failed on rank 0; the other ranks report that.
+        UserError: preparation failed on rank 0, and the other ranks report that; or a rank reads another corpus.
     """
+    own = int(corpus.fingerprint[:15], 16)
+    first = processes.all_reduce_ints([own if processes.is_main_process else 0])[0]
+    if other := processes.all_reduce_max([processes.rank if own != first else 0])[0]:
+        raise UserError(
+            f"process {other} reads another corpus from {corpus.path} than rank 0",
+            remedy="Put the same corpus there on every machine, or on a folder that all share",
+        )
     problem: UserError | None = None
     lock = None
     if processes.is_main_process:

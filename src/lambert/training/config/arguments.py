@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
 from lambert.training.config.trainer_options import TrainerOptions
+from lambert.utils.formatting import path_word, shell_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,8 @@ class RecipeArguments:
             object.__setattr__(self, "init_from", Path(self.init_from))
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
+        if self.hours is not None and not 0 < self.hours < 100_000:
+            raise UserError(f"{self.hours:g} hours", remedy="Give a number above 0, such as 0.5")
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -146,7 +148,12 @@ def most_threads() -> int:
 
 
 def command_line(name: str, options: Any, **more: Any) -> str:
-    """The `lambert` command for a dataclass of options; omits default values.
+    """`command_words` as one line for a shell."""
+    return shell_command(*command_words(name, options, **more))
+
+
+def command_words(name: str, options: Any, **more: Any) -> list[str]:
+    """The words of the `lambert` command for a dataclass of options; omits default values.
 
     Omits `fresh` too: repeating a recorded command should resume the run, not delete it.
     """
@@ -156,9 +163,13 @@ def command_line(name: str, options: Any, **more: Any) -> str:
     for field, value in given.items():
         if field in ("json", "fresh"):
             continue
-        values = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
-        parts += [f"--{field.replace('_', '-')}"] + ([] if value is True else values)
-    return shlex.join(parts)
+        flag = f"--{field.replace('_', '-')}"
+        if isinstance(value, str) and value.startswith("-"):
+            parts.append(f"{flag}={value}")
+            continue
+        values = value if isinstance(value, (list, tuple)) else [] if value is True else [value]
+        parts += [flag, *map(path_word, values)]
+    return parts
 
 
 def _default(options: Any, name: str) -> Any:

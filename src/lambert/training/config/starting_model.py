@@ -17,6 +17,7 @@ from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import LoadReport, load_model, model_folder
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
+from lambert.utils.formatting import shell_command
 from lambert.utils.hub import is_hub_name
 
 
@@ -56,7 +57,7 @@ def vocabulary_entries(folder: Path, corpus: Corpus) -> tuple[int, int]:
         UserError: the tokenizers differ in a rule or an entry, or the model has fewer rows than its vocabulary entries.
     """
     ours, cased = corpus.tokenizer(), is_cased(corpus.tokenizer())
-    again = f"Prepare the corpus again with `lambert prepare --vocab {folder}`"
+    again = f"Prepare the corpus again with `{shell_command('lambert', 'prepare', '--vocab', folder)}`"
     try:
         theirs = load_vocabulary(folder, cased=cased)
     except WrongCase as error:

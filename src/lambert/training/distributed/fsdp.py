@@ -19,7 +19,7 @@ from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
 from lambert.training.distributed.gradient_reduction import Compute, FirstGradient, Gradients
 from lambert.training.distributed.process_group import ProcessGroup
-from lambert.training.step.train_step import is_out_of_memory
+from lambert.utils.memory import is_out_of_memory
 
 
 def shard(

@@ -1,13 +1,16 @@
-"""The process group: ranks and their collectives (`torch.distributed`)."""
+"""The process group: ranks and their collectives (`torch.distributed`).
+
+Tensors are reduced where they are: over NCCL on GPUs. Python integers go over Gloo, so that they wait for no GPU.
+"""
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 
 import torch
 from torch import Tensor, distributed
@@ -35,11 +38,18 @@ class ProcessGroup:
     """Device of this rank's model."""
     peers: HeartbeatMonitor | None = None
     """Heartbeats, after `init_process_group`."""
+    is_first_on_host: bool = True
+    """Whether no rank before this one runs on its machine, as far as the launcher says."""
 
     @property
     def is_main_process(self) -> bool:
         """True on rank 0, which writes the files."""
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """This rank and its machine, in messages that rank 0 does not print; empty on rank 0."""
+        return f"process {self.rank} on {socket.gethostname()}" if self.rank else ""
 
     @contextmanager
     def translate_peer_errors(self) -> Iterator[None]:
@@ -113,16 +123,15 @@ class ProcessGroup:
         return self._reduced(values, distributed.ReduceOp.SUM)
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.world_size > 1:
-            with self.translate_peer_errors():
-                distributed.barrier()
+        """Wait for all ranks, but not for their GPUs."""
+        self.all_reduce_ints([0])
 
     def _reduced(self, values: Sequence[int], operation: distributed.ReduceOp.RedOpType) -> list[int]:
-        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
+        tensor = torch.tensor(values, dtype=torch.int64)
         with self.translate_peer_errors():
             distributed.all_reduce(tensor, operation)
-        return [int(value) for value in tensor]
+        result: list[int] = tensor.tolist()
+        return result
 
     def _exchange(self, partner: int, given: Tensor, received: Tensor) -> None:
         operations = [
@@ -141,7 +150,7 @@ class ProcessGroup:
 def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGroup:
     """The process group that `torchrun` started, or a single rank without it.
 
-    Uses NCCL with one GPU for each rank if there are GPUs, else Gloo.
+    Uses one GPU for each rank if there are GPUs: NCCL for its tensors, and Gloo for those on the CPU. Else Gloo alone.
 
     Args:
         timeout_seconds: timeout of a collective.
@@ -162,14 +171,19 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
             end_with_parent()
         if env.all_on_this_machine():
             stay_on_loopback()
-        backend, timeout = "nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
+        backend, timeout = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
-    return ProcessGroup(rank, count, device, _peers(rank, count))
+    if not _joined:
+        _joined.append(_peers(rank, count, timeout_seconds))
+    return ProcessGroup(rank, count, device, _joined[0], is_first_on_host=not env.local_rank())
 
 
-@lru_cache(maxsize=1)
-def _peers(rank: int, count: int) -> HeartbeatMonitor:
+_joined: list[HeartbeatMonitor] = []
+"""The heartbeats of this process's group, if it has one."""
+
+
+def _peers(rank: int, count: int, timeout_seconds: float) -> HeartbeatMonitor:
     host, port = env.store_address()
     patience = timedelta(seconds=10)
 
@@ -178,8 +192,9 @@ def _peers(rank: int, count: int) -> HeartbeatMonitor:
         return store
 
     run = f"lambert/{env.restart_count()}"  # new keys after a restart: old messages do not count
-    peers = HeartbeatMonitor(connect, rank, count, run, where=f"{host}:{port}")
-    distributed.barrier()  # now every rank has a heartbeat
+    peers = HeartbeatMonitor(connect, rank, count, run, where=f"{host}:{port}", timeout_seconds=timeout_seconds)
+    ProcessGroup(rank, count).barrier()  # now every rank has a heartbeat
+    peers.watch()
     return peers
 
 
@@ -187,5 +202,6 @@ def destroy_process_group(processes: ProcessGroup) -> None:
     """Close the process group."""
     if processes.peers is not None:
         processes.peers.end()
+        _joined.clear()
     if processes.world_size > 1 and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -21,6 +21,7 @@ from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.step.timer import StepTimer
+from lambert.utils.memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TaskOutput:
     """Loss term → number of correct predictions."""
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(MemoryError):
     """A micro-batch did not fit into the memory of some rank."""
 
 
@@ -237,23 +238,6 @@ def _out_of_memory(work: Callable[[], None]) -> str:
             raise
         return str(error) or type(error).__name__
     return ""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU (which raises a plain RuntimeError)."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(said in str(error) for said in _OUT_OF_MEMORY)
-
-
-_OUT_OF_MEMORY = (
-    "can't allocate memory",  # PyTorch's CPU allocator
-    "not enough memory",  # the same on Windows
-    "Cannot allocate memory",  # the system, for a mapped file or a thread
-    "could not create a primitive",  # oneDNN, whose code and scratch memory did not fit
-    "could not create a memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
 
 
 def _refuse_failures(failed: str, processes: ProcessGroup, optimizer: Optimizer) -> None:
