@@ -100,7 +100,8 @@ def test_attention(kind_of_mask: str, threads: int) -> None:
         mask = (sequence[:, None] == sequence).expand(3, 1, 40, 40)
 
     def ours(qkv: Tensor) -> Tensor:
-        return cpu_fused.attention(qkv, 4, mask, 0.0, checkpoint=False)
+        bias = None if mask is None else cpu_fused.attention_bias(mask, qkv)
+        return cpu_fused.attention(qkv, 4, bias, 0.0, checkpoint=False)
 
     against(ours, lambda qkv: eager.attention(qkv, 4, mask, 0.0, checkpoint=False), random(3, 40, 3 * 4 * 32))
 

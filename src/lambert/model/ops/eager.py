@@ -7,19 +7,18 @@ from torch.nn import functional
 from torch.nn.functional import dropout, embedding, linear
 from torch.utils import checkpoint as activation_checkpoint
 
-__all__ = ["add_norm", "attention", "dropout", "embedding", "feed_forward", "linear", "mlm_cross_entropy"]
+from lambert.model.attention import attention, attention_bias
 
-
-def attention(qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
-    """As `Ops.attention`."""
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-    attend = functional.scaled_dot_product_attention
-    context: Tensor = (
-        activation_checkpoint.checkpoint(attend, query, key, value, attn_mask, dropout_p, use_reentrant=False)
-        if checkpoint
-        else attend(query, key, value, attn_mask, dropout_p)
-    )
-    return context.transpose(1, 2).flatten(2)
+__all__ = [
+    "add_norm",
+    "attention",
+    "attention_bias",
+    "dropout",
+    "embedding",
+    "feed_forward",
+    "linear",
+    "mlm_cross_entropy",
+]
 
 
 def feed_forward(
