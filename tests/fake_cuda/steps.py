@@ -38,6 +38,8 @@ class Steps:
             precision=Precision(precision),
             weight_decay=0.01,
             deterministic=False,
+            no_compile=False,
+            packs=False,
             reduce_dtype="float32",
             optimizer=optimizer,
             betas=(0.9, 0.999),

@@ -83,6 +83,7 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         config,
         deterministic=arguments.deterministic,
         reduce_dtype=arguments.reduce_dtype,
+        no_compile=arguments.no_compile,
         threads=threads if arguments.deterministic else 0,
     )
     if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):

@@ -123,6 +123,8 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
     """Same bits on 1, 2, 4, … ranks; needs memory for log2(micro-batches of a rank) + 1 gradients."""
     reduce_dtype: str = "float32"
     """float32 or bfloat16: the dtype of gradients in the all-reduce between ranks."""
+    no_compile: bool = False
+    """On a GPU, do not compile the blocks with torch.compile (untested on GPU). On a CPU nothing is compiled so."""
     timeout_minutes: float = 10.0
     """Timeout of a collective between ranks, minutes."""
     probe_seconds: float = 5.0

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from lambert.data.dataloader import PretrainingBatch
+from lambert.model.compilation import uncompiled
 from lambert.training.config.precision import Precision
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.step.train_step import TaskOutput
@@ -70,7 +71,7 @@ def evaluate(
     masked = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
-        with precision.autocast(device):
+        with precision.autocast(device), uncompiled(model):
             output = pretraining_task(model, batch.to(device))
         for kind in loss.keys() & output.loss_sums.keys():
             loss[kind] += float(output.loss_sums[kind])
