@@ -210,7 +210,7 @@ class _PhaseProbe:
             self._batch = lambda first, count: random_batch(count, length, vocabulary)
             return
         began = time.monotonic()
-        self._batch = training_stream(corpus, config, phase).batch
+        self._batch = training_stream(corpus, config, phase, fixed_shapes=processes.device.type == "cuda").batch
         self._batch(0, 1)
         self._opening_seconds = time.monotonic() - began
 

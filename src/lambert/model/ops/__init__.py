@@ -70,7 +70,7 @@ class Ops(Protocol):
         """Cross-entropy of the MLM logits `hidden · weightᵀ + bias`, and which predictions are correct.
 
         Args:
-            hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M].
+            hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M], for `eager` −100 where a token does not count.
 
         Returns:
             The float32 sum over the M tokens, in nats; without gradients, its terms [M] and bool [M].

@@ -25,7 +25,9 @@ def describe_execution(
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
         "compilation": _compilation(settings, on_cpu),
-        "rows": "packed if that saves rows" if settings.packs else "one example a row, padded",
+        "rows": "packed if that saves rows"
+        if settings.packs
+        else f"one example a row, padded to {'the longest of its batch' if on_cpu else 'the length of the phase'}",
         "activation_checkpointing": trainer_options.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",

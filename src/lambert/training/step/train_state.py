@@ -83,7 +83,7 @@ class TrainState:
     ) -> None:
         self._is_sharded, self._is_first = shards and processes.world_size > 1, processes.is_main_process
         self.model = model if self._is_sharded else model.to(processes.device)
-        if processes.device.type != "cpu" and not settings.no_compile:
+        if processes.device.type == "cuda" and not settings.no_compile:
             compile_layers(self.model, dynamic=settings.packs)  # packing makes any number of rows
         working = prepare_model(
             self.model,
