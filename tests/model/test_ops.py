@@ -134,6 +134,21 @@ def test_attention_with_dropout(threads: int, checkpoint: bool, kind: torch.dtyp
     against(ours, exactly, stacked.requires_grad_())
 
 
+@pytest.mark.parametrize("size", [100, 128])
+def test_a_vocabulary_of_aligned_size_has_the_same_losses_and_gradients(size: int, kind: torch.dtype) -> None:
+    hidden, weight, bias = random(9, 32), random(size, 32, seed=1), random(size, seed=2)
+    labels = torch.randint(0, size, (9,), generator=torch.Generator().manual_seed(3))
+    labels[4] = -100
+    wide = eager.aligned_vocabulary(weight, bias)
+    assert [len(tensor) for tensor in wide] == [128, 128] and (wide[0] is weight) == (size == 128)
+    results = []
+    for given in ((weight, bias), wide):
+        loss, losses, correct = eager.mlm_cross_entropy(hidden, *given, labels)
+        results.append((loss, losses, correct, *torch.autograd.grad(loss, (hidden, weight, bias))))
+    torch.testing.assert_close(results[1], results[0])
+    assert results[0][1][4] == 0 and not results[0][2][4]
+
+
 def test_add_norm_with_dropout(threads: int) -> None:
     branch, residual = random(64, 128), random(64, 128, seed=1)
     weight, bias = random(128, seed=2), random(128, seed=3)

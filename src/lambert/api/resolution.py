@@ -35,8 +35,8 @@ def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
 def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
     """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
     hardware = inspect_hardware()
-    on_cpu = hardware.device == "cpu"
-    precision = resolve_precision(arguments.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=on_cpu)
+    gains, device = hardware.bfloat16_gains, hardware.device
+    precision = resolve_precision(arguments.precision, bfloat16_gains=gains, pretrains_on=device)
     return resolve_config(arguments, corpus, precision=precision)
 
 

@@ -12,6 +12,7 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.model.heads import BertForPreTraining
 from lambert.model.presets import model_config
+from lambert.training.config import precision
 from lambert.training.config.resolve import parameter_count
 from lambert.training.config.starting_model import starting_model
 from lambert.training.config.training_config import TrainingConfig
@@ -37,3 +38,22 @@ def test_parameters_of_the_published_sizes() -> None:
     """110,106,428 and 336,226,108: what `transformers` counts of BertForPreTraining, base and large, uncased."""
     sizes = {name: parameter_count(model_config(name, vocabulary_size=30_522)) for name in ("base", "large")}
     assert sizes == {"base": 110_106_428, "large": 336_226_108}
+
+
+@pytest.mark.parametrize(
+    ("gains", "device", "numba", "expected"),
+    [
+        (True, "cuda", False, "bfloat16-master"),
+        (True, "cpu", True, "bfloat16-master"),
+        (True, "cpu", False, "bfloat16-autocast"),
+        (True, "", True, "bfloat16-autocast"),
+        (False, "cuda", True, "float32"),
+        (False, "cpu", True, "float32"),
+    ],
+)
+def test_the_precision_that_auto_takes(
+    monkeypatch: pytest.MonkeyPatch, gains: bool, device: str, numba: bool, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "has_numba", lambda: numba)
+    assert precision.resolve_precision("auto", bfloat16_gains=gains, pretrains_on=device).value == expected
+    assert precision.resolve_precision("float32", bfloat16_gains=gains, pretrains_on=device).value == "float32"

@@ -65,8 +65,8 @@ class RecipeArguments:
     tune: bool = False
     """Time micro-batch sizes and take the fastest: for a machine without other work."""
     precision: str = "auto"
-    """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
-    this hardware, on a CPU bfloat16-master. Untested on GPU."""
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto is bfloat16-master where bfloat16 is faster, on a GPU
+    from the A100 on (untested on GPU), else float32."""
     init_from: Path | None = None
     """Model to continue: a run, a Hugging Face BERT folder, or a name on the Hub such as
     google-bert/bert-base-uncased (docs/continue.md). `model` is then ignored."""
