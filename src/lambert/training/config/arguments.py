@@ -48,6 +48,9 @@ class RecipeArguments:
     dropout: float | None = None
     """Dropout probability of hidden units and attention weights. Default: the recipe's, else that of `init_from`,
     else .1."""
+    attention_dropout: float | None = None
+    """Dropout probability of attention weights, where it is another. On a GPU 0 leaves the choice between all attention
+    kernels (untested on GPU)."""
     pairs: str | None = None
     """Sentence-pair objective. nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment,
     windows of documents. Default: the recipe's, else nsp."""
