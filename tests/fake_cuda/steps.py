@@ -136,6 +136,7 @@ def caught(steps: Steps, counts: dict[str, Any]) -> str:
     try:
         found = steps.counts()
     except Exception as error:
+        steps.gpu.compiled = None  # the block in which it failed
         return type(error).__name__
     return next((name for name in counts if found[name] != counts[name]), "")
 
