@@ -22,11 +22,11 @@ from pydoc_data.topics import topics
 from lambert.corpus.store import Corpus
 
 RUNS = {
-    "lamb": ("--precision", "float32"),
+    "lamb": ("--precision", "float32", "--optimizer", "lamb"),
     "muon": ("--precision", "float32", "--optimizer", "muon"),
-    "two ranks": ("--precision", "float32", "--deterministic", "--processes", "2"),
-    "bfloat16": ("--precision", "bfloat16-master"),
-    "resumed": ("--precision", "float32"),
+    "two ranks": ("--precision", "float32", "--optimizer", "lamb", "--deterministic", "--processes", "2"),
+    "bfloat16": ("--precision", "bfloat16-master", "--optimizer", "lamb"),
+    "resumed": ("--precision", "float32", "--optimizer", "lamb"),
 }
 COMMON = (
     *("--model", "tiny", "--batch-size", "32", "--samples", "1600", "--sequence-lengths", "32", "64"),

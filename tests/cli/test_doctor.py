@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from lambert.cli.doctor import Doctor
+from lambert.optim.kernels import gpu
 from lambert.planning import hardware, network
-from lambert.planning.hardware import GpuTraces, Hardware
+from lambert.planning.hardware import CudaDevice, GpuTraces, Hardware
 
 
 def on(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +84,18 @@ def test_a_public_address_is_a_warning(
     (finding,) = [one for one in Doctor().run()["findings"] if "public address" in one["text"]]
     assert finding["level"] == "warning"
     assert "8.8.8.8" in finding["text"] and "firewall" in finding["remedy"]
+
+
+@pytest.mark.parametrize("why", ["", "Triton cannot compile or launch its kernels (RuntimeError: no C compiler)"])
+def test_whether_lambs_kernels_run_on_the_gpus_is_one_line(
+    why: str, well: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = CudaDevice("NVIDIA A100", 2**36, (8, 0))
+    facts = dataclasses.replace(well.torch, cuda="13.0", devices=(device, device), nccl="2.27.5")
+    on(dataclasses.replace(well, torch=facts), monkeypatch)
+    monkeypatch.setattr(gpu, "load", lambda device: (None, why))
+    (finding,) = [found for found in Doctor().run()["findings"] if "LAMB on the GPU" in found["text"]]
+    if why:
+        assert finding["level"] == "warning" and why in finding["text"] and "C compiler" in finding["remedy"]
+    else:
+        assert finding["level"] == "ok" and "untested on GPU" in finding["text"]

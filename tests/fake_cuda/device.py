@@ -204,6 +204,8 @@ def install(gpu: FakeGpu) -> None:
     def synchronize(device: Any = None) -> None:
         gpu.syncs["torch.cuda.synchronize", place()] += 1
 
+    generator = torch.Generator
+    torch.Generator = lambda device="cpu": generator("cpu")  # type: ignore[assignment,misc]
     _Event.gpu = gpu
     replaced: dict[str, Any] = {
         "Event": _Event,
@@ -214,6 +216,9 @@ def install(gpu: FakeGpu) -> None:
         "device_count": lambda: 1,
         "set_device": lambda device: None,
         "current_device": lambda: 0,
+        "_exchange_device": lambda device: 0,
+        "_maybe_exchange_device": lambda device: 0,
+        "is_current_stream_capturing": lambda: False,
         "get_device_properties": lambda device=None: _Properties,
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_name": lambda device=None: _Properties.name,

@@ -37,13 +37,16 @@ def use_kernels(gpu: FakeGpu) -> None:
     """Put counting kernels in place of Triton's."""
     from lambert.optim.kernels import gpu as kernels
 
-    names = ("update_moments", "add_up", "apply_update")
+    names = ("prepare", "update_moments", "add_up", "apply_update")
     code = SimpleNamespace(
         tl=SimpleNamespace(float32="float32", bfloat16="bfloat16", float16="float16"),
         CHUNK=CHUNK,
+        NUMBERS=14,
+        VALUES=10,
+        WARPS=8,
         **{name: _Kernel(gpu, name) for name in names},
     )
-    kernels.loops = lambda: code  # type: ignore[assignment]
+    kernels.load = lambda device: (code, "")  # type: ignore[assignment]
 
 
 def count_steps(gpu: FakeGpu) -> list[dict[str, Any]]:

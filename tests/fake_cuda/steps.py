@@ -68,7 +68,12 @@ class Steps:
         for (kind, _), number in self.gpu.uploads.items():
             uploads[kind.split()[0]] += number
         totals = {name: self.gpu.totals()[name] for name in ("syncs", "uploads", "downloads", "launches")}
-        return {**totals, **uploads, "where": {" at ".join(key): n for key, n in self.gpu.syncs.items()}}
+        ours = {
+            name: sum(n for (_, where), n in getattr(self.gpu, name).items() if where.startswith("optim/"))
+            for name in ("syncs", "uploads")
+        }
+        where = {" at ".join(key): n for key, n in self.gpu.syncs.items()}
+        return {**totals, **uploads, "optimizer": ours, "where": where}
 
 
 def positions_on_the_cpu() -> Any:
@@ -159,6 +164,10 @@ def main() -> None:
                 (2, "adamw", "float32"),
             )
         }
+        for optimizer in ("lamb", "muon", "adamw"):
+            scaled = Steps(gpu, optimizer=optimizer)
+            scaled.state.optimizer.grad_scale = torch.ones((), device=GPU)
+            counts[f"2 layers, {optimizer}, and a loss scale"] = scaled.counts()
         sound = Steps(gpu).counts()
         found = {}
         for name, patch in FAULTS.items():

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lambert.optim import LANS, LARS
+from lambert.optim import LANS, LARS, engine
+from lambert.optim.kernels import cpu, gpu, plain
 
 Array = NDArray[np.float64]
 LR, B1, B2, EPS, DECAY = 0.01, 0.9, 0.999, 1e-6, 0.1
@@ -123,3 +124,37 @@ def test_lans_does_not_see_the_scale_of_the_gradient() -> None:
         results.append(parameter.detach())
     torch.testing.assert_close(results[1], results[0])
     torch.testing.assert_close(results[2], results[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch", [40, 10**6])
+def test_layers_computed_end_to_end_equal_the_equations(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: many layers at once, and norms of gradients that the host never reads."""
+
+    def step_as_on_a_gpu(layers: Any, rows: Any, rule: Any) -> None:
+        for together in plain._batches(list(zip(layers, rows, strict=True))):
+            plain._step_end_to_end(together, rule)
+
+    monkeypatch.setattr(plain, "fused_step", step_as_on_a_gpu)
+    monkeypatch.setattr(plain, "BATCH", batch)
+    monkeypatch.setattr(gpu, "waits", lambda tensor: True)
+    monkeypatch.setattr(cpu, "gradient_squares", engine._squares_together)
+    make, by_hand, options = CASES[name]
+    torch.manual_seed(0)
+    shapes = [(4, 3), (30,), (5, 2), (3, 3, 2), (1,)]
+    starts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    starts[2].zero_()
+    parameters = [nn.Parameter(start.clone()) for start in starts]
+    parameters[3].data = parameters[3].data.transpose(0, 2).contiguous().transpose(0, 2)  # without a flat view
+    groups: list[dict[str, Any]] = [{"params": parameters[:4]}, {"params": parameters[4:], "adapt": False}]
+    optimizer = make(groups, lr=LR, weight_decay=DECAY, **options)
+    steps = [[torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(STEPS)]
+    for gradients in steps:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    for index, (parameter, start) in enumerate(zip(parameters, starts, strict=True)):
+        expected = by_hand(start.numpy(), [gradients[index].numpy() for gradients in steps], index != 4)
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+    named = {f"{i}": parameter for i, parameter in enumerate(parameters)}
+    assert set(optimizer.trust_ratios(named.items())) == {"0", "1", "2", "3"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lambert.planning import micro_batches
-from lambert.planning.hardware import Hardware, inspect_hardware
+from lambert.planning.hardware import CudaDevice, Hardware, inspect_hardware
 from lambert.planning.memory import estimate_memory
 from lambert.planning.micro_batches import (
     MEMORY_FRACTION,
@@ -94,6 +94,26 @@ def test_the_rule_ignores_what_others_use() -> None:
     config = resolve_config(request(4_096), None)
     busy, idle = (replace(machine(1 << 30), memory_available_bytes=size) for size in (1, 1 << 30))
     assert micro_batches_by_rule(config, ProcessGroup(), busy) == micro_batches_by_rule(config, ProcessGroup(), idle)
+
+
+def test_trials_on_a_gpu_keep_to_the_memory_that_is_free_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the host's memory nor what others use of the GPU's."""
+    config = resolve_config(request(4_096), None)
+    gpus = (CudaDevice("H100", 80 << 30, (9, 0)),)
+    base = machine(1)
+    hardware = replace(base, torch=replace(base.torch, devices=gpus))
+    group = ProcessGroup(device=torch.device("cuda", 0))
+    assert micro_batches_by_rule(config, group, hardware).micro_batch_sizes == (64, 32)
+    largest: list[int] = []
+    monkeypatch.setattr(
+        micro_batches, "try_micro_batches", lambda *others, **options: largest.append(options["largest"]) or []
+    )
+    monkeypatch.setattr(ProcessGroup, "all_reduce_ints", lambda self, values: values)
+    for size in (128, 32):
+        free = round(estimate_memory(config, config.phases[0], size).total_bytes / MEMORY_FRACTION) + 1
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80 << 30))
+        tune_micro_batches(config, group, hardware)
+    assert largest[::2] == [128, 32]
 
 
 def test_tuning_takes_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,17 @@ def test_a_phase_is_steps_evaluations_and_opening() -> None:
     assert cost.seconds == pytest.approx(90.0)
 
 
+@pytest.mark.parametrize("length", [8, 32, 128, 512])
+@pytest.mark.parametrize("sequences", [1, 5])
+def test_random_rows_have_padding_and_a_mask_as_real_ones(sequences: int, length: int) -> None:
+    """Without a mask another attention kernel would be timed."""
+    batch = probe.random_batch(sequences, length, 1_000)
+    mask = batch.attention_mask
+    assert mask is not None and mask.shape == (sequences, length) and mask.dtype == torch.bool
+    assert batch.real_tokens == int(mask.sum()) and 0.8 < mask.float().mean() < 1
+    assert mask.flatten()[batch.masked_positions].all() and not batch.token_ids[~mask].any()
+
+
 @pytest.mark.parametrize(("micro_batch_size", "micro_batches"), [(4, (16, 32)), (16, (4, 8)), (64, (1, 2))])
 def test_parts_of_a_step_follow_from_steps_of_two_lengths(
     micro_batch_size: int, micro_batches: tuple[int, int], monkeypatch: pytest.MonkeyPatch

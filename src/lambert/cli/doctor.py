@@ -37,7 +37,7 @@ class Doctor(Subcommand):
         from lambert.planning.hardware import inspect_hardware
 
         hardware = inspect_hardware(self.folder)
-        found = [*findings(hardware), *_kernels()]
+        found = [*findings(hardware), *_kernels(), *_gpu_kernels(len(hardware.torch.devices))]
         _print(found)
         problems = sum(finding.level == "problem" for finding in found)
         return {
@@ -55,8 +55,20 @@ def _kernels() -> list[Finding]:
     why = load()[1]
     if why:
         return [Finding("warning", f"LAMB on the CPU uses plain tensor operations: {why}", INSTALL)]
-    used = "LAMB on the CPU uses its compiled kernel (numba); its GPU loops (Triton) are untested on GPU"
-    return [Finding("ok", used), _kernel_cache()]
+    return [Finding("ok", "LAMB on the CPU uses its compiled kernel (numba)"), _kernel_cache()]
+
+
+def _gpu_kernels(count: int) -> list[Finding]:
+    """Whether LAMB's Triton kernels run on each of `count` GPUs, found by launching one; one line for all alike."""
+    import torch
+
+    from lambert.optim.kernels.gpu import REMEDY, load
+    from lambert.planning.diagnosis import Finding
+
+    reasons = dict.fromkeys(load(torch.device("cuda", index))[1] for index in range(count))
+    used = Finding("ok", "LAMB on the GPU uses its Triton kernels (untested on GPU)")
+    slow = "LAMB on the GPU uses plain tensor operations, which are slower"
+    return [Finding("warning", f"{slow}: {why}", f"Install {REMEDY}") if why else used for why in reasons]
 
 
 def _kernel_cache() -> Finding:

@@ -14,41 +14,71 @@ from lambert.optim.equations import UpdateRule
 from lambert.optim.kernels import cpu, gpu, plain
 from lambert.optim.layers import Layer
 
-
-def step_layers(layers: Sequence[Layer], fused: Sequence[bool | None], rule: UpdateRule) -> list[Tensor]:
-    """Change weights and moments of every layer.
-
-    Args:
-        fused: `LAMB(fused=…)` of each layer.
-
-    Returns:
-        For each layer ‖x‖² before the step and every ‖u‖², a tensor [1 + directions] on its device; zeros where it is
-        not adapted.
-
-    Raises:
-        RuntimeError: `fused=True` where the kernel cannot run.
-    """
-    rows = _rows([layer.x.device for layer in layers], 1 + rule.direction_count)
-    kernels = [_kernel(layer, wanted, rule) for layer, wanted in zip(layers, fused, strict=True)]
-    unsharded = [not (layer.sharded_over and layer.hyper.adapt) for layer in layers]
-
-    def chosen(kernel: Kernel, is_unsharded: bool) -> Chosen:
-        indices = [i for i in range(len(layers)) if kernels[i] == kernel and unsharded[i] is is_unsharded]
-        return [layers[i] for i in indices], [rows[i] for i in indices]
-
-    cpu.fused_step(*chosen("cpu", True))
-    gpu.fused_step(*chosen("gpu", True))
-    plain.fused_step(*chosen("none", True), rule)
-    if not all(unsharded):
-        _step_sharded(chosen("cpu", False), chosen("gpu", False), chosen("none", False), rule)
-    return rows
-
-
 Kernel = Literal["cpu", "gpu", "none"]
 Chosen = tuple[list[Layer], list[Tensor]]
 
 
-def _kernel(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
+def step_layers(
+    layers: Sequence[Layer],
+    kernels: Sequence[Kernel],
+    rule: UpdateRule,
+    tables: gpu.Tables,
+    found_inf: Tensor | None = None,
+) -> list[Tensor]:
+    """Change weights and moments of every layer.
+
+    Args:
+        kernels: of each layer, by `kernel_of`.
+        tables: of this optimizer.
+        found_inf: where it is not 0, nothing changes; only with the kernel "gpu" for every layer.
+
+    Returns:
+        For each layer ‖x‖² before the step and every ‖u‖², a tensor [1 + directions] on its device; zeros where it is
+        not adapted, or after a step in which nothing changed.
+    """
+    on_gpu = [i for i, kernel in enumerate(kernels) if kernel == "gpu"]
+    elsewhere = [i for i, kernel in enumerate(kernels) if kernel != "gpu"]
+    assert found_inf is None or not elsewhere
+    by_table = tables.of([layers[i] for i in on_gpu], found_inf)
+    row_of = dict(zip(elsewhere, _rows([layers[i].x.device for i in elsewhere], 1 + rule.direction_count), strict=True))
+    row_of |= {on_gpu[place]: row for table, own in by_table for place, row in zip(own, table.rows, strict=True)}
+    rows = [row_of[i] for i in range(len(layers))]
+    is_sharded = [bool(layer.sharded_over) and layer.hyper.adapt for layer in layers]
+
+    def chosen(kernel: Kernel, sharded: bool) -> Chosen:
+        indices = [i for i in elsewhere if kernels[i] == kernel and is_sharded[i] is sharded]
+        return [layers[i] for i in indices], [rows[i] for i in indices]
+
+    cpu.fused_step(*chosen("cpu", False))
+    plain.fused_step(*chosen("none", False), rule)
+    by_cpu, by_plain = chosen("cpu", True), chosen("none", True)
+    for table, _ in by_table:
+        table.update_moments()
+    cpu.update_moments(*by_cpu)
+    for layer, row in zip(*by_plain, strict=True):
+        plain.update_moments(layer, row, rule)
+    # One all-reduce of all norms lies between the moments and the updates of sharded layers.
+    if sharded := [i for i, is_one in enumerate(is_sharded) if is_one]:
+        own_rows = [rows[i] for i in sharded]
+        completed = norms.all_reduce_partial_norms(torch.stack(own_rows), [layers[i].sharded_over for i in sharded])
+        torch._foreach_copy_(own_rows, list(completed))
+    for table, _ in by_table:
+        table.apply_update()
+    cpu.apply_update(*by_cpu)
+    for layer, row in zip(*by_plain, strict=True):
+        plain.apply_update(layer, row, rule)
+    return rows
+
+
+def kernel_of(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
+    """The kernel that takes the layer.
+
+    Args:
+        wanted: `LAMB(fused=…)`.
+
+    Raises:
+        RuntimeError: `fused=True` where no kernel can run.
+    """
     if wanted is not False and rule.has_kernel:
         if cpu.runs(layer):
             return "cpu"
@@ -57,27 +87,17 @@ def _kernel(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
     if wanted:
         if layer.x.device.type == "cpu" and (why := cpu.load()[1]):
             raise RuntimeError(f"LAMB(fused=True): {why}. Or leave fused out: LAMB then uses plain tensor operations")
+        if layer.x.device.type == "cuda" and (why := gpu.load(layer.x.device)[1]):
+            raise RuntimeError(
+                f"LAMB(fused=True): {why}. Install {gpu.REMEDY}. Or leave fused out: LAMB then uses plain tensor "
+                "operations"
+            )
         raise RuntimeError(
             f"LAMB(fused=True): the kernel needs dense float32 parameters, and numba on a CPU or Triton on a GPU; got "
             f"{layer.x.dtype} on {layer.x.device} with a gradient in {layer.g.dtype}. Leave fused out to use it where "
             "it can run"
         )
     return "none"
-
-
-def _step_sharded(by_cpu: Chosen, by_gpu: Chosen, by_plain: Chosen, rule: UpdateRule) -> None:
-    """The moments of all layers, one all-reduce of the norms, then all updates."""
-    cpu.update_moments(*by_cpu)
-    gpu.update_moments(*by_gpu)
-    for layer, row in zip(*by_plain, strict=True):
-        plain.update_moments(layer, row, rule)
-    layers, rows = by_cpu[0] + by_gpu[0] + by_plain[0], by_cpu[1] + by_gpu[1] + by_plain[1]
-    completed = norms.all_reduce_partial_norms(torch.stack(rows), [layer.sharded_over for layer in layers])
-    torch._foreach_copy_(rows, list(completed))
-    cpu.apply_update(*by_cpu)
-    gpu.apply_update(*by_gpu)
-    for layer, row in zip(*by_plain, strict=True):
-        plain.apply_update(layer, row, rule)
 
 
 def _rows(devices: Sequence[torch.device], width: int) -> list[Tensor]:
@@ -89,8 +109,9 @@ def _rows(devices: Sequence[torch.device], width: int) -> list[Tensor]:
     return [next(left[device]) for device in devices]
 
 
-def global_norms(gradients: Mapping[float, Sequence[tuple[Tensor, Tensor]]]) -> dict[float, float]:
-    """L2 norm of each set of gradients as one vector, over all ranks that hold shards of it.
+def global_norms(gradients: Mapping[float, Sequence[tuple[Tensor, Tensor]]]) -> dict[float, float | Tensor]:
+    """L2 norm of each set of gradients as one vector, over all ranks that hold shards of it; a 0-dimensional tensor
+    where reading it would wait for a GPU.
 
     Args:
         gradients: any key → (parameter, gradient) pairs.
@@ -98,20 +119,39 @@ def global_norms(gradients: Mapping[float, Sequence[tuple[Tensor, Tensor]]]) -> 
     return {key: _global_norm(pairs) for key, pairs in gradients.items()}
 
 
-def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | Tensor:
     if not pairs:
         return 0.0
     sharded = [norms.sharded_over(parameter) for parameter, _ in pairs]
     locals_ = [norms.local_part(norms.like_parameter(gradient, parameter)) for parameter, gradient in pairs]
-    squares = torch.stack([square.to(locals_[0].device) for square in cpu.gradient_squares(locals_)])
-    return math.sqrt(norms.all_reduce_partial_norms(squares[:, None], sharded).sum().item())
+    squares = torch.stack([square.to(locals_[0].device) for square in gradient_squares(locals_)])
+    total = norms.all_reduce_partial_norms(squares[:, None], sharded).sum()
+    return total.sqrt() if gpu.waits(total) else math.sqrt(total.item())
 
 
-def layer_norms(layers: Sequence[Layer]) -> list[float]:
-    """L2 norm of each layer's gradient, over all ranks that hold shards of it."""
-    if not layers:
-        return []
-    squares = torch.stack([square.cpu() for square in cpu.gradient_squares([layer.g for layer in layers])])
-    completed = norms.all_reduce_partial_norms(squares[:, None], [layer.sharded_over for layer in layers])
-    norms_: list[float] = completed[:, 0].sqrt().tolist()
-    return norms_
+def layer_norms(layers: Sequence[Layer]) -> Tensor:
+    """L2 norm of each layer's gradient [layers], over all ranks that hold shards of it; on the first layer's device."""
+    device = layers[0].g.device
+    squares = torch.stack([square.to(device) for square in gradient_squares([layer.g for layer in layers])])
+    return norms.all_reduce_partial_norms(squares[:, None], [layer.sharded_over for layer in layers])[:, 0].sqrt()
+
+
+def gradient_squares(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Σg² of each gradient, 0-dimensional, on its device; a few launches for all gradients on a GPU."""
+    by_kind: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, g in enumerate(gradients):
+        by_kind.setdefault((g.device, g.dtype), []).append(index)
+    squares: dict[int, Tensor] = {}
+    for (device, _), indices in by_kind.items():
+        own = [gradients[index] for index in indices]
+        found = _squares_together(own) if device.type == "cuda" else cpu.gradient_squares(own)
+        squares.update(zip(indices, found, strict=True))
+    return [squares[index] for index in range(len(gradients))]
+
+
+def _squares_together(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Σg² of gradients of one type on one device, in a few launches."""
+    real = [torch.view_as_real(g) if g.is_complex() else g for g in gradients]
+    wide = torch.float64 if real[0].dtype == torch.float64 else torch.float32
+    found = torch.stack(torch._foreach_norm(real, 2, dtype=wide))
+    return list(found.to(norms.accumulator(found.device)).square())

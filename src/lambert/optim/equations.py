@@ -22,16 +22,18 @@ from torch import Tensor
 class LayerHyperparameters:
     """Hyperparameters of one layer's step."""
 
-    learning_rate: float
+    learning_rate: float | Tensor
+    """η; a 0-dimensional tensor where only the layer's device knows it."""
     beta1: float
     beta2: float
     epsilon: float
     weight_decay: float
     """λ."""
     correction_step: float
-    """t of the bias corrections: the number of this step, or infinity without them."""
-    gradient_factor: float
-    """What g is multiplied by first: −1 to maximise, times a clip, over a loss scale."""
+    """t of the bias corrections: the number of this step, or infinity without them (1 where the layer's device counts
+    the steps)."""
+    gradient_factor: float | Tensor
+    """What g is multiplied by first: −1 to maximise, times a clip, over a loss scale; a tensor as η."""
     adapt: bool
     """False takes the trust ratio as 1."""
     norm_bounds: tuple[float, float] | None

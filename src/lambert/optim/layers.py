@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lambert.optim.equations import LayerHyperparameters
 from lambert.optim.options import Slices
 
 
-@dataclass
+@dataclass(eq=False)
 class Layer:
     """One layer of one step, or this rank's shard of it."""
 
@@ -26,13 +26,16 @@ class Layer:
     """Gradient, of the shape of `x`; never changed."""
     moments: tuple[Tensor, ...]
     """Of the shape of `x`, float32 (float64 for float64 parameters), changed in place."""
-    hyper: LayerHyperparameters
+    step: Tensor
+    """Steps of the parameter before this one, float32, 0-dimensional."""
     parameter: Tensor
     """The parameter it belongs to."""
     slice_index: int | None
     """Index of the slice in the parameter; None for a whole parameter."""
     sharded_over: norms.ShardedOver
     """The mesh dimensions that the layer is sharded over."""
+    hyper: LayerHyperparameters = field(init=False)
+    """Set once it is known which kernel takes the layer."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -65,7 +68,7 @@ def layers_of(
     weights: Tensor,
     gradient: Tensor,
     moments: tuple[Tensor, ...],
-    hyper: LayerHyperparameters,
+    step: Tensor,
     slices: Slices | None,
 ) -> list[Layer]:
     """The layers that make up a parameter.
@@ -78,7 +81,7 @@ def layers_of(
     tensors = [_real(norms.local_part(t)) for t in (weights, norms.like_parameter(gradient, parameter), *moments)]
     if slices is None:
         x, g, *rest = tensors
-        return [Layer(x, g, tuple(rest), hyper, parameter, None, sharded_over)]
+        return [Layer(x, g, tuple(rest), step, parameter, None, sharded_over)]
     dimension, sizes = slices
     begin, end = norms.local_range(parameter, dimension)
     layers, start = [], 0
@@ -86,7 +89,7 @@ def layers_of(
         # The part of this slice in the local shard; empty where it has none.
         first, stop = min(max(start, begin), end), max(min(start + size, end), begin)
         x, g, *rest = (t.narrow(dimension, first - begin, max(0, stop - first)) for t in tensors)
-        layers.append(Layer(x, g, tuple(rest), hyper, parameter, slice_index, sharded_over))
+        layers.append(Layer(x, g, tuple(rest), step, parameter, slice_index, sharded_over))
         start += size
     return layers
 
@@ -95,13 +98,15 @@ def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def hyperparameters_of(group: dict[str, Any], step: float, adapt: bool, factor: float) -> LayerHyperparameters:
+def hyperparameters_of(
+    group: dict[str, Any], rate: float | Tensor, step: float, adapt: bool, factor: float | Tensor
+) -> LayerHyperparameters:
     """Of a layer at step `step`, from 1."""
     betas = group["betas"] if "betas" in group else (group["momentum"], 0.0)
     beta1, beta2 = float(betas[0]), float(betas[1])
     bounds = group["norm_bounds"]
     return LayerHyperparameters(
-        learning_rate=float(group["lr"]),
+        learning_rate=rate,
         beta1=beta1,
         beta2=beta2,
         epsilon=float(group.get("eps", 0.0)),

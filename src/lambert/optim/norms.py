@@ -99,9 +99,13 @@ def all_reduce_partial_norms(rows: Tensor, sharded: Sequence[ShardedOver]) -> Te
             by_mesh.setdefault(pair, []).append(row)
     rows = rows.clone()
     for (mesh, dimension), indices in by_mesh.items():
-        chosen = rows[indices].to(mesh.device_type)
+        is_whole = len(indices) == len(rows)  # as a rule; indices would be uploaded to a GPU, twice
+        chosen = (rows if is_whole else rows[indices]).to(mesh.device_type)
         distributed.all_reduce(chosen, group=mesh.get_group(dimension))
-        rows[indices] = chosen.to(rows.device)
+        if is_whole:
+            rows = chosen.to(rows.device)
+        else:
+            rows[indices] = chosen.to(rows.device)
     return rows
 
 

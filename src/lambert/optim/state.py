@@ -27,6 +27,14 @@ def state_of(state: dict[str, Any], parameter: Tensor, moments: Sequence[str], *
     return state
 
 
+def keep_step(state: dict[str, Any], device: torch.device) -> Tensor:
+    """The number of earlier steps on `device`: that of the loops that count for themselves, otherwise the CPU."""
+    step: Tensor = state["step"]
+    if step.device != device:
+        step = state["step"] = step.to(device)
+    return step
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """The precision that moments and master weights of such a parameter are kept in."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

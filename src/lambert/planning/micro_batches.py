@@ -68,6 +68,9 @@ def tune_micro_batches(
         The config, and what this rank tried for each phase (nothing where a phase leaves no choice).
     """
     memory = _memory_of_a_rank(processes, hardware)
+    if processes.device.type == "cuda":  # a trial that does not fit would disturb what others do on this GPU
+        free, _ = torch.cuda.mem_get_info(processes.device)
+        memory = free if memory is None else min(memory, free)
     sizes, tried = [], []
     for index, phase in enumerate(config.phases):
         largest = _largest(config, phase, processes.world_size, memory)

@@ -117,7 +117,7 @@ def forecast_run(
     """Time real steps of every phase and a short evaluation, unless this machine has timed the same before.
 
     Args:
-        corpus: its text is used; without one, full rows of random ids.
+        corpus: its text is used; without one, random ids.
         processes: all ranks must call this at once.
         budget_seconds: for each phase. At least three steps are timed, for at most a fiftieth of the phase.
         renew: time them even if they have been timed before.
@@ -178,7 +178,7 @@ class _Probes:
             "waiting": [os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")],
             "config": [str(getattr(config, name)) for name in ours],
             "options": [str(getattr(options, name)) for name in ways],
-            "corpus": config.corpus_fingerprint,
+            "corpus": config.corpus_fingerprint or "random ids, some padding",
             "phase": (phase.config.sequence_length, phase.config.batch_size, phase.micro_batch_size),
         })  # fmt: skip
 
@@ -295,17 +295,21 @@ def probe_step(
 
 
 def random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:
-    """A batch [sequences, length] of full rows of random ids, since most rows of real text are full."""
+    """A batch [sequences, length] of random ids. As with real text, most rows are full and there is an attention mask:
+    of every other row the last positions are padding, 1 in 32.
+    """
     random = torch.Generator().manual_seed(0)
     per_row = int(prediction_counts(np.array([length]), length)[0])
     indices = torch.arange(1, per_row + 1) * (length // (per_row + 1))
     positions = (torch.arange(sequences)[:, None] * length + indices).flatten()
+    is_real = torch.ones(sequences, length, dtype=torch.bool)
+    is_real[::2, length - max(1, length // 32) :] = False
     return PretrainingBatch(
-        token_ids=torch.randint(0, vocabulary_size, (sequences, length), generator=random),
+        token_ids=torch.randint(0, vocabulary_size, (sequences, length), generator=random) * is_real,
         segment_ids=torch.zeros(sequences, length, dtype=torch.int64),
-        attention_mask=None,
+        attention_mask=is_real,
         masked_positions=positions,
         masked_labels=torch.randint(0, vocabulary_size, (len(positions),), generator=random),
         next_sentence_labels=torch.zeros(sequences, dtype=torch.int64),
-        real_tokens=sequences * length,
+        real_tokens=int(is_real.sum()),
     )

@@ -22,7 +22,7 @@ from lambert.training.config.training_config import Recorded, TrainingConfig, re
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
-from lambert.training.step import launcher
+from lambert.training.step import launcher, timer
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
 
@@ -162,6 +162,27 @@ def test_the_meter_adds_up_parts_and_begins_anew() -> None:
     first, second = timer.lap()(), timer.lap()()
     assert tuple(first) == PARTS and first["forward"] > 0 == first["backward"]
     assert second == dict.fromkeys(PARTS, 0.0)
+
+
+def test_the_peak_is_of_random_numbers_and_draws_none_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ones a GPU makes products faster than of any training's numbers."""
+    factors: list[torch.Tensor] = []
+    multiply = torch.Tensor.__matmul__
+
+    def remember(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        factors.append(one)
+        return multiply(one, other)
+
+    monkeypatch.setitem(timer._PEAK_SIZE, "cpu", 64)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", remember)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    for precision in (Precision.FLOAT32, Precision.BFLOAT16_AUTOCAST):
+        peak_matmul_flops(CPU, precision)
+        assert factors[-1].dtype == (torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16)
+        assert len(factors[-1].unique()) > 1_000 and 0.9 < float(factors[-1].float().std()) < 1.1
+    assert torch.equal(torch.rand(4), expected)
 
 
 def test_every_step_says_where_its_time_went(tmp_path: Path, make_run: Any) -> None:

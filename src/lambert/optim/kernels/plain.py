@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +16,9 @@ from lambert.optim.norms import accumulator
 
 BLOCK = 32_768
 """Elements of a block on a CPU for each thread: with its four inputs and two temporaries 0.8 MB."""
+
+BATCH = 8_388_608
+"""Elements of the layers that are computed end to end elsewhere: 32 MB for each temporary."""
 
 ADAMW_BLOCK = 524_288
 """Elements of a block where PyTorch's AdamW computes the direction: fewer and larger operations."""
@@ -70,12 +76,90 @@ def apply_update(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept | N
 
 
 def fused_step(layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule) -> None:
-    """Unsharded layers, one after another; directions are kept where that takes at most one byte per parameter."""
-    budget = sum(layer.x.numel() for layer in layers) // (4 * rule.direction_count)
-    for layer, row in zip(layers, rows, strict=True):
+    """Unsharded layers: one after another on a CPU, many at once elsewhere.
+
+    On a CPU directions are kept where that takes at most one byte per parameter.
+    """
+    pairs = list(zip(layers, rows, strict=True))
+    for batch in _batches([pair for pair in pairs if pair[0].x.device.type != "cpu"]):
+        _step_end_to_end(batch, rule)
+    own = [pair for pair in pairs if pair[0].x.device.type == "cpu"]
+    budget = sum(layer.x.numel() for layer, _ in own) // (4 * rule.direction_count)
+    for layer, row in own:
         kept: Kept | None = [] if layer.x.numel() <= budget else None
         update_moments(layer, row, rule, kept)
         apply_update(layer, row, rule, kept)
+
+
+Pair = tuple[Layer, Tensor]
+"""A layer, and its row of sums of squares."""
+
+
+def _batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Layers with the same hyperparameters (the factor of g apart), types and device, in batches of at most `BATCH`
+    elements; layers without flat views, and larger ones, are alone."""
+    batches: list[list[Pair]] = []
+    open_ones: dict[Any, tuple[int, list[Pair]]] = {}
+    for pair in pairs:
+        layer, size = pair[0], pair[0].x.numel()
+        if layer.flat is None or layer.x.dtype != _working_dtype(layer.x) or size > BATCH:
+            batches.append([pair])
+            continue
+        hyper = replace(layer.hyper, gradient_factor=1.0)
+        rate = id(hyper.learning_rate) if isinstance(hyper.learning_rate, Tensor) else hyper.learning_rate
+        key = (layer.x.device, layer.x.dtype, layer.g.dtype, rate, replace(hyper, learning_rate=0.0))
+        total, batch = open_ones.get(key, (0, []))
+        if not batch or total + size > BATCH:
+            total, batch = 0, []
+            batches.append(batch)
+        batch.append(pair)
+        open_ones[key] = total + size, batch
+    return batches
+
+
+def _step_end_to_end(batch: Sequence[Pair], rule: UpdateRule) -> None:
+    """One step of layers with the same hyperparameters, as if they were one tensor: copies cost less than launches."""
+    if len(batch) == 1:
+        ((layer, row),) = batch
+        kept: Kept = []
+        update_moments(layer, row, rule, kept)
+        apply_update(layer, row, rule, kept)
+        return
+    views = [layer.flat or [] for layer, _ in batch]
+    sizes = [own[0].numel() for own in views]
+    x, g, *moments = (torch.cat([own[column] for own in views]) for column in range(len(views[0])))
+    hyper, device = replace(batch[0][0].hyper, gradient_factor=1.0), x.device
+    factors = [layer.hyper.gradient_factor for layer, _ in batch]
+    if any(isinstance(factor, Tensor) for factor in factors):
+        factor = torch.stack([torch.as_tensor(factor, dtype=x.dtype, device=device) for factor in factors])
+        g = _working(g) * _each(factor, sizes)
+    elif any(factor != 1 for factor in factors):
+        g = _working(g) * (factors[0] if len(set(factors)) == 1 else _each(torch.tensor(factors).to(x), sizes))
+    rule.update_moments(x, _working(g), tuple(moments), hyper)
+    directions = rule.directions(x, _working(g), tuple(moments), hyper)
+    rate = hyper.learning_rate
+    steps: list[Tensor | float] = [weight * rate for weight in rule.weights(hyper)]
+    if hyper.adapt:
+        norms = torch.stack([torch.stack(torch._foreach_norm(z.split(sizes))) for z in (x, *directions)])
+        squares = norms.to(batch[0][1].dtype).square()
+        torch._foreach_copy_([row for _, row in batch], list(squares.T))
+        ratios = trust_ratio(squares[:1].sqrt(), squares[1:].sqrt(), hyper.norm_bounds).to(x.dtype)
+        steps = [_each(step * ratio, sizes) for step, ratio in zip(steps, ratios, strict=True)]
+    for step, u in zip(steps, directions, strict=True):
+        x = x.sub_(u.mul_(step))
+    for column, new in zip((0, *range(2, len(views[0]))), (x, *moments), strict=True):
+        torch._foreach_copy_([own[column] for own in views], list(new.split(sizes)))
+
+
+def _each(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """`values` [layers], each repeated for the elements of its layer."""
+    lengths = _lengths(tuple(sizes), values.device)
+    return torch.repeat_interleave(values, lengths, output_size=sum(sizes))
+
+
+@functools.lru_cache(maxsize=64)
+def _lengths(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(sizes).to(device)
 
 
 def _by_adamw(layer: Layer, rule: UpdateRule) -> bool:
@@ -111,8 +195,8 @@ def _lamb_by_adamw(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: Lay
 
 
 def _scaled(g: Tensor, hyper: LayerHyperparameters) -> Tensor:
-    wide = _working(g)
-    return wide if hyper.gradient_factor == 1 else wide * hyper.gradient_factor
+    wide, factor = _working(g), hyper.gradient_factor
+    return wide if not isinstance(factor, Tensor) and factor == 1 else wide * factor
 
 
 def _working_dtype(tensor: Tensor) -> torch.dtype:
