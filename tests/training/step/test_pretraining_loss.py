@@ -101,20 +101,22 @@ def test_batches_of_one_shape_have_the_losses_metrics_and_gradients_of_their_exa
         small_corpus, "train", sequence_length=length, seed=0, phase=1, objective=ObjectiveConfig(pairing=pairing)
     )
     plain, fixed = SampleStream(source), SampleStream(source, fixed_shapes=True)
-    config = BertConfig(small_corpus.vocabulary_size, 2, 64, 2, 128, maximum_positions=64, dropout=0.0)
+    config = BertConfig(small_corpus.vocabulary_size, 2, 64, 2, 128, maximum_positions=80, dropout=0.0)
     model = BertForPreTraining(config).double()
     shapes = set()
     for first in (0, 4, 8):
         results = []
-        for batch in (plain.batch(first, 4), fixed.batch(first, 4)):
+        own = plain.batch(first, 4)
+        for batch in (own, own.padded(80, 100), fixed.batch(first, 4)):
             model.zero_grad()
             output = pretraining_task(model, batch)
             sum(value for value in output.loss_sums.values() if value.requires_grad).backward()  # type: ignore[union-attr]
             gradients = [parameter.grad for parameter in model.parameters()]
             results.append((dict(output.loss_sums), dict(output.correct), batch.counts(), gradients, batch.real_tokens))
-        torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-9)
+        for other in results[1:]:
+            torch.testing.assert_close(other, results[0], rtol=1e-6, atol=1e-9)
         shapes.add((*batch.token_ids.shape, len(batch.masked_labels), batch.attention_mask is None))
-        assert batch.masked_tokens == plain.batch(first, 4).masked_tokens < len(batch.masked_labels)
+        assert batch.masked_tokens == own.masked_tokens < len(batch.masked_labels)
     assert shapes == {(4, 64, 4 * max(1, round(length * 20 / 128)), False)}
     unigram = UnigramBaseline(np.ones(small_corpus.vocabulary_size, np.int64))
     evaluations = [evaluate(model, [each.batch(0, 4)], unigram, precision=Precision.FLOAT32) for each in (plain, fixed)]
