@@ -48,6 +48,8 @@ class Steps:
             precision=Precision(precision),
             weight_decay=0.01,
             deterministic=deterministic,
+            no_compile=False,
+            packs=False,
             reduce_dtype=reduce_dtype,
             optimizer=optimizer,
             betas=(0.9, 0.999),
@@ -150,6 +152,7 @@ def caught(steps: Steps, counts: dict[str, Any]) -> str:
     try:
         found = steps.counts()
     except Exception as error:
+        steps.gpu.compiled = None  # the block in which it failed
         return type(error).__name__
     return next((name for name in counts if found[name] != counts[name]), "")
 

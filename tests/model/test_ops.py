@@ -100,7 +100,8 @@ def test_attention(kind_of_mask: str, threads: int) -> None:
         mask = (sequence[:, None] == sequence).expand(3, 1, 40, 40)
 
     def ours(qkv: Tensor) -> Tensor:
-        return cpu_fused.attention(qkv, 4, mask, 0.0, checkpoint=False)
+        bias = None if mask is None else cpu_fused.attention_bias(mask, qkv)
+        return cpu_fused.attention(qkv, 4, bias, 0.0, checkpoint=False)
 
     against(ours, lambda qkv: eager.attention(qkv, 4, mask, 0.0, checkpoint=False), random(3, 40, 3 * 4 * 32))
 
@@ -131,6 +132,21 @@ def test_attention_with_dropout(threads: int, checkpoint: bool, kind: torch.dtyp
         return (weights @ value).transpose(1, 2).flatten(2)
 
     against(ours, exactly, stacked.requires_grad_())
+
+
+@pytest.mark.parametrize("size", [100, 128])
+def test_a_vocabulary_of_aligned_size_has_the_same_losses_and_gradients(size: int, kind: torch.dtype) -> None:
+    hidden, weight, bias = random(9, 32), random(size, 32, seed=1), random(size, seed=2)
+    labels = torch.randint(0, size, (9,), generator=torch.Generator().manual_seed(3))
+    labels[4] = -100
+    wide = eager.aligned_vocabulary(weight, bias)
+    assert [len(tensor) for tensor in wide] == [128, 128] and (wide[0] is weight) == (size == 128)
+    results = []
+    for given in ((weight, bias), wide):
+        loss, losses, correct = eager.mlm_cross_entropy(hidden, *given, labels)
+        results.append((loss, losses, correct, *torch.autograd.grad(loss, (hidden, weight, bias))))
+    torch.testing.assert_close(results[1], results[0])
+    assert results[0][1][4] == 0 and not results[0][2][4]
 
 
 def test_add_norm_with_dropout(threads: int) -> None:

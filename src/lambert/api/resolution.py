@@ -35,8 +35,8 @@ def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
 def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
     """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
     hardware = inspect_hardware()
-    on_cpu = hardware.device == "cpu"
-    precision = resolve_precision(arguments.precision, bfloat16_gains=hardware.bfloat16_gains, on_cpu=on_cpu)
+    gains, device = hardware.bfloat16_gains, hardware.device
+    precision = resolve_precision(arguments.precision, bfloat16_gains=gains, pretrains_on=device)
     return resolve_config(arguments, corpus, precision=precision)
 
 
@@ -83,6 +83,7 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         config,
         deterministic=arguments.deterministic,
         reduce_dtype=arguments.reduce_dtype,
+        no_compile=arguments.no_compile,
         threads=threads if arguments.deterministic else 0,
     )
     if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):

@@ -1,6 +1,7 @@
 """Batches of tensors: sample index → example → padded or packed rows.
 
-Shapes: B sequences, S tokens in the longest of them (rounded up), M masked tokens in all.
+Shapes: B sequences, S tokens in the longest of them (rounded up), M masked tokens in all. With fixed shapes S is the
+sequence length and M what B sequences can have at most.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
-from lambert.data.dataset import ExampleSource, Rows
+from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Rows
 from lambert.data.full_sentences import WindowSource
-from lambert.data.masking import MaskedTokens
+from lambert.data.masking import MaskedTokens, max_predictions
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.data.packing import pack
 from lambert.data.sentence_pairs import PairSource
 from lambert.data.shuffle import Shuffle
 
+IGNORED = -100
+"""Label of masked positions that are padding; cross-entropy's default."""
 _ORDER_BLOCK = 4_096
 _ORDER = 1
 """Separates the draws of the order from others that start from the same seed."""
@@ -41,9 +45,9 @@ class PretrainingBatch:
     attention_mask: Tensor | None
     """[B, S] bool, True at real tokens; None when no row is padded."""
     masked_positions: Tensor
-    """[M] int64 in the flattened batch."""
+    """[M] int64 in the flattened batch; 0 in the padding."""
     masked_labels: Tensor
-    """[M] int64 original ids."""
+    """[M] int64 original ids; `IGNORED` in the padding."""
     next_sentence_labels: Tensor
     """[B] int64: 0 if B follows A, else 1; [0] where examples have no B."""
     real_tokens: int
@@ -55,24 +59,50 @@ class PretrainingBatch:
     first_positions: Tensor | None = None
     """[examples] int64 where each example begins in the flattened batch."""
     is_mask: Tensor | None = None
-    """[M] bool: [MASK] stands at the masked position, neither the token itself nor a random one."""
+    """[M] bool: [MASK] stands at the masked position, neither the token itself nor a random one, nor padding."""
 
     def packing(self) -> dict[str, Tensor]:
         """The model's arguments for packed rows; empty where rows are single examples."""
         names = ("position_ids", "sequence_ids", "first_positions")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    @property
+    def masked_tokens(self) -> int:
+        """Masked tokens that are not padding."""
+        return int((self.masked_labels != IGNORED).sum())
+
     def counts(self) -> dict[str, int]:
         """Number of terms of each loss in this micro-batch; a loss that the objective lacks is left out.
 
         `mask` is the part of `mlm` at [MASK] tokens.
         """
-        counts = {"mlm": len(self.masked_labels)}
+        counts = {"mlm": self.masked_tokens}
         if self.is_mask is not None:
             counts["mask"] = int(self.is_mask.sum())
         if len(self.next_sentence_labels):
             counts["nsp"] = len(self.next_sentence_labels)
         return counts
+
+    def padded(self, length: int, masked_tokens: int) -> PretrainingBatch:
+        """The same rows with `length` tokens each, and with at least so many masked tokens; not for packed rows.
+
+        No loss or count includes the padding.
+        """
+        assert self.sequence_ids is None
+        rows, own = self.token_ids.shape
+        columns, more = max(0, length - own), max(0, masked_tokens - len(self.masked_labels))
+        row, column = self.masked_positions // own, self.masked_positions % own
+        in_row = torch.ones(rows, own, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
+        is_mask = None if self.is_mask is None else functional.pad(self.is_mask, (0, more))
+        return replace(
+            self,
+            token_ids=functional.pad(self.token_ids, (0, columns)),
+            segment_ids=functional.pad(self.segment_ids, (0, columns)),
+            attention_mask=functional.pad(in_row, (0, columns)),
+            masked_positions=functional.pad(row * (own + columns) + column, (0, more)),
+            masked_labels=functional.pad(self.masked_labels, (0, more), value=IGNORED),
+            is_mask=is_mask,
+        )
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
@@ -174,18 +204,28 @@ class SampleStream:
     """The endless, shuffled stream of a phase's samples: each epoch has every example once.
 
     Sample g is example `shuffle_e(g mod n)` of epoch e = g div n, regardless of the caller and of batch boundaries.
+
+    Args:
+        packs: pack short examples where that saves rows.
+        fixed_shapes: give all batches of as many rows the same shapes, for devices that compile for each shape. Packed
+            rows keep their own.
     """
 
-    def __init__(self, examples: ExampleSource, *, packs: bool = False) -> None:
+    def __init__(self, examples: ExampleSource, *, packs: bool = False, fixed_shapes: bool = False) -> None:
         self.examples = examples
-        self.packs = packs
+        self.packs, self.fixed_shapes = packs, fixed_shapes
         # The order is computed in blocks: many positions of a permutation at once are cheaper.
         self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
         parts = [self.examples.rows(number, indices) for number, indices in self.order(first, count)]
-        return as_batch(parts, special=self.examples.special, packs=self.packs)
+        batch = as_batch(parts, special=self.examples.special, packs=self.packs)
+        if not self.fixed_shapes or self.packs:
+            return batch
+        length = self.examples.sequence_length
+        per_row = max_predictions(length, self.examples.objective.mlm_probability)
+        return batch.padded(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, count * per_row)
 
     def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
         """The examples of samples first … first + count − 1, as (epoch, indices) pairs."""

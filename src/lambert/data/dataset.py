@@ -30,7 +30,8 @@ from lambert.data.masking import (
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 
-_ROW_MULTIPLE = 8
+ROW_MULTIPLE = 8
+"""Rows have a multiple of so many tokens, for the kernels."""
 
 # Separates the draws of an epoch from others that start from the same seed and phase.
 _EXAMPLE_STREAM = 4
@@ -147,7 +148,7 @@ class ExampleSource(ABC):
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
         lengths = a_length + b_length + self.special_per_example
-        width = -(-int(lengths.max()) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        width = -(-int(lengths.max()) // ROW_MULTIPLE) * ROW_MULTIPLE
         token_ids = np.full((len(indices), width), self.special.pad, np.int64)
         self.split.copy_spans(spans.a_start, spans.a_stop, token_ids, np.ones_like(a_length))
         if b_length.any():

@@ -135,12 +135,12 @@ class SelfAttention(nn.Module):
         self.checkpoint_attention = False
         """Whether the backward pass recomputes the attention weights."""
 
-    def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """`attn_mask` is bool [B, 1, 1 or S, S], True where a token may attend; None when it may attend everywhere."""
+    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
+        """`bias` is that of `Ops.attention_bias`; None when every token may attend everywhere."""
         ops = select_ops(self.output.weight)
         p, attention_p = (self.dropout_p, self.attention_dropout_p) if self.training else (0.0, 0.0)
         qkv = ops.linear(hidden, self.query_key_value.weight, self.query_key_value.bias)
-        context = ops.attention(qkv, self.heads, attn_mask, attention_p, checkpoint=self.checkpoint_attention)
+        context = ops.attention(qkv, self.heads, bias, attention_p, checkpoint=self.checkpoint_attention)
         projected = ops.linear(context, self.output.weight, self.output.bias)
         norm = self.layer_norm
         return ops.add_norm(projected, hidden, norm.weight, norm.bias, norm.eps, p)
@@ -175,9 +175,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """`attn_mask` as in `SelfAttention.forward`."""
-        result: Tensor = self.feed_forward(self.attention(hidden, attn_mask))
+    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
+        """`bias` as in `SelfAttention.forward`."""
+        result: Tensor = self.feed_forward(self.attention(hidden, bias))
         return result
 
 
@@ -220,11 +220,13 @@ class BertModel(nn.Module):
         if sequence_ids is not None:
             attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
+        ops = select_ops(self.embeddings.word.weight)
+        bias = None if attn_mask is None else ops.attention_bias(attn_mask, hidden)
         for block in self.blocks:
             if self._checkpoint_blocks and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, attn_mask, use_reentrant=False)
+                hidden = checkpoint(block, hidden, bias, use_reentrant=False)
             else:
-                hidden = block(hidden, attn_mask)
+                hidden = block(hidden, bias)
         return hidden
 
 

@@ -30,7 +30,7 @@ class Pooler(nn.Module):
 
 
 class MLMHead(nn.Module):
-    """MLM logits of the masked tokens only: [M, H] → [M, V]. The decoder is the word embedding (tied) plus a bias.
+    """MLM logits or losses of the masked tokens only. The decoder is the word embedding (tied) plus a bias.
 
     With `tied_decoder` false it has a matrix of its own.
     """
@@ -43,21 +43,16 @@ class MLMHead(nn.Module):
         if not config.tied_decoder:
             self.decoder = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
 
-    def forward(self, hidden: Tensor, word_embedding: Tensor) -> Tensor:
-        return functional.linear(self._transformed(hidden), self._matrix(word_embedding), self.bias)
-
-    def loss(self, hidden: Tensor, word_embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed cross-entropy with labels [M], in float32; its terms [M] and which predictions are correct [M], both
-        without gradients."""
-        ops = select_ops(word_embedding)
-        return ops.mlm_cross_entropy(self._transformed(hidden), self._matrix(word_embedding), self.bias, labels)
-
-    def _matrix(self, word_embedding: Tensor) -> Tensor:
-        return self.decoder.weight if hasattr(self, "decoder") else word_embedding
-
-    def _transformed(self, hidden: Tensor) -> Tensor:
-        normalized: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
-        return normalized
+    def forward(
+        self, hidden: Tensor, word_embedding: Tensor, labels: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits [M, V] of hidden states [M, H]; or with labels [M] their summed cross-entropy in float32, its terms
+        [M] and which predictions are correct [M], both without gradients."""
+        matrix = self.decoder.weight if hasattr(self, "decoder") else word_embedding
+        transformed = self.layer_norm(functional.gelu(self.transform(hidden)))
+        if labels is None:
+            return functional.linear(transformed, matrix, self.bias)
+        return select_ops(word_embedding).mlm_cross_entropy(transformed, matrix, self.bias, labels)
 
 
 class _Pretrained(nn.Module):
@@ -99,6 +94,9 @@ class _Pretrained(nn.Module):
 class BertForPreTraining(_Pretrained):
     """Encoder with both pre-training heads."""
 
+    is_compiled = False
+    """Whether `compile_layers` has compiled it."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.pooler = Pooler(config)
@@ -128,18 +126,14 @@ class BertForPreTraining(_Pretrained):
             masked_labels: [M] original ids of the masked tokens; with them losses are returned instead of logits.
 
         Returns:
-            MLM logits [M, V], or with labels `MLMHead.loss`; and NSP logits [B or E, 2] (class 0: B follows A; 1: B is
-            random).
+            MLM logits [M, V], or with labels the losses of `MLMHead.forward`; and NSP logits [B or E, 2] (class 0: B
+            follows A; 1: B is random).
         """
         hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
         embedding = self.encoder.embeddings.word.weight
-        mlm = (
-            self.mlm_head(masked, embedding)
-            if masked_labels is None
-            else self.mlm_head.loss(masked, embedding, masked_labels)
-        )
+        mlm = self.mlm_head(masked, embedding, masked_labels)
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
         return mlm, self.nsp_head(self.pooler(first))
 

@@ -36,6 +36,7 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     lines = [
         f"{config.model_name}: {model.layers} layers, hidden size {model.hidden_size}, {plan.parameters:,} parameters, "
         f"vocabulary {model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
+        + ("" if model.attention_dropout is None else f", attention dropout {model.attention_dropout:g}")
         + (f", about {memory['none']}" if is_here else "")
     ]
     if is_here:

@@ -168,7 +168,7 @@ class _Probes:
         """Of the machine, the versions, and all that a step's time depends on; not of the number of steps."""
         config, options = self._config, self._options
         hardware = inspect_hardware()
-        ours = ("model", "optimizer", "examples", "packs", "precision", "reduce_dtype", "deterministic")
+        ours = ("model", "optimizer", "examples", "packs", "precision", "reduce_dtype", "deterministic", "no_compile")
         ways = ("shard", "activation_checkpointing", "evaluation_samples", "evaluations_per_phase")
         return probe_key({
             "lambert": __version__,
@@ -210,7 +210,7 @@ class _PhaseProbe:
             self._batch = lambda first, count: random_batch(count, length, vocabulary)
             return
         began = time.monotonic()
-        self._batch = training_stream(corpus, config, phase).batch
+        self._batch = training_stream(corpus, config, phase, fixed_shapes=processes.device.type == "cuda").batch
         self._batch(0, 1)
         self._opening_seconds = time.monotonic() - began
 

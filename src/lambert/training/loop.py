@@ -182,7 +182,8 @@ class TrainingLoop:
         """Run the remaining steps of a phase, until a rollback leaves it or a stop is requested."""
         phase = self._phases[index]
         self._journal.write("phase", phase.facts())
-        stream = training_stream(self.corpus, self.settings, phase)
+        on_gpu = self.processes.device.type == "cuda"
+        stream = training_stream(self.corpus, self.settings, phase, fixed_shapes=on_gpu)
         options = self.trainer_options
         needs_weights = (options.trust_ratios_per_phase, options.evaluations_per_phase, 1)
         while self._is_open(phase) and self.state.step >= phase.first_step - 1:

@@ -50,6 +50,7 @@ def test_every_setting_has_its_argument() -> None:
          ["`batch_size` 4 (the run has 8)", "`learning_rate` 0.1 (the run has 0.002)"]),
         ({"warmup_ratio": 0.5}, ["`warmup_ratio` 9 1 steps (the run has 4 0)"]),
         ({"dropout": 0.0, "seed": 3}, ["`dropout` 0 (the run has 0.1)", "`seed` 3 (the run has 0)"]),
+        ({"attention_dropout": 0.0}, ["`attention_dropout` 0 (the run has none)"]),
         ({"pairs": "none", "masking": "span"},
          ["`pairs` none (the run has nsp)", "`masking` span (the run has token)"]),
         ({"pack": True}, ["`pack=True` (the run is without)"]),

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lambert.corpus.store import Corpus
+from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
 from lambert.model.presets import model_config
-from lambert.training.config.resolve import parameter_count
+from lambert.training.config import precision
+from lambert.training.config.arguments import RecipeArguments
+from lambert.training.config.recipe_io import load_recipe
+from lambert.training.config.resolve import parameter_count, resolve_config
 from lambert.training.config.starting_model import starting_model
-from lambert.training.config.training_config import TrainingConfig
+from lambert.training.config.training_config import TrainingConfig, write_recipe
 
 
 def test_a_model_starts_by_guessing_from_word_frequencies(small_corpus: Corpus, settings: TrainingConfig) -> None:
@@ -37,3 +44,49 @@ def test_parameters_of_the_published_sizes() -> None:
     """110,106,428 and 336,226,108: what `transformers` counts of BertForPreTraining, base and large, uncased."""
     sizes = {name: parameter_count(model_config(name, vocabulary_size=30_522)) for name in ("base", "large")}
     assert sizes == {"base": 110_106_428, "large": 336_226_108}
+
+
+@pytest.mark.parametrize(
+    ("gains", "device", "numba", "expected"),
+    [
+        (True, "cuda", False, "bfloat16-master"),
+        (True, "cpu", True, "bfloat16-master"),
+        (True, "cpu", False, "bfloat16-autocast"),
+        (True, "", True, "bfloat16-autocast"),
+        (False, "cuda", True, "float32"),
+        (False, "cpu", True, "float32"),
+    ],
+)
+def test_the_precision_that_auto_takes(
+    monkeypatch: pytest.MonkeyPatch, gains: bool, device: str, numba: bool, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "has_numba", lambda: numba)
+    assert precision.resolve_precision("auto", bfloat16_gains=gains, pretrains_on=device).value == expected
+    assert precision.resolve_precision("float32", bfloat16_gains=gains, pretrains_on=device).value == "float32"
+
+
+DROPOUTS = [  # given → dropout, attention dropout of a new model, and of one that has .3 and 0
+    ({}, (0.1, None), (0.3, 0.0)),
+    ({"attention_dropout": 0.2}, (0.1, 0.2), (0.3, 0.2)),
+    ({"dropout": 0.2}, (0.2, None), (0.2, None)),
+    ({"dropout": 0.3}, (0.3, None), (0.3, 0.0)),
+    ({"dropout": 0.2, "attention_dropout": 0.0}, (0.2, 0.0), (0.2, 0.0)),
+    ({"attention_dropout": 0.1}, (0.1, None), (0.3, 0.1)),
+]
+
+
+@pytest.mark.parametrize(("given", "new", "continued"), DROPOUTS)
+def test_attention_weights_may_have_a_dropout_of_their_own(
+    tmp_path: Path, given: dict[str, Any], new: tuple[float, Any], continued: tuple[float, Any]
+) -> None:
+    run = {"batch_size": 4, "samples": 80, "sequence_lengths": 16, **given}
+    config = resolve_config(RecipeArguments.of(model="1x16", **run), None)
+    assert (config.model.dropout, config.model.attention_dropout) == new
+    write_recipe(tmp_path, config)
+    again = load_recipe(str(tmp_path))
+    assert (again.dropout, again.attention_dropout) == new
+    folder = tmp_path / "model"
+    own = BertConfig(100, 1, 16, 1, 32, maximum_positions=16, dropout=0.3, attention_dropout=0.0)
+    save_model(BertForPreTraining(own), folder)
+    config = resolve_config(RecipeArguments.of(init_from=folder, **run), None)
+    assert (config.model.dropout, config.model.attention_dropout) == continued

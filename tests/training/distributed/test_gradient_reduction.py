@@ -260,3 +260,39 @@ def test_a_model_that_nobody_uses_is_freed(kind: type[BufferedGradients] | type[
     weights = train()
     gc.collect()
     assert [weight() for weight in weights] == [None, None]
+
+
+@pytest.mark.parametrize("kind", [BufferedGradients, TreeGradients])
+@pytest.mark.parametrize("bucket_bytes", [100, 10**6])
+@pytest.mark.parametrize("uses", [(0, 1, 0, 1), (1, 1, 1, 1), (0, 0, 0, 0)])
+def test_gradients_kept_until_all_are_there_have_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Gradients], bucket_bytes: int, uses: tuple[int, ...]
+) -> None:
+    """As on a GPU; in bfloat16 to float32, and with a layer that only some micro-batches use."""
+    monkeypatch.setattr(module, "BUCKET_BYTES", bucket_bytes)
+    build = module._Bucket.__init__
+
+    def run(keeps: bool) -> list[Tensor | None]:
+        def kept(self: module._Bucket, *args: object) -> None:
+            build(self, *args)  # type: ignore[arg-type]
+            self.keeps_arrived = keeps
+
+        monkeypatch.setattr(module._Bucket, "__init__", kept)
+        model = two_layers()[0].bfloat16()
+        masters = [nn.Parameter(parameter.detach().float()) for parameter in model.parameters()]
+        gradients = kind(list(zip(model.parameters(), masters, strict=True)), ProcessGroup())  # type: ignore[call-arg]
+
+        def compute(number: int) -> None:
+            rows = torch.randn(4, 6, generator=torch.Generator().manual_seed(number)).bfloat16()
+            hidden = model[:4](rows) if uses[number] else model[:2](rows)
+            model[4](hidden).sum().backward()
+
+        for _ in range(2):
+            gradients.accumulate(len(uses), compute)
+            gradients.reduce()
+        assert not any(parameter.grad is not None for parameter in model.parameters())
+        return [master.grad for master in masters]
+
+    for ours, expected in zip(run(True), run(False), strict=True):
+        assert (ours is None) == (expected is None)
+        assert ours is None or (expected is not None and torch.equal(ours, expected))

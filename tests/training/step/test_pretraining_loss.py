@@ -11,7 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lambert.data.dataloader import PretrainingBatch
+from lambert.corpus.store import Corpus
+from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
+from lambert.data.objective import ObjectiveConfig
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
 from lambert.training.config.precision import Precision
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.step.pretraining_loss import evaluate, pretraining_task
@@ -87,3 +91,34 @@ def test_an_untrained_model_is_worse_than_the_unigram_and_never_better_than_cert
         uniform, [batch([1, 1, 0], [0])], UnigramBaseline(np.array([5, 50, 5])), precision=Precision.FLOAT32
     )
     assert figures.unigram_loss < figures.mlm_loss == pytest.approx(math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize(("pairing", "length"), [("nsp", 64), ("none", 60)])
+def test_batches_of_one_shape_have_the_losses_metrics_and_gradients_of_their_examples(
+    small_corpus: Corpus, pairing: str, length: int
+) -> None:
+    source = example_source(
+        small_corpus, "train", sequence_length=length, seed=0, phase=1, objective=ObjectiveConfig(pairing=pairing)
+    )
+    plain, fixed = SampleStream(source), SampleStream(source, fixed_shapes=True)
+    config = BertConfig(small_corpus.vocabulary_size, 2, 64, 2, 128, maximum_positions=80, dropout=0.0)
+    model = BertForPreTraining(config).double()
+    shapes = set()
+    for first in (0, 4, 8):
+        results = []
+        own = plain.batch(first, 4)
+        for batch in (own, own.padded(80, 100), fixed.batch(first, 4)):
+            model.zero_grad()
+            output = pretraining_task(model, batch)
+            sum(value for value in output.loss_sums.values() if value.requires_grad).backward()  # type: ignore[union-attr]
+            gradients = [parameter.grad for parameter in model.parameters()]
+            results.append((dict(output.loss_sums), dict(output.correct), batch.counts(), gradients, batch.real_tokens))
+        for other in results[1:]:
+            torch.testing.assert_close(other, results[0], rtol=1e-6, atol=1e-9)
+        shapes.add((*batch.token_ids.shape, len(batch.masked_labels), batch.attention_mask is None))
+        assert batch.masked_tokens == own.masked_tokens < len(batch.masked_labels)
+    assert shapes == {(4, 64, 4 * max(1, round(length * 20 / 128)), False)}
+    unigram = UnigramBaseline(np.ones(small_corpus.vocabulary_size, np.int64))
+    evaluations = [evaluate(model, [each.batch(0, 4)], unigram, precision=Precision.FLOAT32) for each in (plain, fixed)]
+    for name, value in vars(evaluations[0]).items():
+        assert getattr(evaluations[1], name) == (value if value is None else pytest.approx(value, rel=1e-6))

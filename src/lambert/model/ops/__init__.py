@@ -34,13 +34,19 @@ class Ops(Protocol):
     def dropout(self, input: Tensor, p: float) -> Tensor:
         """Each element is 0 with probability p, else divided by 1 − p."""
 
-    def attention(
-        self, qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool
-    ) -> Tensor:
+    def attention_bias(self, attn_mask: Tensor, hidden: Tensor) -> Tensor:
+        """What `attention` adds to the scores, made once for all blocks.
+
+        Args:
+            attn_mask: bool [B, 1, 1 or S, S], True where a token may attend.
+            hidden: [B, S, H], the input of the first block.
+        """
+
+    def attention(self, qkv: Tensor, heads: int, bias: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
         """Scaled dot-product attention: queries, keys and values [B, S, 3 · H] → contexts [B, S, H].
 
         Args:
-            attn_mask: bool [B, 1, 1 or S, S], True where a token may attend; None when it may attend everywhere.
+            bias: of `attention_bias`; None when every token may attend everywhere.
             checkpoint: recompute the attention weights in the backward pass instead of keeping them.
         """
 
@@ -64,7 +70,7 @@ class Ops(Protocol):
         """Cross-entropy of the MLM logits `hidden · weightᵀ + bias`, and which predictions are correct.
 
         Args:
-            hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M].
+            hidden: [M, H]; weight [V, H]; bias [V]; labels int64 [M], for `eager` −100 where a token does not count.
 
         Returns:
             The float32 sum over the M tokens, in nats; without gradients, its terms [M] and bool [M].

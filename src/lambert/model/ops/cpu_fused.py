@@ -52,13 +52,16 @@ def dropout(input: Tensor, p: float) -> Tensor:
     return input if p == 0 else _Dropout.apply(input, new_dropout(p))
 
 
-def attention(qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
+def attention_bias(attn_mask: Tensor, hidden: Tensor) -> Tensor:
+    """As `Ops.attention_bias`: float32 [B, 1 or S, S]."""
+    return torch.zeros(attn_mask.squeeze(1).shape).masked_fill_(~attn_mask.squeeze(1), -math.inf)
+
+
+def attention(qkv: Tensor, heads: int, bias: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
     """As `Ops.attention`, as batched matmuls with a fused softmax: faster than PyTorch's fused attention on CPUs."""
     batch, length, _ = qkv.shape
-    added = torch.zeros(batch, 1, length)
-    if attn_mask is not None:
-        added = torch.zeros(attn_mask.squeeze(1).shape).masked_fill_(~attn_mask.squeeze(1), -math.inf)
-    return _Attention.apply(qkv.view(batch, length, 3, heads, -1), added, new_dropout(dropout_p), checkpoint)
+    bias = torch.zeros(batch, 1, length) if bias is None else bias
+    return _Attention.apply(qkv.view(batch, length, 3, heads, -1), bias, new_dropout(dropout_p), checkpoint)
 
 
 def feed_forward(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import dropout, embedding, linear
 from torch.utils import checkpoint as activation_checkpoint
 
-__all__ = ["add_norm", "attention", "dropout", "embedding", "feed_forward", "linear", "mlm_cross_entropy"]
+from lambert.model.attention import attention, attention_bias
 
+_VOCABULARY_MULTIPLE = 64
 
-def attention(qkv: Tensor, heads: int, attn_mask: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
-    """As `Ops.attention`."""
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-    attend = functional.scaled_dot_product_attention
-    context: Tensor = (
-        activation_checkpoint.checkpoint(attend, query, key, value, attn_mask, dropout_p, use_reentrant=False)
-        if checkpoint
-        else attend(query, key, value, attn_mask, dropout_p)
-    )
-    return context.transpose(1, 2).flatten(2)
+__all__ = [
+    "add_norm",
+    "aligned_vocabulary",
+    "attention",
+    "attention_bias",
+    "dropout",
+    "embedding",
+    "feed_forward",
+    "linear",
+    "mlm_cross_entropy",
+]
 
 
 def feed_forward(
@@ -44,6 +49,21 @@ def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps
 
 def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `Ops.mlm_cross_entropy`."""
+    if hidden.device.type == "cuda":
+        weight, bias = aligned_vocabulary(weight, bias)
     logits = linear(hidden, weight, bias)
     losses = functional.cross_entropy(logits.float(), labels, reduction="none")
     return losses.sum(), losses.detach(), logits.argmax(-1) == labels
+
+
+def aligned_vocabulary(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [V, H] and bias [V] with V rounded up to a multiple of 64 by entries that no softmax gives a probability.
+
+    BERT's 30,522 logits in bfloat16 break the alignment to 16 bytes that the fast matmuls of GPUs need. The gradients
+    of `torch.cat` are views, so only the forward pass copies the weight.
+    """
+    more = -len(weight) % _VOCABULARY_MULTIPLE
+    if not more:
+        return weight, bias
+    padding = weight.new_zeros(more, weight.shape[1]), bias.new_full((more,), -math.inf)
+    return torch.cat((weight, padding[0])), torch.cat((bias, padding[1]))

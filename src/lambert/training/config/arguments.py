@@ -48,6 +48,9 @@ class RecipeArguments:
     dropout: float | None = None
     """Dropout probability of hidden units and attention weights. Default: the recipe's, else that of `init_from`,
     else .1."""
+    attention_dropout: float | None = None
+    """Dropout probability of attention weights, where it is another. On a GPU 0 leaves the choice between all attention
+    kernels (untested on GPU)."""
     pairs: str | None = None
     """Sentence-pair objective. nsp: does B follow A (BERT); sop: are A and B in order (ALBERT); none: one segment,
     windows of documents. Default: the recipe's, else nsp."""
@@ -65,8 +68,8 @@ class RecipeArguments:
     tune: bool = False
     """Time micro-batch sizes and take the fastest: for a machine without other work."""
     precision: str = "auto"
-    """auto, float32, bfloat16-autocast or bfloat16-master; auto uses bfloat16 only if it is faster on
-    this hardware, on a CPU bfloat16-master. Untested on GPU."""
+    """auto, float32, bfloat16-autocast or bfloat16-master; auto is bfloat16-master where bfloat16 is faster, on a GPU
+    from the A100 on (untested on GPU), else float32."""
     init_from: Path | None = None
     """Model to continue: a run, a Hugging Face BERT folder, or a name on the Hub such as
     google-bert/bert-base-uncased (docs/continue.md). `model` is then ignored."""
@@ -125,6 +128,8 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
     """Same bits on 1, 2, 4, … ranks; needs memory for log2(micro-batches of a rank) + 1 gradients."""
     reduce_dtype: str = "float32"
     """float32 or bfloat16: the dtype of gradients in the all-reduce between ranks."""
+    no_compile: bool = False
+    """On a GPU, do not compile the blocks with torch.compile (untested on GPU). On a CPU nothing is compiled so."""
     timeout_minutes: float = 10.0
     """Timeout of a collective between ranks, minutes."""
     probe_seconds: float = 5.0

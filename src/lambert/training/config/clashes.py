@@ -8,7 +8,7 @@ from typing import Any
 
 from lambert.utils.diff import flatten
 
-_SAME = ("optimizer", "seed", "precision", "reduce_dtype", "deterministic", "threads")
+_SAME = ("optimizer", "seed", "precision", "reduce_dtype", "deterministic", "no_compile", "threads")
 _OF_THE_MODEL = (
     "layers", "hidden_size", "attention_heads", "feed_forward_size", "segment_types", "layer_norm_epsilon",
     "initializer_range",
@@ -20,7 +20,7 @@ _OF_THE_RECIPE = (
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",
     "model_name": "model", **{f"model.{name}": "model" for name in _OF_THE_MODEL},
-    "model.dropout": "dropout", "model.attention_dropout": "dropout",
+    "model.dropout": "dropout", "model.attention_dropout": "attention_dropout",
     "model.tied_decoder": "init_from", "model.classifier_dropout": "init_from", "initial_weights": "init_from",
     "phases.batch_size": "batch_size", "phases.sequence_length": "sequence_lengths",
     "model.maximum_positions": "sequence_lengths", "micro_batch_sizes": "micro_batch_size",

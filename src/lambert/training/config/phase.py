@@ -123,8 +123,10 @@ def _schedule(phases: Sequence[PhaseConfig]) -> LRSchedule:
     )
 
 
-def training_stream(corpus: Corpus, settings: TrainingConfig, phase: Phase) -> SampleStream:
-    """Training samples of a phase."""
+def training_stream(
+    corpus: Corpus, settings: TrainingConfig, phase: Phase, *, fixed_shapes: bool = False
+) -> SampleStream:
+    """Training samples of a phase; `fixed_shapes` as in `SampleStream`."""
     source = example_source(
         corpus,
         "train",
@@ -133,7 +135,7 @@ def training_stream(corpus: Corpus, settings: TrainingConfig, phase: Phase) -> S
         phase=phase.number,
         objective=settings.examples,
     )
-    return SampleStream(source, packs=settings.packs)
+    return SampleStream(source, packs=settings.packs, fixed_shapes=fixed_shapes)
 
 
 def dropout_seed(seed: int, step: int, index: int) -> int:

@@ -29,10 +29,14 @@ class Precision(Enum):
         return nullcontext()
 
 
-def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) -> Precision:
+def resolve_precision(name: str, *, bfloat16_gains: bool, pretrains_on: str = "") -> Precision:
     """The precision `name`; `auto` is float32 if bfloat16 is not faster.
 
-    If it is, `auto` is bfloat16-master on a CPU, which has fused kernels, and bfloat16-autocast on other devices.
+    If it is, `auto` is bfloat16-master for pre-training on a GPU, or on a CPU with the fused kernels; else
+    bfloat16-autocast.
+
+    Args:
+        pretrains_on: type of the device; empty for fine-tuning.
 
     Raises:
         UserError: unknown precision.
@@ -40,7 +44,8 @@ def resolve_precision(name: str, *, bfloat16_gains: bool, on_cpu: bool = False) 
     if name == "auto":
         if not bfloat16_gains:
             return Precision.FLOAT32
-        return Precision.BFLOAT16_MASTER if on_cpu and has_numba() else Precision.BFLOAT16_AUTOCAST
+        keeps_master = pretrains_on == "cuda" or (pretrains_on == "cpu" and has_numba())
+        return Precision.BFLOAT16_MASTER if keeps_master else Precision.BFLOAT16_AUTOCAST
     try:
         return Precision(name)
     except ValueError:

@@ -98,6 +98,8 @@ class Recipe:
     weight_decay: float | None = None
     max_grad_norm: float | None = None
     dropout: float | None = None
+    attention_dropout: float | None = None
+    """Of attention weights, where it is another than `dropout`."""
     pairs: str | None = None
     masking: str | None = None
     mlm_probability: float | None = None

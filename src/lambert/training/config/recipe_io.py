@@ -125,6 +125,8 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
             "mlm_probability": examples["mlm_probability"],
         }
         model = {"model": tables["model_name"], "dropout": tables["model"]["dropout"]}
+        if (own := tables["model"].get("attention_dropout")) is not None:
+            model["attention_dropout"] = own
         return {**same, **kind, **model, "phases": phases}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
@@ -177,5 +179,6 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         value = values.get(name, 1)
         if not (0 <= value < float("inf")) or (name == "epsilon" and value == 0):
             raise UserError(f"{name} = {value}", remedy=f"Give a number {wanted}")
-    if not 0 <= values.get("dropout", 0) < 1:
-        raise UserError(f"dropout = {values['dropout']}", remedy="Give a number from 0 to below 1")
+    for name in ("dropout", "attention_dropout"):
+        if not 0 <= values.get(name, 0) < 1:
+            raise UserError(f"{name} = {values[name]}", remedy="Give a number from 0 to below 1")

@@ -32,7 +32,7 @@ SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
 """Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
 wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "optimizer", "dropout", "pairs", "masking", "mlm_probability")
+_CHOICES = ("model", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability")
 """Fields of both the arguments and a recipe."""
 MICRO_BATCH_TOKENS = 4_096
 """Default tokens in a micro-batch, padding included: 32 sequences of 128, 8 of 512."""
@@ -148,7 +148,7 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     init_from = request.initial_model_folder
     if init_from is not None:
         config = read_config(init_from)
-        if request.dropout is not None:
+        if request.dropout not in (None, config.dropout):
             config = replace(config, dropout=request.dropout, attention_dropout=None)
         if corpus is not None:
             entries = vocabulary_entries(init_from, corpus)
@@ -157,6 +157,8 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
         config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
         config = replace(config, maximum_positions=max(config.maximum_positions, *recipe.sequence_lengths))
+    if request.attention_dropout is not None:
+        config = replace(config, attention_dropout=request.attention_dropout)
     if corpus is not None:
         config = replace(config, pad_token_id=special_tokens(corpus.tokenizer()).pad)
     return config

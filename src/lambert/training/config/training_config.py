@@ -57,6 +57,8 @@ class TrainingConfig:
     """dtype of the gradients in the all-reduce."""
     deterministic: bool = False
     """Same bits for any world size."""
+    no_compile: bool = False
+    """Do not compile the blocks on a GPU; compiled ones differ in rounding and dropout masks."""
     threads: int = 0
     """Threads of each rank, fixed in a deterministic run; 0 leaves them open."""
     initial_weights: str = ""

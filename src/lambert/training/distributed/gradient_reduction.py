@@ -103,6 +103,8 @@ class BufferedGradients(Gradients):
         for number in range(count):
             self._is_last = number == count - 1
             compute(number)
+            for bucket in self._buckets:
+                bucket.accumulate_arrived()
             if number == 0 < count - 1 and first is not None:
                 first.take([slot for bucket in self._buckets for slot in bucket.filled_slots()])
 
@@ -136,6 +138,7 @@ class BufferedGradients(Gradients):
         """Start the all-reduce of the next bucket; all ranks use the same order."""
         bucket = self._buckets[self._launched]
         self._launched += 1
+        bucket.accumulate_arrived()
         bucket.fill_untouched()
         if self._first is not None:
             self._first.take([bucket.flat])
@@ -179,6 +182,7 @@ class TreeGradients(Gradients):
             self._leaf = self._free.pop() if self._free else _Bucket(self._pairs)
             self._leaf.forget()
             compute(number)
+            self._leaf.accumulate_arrived()
             self._leaf.fill_untouched()
             if number == 0 and first is not None:
                 first.take([self._leaf.flat])
@@ -229,7 +233,11 @@ def tree_sum(count: int, leaf: Callable[[int], Value], add: Callable[[Value, Val
 
 
 class _Bucket:
-    """A flat float32 tensor with one slot (a view) for each parameter's gradient."""
+    """A flat float32 tensor with one slot (a view) for each parameter's gradient.
+
+    On a GPU gradients are kept until all have arrived, and accumulated together: a launch for each would take longer
+    than its work.
+    """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
@@ -242,12 +250,16 @@ class _Bucket:
         self.missing = set(range(len(self.pairs)))
         """Parameters still to come: those with a gradient in an earlier step; in the first step all."""
         self._ever_touched: set[int] = set()
+        self.keeps_arrived = self.flat.device.type != "cpu"
+        self._arrived: dict[int, Tensor] = {}
+        """Gradients of this backward pass that are not accumulated yet."""
 
     def forget(self) -> None:
         """Start a new accumulation."""
         self._ever_touched |= self.touched
         self.missing = set(self._ever_touched or range(len(self.pairs)))
         self.touched = set()
+        self._arrived = {}
 
     @torch.no_grad()
     def take(self, index: int, parameter: Tensor) -> None:
@@ -256,12 +268,33 @@ class _Bucket:
         assert gradient is not None
         if gradient.is_sparse:  # of an embedding whose weights are not tied
             gradient = gradient.to_dense()
+        if self.keeps_arrived:
+            self._arrived[index] = gradient
+            if len(self._arrived) == len(self._slots):
+                self.accumulate_arrived()
+            return
         slot = self._slots[index]
         if index in self.touched:
             slot.add_(gradient)
         else:
             slot.copy_(gradient)
             self.touched.add(index)
+
+    @torch.no_grad()
+    def accumulate_arrived(self) -> None:
+        """Accumulate the gradients that are kept, at the end of a backward pass at the latest."""
+        arrived, self._arrived = self._arrived, {}
+        new = [index for index in arrived if index not in self.touched]
+        again = [index for index in arrived if index in self.touched]
+        if new:
+            torch._foreach_copy_([self._slots[index] for index in new], [arrived[index] for index in new])
+            self.touched.update(new)
+        if len(again) == len(self._slots):  # in their own dtype, half of float32, in one piece
+            self.flat.add_(torch.cat([arrived[index].reshape(-1) for index in range(len(self._slots))]))
+        elif again:
+            wide = [torch.empty_like(self._slots[index]) for index in again]
+            torch._foreach_copy_(wide, [arrived[index] for index in again])
+            torch._foreach_add_([self._slots[index] for index in again], wide)
 
     def filled_slots(self) -> list[Tensor]:
         """The slots filled in this accumulation."""

@@ -24,7 +24,10 @@ def describe_execution(
     return {
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
-        "rows": "packed if that saves rows" if settings.packs else "one example a row, padded",
+        "compilation": _compilation(settings, on_cpu),
+        "rows": "packed if that saves rows"
+        if settings.packs
+        else f"one example a row, padded to {'the longest of its batch' if on_cpu else 'the length of the phase'}",
         "activation_checkpointing": trainer_options.activation_checkpointing,
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
@@ -33,6 +36,12 @@ def describe_execution(
         if trainer_options.shard and processes.world_size > 1
         else "replicated on every rank",
     }
+
+
+def _compilation(settings: TrainingConfig, on_cpu: bool) -> str:
+    if on_cpu or settings.no_compile:
+        return "none: torch.compile is for GPUs" if on_cpu else "none (`no_compile=True`)"
+    return "each block and the MLM head by torch.compile, while it works here (untested on GPU)"
 
 
 def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:

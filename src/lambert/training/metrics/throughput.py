@@ -47,7 +47,7 @@ class ThroughputTracker:
             padded_tokens_left: remaining tokens of the run, including padding.
         """
         seconds = max(seconds, 1e-9)  # clocks of some systems tick every 16 ms
-        counts = [sum(batch.real_tokens for batch in batches), sum(len(batch.masked_labels) for batch in batches)]
+        counts = [sum(batch.real_tokens for batch in batches), sum(batch.masked_tokens for batch in batches)]
         tokens, masked_tokens = self._processes.all_reduce_ints(counts)
         sequences = phase.config.batch_size
         flops = training_flops(self._config, tokens=tokens, sequences=sequences, masked_tokens=masked_tokens) / seconds

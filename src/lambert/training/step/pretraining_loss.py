@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lambert.data.dataloader import PretrainingBatch
+from lambert.data.dataloader import IGNORED, PretrainingBatch
+from lambert.model.compilation import uncompiled
 from lambert.training.config.precision import Precision
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.step.train_step import TaskOutput
@@ -70,12 +71,12 @@ def evaluate(
     masked = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
-        with precision.autocast(device):
+        with precision.autocast(device), uncompiled(model):
             output = pretraining_task(model, batch.to(device))
         for kind in loss.keys() & output.loss_sums.keys():
             loss[kind] += float(output.loss_sums[kind])
             correct[kind] += int(output.correct[kind])
-        labels = batch.masked_labels.numpy()
+        labels = batch.masked_labels[batch.masked_labels != IGNORED].numpy()
         unigram_loss += unigram.loss_sum(labels)
         unigram_correct += unigram.correct(labels)
         masked += len(labels)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lambert.errors import UserError
+from lambert.model.compilation import compile_layers
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LayerwiseOptimizer
 from lambert.training.checkpoint.format import Checkpoint
@@ -82,6 +83,8 @@ class TrainState:
     ) -> None:
         self._is_sharded, self._is_first = shards and processes.world_size > 1, processes.is_main_process
         self.model = model if self._is_sharded else model.to(processes.device)
+        if processes.device.type == "cuda" and not settings.no_compile:
+            compile_layers(self.model, dynamic=settings.packs)  # packing makes any number of rows
         working = prepare_model(
             self.model,
             settings.precision,
