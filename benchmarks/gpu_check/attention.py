@@ -32,7 +32,7 @@ def attention(settings: Settings, report: Report) -> None:
 
 
 def _ours(qkv: Tensor, heads: int, mask: Tensor | None, p: float) -> Tensor:
-    bias = mask if mask is None or not hasattr(eager, "attention_bias") else eager.attention_bias(mask, qkv)
+    bias = None if mask is None else eager.attention_bias(mask, qkv)
     return eager.attention(qkv, heads, bias, p, checkpoint=False)
 
 
