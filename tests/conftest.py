@@ -31,7 +31,7 @@ settings.load_profile("lambert")
 if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
 
-pytest_plugins = ["run_files", "run_makers"]
+pytest_plugins = ["run_files", "run_makers", "tiny_places"]
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 

@@ -19,8 +19,11 @@ import subprocess
 import sys
 import tarfile
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from lambert.cli.main import main
 from lambert.training.checkpoint.format import _content_sha256
@@ -105,9 +108,45 @@ def remote_code() -> None:
     spoil("model/modeling_harm.py", CODE)
 
 
-def pickled_weights() -> None:
+def pickled_weights(content: bytes) -> None:
     Path("model/model.safetensors").unlink()
-    spoil("model/pytorch_model.bin", PICKLE)
+    spoil("model/pytorch_model.bin", content)
+
+
+def saved(content: object, *, archive: bool = True) -> bytes:
+    """What `torch.save` writes: an archive, or the pickles of PyTorch before 1.6."""
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=archive)
+    return file.getvalue()
+
+
+def compressed_pickle() -> bytes:
+    """An archive of some megabytes whose pickle has 4 GB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made:
+        made.writestr("archive/version", b"3")
+        with made.open("archive/data.pkl", "w", force_zip64=True) as pickled:
+            for _ in range(400):
+                pickled.write(bytes(10_000_000))
+    return file.getvalue()
+
+
+def huge_pickle() -> None:
+    Path("model/model.safetensors").unlink()
+    huge("model/pytorch_model.bin")
+
+
+def pickled_shard() -> None:
+    Path("model/model.safetensors").unlink()
+    spoil("model/pytorch_model.bin.index.json", b'{"weight_map": {"a": "pytorch_model-1.bin"}}')
+    spoil("model/pytorch_model-1.bin", saved({"a": Harm()}))
+
+
+def code_beside_a_pickle() -> None:
+    """In the folder where the command is given, too."""
+    pickled_weights(saved({"a": torch.ones(2)}))
+    for name in ("torch.py", "safetensors.py", "lambert.py", "model/torch.py", "sitecustomize.py"):
+        spoil(name, CODE)
 
 
 def multiplying_tokenizer() -> None:
@@ -186,7 +225,20 @@ CASES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
     "a recipe nested deeply": (lambda: spoil("run/recipe.toml", b"a = " + DEEP), RESUME, 2, "cannot be read"),
     "skipped steps nested deeply": (lambda: spoil("run/skipped_steps.json", DEEP), RESUME, 2, "skipped_steps.json can"),
     "a model that is a pickle": (lambda: spoil("model/model.safetensors", PICKLE), FILL, 2, "cannot be read"),
-    "a model with only a pickle": (pickled_weights, FILL, 2, "is a pickle, which can run code"),
+    "a model with only a pickle": (lambda: pickled_weights(PICKLE), FILL, 2, "is not a pickle of tensors"),
+    "an archive with a pickle": (lambda: pickled_weights(saved(Harm())), FILL, 2, "asks for posix.system"),
+    "an old pickle": (lambda: pickled_weights(saved({"a": Harm()}, archive=False)), FILL, 2, "asks for posix.system"),
+    "a shard that is a pickle": (pickled_shard, FILL, 2, "asks for posix.system"),
+    "a pickle beside code": (code_beside_a_pickle, FILL, 2, "config.json implies"),
+    "a pickle of 4 GB in a small archive": (lambda: pickled_weights(compressed_pickle()), FILL, 2, "more memory than"),
+    "a pickle of a terabyte": (
+        lambda: pickled_weights(saved({"a": torch.ones(1).expand(1 << 38)})), FILL, 2, "more memory than"
+    ),
+    "a pickle that repeats a tensor": (
+        lambda: pickled_weights(saved(dict.fromkeys(map(str, range(9_000)), torch.ones(100_000)))),
+        FILL, 2, "more memory than",
+    ),
+    "a pickle of 20 GB": (huge_pickle, FILL, 2, "is not a pickle of tensors"),
     "a model with code of its own": (remote_code, FILL, 2, "auto_map names code of its own"),
     "a model that wants a terabyte": (
         lambda: changed_config(hidden_size=1 << 20, num_hidden_layers=99), FILL, 2, "config.json implies"
@@ -238,11 +290,20 @@ def run_case(name: str, origin: Path, folder: Path) -> dict[str, object]:
             traceback.print_exc()
     canary = CANARY.exists() or Path("/tmp/CANARY").exists() or (folder.parents[2] / "CANARY").exists()
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     text = output.getvalue()
     os.chdir(origin)
     shutil.rmtree(folder)
     good = found == code and told in text and "Traceback" not in text and not canary
-    return {"case": name, "good": good, "code": found, "canary": canary, "grown": grown, "output": text[-1500:]}
+    return {
+        "case": name,
+        "good": good,
+        "code": found,
+        "canary": canary,
+        "grown": grown,
+        "child": child,
+        "output": text[-1500:],
+    }
 
 
 if __name__ == "__main__":

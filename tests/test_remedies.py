@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from lambert.cli import main as cli
-from lambert.cli.main import SUBCOMMANDS, main, with_flags
-from lambert.errors import UserError
+from lambert.cli.main import SUBCOMMANDS, with_flags
 from remedies import faults
 
 SOURCE = Path(cli.__file__).parents[1]
-OF_PYTHON = {"device", "top_k", "callbacks", "recipe_text"}
+OF_PYTHON = {"device", "callbacks", "recipe_text"}
 """Parameters that only Python has, for errors that only Python's callers can meet."""
 
 
@@ -97,101 +93,6 @@ def test_every_remedy_in_the_source_names_what_there_is() -> None:
     print(f"{count} remedies")
     assert count > 300
     assert wrong == []
-
-
-PROVOKED = [
-    "inspect {corpus} --sequence-length 128",
-    "inspect {corpus} --lengths 4",
-    "inspect {text}",
-    "inspect nowhere",
-    "prepare nowhere --out {new}",
-    "prepare {list} --out {new}",
-    "prepare {text} --out {text}",
-    "prepare {text} --out {new} --vocab nowhere",
-    "prepare {text} --out {new} --vocab-size 10",
-    "prepare {text} --out {new} --workers -1",
-    "pretrain --corpus {corpus} --out {new} --batch-size 0",
-    "pretrain --corpus {corpus} --out {new} --model 2x33 --batch-size 8 --samples 16",
-    "pretrain --corpus {corpus} --out {new} --model huge --batch-size 8 --samples 16",
-    "pretrain --corpus {corpus} --out {new} --batch-size 8 --samples 16 --epochs 1",
-    "pretrain --corpus {corpus} --out {new} --batch-size 8 --samples 16 --init-from {corpus}",
-    "pretrain --corpus {corpus} --out {new} --batch-size 8 --samples 16 --seed -1",
-    "pretrain --corpus {corpus} --out {new} --batch-size 8 --samples 16 --threads 4096",
-    "pretrain --corpus {corpus} --out {new} --batch-size 8 --samples 16 --optimizer sgd",
-    "pretrain --corpus {text} --out {new} --batch-size 8",
-    "pretrain --corpus {corpus} --out {new} --recipe nothing",
-    "pretrain --corpus {corpus} --out {new} --processes 4096",
-    "plan",
-    "plan --batch-size all",
-    "plan --batch-size 8 --chips 4",
-    "plan --batch-size 8 --dry-run 2 --cluster dgx-a100",
-    "plan --batch-size 8 --cluster nothing",
-    "plan --batch-size 8 --samples 16 --try-batch-sizes 0",
-    "sweep nowhere --out {new}",
-    "squad",
-    "squad {corpus} --out {new} --train {list} --dev {list}",
-    "squad --score {list} --dev {list}",
-    "squad --null-threshold 1 --score {list} --dev {list}",
-    "glue {corpus} nothing --data {new} --out {new}",
-    "fill {corpus} [MASK]",
-    "fill nowhere [MASK]",
-    "export nowhere {new}",
-    "report nowhere",
-    "track nowhere",
-    "track nowhere --tensorboard {new}",
-    "nothing",
-    "doctor --deep",
-]
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, small_corpus: object) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("remedies")
-    (folder / "text.txt").write_text("Bada fefi. Lomo.\n")
-    (folder / "list.json").write_text(json.dumps([{"text": "Bada."}], indent=1))
-    names = {"text": "text.txt", "list": "list.json", "new": "new"}
-    return {"corpus": str(small_corpus.path)} | {name: str(folder / file) for name, file in names.items()}  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def met(monkeypatch: pytest.MonkeyPatch) -> list[UserError]:
-    """The errors that reach the command line."""
-    errors: list[UserError] = []
-
-    def remember(error: UserError) -> bool:
-        errors.append(error)
-        return True
-
-    monkeypatch.setattr(cli, "_is_news", remember)
-    return errors
-
-
-@pytest.mark.parametrize("command", PROVOKED)
-def test_a_remedy_met_on_the_command_line_can_be_followed_there(
-    command: str, places: dict[str, str], met: list[UserError]
-) -> None:
-    words = [word.format(**places) for word in command.split()]
-    assert main(words) == 2
-    (error,) = met
-    assert faults(with_flags(error.remedy), {words[0]} & SUBCOMMANDS.keys()) == []
-
-
-def test_following_the_numbers_of_a_remedy_leads_on(places: dict[str, str], met: list[UserError]) -> None:
-    """Where a remedy says from which number on, or at most which, that number is not refused for the same reason."""
-    followed = 0
-    for command in PROVOKED:
-        words = [word.format(**places) for word in command.split()]
-        met.clear()
-        main(words)
-        what, remedy = met[0].what, with_flags(met[0].remedy)
-        number = re.search(r"(?:from|at most) ([0-9][0-9,]*)", remedy)
-        if number is None or not words[-1].lstrip("-").isdigit() or words[0] in ("pretrain", "prepare"):
-            continue
-        met.clear()
-        main([*words[:-1], number[1].replace(",", "")])
-        assert not met or met[0].what.partition(" ")[0] != what.partition(" ")[0]
-        followed += 1
-    print(f"{followed} followed by number")
 
 
 def test_a_remedy_that_leads_nowhere_is_found() -> None:

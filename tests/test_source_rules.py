@@ -41,7 +41,7 @@ TORCHRUN = re.compile("(LOCAL_|GROUP_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(AD
 THIRD_PARTY = {
     **dict.fromkeys(("__init__", "__main__", "errors"), ()),
     "kernel_cache": ("llvmlite", "numba"),
-    "utils": ("filelock", "huggingface_hub", "numpy"),
+    "utils": ("filelock", "huggingface_hub", "numpy", "tokenizers"),
     "optim": ("llvmlite", "numba", "numpy", "torch", "triton"),
     "runlog": ("numpy",),
     **dict.fromkeys(("planner", "planning"), ("numpy", "torch")),

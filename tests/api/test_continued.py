@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import lambert
+from lambert.cli.main import main
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.training.config.arguments import RecipeArguments
@@ -106,7 +107,9 @@ def corpus_with(vocabulary: Path, text: str = "bada fefi kudu lupo\nbada lupo\n\
 
 
 @pytest.mark.parametrize("rows", [0, 7])  # of the model, beyond its vocabulary: 3 of them are used, 4 stay padding
-def test_entries_that_were_added_start_from_the_mean(small_corpus: Corpus, tmp_path: Path, rows: int) -> None:
+def test_entries_that_were_added_start_from_the_mean(
+    small_corpus: Corpus, tmp_path: Path, rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = published(tmp_path / "model", small_corpus, "BertForPreTraining")
     if rows:
         theirs = transformers.BertForPreTraining.from_pretrained(folder)
@@ -123,7 +126,20 @@ def test_entries_that_were_added_start_from_the_mean(small_corpus: Corpus, tmp_p
     torch.testing.assert_close(words[:known], published_words[:known])
     torch.testing.assert_close(words[known:wanted], published_words[:known].mean(0).expand(3, -1))
     torch.testing.assert_close(words[wanted:], published_words[wanted:])
+    said = f"weights   3 new entries of the vocabulary start from the mean of {folder}'s"
+    plan = ["plan", "--corpus", str(corpus.path), "--init-from", str(folder), "--batch-size", "8", "--samples", "16"]
+    for more in (
+        ["--no-probe"],
+        ["--dry-run", "2", "--micro-batch-size", "4"],
+        ["--cluster", "dgx-a100", "--chips", "8"],
+    ):
+        capsys.readouterr()
+        assert main([*plan, "--sequence-lengths", "16", *more]) == 0
+        assert capsys.readouterr().out.count(said) == 1, more
     out = lambert.pretrain(corpus, out=tmp_path / "run", init_from=folder, **OPTIONS).out
+    assert capsys.readouterr().out.count(said) == 1
+    assert main([*plan[:2], str(small_corpus.path), *plan[3:], "--sequence-lengths", "16", "--no-probe"]) == 0
+    assert "new entries" not in capsys.readouterr().out
     again = lambert.BertForPreTraining.from_pretrained(out)
     assert again.config.vocabulary_size == len(words) and lambert.fill_mask(out, "bada [MASK]", top_k=1)
 

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import lambert
+from lambert.api.models import filled_texts
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
 
@@ -63,6 +64,25 @@ def test_blanks_are_filled_as_transformers_fills_them(run: lambert.TrainOutput) 
     assert [one.word for one in ours] == tokenizer.convert_ids_to_tokens(best.indices.tolist())
     assert [one.probability for one in ours] == pytest.approx(best.values.tolist(), rel=1e-4)
     assert lambert.fill_mask(run.out, [text, f"{text} {text}"], top_k=3)[0] == [ours]
+
+
+def test_words_that_become_unknown_are_named(run: lambert.TrainOutput, caplog: pytest.LogCaptureFixture) -> None:
+    lambert.fill_mask(run.out, "Bada [MASK] fefi [UNK].")
+    assert not caplog.messages
+    lambert.fill_mask(run.out, "Bada [MASK] fefi×ω 世.")
+    (said,) = caplog.messages
+    assert "7 of 12 characters" in said
+    assert "'fefi×ω', '世'" in said
+
+
+def test_characters_that_the_tokenizer_drops_are_named(
+    run: lambert.TrainOutput, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "Ba\u00adda\ufeff [MASK] fe\u200cfi\ufffd\ue000 ba\u0301da."
+    (filled,) = filled_texts(run.out, [text])
+    assert (filled.unknown, filled.dropped) == ([], ["U+00AD", "U+FEFF", "U+200C", "U+FFFD", "U+E000"])
+    (said,) = caplog.messages
+    assert "drops: U+00AD, U+FEFF, U+200C, U+FFFD, U+E000" in said
 
 
 def test_a_plan_holds_what_the_run_will_do(small_corpus: Corpus) -> None:

@@ -113,3 +113,24 @@ def test_what_is_wrong_is_said_whatever_else_is_missing(
     assert main(line.split()) == 2
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["-inf", "-Infinity", "-nan", "-1e3", "-1E-3"])
+@pytest.mark.parametrize(
+    ("subcommand", "option"),
+    [
+        (name, field.name)
+        for name, kind in SUBCOMMANDS.items()
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if re.search(r"\bfloat\b", str(field.type))
+    ],
+)
+def test_a_negative_number_in_any_notation_is_a_value_and_no_flag(subcommand: str, option: str, value: str) -> None:
+    flag = f"--{option.replace('_', '-')}"
+    if value[1:].isalpha():
+        with pytest.raises(UserError, match=f"{flag} {value}: not a number"):
+            read_arguments(subcommand, [flag, value], SUBCOMMANDS)
+    else:
+        (_, read), _ = read_arguments(subcommand, [flag, value], SUBCOMMANDS)
+        assert re.fullmatch(r"-\d+|-\d*\.\d+", read)  # what argparse takes for a negative number
+        assert float(read) == float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import resource
 import signal
@@ -15,22 +14,11 @@ import pytest
 import torch
 
 from lambert.cli.main import SUBCOMMANDS, main
-from lambert.corpus.store import Corpus
-from lambert.corpus.tokenizer_files import save_tokenizer
-from lambert.corpus.vocabulary import train_vocabulary
-from lambert.errors import UserError
-from lambert.model.bert import BertConfig
-from lambert.model.heads import BertForPreTraining
-from lambert.model.huggingface import save_model
+from tiny_places import TEXT
 
-EDGES = ("-1", "0", str(2**31), str(2**63), "nan", "inf")
-TEXT = "the old clerk opened the garden in june"
+EDGES = ("-1", "0", str(2**31), str(2**63), "nan", "inf", "-inf", "-0", "1e-320", "1e308")
 SECONDS = 20
 """After which an option counts as one that hangs."""
-
-
-class Enough(UserError):
-    """Raised where training would begin: what was asked for has been checked by then."""
 
 
 def hangs(*_: Any) -> None:
@@ -38,12 +26,7 @@ def hangs(*_: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def stop_before_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def enough(*_: Any, **__: Any) -> None:
-        raise Enough("enough", remedy="Go on")
-
-    for where in ("training.loop.train_step", "finetune.loop.train_step", "planning.probe.probe_step"):
-        monkeypatch.setattr(f"lambert.{where}", enough)
+def limits(stop_before_work: None) -> Iterator[None]:
     signal.signal(signal.SIGALRM, hangs)
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, limits[1]))
@@ -51,36 +34,21 @@ def stop_before_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -> dict[str, list[str]]:
+@pytest.fixture
+def commands(tiny_places: dict[str, str]) -> dict[str, list[str]]:
     """A command line of each subcommand that does little."""
-    folder = tmp_path_factory.mktemp("numbers")
-    tokenizer = train_vocabulary([TEXT] * 3, 100, cased=False)
-    sizes = {"layers": 1, "hidden_size": 32, "attention_heads": 2, "feed_forward_size": 64, "maximum_positions": 80}
-    model = str(folder / "model")
-    save_model(BertForPreTraining(BertConfig(vocabulary_size=tokenizer.get_vocab_size(), **sizes)), Path(model))
-    save_tokenizer(tokenizer, Path(model))
-    (folder / "text.txt").write_text((TEXT + ".\n\n") * 50)
-    answer = {"id": "a", "question": "When?", "answers": [{"text": "june", "answer_start": 35}]}
-    squad = {"version": "1.1", "data": [{"title": "T", "paragraphs": [{"context": TEXT, "qas": [answer]}]}]}
-    questions = folder / "squad.json"
-    questions.write_text(json.dumps(squad))
-    task = folder / "RTE"
-    task.mkdir()
-    for name in ("train", "dev"):
-        (task / f"{name}.tsv").write_text(f"index\tsentence1\tsentence2\tlabel\n0\t{TEXT}\t{TEXT}\tentailment\n")
-    corpus = str(small_corpus.path)
-    short = ["--corpus", corpus, "--model", "2x32", "--batch-size", "8", "--sequence-lengths", "32", "64"]
+    places = tiny_places
+    short = ["--corpus", places["corpus"], "--model", "2x32", "--batch-size", "8", "--sequence-lengths", "32", "64"]
     return {
         "demo": [],
-        "prepare": [str(folder / "text.txt"), "--vocab-size", "100", "--workers", "1"],
-        "inspect": [corpus],
-        "plan": [*short, "--samples", "16", "--probe-seconds", "0"],
-        "pretrain": [*short, "--samples", "16", "--probe-seconds", "0"],
-        "sweep": ["nowhere.toml"],
-        "squad": [model, "--train", str(questions), "--dev", str(questions), "--sequence-length", "80"],
-        "glue": [model, "rte", "--data", str(folder), "--sequence-length", "80"],
-        "fill": [model, f"{TEXT} [MASK]"],
+        "prepare": [places["text"], "--vocab-size", "100", "--workers", "1"],
+        "inspect": [places["corpus"]],
+        "plan": [*short, "--samples", "160", "--probe-seconds", "0"],
+        "pretrain": [*short, "--samples", "160", "--probe-seconds", "0"],
+        "sweep": [places["sweep"], "--dry-run"],
+        "squad": [places["model"], "--train", places["squad"], "--dev", places["squad"], "--sequence-length", "80"],
+        "glue": [places["model"], "rte", "--data", places["glue"], "--sequence-length", "80"],
+        "fill": [places["model"], f"{TEXT} [MASK]"],
     }
 
 

@@ -55,7 +55,7 @@ def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
     assert summary.splits["train"].tokens == corpus.split("train").token_count
     assert summary.total.tokens == corpus.split("train").token_count + corpus.split("held_out").token_count
     assert summary.bytes_read == (tmp_path / "text.txt").stat().st_size
-    assert summary.unk_rate == 0
+    assert summary.counts["unknown_characters"] == 0
     assert summary.fingerprint == corpus.fingerprint
     assert special_tokens(corpus.tokenizer()).classify not in corpus.split("train").tokens(0, 1000)
     assert json.loads(json.dumps(summary.as_dict()))["tokens"] == summary.total.tokens

@@ -53,7 +53,7 @@ def test_parquet_and_lists_of_strings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "field", "message"),
     [
-        ("", "body", "has no column 'body'. Name the column of the text; there is text, id"),
+        ("", "body", "has no column 'body'. Name the column of the text with `text_field`; there is text, id"),
         ("", "id", "the column 'id' holds int, not text"),
         ("::nowhere", "text", "cannot be read as a Hugging Face dataset .*nowhere.*hf:NAME:CONFIG:SPLIT"),
         (":nothing", "text", "cannot be read as a Hugging Face dataset .*nothing"),

@@ -49,7 +49,7 @@ def test_counts_by_hand(corpus: Corpus) -> None:
     facts = text_statistics(corpus)
     train, held_out = facts["splits"]["train"], facts["splits"]["held_out"]
     assert train["documents"] + held_out["documents"] == 32
-    assert train["unk_tokens"] + held_out["unk_tokens"] == 1
+    assert facts["counts"]["unknown_characters"] == 1
     assert train["tokens_per_sentence"]["quantiles"]["0"] == 2  # the unknown letter and its full stop
     assert train["sentences_per_document"]["quantiles"]["50"] == 3
     copies = train["documents"] - len(set(corpus.split("train").document_hashes.tolist()))

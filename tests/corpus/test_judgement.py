@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from lambert.api.resolution import resolve
 from lambert.corpus.build import build_corpus
-from lambert.corpus.encoding import CHARACTERS, SentenceEncoder
+from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.judgement import judged
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
@@ -58,13 +59,80 @@ def test_characters_are_counted_as_the_tokenizer_offsets_say(tokenizer: Tokenize
         tokenizer.pre_tokenizer = Whitespace()
     encoder = SentenceEncoder(tokenizer)
     encoder.encode(["The clerk oldé 中 \ufffd.", "x" * 120, "the the"])
-    counts = dict(zip(CHARACTERS, encoder.take_counts().tolist(), strict=True))
+    counts = encoder.take_counts()
     assert counts["characters"] == 3 + 5 + 4 + 1 + 1 + 1 + 120 + 6
     assert counts["replacement_characters"] == 1
     assert counts["overlong_characters"] == 120
-    assert counts["marks_dropped"] == by_word
+    assert counts["marks_dropped"] == 1
+    assert counts["dropped_characters"] == 0
     assert 121 <= counts["unknown_characters"] <= 123
-    assert not encoder.take_counts().any()
+    assert not encoder.take_counts()
+
+
+@pytest.mark.parametrize("by_word", [True, False])
+def test_each_character_that_the_tokenizer_drops_is_counted_and_named(tokenizer: Tokenizer, by_word: bool) -> None:
+    """The oracle is the tokenizer's normalizer; white space, marks and U+FFFD are told apart from these."""
+    if not by_word:
+        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        tokenizer.pre_tokenizer = Whitespace()
+    candidates = [chr(code) for code in (*range(0x3000), *range(0xD7F0, 0xD800), *range(0xDFF0 + 16, 0x11000))]
+    lost = [
+        one
+        for one in candidates
+        if not tokenizer.normalizer.normalize_str(one)
+        and not one.isspace()
+        and unicodedata.category(one)[0] != "M"
+        and one != "\ufffd"
+    ]
+    assert {"\0", "\xad", "\u200b", "\u200c", "\u200d", "\ue000", "\ufeff"} <= set(lost)
+    encoder = SentenceEncoder(tokenizer)
+    encoder.encode([f"cl{one}erk {one} the" for one in candidates])
+    counts = encoder.take_counts()
+    assert {name: number for name, number in counts.items() if name.startswith("U+")} == {
+        f"U+{ord(one):04X}": 2 for one in lost
+    }
+    assert counts["dropped_characters"] == 2 * len(lost)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("می\u200cخواهم می\u200cروم کتاب\u200cها", "U+200C"),
+        ("clerk\xad the gar\xadden", "U+00AD"),
+        ("a\ufeff b", "U+FEFF"),
+    ],
+    ids=["Persian", "soft hyphens", "BOM"],
+)
+def test_dropped_characters_are_told_above_a_share_and_their_remedy_works(
+    tmp_path: Path, words: str, name: str
+) -> None:
+    text = documents(lambda: f"{sentence(words.split(' '))}.")
+    corpus = build(tmp_path, text)
+    (finding,) = corpus.summary.findings  # type: ignore[union-attr]
+    assert f"the tokenizer drops: {name}" in finding and "Replace them in the text" in finding
+    (tmp_path / "replaced").mkdir()
+    replaced = build(tmp_path / "replaced", text.replace(chr(int(name[2:], 16)), " "))
+    assert not replaced.summary.findings  # type: ignore[union-attr]
+
+
+def test_a_little_that_is_dropped_is_counted_and_not_warned_of(tmp_path: Path) -> None:
+    corpus = build(
+        tmp_path, documents(lambda: f"{sentence()}.") + "".join(f" clerk{chr(code)}." for code in range(0xE000, 0xE00C))
+    )
+    counts = corpus.manifest["statistics"]["counts"]
+    assert counts["dropped_characters"] == 12
+    assert sum(name.startswith("U+") for name in counts) == 10
+    assert not corpus.summary.findings  # type: ignore[union-attr]
+    plan = describe_plan(
+        resolve(RecipeArguments.of(model="2x32", batch_size=8, samples=80, sequence_lengths=(32,)), corpus), corpus
+    )
+    assert f"{100 * 12 / counts['characters']:.3g} % dropped by the tokenizer" in str(plan)
+
+
+def test_text_in_private_use_characters_is_refused(tmp_path: Path) -> None:
+    words = ["".join(chr(0xE000 + DRAW.randrange(40)) for _ in range(6)) for _ in range(30)]
+    with pytest.raises(UserError, match=r"private-use characters that the tokenizer drops: U\+E0"):
+        build(tmp_path, documents(lambda: sentence(words + WORDS)))
 
 
 @pytest.mark.parametrize(
@@ -163,12 +231,12 @@ def test_a_corpus_of_before_the_counts_is_judged_by_what_it_has(small_corpus: Co
 
 
 def test_the_counts_do_not_depend_on_partitions(tokenizer: Tokenizer) -> None:
-    text = ["The clerk oldé.", "x" * 120, "中 the"]
+    text = ["The clerk oldé.", "x" * 120, "中 the", "cl\u00aderk", "cl\u00aderk \ue000"]
     together, apart = SentenceEncoder(tokenizer), SentenceEncoder(tokenizer)
     together.encode(text)
     for line in text:
         apart.encode([line])
-    assert np.array_equal(together.take_counts(), apart.take_counts())
+    assert together.take_counts() == apart.take_counts()
 
 
 def test_a_file_whose_name_is_not_utf8_is_read_and_recorded(tmp_path: Path) -> None:

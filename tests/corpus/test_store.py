@@ -61,7 +61,7 @@ def add(writer: ShardWriter, split: str, document: list[list[int]]) -> None:
 def close(folder: Path, writer: ShardWriter, tokenizer: Tokenizer) -> None:
     save_tokenizer(tokenizer, folder / "tokenizer")
     record = PartitionRecord(
-        writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, 0, ReadStatistics(), [], []
+        writer.finish(), {s: SplitCounts() for s in ("train", "held_out")}, ReadStatistics(), [], []
     )
     write_manifest(folder, tokenizer, [record], {"language": "en"}, [], [])
 

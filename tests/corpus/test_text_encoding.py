@@ -57,7 +57,7 @@ def test_where_none_is_sure_the_likely_ones_are_named_and_one_can_be_given(
 ) -> None:
     wanted = text(language)
     with pytest.raises(
-        UserError, match="a.txt is not UTF-8; it may be cp1252 or .*Give its `encoding`, such as cp1252"
+        UserError, match="a.txt is not UTF-8; it may be cp1252 .* or .*Give its `encoding`, such as cp1252"
     ):
         read(tmp_path / "a.txt", wanted.encode(encoding))
     found, encodings = read(tmp_path / "a.txt", wanted.encode(encoding), encoding=encoding)
@@ -109,3 +109,13 @@ def test_damaged_utf8_is_refused_beyond_a_few_bytes_unless_it_is_accepted(tmp_pa
 def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="no encoding of text.*cp1251"):
         check_encoding(name)
+
+
+def test_small_letters_lead_where_two_encodings_only_differ_in_case(tmp_path: Path) -> None:
+    words = ["старый", "город", "у", "реки", "дети", "идут", "в", "школу", "утро", "рынке", "фрукты", "дождь"]
+    chance = random.Random(0)
+    lines = "\n".join(" ".join(chance.choice(words) for _ in range(9)) for _ in range(300))
+    with pytest.raises(UserError) as refused:
+        read(tmp_path / "a.txt", lines.encode("koi8-r"))
+    assert f"it may be koi8_r ({lines[:24]!r}) or cp1251" in refused.value.what
+    assert "such as koi8_r" in refused.value.remedy

@@ -77,6 +77,7 @@ OWN: dict[str, Callable[[], Tokenizer]] = {
     "Chinese in words": lambda: own_tokenizer(BertNormalizer(lowercase=True, handle_chinese_chars=False)),
     "controls kept": lambda: own_tokenizer(BertNormalizer(clean_text=False)),
     "NFC, lower": lambda: own_tokenizer(Sequence([NFC(), Lowercase()])),
+    "letters replaced": lambda: own_tokenizer(Sequence([Replace("ö", "oe"), BertNormalizer(lowercase=True)])),
     "split at spaces": lambda: own_tokenizer(pre_tokenizer=WhitespaceSplit()),
     "longer words": lambda: own_tokenizer(max_input_chars_per_word=200),
     "added tokens": with_added_tokens,
@@ -140,6 +141,9 @@ def test_settings_are_applied_as_in_transformers(tmp_path: Path, files: dict[str
 REFUSED: dict[str, dict[str, Any]] = {
     "do_basic_tokenize": {"config": {"do_basic_tokenize": False}},
     "never_split": {"config": {"never_split": ["möchte"]}},
+    "split_special_tokens": {"config": {"split_special_tokens": True}},
+    "wordpieces_prefix": {"config": {"wordpieces_prefix": "@@"}},
+    "clean_text": {"config": {"clean_text": False}},
     "do_lower_case": {"config": {"do_lower_case": "false"}},
     "tokenizer_class": {"config": {"tokenizer_class": "BertJapaneseTokenizer"}},
     "tokenizer_class is 'Bertweet": {"config": None, "config.json": None},

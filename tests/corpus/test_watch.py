@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lambert.corpus import tokenizer_files, watch
+from lambert.corpus import watch
 from lambert.corpus.shard import Shard
 from lambert.corpus.store import Corpus
 from lambert.corpus.watch import watched
@@ -25,6 +25,7 @@ from lambert.training.config.starting_model import starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.loop import TrainingLoop
+from lambert.utils import tokenizer_calls
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_memory_that_runs_out_says_nothing_about_a_file(
         raise error
 
     monkeypatch.setattr(pa.ipc, "open_file", fail)
-    monkeypatch.setattr(tokenizer_files, "Tokenizer", SimpleNamespace(from_buffer=fail))
+    monkeypatch.setattr(tokenizer_calls, "Tokenizer", SimpleNamespace(from_buffer=fail))
     with pytest.raises(MemoryError):
         copied.split("train").shards  # noqa: B018
     with pytest.raises(MemoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def with_config(path: Path, *without: str, **settings: Any) -> Path:
     config = json.loads((path / CONFIG).read_text()) | settings
     (path / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if name not in without}))
     return path
+
+
+def with_setting(path: Path, *, name: str, value: Any) -> Path:
+    return with_config(folder(path), **{name: value})
 
 
 def with_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
@@ -121,9 +126,47 @@ def half(tensors: dict[str, torch.Tensor]) -> None:
     tensors.update({name: tensor.half() for name, tensor in tensors.items()})
 
 
-def pickled(path: Path) -> Path:
-    torch.save(load_file(path / WEIGHTS), path / "pytorch_model.bin")
+def pickled(path: Path, *, old: bool = False) -> Path:
+    """The folder with pickles in place of safetensors, which may be of PyTorch before 1.6."""
+    for file in path.glob("*.safetensors"):
+        name = file.stem.replace("model", "pytorch_model") + ".bin"
+        torch.save(load_file(file), path / name, _use_new_zipfile_serialization=not old)
+        file.unlink()
+    if (index := path / f"{WEIGHTS}.index.json").exists():
+        text = index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        (path / "pytorch_model.bin.index.json").write_text(text)
+        index.unlink()
+    return path
+
+
+def sharing(path: Path) -> Path:
+    """A pickle with the decoder, as older transformers wrote one: a tensor that shares the memory of another."""
+    tensors = load_file(path / WEIGHTS)
+    tensors |= {
+        f"{DECODER}.weight": tensors["bert.embeddings.word_embeddings.weight"],
+        f"{DECODER}.bias": tensors[BIAS],
+    }
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, path / "pytorch_model.bin")
     (path / WEIGHTS).unlink()
+    return path
+
+
+def both(path: Path) -> Path:
+    """Pickles beside safetensors, with other numbers."""
+    tensors = {name: tensor + 1 for name, tensor in load_file(path / WEIGHTS).items()}
+    torch.save(tensors, path / "pytorch_model.bin")
+    return path
+
+
+def with_pickle(path: Path, content: object) -> Path:
+    (path / WEIGHTS).unlink()
+    torch.save(content, path / "pytorch_model.bin")
+    return path
+
+
+def without(path: Path, *names: str) -> Path:
+    for name in names:
+        (path / name).unlink()
     return path
 
 
@@ -169,16 +212,35 @@ EQUAL: dict[str, Make] = {
     "three segment types": lambda path: folder(path, type_vocab_size=3),
     "32 positions": lambda path: folder(path, max_position_embeddings=32),
     "attention dropout": lambda path: folder(path, attention_probs_dropout_prob=0.0),
+    "classifier dropout": lambda path: folder(path, classifier_dropout=0.3),
+    "feed-forward in chunks": lambda path: folder(path, chunk_size_feed_forward=1),
+    "settings without effect": lambda path: with_config(
+        folder(path), pooler_type="first_token_transform", directionality="bidi", num_beams=4, unheard_of=[1]
+    ),
+    "no type": lambda path: with_config(folder(path), "model_type", "architectures"),
+    "no settings of the tokenizer": lambda path: without(folder(path), "tokenizer_config.json"),
     "other epsilon": lambda path: folder(path, layer_norm_eps=1e-3),
     "masked words only": lambda path: folder(path, model="BertForMaskedLM"),
     "decoder's bias": lambda path: with_tensors(folder(path), decoder_bias_only),
     "old names": lambda path: with_tensors(folder(path), old_names),
     "half precision": lambda path: with_tensors(folder(path), half),
+    "pickled": lambda path: pickled(folder(path)),
+    "pickled long ago": lambda path: pickled(folder(path), old=True),
+    "pickled in shards": lambda path: pickled(folder(path, shards=True)),
+    "pickled with copies": lambda path: sharing(folder(path)),
+    "pickled and not": lambda path: both(folder(path)),
     "gelu by its old name": lambda path: folder(path, hidden_act="gelu_python"),
 }
 REFUSED: dict[str, tuple[Make, str]] = {
     "encoder only": (lambda path: folder(path, model="BertModel"), "no MLM head"),
-    "pickled": (lambda path: pickled(folder(path)), "Convert it with: python -c"),
+    "a pickled list": (lambda path: with_pickle(folder(path), [torch.ones(2)]), "holds list, not tensors"),
+    "a pickled text": (lambda path: with_pickle(folder(path), {"a": "b"}), "'a' in it is not a dense tensor"),
+    "a pickled terabyte": (
+        lambda path: with_pickle(folder(path), {"a": torch.ones(1).expand(1 << 40)}), "more memory than three times",
+    ),
+    "a pickled tensor without numbers": (
+        lambda path: with_pickle(folder(path), {"a": torch.ones(2, device="meta")}), "'a' in it is not a dense tensor",
+    ),
     "a shard is missing": (lambda path: without_a_shard(folder(path, shards=True)), "not in the folder"),
     "a shard elsewhere": (lambda path: escaping_shard(folder(path, shards=True)), "not in the folder"),
     "decoder unlike the words": (lambda path: with_tensors(folder(path), decoder_of_its_own), "tie_word_embeddings"),
@@ -187,10 +249,17 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "more words than rows": (lambda path: folder(path, files={"added_tokens.json": ADDED}), "tokens, the model"),
     "tanh in gelu": (lambda path: folder(path, hidden_act="gelu_new"), "hidden_act"),
-    "a decoder": (lambda path: folder(path, is_decoder=True), "is_decoder"),
-    "pruned heads": (lambda path: with_config(folder(path), pruned_heads={"0": [1]}), "pruned_heads"),
+    **{
+        name: (partial(with_setting, name=name, value=value), name)
+        for name, value in {
+            "model_type": "electra", "hidden_act": "relu", "position_embedding_type": "relative_key",
+            "is_decoder": True, "add_cross_attention": True, "is_encoder_decoder": True, "pruned_heads": {"0": [1]},
+            "per_layer_config": {"0": {"hidden_act": "relu"}}, "quantization_config": {"bits": 8}, "adapters": {"a": 1},
+            "problem_type": "regression", "classifier_dropout": 1.5, "hidden_dropout_prob": 1, "vocab_size": 41.5,
+            "num_attention_heads": 3, "tie_word_embeddings": 1, "layer_norm_eps": "1e-12",
+        }.items()
+    },
     "code of its own": (lambda path: with_config(folder(path), auto_map={"AutoModel": "own.Model"}), "auto_map"),
-    "quantized": (lambda path: with_config(folder(path), quantization_config={"bits": 8}), "quantization_config"),
     "quantized tensors": (lambda path: with_tensors(folder(path), quantized), "int8"),
     "other family, no type": (
         lambda path: with_config(folder(path), "model_type", architectures=["RobertaModel"]), "architectures",

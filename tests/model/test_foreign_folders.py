@@ -3,59 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import struct
-import subprocess
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from tests.model.foreign_folders import EQUAL, LINES, REFUSED, WEIGHTS, folder, pickled, with_config
-from tokenizers import Tokenizer
+from tests.model.foreign_folders import EQUAL, LINES, REFUSED, WEIGHTS, folder, with_config
+from tests.model.round_trips import CONTINUED, continued, exported
 
 from lambert.api.models import fill_mask, open_model
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
+from lambert.model.config_file import read_config
+from lambert.model.heads import BertForClassification, BertForQuestionAnswering
 from lambert.model.huggingface import load_model
 from lambert.training.checkpoint.export import write_model
 from lambert.training.checkpoint.export_check import differences_in_transformers
 
 
-def assert_equal(ours: BertForPreTraining, tokenizer: Tokenizer, path: Path) -> None:
-    """Ids, segments, logits and the tie of what transformers opens are ours."""
-    theirs = transformers.AutoModelForPreTraining.from_pretrained(path, dtype=torch.float32).eval()
-    their_tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    for first, second in zip(LINES, LINES[1:] + LINES[:1], strict=True):
-        found, encoding = their_tokenizer(first, second), tokenizer.encode(first, second)
-        assert encoding.ids == found["input_ids"], (encoding.tokens, first)
-        one_type = ours.config.segment_types == 1
-        ids, segments = torch.tensor([encoding.ids]), torch.tensor([encoding.type_ids])[:, :32]
-        ids = ids[:, :32]
-        positions = torch.arange(ids.shape[1])
-        with torch.no_grad():
-            words, _ = ours.eval()(ids, segments, None, positions)
-            segments_of_theirs = torch.zeros_like(segments) if one_type else segments
-            expected = theirs(input_ids=ids, token_type_ids=segments_of_theirs).prediction_logits[0]
-        torch.testing.assert_close(words, expected, rtol=1e-4, atol=1e-4)
-    tied = theirs.get_input_embeddings().weight is theirs.get_output_embeddings().weight
-    assert tied == ours.config.tied_decoder
-
-
 @pytest.mark.filterwarnings("ignore")  # of transformers, about heads without weights
-@pytest.mark.parametrize("make", EQUAL.values(), ids=EQUAL)
-def test_what_is_read_and_what_is_written_are_transformers(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    path = make(tmp_path / "foreign")
-    ours, tokenizer = open_model(path)
-    assert_equal(ours, tokenizer, path)
-    assert all(word.word for word in fill_mask(path, "der [MASK] mann", top_k=300)[0])  # no padding among them
-    write_model(ours, tokenizer, tmp_path / "written")
-    again, again_tokenizer = open_model(tmp_path / "written")
-    assert_equal(again, again_tokenizer, tmp_path / "written")
-    assert again.config == ours.config
+@pytest.mark.parametrize("name", EQUAL)
+def test_what_is_read_and_what_is_written_are_transformers(tmp_path: Path, name: str) -> None:
+    exported(EQUAL[name], tmp_path)
+    assert all(word.word for word in fill_mask(tmp_path / "foreign", "der [MASK] mann", top_k=300)[0])  # no padding
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -72,25 +43,11 @@ def test_heads_that_a_task_does_not_use_are_not_looked_at(tmp_path: Path) -> Non
     assert report.freshly_initialised == ["span_head.weight", "span_head.bias"]
 
 
-def test_the_first_published_folders_do_not_say_their_type(tmp_path: Path) -> None:
-    """`transformers` opens them with its class BertForPreTraining."""
-    path = folder(tmp_path / "foreign")
-    expected, _ = open_model(path)
-    ours, _ = open_model(with_config(path, "model_type", "architectures", "position_embedding_type"))
-    for mine, theirs in zip(ours.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def test_the_line_that_converts_a_pickle_works(tmp_path: Path) -> None:
-    path = folder(tmp_path / "it's a folder")
-    expected, _ = open_model(path)
-    with pytest.raises(UserError) as refused:
-        open_model(pickled(path))
-    command = shlex.split(refused.value.remedy.partition(": ")[2])
-    subprocess.run([sys.executable, *command[1:]], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    ours, _ = open_model(path)
-    for mine, theirs in zip(ours.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*list(EQUAL)[::4], "no type", "pickled in shards", *CONTINUED])
+def test_a_run_that_continues_a_folder_ends_with_it(tmp_path: Path, name: str) -> None:
+    """Some of all folders; `python -m tests.model.round_trips` takes each."""
+    continued(name, tmp_path)
 
 
 def test_a_long_header_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
@@ -132,3 +89,24 @@ def test_attention_dropout_is_applied_alone(tmp_path: Path) -> None:
         ids = torch.tensor([tokenizer.encode(LINES[0]).ids])
         once, again = (ours.train().encoder(ids, torch.zeros_like(ids), None) for _ in range(2))
         assert torch.equal(once, again) != is_random
+
+
+@pytest.mark.parametrize("probability", [None, 0.0, 0.3])
+def test_the_dropout_of_a_classifier_is_transformers(tmp_path: Path, probability: float | None) -> None:
+    path = folder(tmp_path / "foreign", classifier_dropout=probability, hidden_dropout_prob=0.2)
+    theirs = transformers.BertForSequenceClassification.from_pretrained(path)
+    ours, _ = load_model(path, partial(BertForClassification, classes=2))
+    assert ours.dropout.p == theirs.dropout.p
+
+
+def test_every_setting_of_transformers_is_applied_refused_or_without_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that `BertConfig` knows and BERT's first release wrote; the one that is no setting is named."""
+    known = {name: 0 if value is None else value for name, value in transformers.BertConfig().to_dict().items()}
+    known |= {"problem_type": "single_label_classification", "architectures": ["BertModel"], "pooler_type": "first"}
+    path = with_config(folder(tmp_path / "foreign"), **known)
+    assert read_config(path).classifier_dropout == 0
+    assert caplog.records == []
+    read_config(with_config(path, unheard_of=1))
+    assert [record.message.partition("transformers: ")[2] for record in caplog.records] == ["'unheard_of'"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,22 @@ def test_master_weights_keep_their_precision_where_one_value_was_changed() -> No
     assert after[0, 0] == 5.0
     after[0, 0] = before[0, 0]
     assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (3, 5), (8,)])
+@pytest.mark.parametrize("place", [0, 1, -1])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_single_changed_weight_is_noticed(shape: tuple[int, ...], place: int, offset: int) -> None:
+    """Wherever it is, and however the memory is aligned."""
+    memory = torch.zeros(offset + math.prod(shape), dtype=torch.bfloat16)
+    parameter = nn.Parameter(memory[offset:].view(shape))
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = LAMB([parameter], lr=0.0, master_weights=True)
+    optimizer.step()
+    parameter.data.view(-1)[place] = 2.0
+    optimizer.step()
+    assert parameter.flatten()[place] == 2 and optimizer.state[parameter]["master"].flatten()[place] == 2
+    assert parameter.sum() == 2
 
 
 def test_master_weights_train_like_float32() -> None:

@@ -15,13 +15,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer
 
 import warm
+from lambert.cli.main import main
 from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import Interrupted, UserError
+from lambert.model.heads import BertForPreTraining
+from lambert.training.checkpoint import export
 from lambert.training.checkpoint.export import Exported, export_run
+from lambert.training.checkpoint.export_check import differences_in_transformers
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.precision import Precision
@@ -501,3 +506,27 @@ def test_whoever_may_read_the_run_may_read_all_of_it(tmp_path: Path, make_run: A
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
     assert len(files) > 10
     assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {file.name: "0o664" for file in files}
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_an_export_names_the_class_that_takes_the_rules_as_they_are_where_berts_is_another(
+    mends: bool, tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A transformers whose BertTokenizer gives other ids than ours."""
+
+    def asked(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> list[str] | None:
+        written = json.loads((folder / "tokenizer_config.json").read_text())
+        if written["tokenizer_class"] == "BertTokenizer" or not mends:
+            return ["ids"]
+        return differences_in_transformers(model, tokenizer, folder)
+
+    monkeypatch.setattr(export, "differences_in_transformers", asked)
+    make_run(tmp_path / "run").train()
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == (0 if mends else 2)
+    assert (tmp_path / "out").exists() == mends
+    said = " ".join("".join(capsys.readouterr()).split())
+    if mends:
+        assert "names PreTrainedTokenizerFast" in said and "lambert and transformers give the same ids" in said
+        assert not (tmp_path / "out" / "vocab.txt").exists()
+    else:
+        assert "reads other ids from the export" in said

@@ -22,13 +22,15 @@ FETCHED = {
     *("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json"),
 }
+PICKLED = {f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)}
 UNTOUCHED = {"pytorch_model.bin", "modeling.py", "tf_model.h5", "onnx/model.onnx"}
 SHARDS = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
-INDEX = {"weight_map": {"a": min(SHARDS), "b": max(SHARDS), "c": max(SHARDS)}}
 MODELS = {
     "acme/sharded": {"config.json", "vocab.txt", "model.safetensors.index.json"} | SHARDS,
     "acme/bert": FETCHED | UNTOUCHED,
     "acme/pickle-only": {"config.json", "pytorch_model.bin", "vocab.txt"},
+    "acme/pickles-only": {"config.json", "pytorch_model.bin.index.json", "vocab.txt"} | PICKLED,
+    "acme/no-weights": {"config.json", "vocab.txt", "tf_model.h5"},
     "acme/words-only": {"config.json", "model.safetensors", "vocab.txt"},
 }
 
@@ -49,7 +51,8 @@ class Hub(BaseHTTPRequestHandler):
         else:
             content = f"{name}: {file}".encode()
             if file.endswith(".index.json"):
-                content = json.dumps(INDEX).encode()
+                shards = sorted(PICKLED if ".bin" in file else SHARDS)
+                content = json.dumps({"weight_map": dict(zip("abc", [*shards, shards[1]], strict=True))}).encode()
             etag = hashlib.sha256(content).hexdigest()
             self._answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, content)
 
@@ -100,10 +103,13 @@ def test_a_name_is_fetched_once_without_anything_that_runs(server: str, tmp_path
     assert folder == Path(fetch("fetched_model", "acme/bert", tmp_path, HF_HUB_OFFLINE="1"))
 
 
-def test_shards_are_fetched_as_the_index_names_them(server: str, tmp_path: Path) -> None:
-    folder = Path(fetch("fetched_model", "acme/sharded", tmp_path, HF_ENDPOINT=server))
-    assert {file.name for file in folder.iterdir()} == MODELS["acme/sharded"]
-    assert folder == Path(fetch("fetched_model", "acme/sharded", tmp_path, HF_HUB_OFFLINE="1"))
+@pytest.mark.parametrize("name", ["acme/sharded", "acme/pickle-only", "acme/pickles-only"])
+def test_shards_are_fetched_as_the_index_names_them_and_pickles_where_nothing_else_is(
+    name: str, server: str, tmp_path: Path
+) -> None:
+    folder = Path(fetch("fetched_model", name, tmp_path, HF_ENDPOINT=server))
+    assert {file.name for file in folder.iterdir()} == MODELS[name]
+    assert folder == Path(fetch("fetched_model", name, tmp_path, HF_HUB_OFFLINE="1"))
 
 
 def test_a_vocabulary_comes_without_the_weights(server: str, tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_a_vocabulary_comes_without_the_weights(server: str, tmp_path: Path) -> 
     ("name", "expected"),
     [
         ("acme/nothing", "there is no folder acme/nothing, and no such model on the Hugging Face Hub"),
-        ("acme/pickle-only", "the model acme/pickle-only on the Hugging Face Hub has no model.safetensors"),
+        ("acme/no-weights", "the model acme/no-weights on the Hugging Face Hub has no model.safetensors"),
     ],
 )
 def test_what_the_hub_does_not_have_is_said_in_a_line(name: str, expected: str, server: str, tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import overload
 
 from tokenizers import Tokenizer
 
+from lambert.api.messages import log
 from lambert.api.resolution import opened_corpus
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.fill import Candidate
+from lambert.model.fill import Candidate, dropped_from, refuse_more_tokens, unknown_words
 from lambert.model.fill import fill_mask as fill_mask_of
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import load_model, model_folder
@@ -84,7 +85,7 @@ def fill_mask(
 def fill_mask(
     model: str | Path, text: str | Sequence[str], *, top_k: int = 5, cased: bool = False
 ) -> list[list[Candidate]] | list[list[list[Candidate]]]:
-    """The likeliest tokens for each [MASK] of a text, best first::
+    """The likeliest tokens for each [MASK] of a text, best first, and a warning for words that become [UNK]::
 
         lambert.fill_mask("runs/mine", "the capital of france is [MASK].")[0][0].word
 
@@ -100,17 +101,47 @@ def fill_mask(
     Raises:
         UserError: the model cannot be read, a text has no [MASK], or it is longer than the model's positions.
     """
+    texts = [text] if isinstance(text, str) else text
+    blanks = [filled.blanks for filled in filled_texts(model, texts, top_k=top_k, cased=cased)]
+    return blanks[0] if isinstance(text, str) else blanks
+
+
+@dataclass(frozen=True)
+class FilledText:
+    """A text with predictions for each [MASK]."""
+
+    text: str
+    blanks: list[list[Candidate]]
+    unknown: list[str]
+    """Its parts that become [UNK]: the model does not see them."""
+    dropped: list[str]
+    """Characters that give no token, such as "U+200C" (ZWNJ)."""
+
+
+def filled_texts(model: str | Path, texts: Sequence[str], *, top_k: int = 5, cased: bool = False) -> list[FilledText]:
+    """See `fill_mask`."""
     loaded, tokenizer = open_model(Path(model), cased=cased)
-    if isinstance(text, str):
-        return fill_mask_of(loaded, tokenizer, text, top_k=top_k)
-    return [fill_mask_of(loaded, tokenizer, one, top_k=top_k) for one in text]
+    filled = []
+    for text in texts:
+        blanks, unknown = fill_mask_of(loaded, tokenizer, text, top_k=top_k), unknown_words(tokenizer, text)
+        if unknown:
+            lost, characters = (
+                sum(map(len, unknown)),
+                sum(not character.isspace() for character in text.replace("[MASK]", "")),
+            )
+            named = ", ".join(f"{word[:40]!r}" for word in dict.fromkeys(unknown[:8]))
+            log.warning(f"{lost} of {characters} characters of {text[:40]!r} are in words that become [UNK]: {named}")
+        if dropped := dropped_from(tokenizer, text):
+            log.warning(f"{text[:40]!r} has characters that the tokenizer drops: {', '.join(dropped[:8])}")
+        filled.append(FilledText(text, blanks, unknown, dropped))
+    return filled
 
 
 def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, Tokenizer]:
     """Model and tokenizer of a run or a Hugging Face folder.
 
     Raises:
-        UserError: it cannot be read, or has no MLM head.
+        UserError: it cannot be read, or has no MLM head or fewer rows than tokens.
     """
     folder = model_folder(path)
     model, report = load_model(folder, BertForPreTraining)
@@ -120,4 +151,6 @@ def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, 
             f"{folder} has no MLM head ({', '.join(missing)})",
             remedy="Give a model that was pre-trained, with its heads",
         )
-    return model, load_vocabulary(folder, cased=cased)
+    tokenizer = load_vocabulary(folder, cased=cased)
+    refuse_more_tokens(model, tokenizer)
+    return model, tokenizer

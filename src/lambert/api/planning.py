@@ -16,6 +16,7 @@ from lambert.training.config.arguments import RecipeArguments, check_probe_secon
 from lambert.training.config.recipe_io import BY_RULE
 from lambert.training.config.resolve import check_world_size
 from lambert.training.config.scaling_rules import beyond_the_published
+from lambert.training.config.starting_model import vocabulary_entries
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.process_group import destroy_process_group, init_process_group
 from lambert.training.malloc import apply_allocator_settings
@@ -63,7 +64,7 @@ def plan(
         found = describe_plan(config, opened)
         if group.is_main_process:
             log_recipe(arguments)
-            log_limits(arguments, config)
+            log_limits(arguments, config, opened)
             log_lines(plan_text.plan_lines(found))
         if probe_seconds is not None:
             if group.is_main_process and not is_proposed:
@@ -78,7 +79,12 @@ def plan(
     return found
 
 
-def log_limits(arguments: RecipeArguments, config: TrainingConfig) -> None:
-    """How far a run by the square-root rule is from those that the rule was published for."""
+def log_limits(arguments: RecipeArguments, config: TrainingConfig, corpus: Corpus | None) -> None:
+    """How far a run by the square-root rule is from those that the rule was published for; of a model that is
+    continued, how many rows of the vocabulary are new."""
     if arguments.recipe in BY_RULE and arguments.init_from is None:
         log_lines(f"note      {note}" for note in beyond_the_published(config.phases, config.model.hidden_size))
+    folder = arguments.initial_model_folder
+    if folder is not None and corpus is not None:
+        known, wanted = vocabulary_entries(folder, corpus)
+        log_lines(plan_text.grown_lines(max(0, wanted - known), str(arguments.init_from)))

@@ -21,12 +21,34 @@ IN_1024 = (
 """Options in which k is 1,024, as in the LAMB paper's batch of 32K; in all others k is 1,000."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 MOST_DIGITS = 30
+ALIKE = (
+    {"out", "output", "output_dir", "folder", "html"},
+    {"sequence_length", "sequence_lengths", "lengths", "length", "max_length", "max_seq_length"},
+    {"corpus", "data", "train", "train_file"},
+    {"text", "corpus"},
+    {"dev", "validation_file", "eval_file"},
+    {"top_k", "candidates"},
+    {"lr", "learning_rate"},
+    {"model", "model_folder", "model_name_or_path", "init_from"},
+    {"samples", "steps", "max_steps", "num_samples"},
+    {"epochs", "num_train_epochs"},
+    {"batch_size", "per_device_train_batch_size"},
+    {"micro_batch_size", "batch_size_per_device"},
+    {"processes", "workers", "jobs", "num_workers", "nproc_per_node", "gpus"},
+    {"run", "runs", "run_folder", "checkpoint"},
+    {"fresh", "restart", "overwrite", "overwrite_output_dir", "force"},
+    {"vocab", "tokenizer", "tokenizer_name"},
+    {"cased", "do_lower_case"},
+    {"warmup_ratio", "warmup", "warmup_steps"},
+)
+"""Names of one thing here, in other subcommands and in Hugging Face's scripts."""
 _NO_NAME = ("help", "version")
 _NUMBER = re.compile(
     r"([+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)?(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,9})?)(|[kmg]i?)",
     re.IGNORECASE,
 )
 _FLAG = re.compile(r"-{1,2}[A-Za-z][\w-]*")
+_NOT_FINITE = re.compile(r"-(?:inf|infinity|nan)", re.IGNORECASE)
 
 
 def read_arguments(name: str, words: Sequence[str], subcommands: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -46,7 +68,7 @@ def read_arguments(name: str, words: Sequence[str], subcommands: Mapping[str, An
     option = ""
     for word in words:
         flag, equals, value = word.partition("=")
-        if _FLAG.fullmatch(flag):
+        if _FLAG.fullmatch(flag) and not (option and _NOT_FINITE.fullmatch(word)):
             option = flag.lstrip("-").replace("-", "_")
             if flag not in ("-h", "--help") and (option not in kinds or not flag.startswith("--")):
                 raise _unknown_flag(name, flag, subcommands)
@@ -104,12 +126,18 @@ def _as_number(option: str, text: str, kind: str) -> str:
         try:
             float(text)
         except ValueError:
-            raise UserError(
-                f"--{option.replace('_', '-')} {text}: not a number", remedy="Give one such as 3, .5 or 1e-3"
-            ) from None
+            raise _not_a_number(option, text) from None
+        if _NOT_FINITE.fullmatch(text):
+            raise _not_a_number(option, text)
+        if text.startswith("-"):  # without an exponent: tyro takes -1e3 for a flag
+            return f"{Decimal(text):f}"
     if (choices := _choices(option)) and text not in choices:
         raise unknown_name(option.replace("_", " "), text, choices)
     return text
+
+
+def _not_a_number(option: str, text: str) -> UserError:
+    return UserError(f"--{option.replace('_', '-')} {text}: not a number", remedy="Give one such as 3, .5 or 1e-3")
 
 
 def _choices(option: str) -> Sequence[str]:
@@ -159,12 +187,15 @@ def _unknown_flag(name: str, flag: str, subcommands: Mapping[str, Any]) -> UserE
     flags = {option: f"--{option.replace('_', '-')}" for option in (_options(subcommands[name]) if name else _NO_NAME)}
     values = {option: option.upper() for option in (_options(subcommands[name], positional=True) if name else ())}
     known = [*flags, *values]
+    alike = {other for group in ALIKE if wanted in group for other in group}
     owners = [f"`lambert {other}`" for other, kind in subcommands.items() if wanted in _options(kind)]
-    near = [option for option in known if option.startswith(wanted)]
+    near = [option for option in known if option in alike or (option in values and wanted in option.split("_"))]
+    near = near or [option for option in known if option.startswith(wanted)]
     near = near or ([] if owners else difflib.get_close_matches(wanted, known, n=1))
     hint = ""
     if near:
         hint = f"Did you mean {flags.get(near[0]) or values[near[0]] + ', without a flag'}? "
     elif owners:
-        hint = f"{' and '.join(owners[:3])} {'has' if len(owners) == 1 else 'have'} it; "
+        listed = " and ".join([", ".join(owners[:-1]), owners[-1]] if owners[1:] else owners)
+        hint = f"{listed} {'has' if len(owners) == 1 else 'have'} it; "
     return UserError(f"{command} has no option {flag}", remedy=f"{hint}`{command} --help` explains every option")

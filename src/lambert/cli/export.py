@@ -21,11 +21,16 @@ class Export(Subcommand):
     """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `folder`, `step` and `checked_with_transformers`."""
+        """Results: `folder`, `step`, `checked_with_transformers` and `rules_in_file`."""
         from lambert.training.checkpoint.export import export_run
 
         exported = export_run(self.run_folder, self.folder)
         say(f"Step {exported.step} of {self.run_folder} is in {self.folder}")
         with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
+        if exported.rules_in_file:
+            say(
+                "transformers made another tokenizer of BERT's settings, so tokenizer_config.json names "
+                "PreTrainedTokenizerFast, which takes tokenizer.json as it is"
+            )
         say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
         return {"folder": str(self.folder), **asdict(exported)}

@@ -28,17 +28,18 @@ class Fill(Subcommand):
     """Number of candidates for each [MASK]."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `sentences`: a list of `text` and `blanks`: for each [MASK] candidates (`word`, `probability`)."""
-        from lambert.api.models import fill_mask
+        """Results: `sentences`: a list of `text`, `blanks`: for each [MASK] candidates (`word`, `probability`);
+        `unknown`: the words that become [UNK]; `dropped`: characters that give no token.
+        """
+        from lambert.api.models import filled_texts
 
         if not self.text:
             raise UserError("no sentence", remedy='Give one or more, such as "the capital of france is [MASK]"')
         sentences = []
-        filled = fill_mask(self.model_folder, self.text, top_k=self.candidates, cased=self.cased)
-        for text, blanks in zip(self.text, filled, strict=True):
+        for filled in filled_texts(self.model_folder, self.text, top_k=self.candidates, cased=self.cased):
             if len(self.text) > 1:
-                say(text)
-            for candidates in blanks:
+                say(filled.text)
+            for candidates in filled.blanks:
                 say("  ".join(f"{word.word!r} {100 * word.probability:.1f} %" for word in candidates))
-            sentences.append({"text": text, "blanks": [[asdict(word) for word in each] for each in blanks]})
+            sentences.append(asdict(filled))
         return {"sentences": sentences}

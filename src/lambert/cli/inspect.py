@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
+from lambert.corpus.judgement import shares
 from lambert.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Subcommand):
-    """Show statistics of a corpus: lengths, [UNK] rate, duplicates, train/held-out overlap, and sample examples."""
+    """Show statistics of a corpus: lengths, lost characters, duplicates, train/held-out overlap, sample examples."""
 
     only_prints: ClassVar[bool] = True
 
@@ -72,11 +73,12 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
     text = facts["text"]
     lines = []
     for name, split in text["splits"].items():
-        unknown = 100 * split["unk_tokens"] / max(1, split["tokens"])
         lines.append(
             f"{name.replace('_', '-'):9} {split['documents']:>11,} documents {split['sentences']:>12,} sentences "
-            f"{split['tokens']:>14,} tokens, {unknown:.3f} % [UNK], {split['vocabulary_used']:,} entries used"
+            f"{split['tokens']:>14,} tokens, {split['vocabulary_used']:,} entries used"
         )
+    if text["counts"]:
+        lines.append(f"text      {shares(text['counts'])}")
     lines.append("")
     lines.append(f"{'training text':26}{'mean':>9}" + "".join(f"{'p' + name:>9}" for name in _SHOWN))
     for name in ("tokens_per_sentence", "sentences_per_document", "tokens_per_document"):

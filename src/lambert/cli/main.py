@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     try:
         check_launcher()
-        subcommand, notes = _parse(argv)
+        subcommand, notes = parse(argv)
         # What a command makes does not depend on who reads its words.
         with unbreakable(*["stdout"] * (not subcommand.only_prints)), printed_messages(reword=with_flags):
             if is_first_process():
@@ -157,7 +157,7 @@ def _is_news(error: UserError) -> bool:
     return is_first_process() or own
 
 
-def _parse(argv: list[str]) -> tuple[Subcommand, list[str]]:
+def parse(argv: list[str]) -> tuple[Subcommand, list[str]]:
     """Parse `argv` into a subcommand with its options, and notes to print; `--help` prints and exits.
 
     Raises:

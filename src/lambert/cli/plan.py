@@ -100,13 +100,14 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.training.config.scaling_rules import PAPER_BATCH_SIZES, PAPER_MIXED_BATCH
 
         if self.recipe != "paper" or len(self.batch_size) > 1:
-            raise UserError(
-                "--batch-size all stands alone, with --recipe paper", remedy="Give numbers, or only these two"
-            )
+            raise UserError("--batch-size all is no number", remedy="Give --recipe paper and --batch-size all, alone")
         for name in ("cluster", "dry_run", "noise_from", "save_recipe"):
             if getattr(self, name) is not None:
                 option = f"--{name.replace('_', '-')}"
-                raise UserError(f"{option} with --batch-size all", remedy="Give one of the paper's batch sizes")
+                raise UserError(
+                    f"{option} with --batch-size all",
+                    remedy=f"Leave out {option}, or give --batch-size 512, for example",
+                )
         corpus = None if self.corpus is None else Corpus.open(self.corpus)
         sizes = [*((size,) for size in PAPER_BATCH_SIZES), PAPER_MIXED_BATCH]
         plans = [describe_plan(resolve(replace(self, batch_size=size), corpus), corpus) for size in sizes]
@@ -135,7 +136,7 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.planning.plan import describe_plan
 
         log_recipe(self)
-        log_limits(self, config)
+        log_limits(self, config, corpus)
         plan = describe_plan(config, corpus)
         say_lines(plan_text.plan_lines(plan, is_here=is_here))
         return plan.to_dict()
@@ -205,9 +206,11 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.training.config.scaling_rules import PAPER_SAMPLES
 
         if self.corpus is not None or self.samples is not None or self.epochs is None:
+            given = [name for name in ("corpus", "samples") if getattr(self, name) is not None]
+            without = f"Leave out {' and '.join(f'--{name}' for name in given)}; give" if given else "Give"
             raise UserError(
                 "--text-gigabytes needs --epochs, and neither --corpus nor --samples",
-                remedy="Give the number of epochs, such as --epochs 3",
+                remedy=f"{without} the number of epochs, such as --epochs 3",
             )
         any_length = resolve(replace(self, epochs=None, samples=PAPER_SAMPLES), None)
         phases = [(phase.sequence_length, phase.samples) for phase in any_length.phases]

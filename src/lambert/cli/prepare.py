@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say, warn
+from lambert.corpus.judgement import shares
 from lambert.utils.formatting import shell_command
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def say_summary(summary: BuildSummary) -> None:
     say(
         f"{summary.bytes_read / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s "
         f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocab_size:,} "
-        f"({'learned' if summary.vocab_learned else 'given'}), {summary.counts.get('characters', 0):,} characters, "
-        f"{100 * summary.unknown_fraction:.3f} % of them [UNK]"
+        f"({'learned' if summary.vocab_learned else 'given'}), {shares(summary.counts)}"
     )
     if summary.parsers:
         say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))

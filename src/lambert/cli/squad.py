@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,8 +59,8 @@ class Squad(Subcommand):
     """Windows in a forward pass."""
     sequence_length: int = 384
     """Tokens in a window of question and context."""
-    question_length: int = 64
-    """Longest question in tokens; a longer one is truncated."""
+    question_length: int = 0
+    """Longest question in tokens; a longer one is truncated. 0 takes 64, or half of what a shorter window holds."""
     precision: str = "auto"
     """auto, float32 or bfloat16-autocast. bfloat16 is untested on GPU."""
     cased: bool = False
@@ -72,6 +72,15 @@ class Squad(Subcommand):
         """Results: `exact_match` and `f1` (0–100), counts; with a model also `seeds`, intervals and deviations."""
         return self._score() if self.score is not None else self._fine_tune()
 
+    def check(self) -> None:
+        """Raises UserError where an option of a fine-tuning is out of range; reads no file."""
+        from lambert.finetune.squad.api import check_arguments
+        from lambert.finetune.squad.settings import SquadSettings
+
+        names = {field.name for field in fields(SquadSettings)} & vars(self).keys() - {"null_threshold"}
+        given = {name: getattr(self, name) for name in names} | {"null_threshold": self.null_threshold or 0.0}
+        check_arguments(self.seeds, self.learning_rates, (self.train_questions, self.dev_questions), None, given)
+
     def _score(self) -> dict[str, Any]:
         from lambert.finetune.squad.metric import OFFICIAL_THRESHOLD
         from lambert.finetune.squad.official import find_questions
@@ -79,9 +88,11 @@ class Squad(Subcommand):
 
         assert self.score is not None
         if self.model_folder is not None:
-            raise UserError("both a model and --score", remedy="Give one of them")
+            raise UserError("both a model and --score", remedy="Leave out MODEL_FOLDER or --score")
         if self.null_threshold is not None and self.null_odds is None:
-            raise UserError("--null-threshold without --null-odds", remedy="Give the odds that it is a threshold of")
+            raise UserError(
+                "--null-threshold without --null-odds", remedy="Give --null-odds FILE, or leave out --null-threshold"
+            )
         threshold = OFFICIAL_THRESHOLD if self.null_threshold is None else self.null_threshold
         asked = find_questions(self.dev, "dev", "1.1")
         result = score_file(self.score, asked, null_odds=self.null_odds, threshold=threshold)
@@ -103,10 +114,12 @@ class Squad(Subcommand):
     def _fine_tune(self) -> dict[str, Any]:
         from lambert.finetune.squad.api import finetune_squad
 
-        if self.model_folder is None or self.out is None:
-            raise UserError("no model or no --out", remedy="Give both, or --score PREDICTIONS")
+        if self.model_folder is None:
+            raise UserError("no model", remedy="Give MODEL_FOLDER, or --score PREDICTIONS")
+        if self.out is None:
+            raise UserError("no --out", remedy="Give --out DIR, for results and predictions")
         if self.null_odds is not None:
-            raise UserError("--null-odds without --score", remedy="Give predictions, or leave the odds to the model")
+            raise UserError("--null-odds without --score", remedy="Leave out --null-odds: the model has its own")
         left_out = ("json", "model_folder", "score", "null_odds", "null_threshold")
         arguments = {name: value for name, value in vars(self).items() if name not in left_out}
         with fine_tune_progress() as progress:

@@ -96,11 +96,13 @@ class SweepRuns(Subcommand):
 
         if self.budget_hours is not None and not 0 < self.budget_hours < math.inf:
             raise UserError(f"a budget of {self.budget_hours} hours", remedy="Give hours above 0")
-        return read_sweep(
+        sweep = read_sweep(
             self.file,
             run_options=[field.name for field in dataclasses.fields(Pretrain) if field.name not in OWN_OPTIONS],
             squad_options=[field.name for field in dataclasses.fields(Squad) if field.name not in OWN_SQUAD_OPTIONS],
         )
+        check_trials(sweep, self.file, self.out, self.threads)
+        return sweep
 
     def _jobs(self) -> int:
         for name, value, least in (("jobs", self.jobs, 0), ("threads", self.threads, 1)):
@@ -145,6 +147,25 @@ class SweepRuns(Subcommand):
             "report": str(report),
             "exit_code": 1 if failed else 0,
         }
+
+
+def check_trials(sweep: Sweep, file: Path, out: Path, threads: int) -> None:
+    """Refuse values that the commands of a trial would refuse, before anything runs.
+
+    Raises:
+        UserError: naming the trial.
+    """
+    from lambert.cli.main import parse
+    from lambert.experiments.runner import trial_commands
+
+    for trial in sweep.trials:
+        try:
+            for words in trial_commands(sweep, trial, out / trial.name, threads):
+                subcommand, _ = parse(words)
+                if isinstance(subcommand, Squad):
+                    subcommand.check()
+        except UserError as error:
+            raise UserError(f"sweep {file}, {trial.name}: {error.what}", remedy=error.remedy) from None
 
 
 @contextmanager

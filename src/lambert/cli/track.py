@@ -37,7 +37,9 @@ class Track(Subcommand):
         from lambert.tracking.weights_and_biases import WandbSink
 
         if self.tensorboard is None and self.wandb is None:
-            raise UserError("no --tensorboard and no --wandb", remedy="Give one of them or both")
+            raise UserError(
+                "no --tensorboard and no --wandb", remedy="Give --tensorboard FOLDER, --wandb PROJECT or both"
+            )
         board = None if self.tensorboard is None else TensorBoardSink(self.tensorboard)
         wandb = None if self.wandb is None else WandbSink(self.wandb, mode=self.wandb_mode)
         sinks: list[Sink] = [sink for sink in (board, wandb) if sink is not None]

@@ -43,12 +43,13 @@ from lambert.corpus.sources import Document, DocumentSource, ReadOptions, identi
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, summary_of
 from lambert.corpus.text_encoding import check_encoding
-from lambert.corpus.tokenizer_files import load_vocabulary, open_tokenizer, save_tokenizer
+from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
 from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
 from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 VOCABULARY_SAMPLE_CHARACTERS = 50_000_000
 DEDUPLICATION = ("none", "exact", "near")

@@ -134,7 +134,7 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
         fraction = f"{controls / len(start):.0%} of its first bytes"
         raise UserError(
             f"{source_name(file)} is not plain text: {fraction} are control characters",
-            remedy="Leave it out, convert it to plain text, or give its `encoding` if that is utf-16-le or utf-16-be",
+            remedy="Leave it out, convert it to plain text, or give `encoding` utf-16-le or utf-16-be if it is that",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -16,6 +17,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from lambert.corpus.vocabulary import SPECIAL
+from lambert.utils.tokenizer_calls import dropped_characters, encode, parse_tokenizer
 
 _CACHED_WORDS = 1 << 20
 _CACHED_BYTES = 1 << 26
@@ -24,9 +26,13 @@ _WORDS_AT_ONCE = 200
 # ASCII punctuation; BERT's pre-tokenizer makes each a word.
 _PUNCTUATION = r"([!-/:-@\[-`{-~])"
 
-CHARACTERS = ("characters", "unknown_characters", "overlong_characters", "marks_dropped", "replacement_characters")
+CHARACTERS = (
+    "characters", "unknown_characters", "overlong_characters", "marks_dropped", "replacement_characters",
+    "dropped_characters", "private_use_characters",
+)  # fmt: skip
 """What is counted of a text: characters that are no white space; of these, in words that become [UNK], and in such of
-them as are longer than WordPiece takes; accents, vowel signs and tones that are stripped; U+FFFD."""
+them as are longer than WordPiece takes; accents, vowel signs and tones that are stripped; U+FFFD; others that the
+tokenizer drops (control, format and private-use characters), and those of private use of them."""
 
 Ids = npt.NDArray[np.uint32]
 Lengths = npt.NDArray[np.int64]
@@ -41,7 +47,7 @@ def plain_text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     description = json.loads(tokenizer.to_str())
     for added in description["added_tokens"]:
         added["special"] = added["content"] in SPECIAL
-    plain = Tokenizer.from_str(json.dumps(description))
+    plain = parse_tokenizer(json.dumps(description))
     plain.no_truncation()
     plain.no_padding()
     plain.encode_special_tokens = True
@@ -67,16 +73,17 @@ class SentenceEncoder:
             and all(added["content"] in SPECIAL for added in description["added_tokens"])  # others may hold spaces
         )
         self._lowers = self._by_word and description["normalizer"]["lowercase"]
-        strips = description["normalizer"]["strip_accents"] if self._by_word else False
-        self._strips = self._lowers if strips is None else strips
+        normalizer = tokenizer.normalizer
+        self._strips = normalizer is not None and normalizer.normalize_str("e\u0301") == "e"
         self._unknown = tokenizer.token_to_id(description["model"]["unk_token"])
         self._longest_word = description["model"]["max_input_chars_per_word"]
-        self._counts = np.zeros(len(CHARACTERS), np.int64)
+        self._counts: Counter[str] = Counter()
+        self._is_dropped: dict[str, bool] = {}
         self._clear_cache()
 
-    def take_counts(self) -> Counts:
-        """int64 [5], in the order of `CHARACTERS`: of all that was encoded since the last call."""
-        counts, self._counts = self._counts, np.zeros(len(CHARACTERS), np.int64)
+    def take_counts(self) -> Counter[str]:
+        """`CHARACTERS`, and each dropped character ("U+200C") → number, of all that was encoded since the last call."""
+        counts, self._counts = self._counts, Counter()
         return counts
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
@@ -86,7 +93,8 @@ class SentenceEncoder:
         words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
         distinct = words.values.dictionary_encode()
         numbers = self._numbers_of(distinct.dictionary)[distinct.indices.to_numpy()]
-        self._counts += np.bincount(numbers, minlength=len(self._characters)) @ self._characters
+        times = np.bincount(numbers, minlength=len(self._characters))
+        self._count(self._characters, self._dropped, times)
         lengths, starts = self._lengths[numbers], self._starts[numbers]
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
@@ -110,6 +118,14 @@ class SentenceEncoder:
         self._starts: Lengths = np.zeros(0, np.int64)
         self._lengths: Lengths = np.zeros(0, np.int64)
         self._characters: Counts = np.zeros((0, len(CHARACTERS)), np.int64)
+        self._dropped: dict[int, str] = {}
+
+    def _count(self, characters: Counts, dropped: dict[int, str], times: Counts) -> None:
+        """Adds texts with these counts [N, 7], each so many `times` [N]."""
+        self._counts.update(dict(zip(CHARACTERS, (times @ characters).tolist(), strict=True)))
+        for number in (number for number in dropped if times[number]):
+            for character in dropped[number]:
+                self._counts[f"U+{ord(character):04X}"] += int(times[number])
 
     def _numbers_of(self, words: pa.Array) -> Lengths:
         """The index of each of `words` in the cache; new ones are encoded and added."""
@@ -132,40 +148,58 @@ class SentenceEncoder:
         ids, lengths, characters = [], [], []
         for start in range(0, len(words), _WORDS_AT_ONCE):
             some = words[start : start + _WORDS_AT_ONCE]
-            encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
+            encoding = encode(self._tokenizer, [" ".join(some)], special=False)[0]
             ids.append(np.asarray(encoding.ids, np.uint32))
             offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
             bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
             lengths.append(np.diff(np.searchsorted(offsets[:, 0], bounds)))
-            characters.append(np.array([self._counted(word) for word in some], np.int64))
+            counted, dropped = self._counted(some)
+            characters.append(counted)
+            self._dropped.update({len(self._words) + start + number: text for number, text in dropped.items()})
             unknown = offsets[ids[-1] == self._unknown]
             of_word = np.searchsorted(bounds, unknown[:, 0], side="right") - 1
             self._add_unknown(characters[-1], of_word, unknown[:, 1] - unknown[:, 0])
         return np.concatenate(ids), np.concatenate(lengths), np.concatenate(characters)
 
-    def _counted(self, text: str) -> list[int]:
-        """The counts of a text, but for what becomes [UNK]."""
-        if text.isascii():
-            return [len(text) - sum(map(text.count, " \t\n")), 0, 0, 0, 0]
-        decomposed = unicodedata.normalize("NFD", text) if self._strips else ""
-        marks = sum(unicodedata.category(character) == "Mn" for character in decomposed)
-        return [sum(not character.isspace() for character in text), 0, 0, marks, text.count("\ufffd")]
+    def _counted(self, texts: Sequence[str]) -> tuple[Counts, dict[int, str]]:
+        """Counts [N, 7] of N texts, but for what becomes [UNK]; and what is dropped of those that lose something."""
+        dropped = {number: lost for number, text in enumerate(texts) if (lost := self._dropped_of(text))}
+        counts = np.zeros((len(texts), len(CHARACTERS)), np.int64)
+        for number, text in enumerate(texts):
+            if text.isascii():
+                counts[number, 0] = len(text) - sum(map(text.count, " \t\n"))
+                continue
+            decomposed = unicodedata.normalize("NFD", text) if self._strips else ""
+            marks = sum(unicodedata.category(character) == "Mn" for character in decomposed)
+            counts[number, [0, 3, 4]] = sum(not one.isspace() for one in text), marks, text.count("\ufffd")
+        for number, lost in dropped.items():
+            counts[number, 5:] = len(lost), sum(unicodedata.category(one) == "Co" for one in lost)
+        return counts, dropped
+
+    def _dropped_of(self, text: str) -> str:
+        """The characters that the tokenizer drops; U+FFFD is counted for itself."""
+        if self._by_word and text.isprintable():  # BERT's clean-up drops no others
+            return ""
+        if new := set(text).difference(self._is_dropped):
+            dropped = dropped_characters(self._tokenizer, "".join(new)) - {"\ufffd"}
+            self._is_dropped.update({character: character in dropped for character in new})
+        return "".join(filter(self._is_dropped.__getitem__, text))
 
     def _add_unknown(self, characters: Counts, of_text: Lengths, sizes: Lengths) -> None:
-        """Adds words of `sizes` [M] that became [UNK] to the counts [N, 5] of texts `of_text` [M]."""
+        """Adds words of `sizes` [M] that became [UNK] to the counts [N, 7] of texts `of_text` [M]."""
         np.add.at(characters[:, 1], of_text, sizes)
         is_long = sizes > self._longest_word
         np.add.at(characters[:, 2], of_text[is_long], sizes[is_long])
 
     def _encode_whole(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
-        encodings = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
+        encodings = encode(self._tokenizer, sentences, special=False)
         lengths = np.fromiter((len(encoding) for encoding in encodings), np.int64, len(encodings))
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(lengths.sum()))
-        characters = np.array([self._counted(sentence) for sentence in sentences], np.int64)
+        characters, dropped = self._counted(sentences)
         unknown = ids == self._unknown
         if unknown.any():
             offsets = np.array([pair for encoding in encodings for pair in encoding.offsets], np.int64)[unknown]
             of_sentence = np.repeat(np.arange(len(encodings)), lengths)[unknown]
             self._add_unknown(characters, of_sentence, offsets[:, 1] - offsets[:, 0])
-        self._counts += characters.sum(0)
+        self._count(characters, dropped, np.ones(len(characters), np.int64))
         return ids, lengths

@@ -33,6 +33,7 @@ from lambert.corpus.writer import keep_documents, token_type
 from lambert.errors import UserError
 from lambert.utils.io import file_sha256, write_json
 
+_NAMED = 10
 _NOT_KEPT = ("files", "stored_bytes", "parsers", "encodings")
 Marks = Sequence[NDArray[np.bool_]]
 """For each shard, in the order of the records, a mask of its documents."""
@@ -74,10 +75,13 @@ def check_text(folder: Path, records: Sequence[PartitionRecord], settings: Mappi
 
 
 def characters_of(records: Sequence[PartitionRecord]) -> dict[str, int]:
-    """What was counted in characters, all partitions together."""
+    """What was counted in characters, all partitions together; of dropped characters the commonest."""
     total: Counter[str] = Counter()
     for record in records:
         total.update(record.counts)
+    dropped = sorted((name for name in total if name.startswith("U+")), key=lambda name: (-total[name], name))
+    for name in dropped[_NAMED:]:
+        del total[name]
     return dict(total)
 
 
@@ -154,7 +158,6 @@ def write_manifest(
         **{name: value for name, value in asdict(read).items() if name not in _NOT_KEPT},
         "words": {name: split.words for name, split in counts_of(records).items()},
         "counts": characters_of(records),
-        "unk_tokens": sum(record.unk_tokens for record in records),
         "duplicate_documents": int(sum(marks.sum() for marks in duplicates)),
         "near_duplicate_documents": int(sum(marks.sum() for marks in near)) if near else None,
     }

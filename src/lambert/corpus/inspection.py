@@ -1,4 +1,4 @@
-"""Statistics of a corpus: lengths, [UNK] rate, duplicates, and how much held-out text is also in the training text.
+"""Statistics of a corpus: lengths, lost characters, duplicates, how much held-out text is also in the training text.
 
 Everything is counted in blocks; memory holds one hash per sentence and fifteen per document.
 """
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from lambert.corpus.near_duplicates import near_duplicates
 from lambert.corpus.store import Corpus, Split
-from lambert.corpus.vocabulary import special_tokens
 from lambert.utils.hashing import FIRST_FACTOR, INCREMENT
 
 MIN_INFORMATIVE_TOKENS = 8
@@ -48,11 +47,11 @@ class Lengths:
 
 
 def text_statistics(corpus: Corpus) -> dict[str, Any]:
-    """Counts, lengths, [UNK] tokens, duplicates and overlap, as plain values for JSON. Reads the whole store."""
+    """Counts, lengths, lost characters, duplicates and overlap, as plain values for JSON. Reads the whole store."""
     splits = {name: corpus.split(name) for name in ("train", "held_out")}
-    unk_id = special_tokens(corpus.tokenizer()).unknown
     hashes = {name: _sentence_hashes(split) for name, split in splits.items()}
-    statistics: dict[str, Any] = {"splits": {name: _split_statistics(split, unk_id) for name, split in splits.items()}}
+    statistics: dict[str, Any] = {"splits": {name: _split_statistics(split) for name, split in splits.items()}}
+    statistics["counts"] = corpus.manifest["statistics"].get("counts", {})
     near = near_duplicates([shard for split in splits.values() for shard in split.shards])
     statistics["duplicates"] = _duplicates(splits, hashes, near)
     statistics["overlap"] = _overlap(splits, hashes, near)
@@ -60,16 +59,15 @@ def text_statistics(corpus: Corpus) -> dict[str, Any]:
     return statistics
 
 
-def _split_statistics(split: Split, unk_id: int) -> dict[str, Any]:
+def _split_statistics(split: Split) -> dict[str, Any]:
     sentences = np.diff(split.sentence_offsets)
     documents = np.diff(split.document_offsets)
     tokens = np.diff(split.sentence_offsets[split.document_offsets])
-    counts = split.token_counts() if split.token_count else np.zeros(unk_id + 1, np.int64)
+    counts = split.token_counts() if split.token_count else np.zeros(0, np.int64)
     return {
         "documents": split.document_count,
         "sentences": split.sentence_count,
         "tokens": split.token_count,
-        "unk_tokens": int(counts[unk_id]),
         "vocabulary_used": int((counts > 0).sum()),
         "tokens_per_sentence": Lengths.of(sentences).__dict__,
         "sentences_per_document": Lengths.of(documents).__dict__,

@@ -21,12 +21,24 @@ UNKNOWN = Limit(0.01, 0.20)
 """Characters in words that become [UNK]."""
 MARKS = Limit(0.005, 0.10)
 """Accents, vowel signs and tones that are stripped, of all characters; 0.6 % of German."""
+DROPPED = Limit(0.005, 0.20)
+"""Other characters that the tokenizer drops: control, format (ZWNJ, soft hyphens) and private-use ones; only the last
+are refused, for BERT drops the others from every text."""
 UNREADABLE = Limit(0.0, 0.05)
 """Characters that are U+FFFD, in place of what could not be decoded."""
 SKIPPED = Limit(0.01, 0.5)
 """Records without text."""
 WRAPPED, LONE = 0.3, 0.7
 """Lines of plain text that seem to be wrapped, training documents of one sentence: only said."""
+
+
+_NAMED = 5
+_LOST = {
+    "unknown_characters": "in words that become [UNK]",
+    "marks_dropped": "stripped marks",
+    "dropped_characters": "dropped by the tokenizer",
+    "replacement_characters": "U+FFFD",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def lost_text(counts: Mapping[str, int], *, is_vocabulary_given: bool, accepts_l
     """Characters that the model will not see.
 
     Args:
-        counts: `encoding.CHARACTERS` → number; empty for a corpus of before they were counted.
+        counts: `SentenceEncoder.take_counts`; empty for a corpus of before they were counted.
         accepts_lost_marks: it was asked for, or the given vocabulary wants it.
     """
     characters = max(1, counts.get("characters", 0))
@@ -73,11 +85,31 @@ def lost_text(counts: Mapping[str, int], *, is_vocabulary_given: bool, accepts_l
         remedy = "Give `strip_accents` no to keep them in lower case, or `cased`; `strip_accents` yes accepts it"
         is_refused = marks > MARKS.refused * characters and not (accepts_lost_marks or is_vocabulary_given)
         found.append(Finding(what, remedy, is_refused))
+    if (dropped := counts.get("dropped_characters", 0)) > DROPPED.warned * characters:
+        named = sorted((name for name in counts if name.startswith("U+")), key=lambda name: (-counts[name], name))
+        what = (
+            f"{_share(dropped, characters)} are control, format or private-use characters that the tokenizer drops: "
+            + ", ".join(named[:_NAMED])
+        )
+        remedy = "Replace them in the text by what they stand for: a space, a letter or nothing"
+        is_refused = counts.get("private_use_characters", 0) > DROPPED.refused * characters
+        found.append(Finding(what, remedy, is_refused))
     if unreadable := counts.get("replacement_characters", 0):
         what = f"{_share(unreadable, characters)} are U+FFFD, which stands for bytes that could not be decoded"
         remedy = "Give the files in UTF-8, or their `encoding`"
         found.append(Finding(what, remedy, unreadable > UNREADABLE.refused * characters))
     return found
+
+
+def shares(counts: Mapping[str, int]) -> str:
+    """The number of characters, and the share of each kind that is lost, [UNK] also where it is none."""
+    characters = counts.get("characters", 0)
+    lost = (
+        f"{100 * counts.get(name, 0) / max(1, characters):.3g} % {what}"
+        for name, what in _LOST.items()
+        if counts.get(name) or name == "unknown_characters"
+    )
+    return f"{characters:,} characters, {', '.join(lost)}"
 
 
 def lost_records(statistics: Mapping[str, Any]) -> list[Finding]:

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lambert.corpus.encoding import CHARACTERS, SentenceEncoder
+from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.judgement import lost_text, refuse
 from lambert.corpus.sentences import split_sentences, whole_line
 from lambert.corpus.sources import Document, ReadOptions, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
-from lambert.corpus.vocabulary import special_tokens
 from lambert.corpus.writer import ShardWriter, token_type
 from lambert.utils.io import write_json
 
@@ -52,14 +51,13 @@ class PartitionRecord:
 
     shards: list[dict[str, Any]]
     splits: dict[str, SplitCounts]
-    unk_tokens: int
     statistics: ReadStatistics
     hash_range: list[int]
     """Smallest and largest hash of the training documents; empty where there are none."""
     sources: list[list[Any]]
     """Its files, with their sizes and times."""
     counts: dict[str, int] = field(default_factory=dict)
-    """`encoding.CHARACTERS`, and `lone_sentences`: training documents of one sentence."""
+    """`SentenceEncoder.take_counts`, and `lone_sentences`: training documents of one sentence."""
 
     def write(self, file: Path) -> None:
         """Writes the record atomically."""
@@ -117,8 +115,8 @@ class EncodedBatch:
     """[sentences] tokens of each."""
     words: NDArray[np.int64]
     """[sentences] words of each."""
-    characters: NDArray[np.int64]
-    """[5] `encoding.CHARACTERS` of all of them."""
+    characters: Counter[str]
+    """`SentenceEncoder.take_counts` of all of them."""
 
 
 class DocumentEncoder:
@@ -175,13 +173,11 @@ class PartitionBuilder:
     progress: Callable[[int, int], None]
     """Called after every batch with the documents and tokens so far."""
 
-    unk_tokens: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     hash_range: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.writer = ShardWriter(self.folder, f"{self.number:05}-", token_type(self.tokenizer))
-        self.unk_id = special_tokens(self.tokenizer).unknown
         self.splits = {name: SplitCounts() for name in SPLITS}
 
     def build(self, batches: Iterable[EncodedBatch]) -> None:
@@ -204,12 +200,12 @@ class PartitionBuilder:
         """What has been built, of these files."""
         shards = self.writer.finish()
         counts = dict(self.counts)
-        return PartitionRecord(shards, self.splits, self.unk_tokens, statistics, self.hash_range, sources, counts)
+        return PartitionRecord(shards, self.splits, statistics, self.hash_range, sources, counts)
 
     def _add(self, batch: EncodedBatch) -> None:
         """Sends every document to its split; sentences and documents without tokens are dropped."""
         hashes, ids, lengths, words = batch.hashes, batch.ids, batch.lengths, batch.words
-        self.counts.update(dict(zip(CHARACTERS, batch.characters.tolist(), strict=True)))
+        self.counts.update(batch.characters)
         held_out = hashes < np.uint64(min(int(self.settings.validation_fraction * 2**64), 2**64 - 1))
         if self.settings.also_held_out is not None:
             held_out |= hashes == np.uint64(self.settings.also_held_out)
@@ -225,7 +221,6 @@ class PartitionBuilder:
                 int(chosen.sum()), len(own_lengths), int(words[in_split].sum()), int(own_lengths.sum())
             )
             self.splits[split] = SplitCounts.total([self.splits[split], counts])
-            self.unk_tokens += int((own_ids == self.unk_id).sum())
             self.writer.add(split, own_ids, own_lengths, sentences[chosen], in_documents[chosen], hashes[chosen])
             if split == "train" and chosen.any():
                 self.counts["lone_sentences"] += int((sentences[chosen] == 1).sum())

@@ -28,21 +28,22 @@ _CODE_START = re.compile(r">>>|\.\.\. |\$ |%|#|@|In \[|Out\[|\.\. (?:math|code|p
 _DIRECTIVE = re.compile(r"\.\. +[\w-]+::.*")
 _RULED = re.compile(r"([-=~^\"'`+*#|_.])\1{2,}")
 
+# Each is linear in the text: lengths are bounded, and a run of spaces is tried once, from its start.
 _INLINE = (
-    (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r"\1"),  # [text](address)
+    (re.compile(r"!?\[([^\]]{0,1000}+)\]\([^)]{0,1000}+\)"), r"\1"),  # [text](address)
     (
-        re.compile(r"(?::[a-zA-Z:+-]+:)?`([^`<]*?)\s*<[^`>]*>`_{0,2}"),
+        re.compile(r"(?::[a-zA-Z:+-]{1,40}:)?`([^`<\s]*+(?:\s++[^`<\s]++)*+)\s*+<[^`>]*+>`_{0,2}"),
         r"\1",
     ),  # `text <address>`_, :ref:`text <place>`
-    (re.compile(r":[a-zA-Z:+-]+:`[~.]?(?:\w+\.)*(\w+)(?:\(\))?`"), r"\1"),  # :class:`~package.Name`
-    (re.compile(r":[a-zA-Z:+-]+:`([^`]*)`"), r"\1"),
+    (re.compile(r":[a-zA-Z:+-]{1,40}:`[~.]?(?:\w++\.)*+(\w++)(?:\(\))?`"), r"\1"),  # :class:`~package.Name`
+    (re.compile(r":[a-zA-Z:+-]{1,40}:`([^`]*+)`"), r"\1"),
     (re.compile(r"`{1,3}[~.]?([^`]*)`{1,3}_{0,2}"), r"\1"),
     (re.compile(r"\*\*([^*\s][^*]*)\*\*"), r"\1"),
     (re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])"), r"\1"),
-    (re.compile(r"\s*\[[#\w]{1,12}\]_"), ""),  # footnotes
+    (re.compile(r"(?<!\s)\s*+\[[#\w]{1,12}\]_"), ""),  # footnotes
     (re.compile(r"\bhttps?://\S+"), ""),
     (re.compile(r"\|(\w+)\|"), r"\1"),
-    (re.compile(r"\s+([.,;:)])(?=\s|$)"), r"\1"),
+    (re.compile(r"(?<!\s)\s++([.,;:)])(?=\s|$)"), r"\1"),
 )
 _MARKUP = re.compile(r"[`*|\[]|://| [.,;:)]")
 _SPACES = re.compile(r"\s{2,}")

@@ -22,9 +22,9 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.shard import CHUNK_TOKENS, Shard, TokenArray, damaged
 from lambert.corpus.summary import BuildSummary
-from lambert.corpus.tokenizer_files import open_tokenizer
 from lambert.errors import UserError
 from lambert.utils.io import CORPUS_MANIFEST_BYTES, file_sha256, read_json
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -172,10 +172,8 @@ class Corpus:
         file = self.path / TOKENIZER_FOLDER / "tokenizer.json"
         try:
             return open_tokenizer(file)
-        except MemoryError:  # says nothing about the file
-            raise
-        except Exception as error:  # the library raises nothing narrower
-            raise damaged(file, str(error)) from None
+        except (UserError, OSError) as error:
+            raise damaged(file, getattr(error, "what", str(error))) from None
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 and its ids with the manifest.

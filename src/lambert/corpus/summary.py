@@ -63,10 +63,8 @@ class BuildSummary:
     duplicate_documents: int = 0
     near_duplicate_documents: int | None = None
     """None where near-duplicates were not looked for."""
-    unk_rate: float = 0.0
-    """Fraction of the tokens that are [UNK]."""
     counts: dict[str, int] = field(default_factory=dict)
-    """`encoding.CHARACTERS` and `lone_sentences` → number."""
+    """`encoding.CHARACTERS`, dropped characters ("U+200C", the ten commonest) and `lone_sentences` → number."""
     encodings: dict[str, str] = field(default_factory=dict)
     """File → encoding, where that is not UTF-8."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -77,11 +75,6 @@ class BuildSummary:
     vocab_size: int = 0
     vocab_learned: bool = False
     fingerprint: str = ""
-
-    @property
-    def unknown_fraction(self) -> float:
-        """Fraction of the characters that are in words that become [UNK]."""
-        return self.counts.get("unknown_characters", 0) / max(1, self.counts.get("characters", 0))
 
     @property
     def total(self) -> SplitCounts:
@@ -119,7 +112,6 @@ def summary_of(
         parsers=dict(Counter(read.parsers.values())),
         duplicate_documents=statistics["duplicate_documents"],
         near_duplicate_documents=statistics["near_duplicate_documents"],
-        unk_rate=statistics["unk_tokens"] / sum(split.tokens for split in splits.values()),
         counts=statistics["counts"],
         encodings=dict(read.encodings),
         left_out=dict(beside.left_out),

@@ -43,6 +43,7 @@ _LEAST_COHERENCE = {True: 0.1, False: 0.25}
 _SEVERAL_BYTES = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
 _SAMPLE_BYTES = 1 << 16
 _NAMES_SHOWN = 4
+_CHARACTERS_SHOWN = 24
 
 
 def check_encoding(name: str | None) -> str | None:
@@ -175,12 +176,26 @@ def _detected(file: Path, block: bytes) -> str:
         return ranked[0][0]
     if not_utf8(block) <= max(STRAY_BYTES, MAX_REPLACED_FRACTION * len(block)):
         return ""
-    close = [name for name, _, score in ranked if score > ranked[0][2] - _LEAST_LEAD]
-    names = sorted(close[:_NAMES_SHOWN], key=_CANDIDATES.index) or [_CANDIDATES[0]]
-    hint = f"; it may be {' or '.join(names)}" if ranked else ""
+    close = {name: _seen_as(block, name) for name, _, score in ranked if score > ranked[0][2] - _LEAST_LEAD}
+    # KOI8-R turns the case of what cp1251 reads, and most text is in small letters.
+    names = sorted(list(close)[:_NAMES_SHOWN], key=lambda name: (_is_upper(close[name]), _CANDIDATES.index(name)))
+    shown = " or ".join(f"{name} ({close[name]!r})" for name in names)
     raise UserError(
-        f"{source_name(file)} is not UTF-8{hint}", remedy=f"Give its `encoding`, such as {names[0]}, or convert it"
+        f"{source_name(file)} is not UTF-8" + (f"; it may be {shown}" if names else ""),
+        remedy=f"Give its `encoding`, such as {names[0] if names else _CANDIDATES[0]}, or convert it",
     )
+
+
+def _seen_as(block: bytes, encoding: str) -> str:
+    """The start of the first line beyond ASCII, from a word on."""
+    line = next(line for line in block.split(b"\n") if not line.isascii())
+    words = line.decode(encoding, "replace").split()
+    first = next(index for index, word in enumerate(words) if not word.isascii())
+    return " ".join(words[first:])[:_CHARACTERS_SHOWN]
+
+
+def _is_upper(text: str) -> bool:
+    return sum(map(str.isupper, text)) > sum(map(str.islower, text))
 
 
 def likely_encodings(block: bytes) -> list[tuple[str, float, float]]:

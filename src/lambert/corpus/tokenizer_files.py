@@ -24,6 +24,7 @@ from lambert.corpus.wordpiece_rules import refuse_growth, tokenizer_differences
 from lambert.errors import UserError
 from lambert.utils import hub
 from lambert.utils.io import VOCABULARY_BYTES, read_bytes, why_unwritable, write_text
+from lambert.utils.tokenizer_calls import encode, open_tokenizer, refused
 
 PROBE_LINES = 1_000
 """Lines that a written tokenizer must encode as before."""
@@ -61,6 +62,11 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
         UserError: the file is missing or not a WordPiece vocabulary, an entry occurs twice, a special token is missing,
             a setting is not one of BERT's tokenizer, or the files of a folder and `cased` contradict each other.
     """
+    with refused(f"the tokenizer of {path} cannot be used"):
+        return _loaded(path, cased=cased)
+
+
+def _loaded(path: Path, *, cased: bool) -> Tokenizer:
     path = Path(path)
     if hub.is_hub_name(path):
         path = hub.fetched_vocabulary(str(path))
@@ -93,7 +99,7 @@ def _vocabulary_file(path: Path) -> Path:
             return file
         raise UserError(f"the folder {path} has no vocabulary", remedy="It needs a tokenizer.json or a vocab.txt")
     if not path.is_file():
-        raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave it out to learn one")
+        raise UserError(f"vocabulary {path} does not exist", remedy="Check the path, or leave out `vocab` to learn one")
     return path
 
 
@@ -119,21 +125,10 @@ def _read_entries(file: Path) -> list[str]:
     return lines
 
 
-def open_tokenizer(file: Path) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`, under any name: the library opens none that is not UTF-8.
-
-    Raises:
-        Exception: it cannot be read; the library raises nothing narrower.
-    """
-    return Tokenizer.from_buffer(read_bytes(file, VOCABULARY_BYTES))
-
-
 def _load_tokenizer_json(file: Path) -> Tokenizer:
     try:
         tokenizer = open_tokenizer(file)
-    except MemoryError:  # says nothing about the file
-        raise
-    except Exception as error:  # the library raises bare Exception for whatever it cannot parse
+    except OSError as error:
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
     if not isinstance(tokenizer.model, WordPiece):
         raise UserError(
@@ -191,7 +186,9 @@ def entries_by_id(tokenizer: Tokenizer) -> Iterator[str]:
     return iter(sorted(vocabulary, key=vocabulary.__getitem__))
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512) -> None:
+def save_tokenizer(
+    tokenizer: Tokenizer, folder: Path, *, longest_sequence: int = 512, rules_in_file: bool = False
+) -> None:
     """Writes a tokenizer, from which `transformers` gives the same ids, and reads it again.
 
     The files are `tokenizer.json` and `tokenizer_config.json`. Where BERT's settings say all that the tokenizer does,
@@ -200,11 +197,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
 
     Args:
         longest_sequence: positions of the model.
+        rules_in_file: write a `PreTrainedTokenizerFast` whatever the tokenizer.
 
     Raises:
         UserError: the folder cannot be written to, or what was written gives other ids.
     """
-    settings = _settings_of(tokenizer)
+    settings = _settings_of(tokenizer, rules_in_file=rules_in_file)
     configuration = {**settings, "model_max_length": longest_sequence, **TOKEN_SETTINGS}
     files = {
         "tokenizer.json": tokenizer.to_str(pretty=True),
@@ -216,6 +214,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_text(folder / name, text)
+        if "vocab.txt" not in files:
+            (folder / "vocab.txt").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"the tokenizer cannot be written to {folder} ({why_unwritable(error, folder)})",
@@ -232,7 +232,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, longest_sequence: int 
 
 def ids_of(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
     """The ids of each line, special tokens included."""
-    return [encoding.ids for encoding in tokenizer.encode_batch(lines)]
+    return [encoding.ids for encoding in encode(tokenizer, lines, special=True)]
 
 
 def probe_lines(tokenizer: Tokenizer) -> list[str]:
@@ -244,10 +244,10 @@ def probe_lines(tokenizer: Tokenizer) -> list[str]:
     return [f"{line} {awkward}" for line, awkward in zip(lines, cycle(_AWKWARD), strict=False)]
 
 
-def _settings_of(tokenizer: Tokenizer) -> dict[str, Any]:
+def _settings_of(tokenizer: Tokenizer, *, rules_in_file: bool) -> dict[str, Any]:
     """What `tokenizer_config.json` says of the rules."""
     normalizer = tokenizer.normalizer
-    if isinstance(normalizer, BertNormalizer):
+    if isinstance(normalizer, BertNormalizer) and not rules_in_file:
         as_bert = bert_tokenizer(list(entries_by_id(tokenizer)), normalizer)
         same_form = as_bert.encode("", "").type_ids == tokenizer.encode("", "").type_ids
         if same_form and normalizer.clean_text and not tokenizer_differences(as_bert, tokenizer):

@@ -29,8 +29,8 @@ from lambert.corpus.partitions import (
 )
 from lambert.corpus.sources import Document, TextReader, identities, stored_bytes
 from lambert.corpus.store import TOKENIZER_FOLDER
-from lambert.corpus.tokenizer_files import open_tokenizer
 from lambert.errors import UserError
+from lambert.utils.tokenizer_calls import open_tokenizer
 
 _POLL_SECONDS = 0.5
 _STOP = "stop"

@@ -36,6 +36,15 @@ class Ended:
     """Last line of the log of a failed trial."""
 
 
+def trial_commands(sweep: Sweep, trial: Trial, folder: Path, threads: int) -> list[list[str]]:
+    """The `lambert` commands of a trial, without the program's name."""
+    own = ["--out", str(folder), "--probe-seconds", "0", "--threads", str(threads)]
+    commands = [["pretrain", *sweep.shared_arguments(), *trial.arguments(), *own]]
+    if sweep.squad is not None:
+        commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_arguments(sweep.squad)])
+    return commands
+
+
 @dataclass
 class Runner:
     """Runs the trials of one sweep.
@@ -127,18 +136,7 @@ class Runner:
     def _start(self, trial: Trial) -> None:
         folder = self.folder(trial)
         wait_until_free(folder)
-        arguments = [
-            "pretrain",
-            *self.sweep.shared_arguments(),
-            *trial.arguments(),
-            "--out",
-            str(folder),
-            "--probe-seconds",
-            "0",
-        ]
-        commands = [[*arguments, "--threads", str(self.threads)]]
-        if self.sweep.squad is not None:
-            commands.append(["squad", str(folder), "--out", str(folder / _SQUAD), *option_arguments(self.sweep.squad)])
+        commands = trial_commands(self.sweep, trial, folder, self.threads)
         with signals_deferred():
             self._running[trial] = _Work(commands, self.out / TRIALS / f"{trial.name}.log", self.threads)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from tokenizers import Tokenizer
 
+from lambert.corpus.encoding import SentenceEncoder
+from lambert.corpus.judgement import lost_text, shares
+from lambert.corpus.tokenizer_files import load_vocabulary
 from lambert.errors import UserError
 from lambert.finetune.cache import CACHE_FOLDER, FineTuneResult, ResultCache, examples_digest, model_digest
 from lambert.finetune.files import make_folder
@@ -20,6 +25,10 @@ from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progre
 from lambert.model.huggingface import model_folder
 from lambert.training.distributed.process_group import init_process_group
 from lambert.training.malloc import apply_allocator_settings
+
+log = logging.getLogger("lambert")
+_TEXTS_AT_ONCE = 4_096
+_REMEDY = "Take a model whose vocabulary was learned from such text, cased or with accents kept where they matter"
 
 Settings = TypeVar("Settings", bound=FineTuneSettings)
 
@@ -50,19 +59,32 @@ class FineTuneJob(Generic[Settings]):
     progress: Progress | None = None
 
     def prepare(self, *, fresh: bool = False) -> None:
-        """Check the process, and make the folder of the results before hours of work; forget the cache if `fresh`.
+        """Check the process, say how much of the texts is lost, make the folder of the results before hours of work;
+        forget the cache if `fresh`.
 
         Raises:
-            UserError: the folder cannot be made, or this is one of several processes.
+            UserError: the folder cannot be made, the tokenizer cannot be read, or this is one of several processes.
         """
         processes = init_process_group()
         apply_allocator_settings()
         if processes.world_size > 1:
             raise UserError(f"fine-tuning was started in {processes.world_size} processes", remedy="Start it in one")
+        self._tell_what_is_lost()
         if self.out is not None:
             make_folder(self.out)
         if self._cache is not None and fresh:
             self._cache.clear()
+
+    def _tell_what_is_lost(self) -> None:
+        """One line with the shares of the characters, and a warning for each that is large."""
+        encoder = SentenceEncoder(load_vocabulary(model_folder(self.path), cased=self.cased))
+        texts = list(dict.fromkeys(chain.from_iterable(map(self.preset.texts, chain(self.train, self.dev)))))
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            encoder.encode(texts[start : start + _TEXTS_AT_ONCE])
+        counts = encoder.take_counts()
+        log.info(f"texts of {self.preset.name}: {shares(counts)}")
+        for finding in lost_text(counts, is_vocabulary_given=True, accepts_lost_marks=True):
+            log.warning(f"texts of {self.preset.name}: {finding.what}. {_REMEDY}.")
 
     def load(self, seed: int) -> tuple[Any, Tokenizer, list[str]]:
         """See `load_with_head`."""

@@ -56,6 +56,8 @@ class TaskPreset:
     """Of the logits, summed over the batch."""
     decode: Callable[[Sequence[Any], Sequence[Any], Rows, Any], dict[str, Any]]
     """(examples, sequences, rows of logits, settings) → predictions that JSON can hold."""
+    texts: Callable[[Any], Sequence[str]]
+    """The texts of an example."""
 
     def task(self, model: nn.Module, batch: SequenceBatch) -> TaskOutput:
         """The loss of a micro-batch."""

@@ -56,6 +56,8 @@ class BertConfig:
     """Id of [PAD]."""
     tied_decoder: bool = True
     """Whether the MLM decoder is the word embedding, as in BERT."""
+    classifier_dropout: float | None = None
+    """Probability before the classifier of a sequence where it is another than for hidden units."""
 
     def __post_init__(self) -> None:
         if self.attention_dropout == self.dropout:
@@ -82,7 +84,8 @@ class BertConfig:
                 raise UserError(f"model {name} = {value}", remedy="Give a number from 0 to below 1")
         if not (isinstance(self.pad_token_id, int) and 0 <= self.pad_token_id < self.vocabulary_size):
             raise UserError(f"model pad_token_id = {self.pad_token_id}", remedy="Give the id of an entry")
-        for name, probability in (("dropout", self.dropout), ("attention_dropout", self.attention_dropout)):
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
+            probability = getattr(self, name)
             if probability is not None and not 0 <= probability < 1:
                 raise UserError(f"{name} = {probability}", remedy="Give a probability from 0 to below 1")
 

@@ -1,7 +1,15 @@
-"""`config.json` of a Hugging Face folder: every setting that changes what the model computes is applied or refused."""
+"""`config.json` of a Hugging Face folder: every setting that changes what the model computes is applied or refused.
+
+Applied: `_FIELDS`. Refused with any other value: `_REQUIRED`. Without effect on a BERT encoder, its heads for
+pre-training or SQuAD, or a task whose classes lambert knows: `_WITHOUT_EFFECT`. `transformers` reads no other setting;
+one of another name is ignored as there, and the log says so.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +34,12 @@ _FIELDS = {
     "initializer_range": "initializer_range",
     "pad_token_id": "pad_token_id",
     "tied_decoder": "tie_word_embeddings",
+    "classifier_dropout": "classifier_dropout",
 }
+_FRACTIONS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+    *("layer_norm_eps", "initializer_range"),
+)
 _NEEDED = ("vocabulary_size", "layers", "hidden_size", "attention_heads")
 # What this encoder computes; any other value means another model. `gelu_python` is the same function.
 _REQUIRED: dict[str, tuple[Any, ...]] = {
@@ -35,9 +48,34 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
     "pruned_heads": ({},),
     "quantization_config": (),
+    "per_layer_config": ({},),
+    "adapters": (),
+    # A head of the model's own task would be trained with another loss.
+    "problem_type": ("single_label_classification",),
 }
+_WITHOUT_EFFECT = {
+    # the file itself, and what a call returns
+    *("architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "torchscript", "return_dict"),
+    *("output_attentions", "output_hidden_states", "output_past", "use_bfloat16", "tokenizer_class", "prefix", "name"),
+    # how, not what, is computed
+    *("chunk_size_feed_forward", "gradient_checkpointing", "use_cache", "attn_implementation", "tie_encoder_decoder"),
+    # tasks: lambert's are its own
+    *("id2label", "label2id", "num_labels", "_num_labels", "finetuning_task", "task_specific_params", "language"),
+    # decoders and generation
+    *("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "cross_attention_hidden_size"),
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
+    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "suppress_tokens"),
+    *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
+    *("exponential_decay_length_penalty", "begin_suppress_tokens", "tf_legacy_loss"),
+    # BERT's first release
+    *("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
+    *("pooler_size_per_head", "pooler_type"),
+}
+log = logging.getLogger("lambert")
 
 
 def read_config(folder: Path) -> BertConfig:
@@ -59,15 +97,30 @@ def read_config(folder: Path) -> BertConfig:
         raise damaged(f"{path} is not a JSON object")
     settings = {name: value for name, value in written.items() if value is not None}
     _refuse_other_models(path, settings)
+    _say_unknown(path, tuple(sorted(settings.keys() - {*_FIELDS.values()} - _REQUIRED.keys() - _WITHOUT_EFFECT)))
     if missing := [_FIELDS[ours] for ours in _NEEDED if _FIELDS[ours] not in settings]:
         raise damaged(f"{path} lacks {', '.join(missing)}")
-    for ours, theirs in _FIELDS.items():
-        value, is_flag = settings.get(theirs), ours == "tied_decoder"
-        if value is not None and (isinstance(value, bool) != is_flag or not isinstance(value, (int, float))):
-            raise damaged(f"{path}: {theirs} is {value!r}, not {'true or false' if is_flag else 'a number'}")
+    for theirs in _FIELDS.values():
+        value = settings.get(theirs)
+        kind, wanted = _kind(theirs)
+        if value is not None and (isinstance(value, bool) != (kind is bool) or not isinstance(value, kind)):
+            raise damaged(f"{path}: {theirs} is {value!r}, not {wanted}")
     known = {ours: settings[theirs] for ours, theirs in _FIELDS.items() if theirs in settings}
     known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
-    return BertConfig(**known)
+    try:
+        return BertConfig(**known)
+    except UserError as error:
+        what = re.sub(rf"\b({'|'.join(_FIELDS)})\b", lambda ours: _FIELDS[ours[0]], error.what)
+        raise UserError(f"{path}: {what}", remedy=error.remedy) from None
+
+
+def _kind(theirs: str) -> tuple[Any, str]:
+    """The type of a setting, and what an error calls it."""
+    if theirs == "tie_word_embeddings":
+        return bool, "true or false"
+    if theirs in _FRACTIONS:
+        return (int, float), "a number"
+    return int, "a whole number"
 
 
 def config_settings(config: BertConfig, architecture: str) -> dict[str, Any]:
@@ -88,13 +141,19 @@ def config_settings(config: BertConfig, architecture: str) -> dict[str, Any]:
     return settings
 
 
+@functools.cache  # a folder is read several times
+def _say_unknown(path: Path, names: tuple[str, ...]) -> None:
+    if unknown := [name for name in names if not name.startswith("_")]:
+        log.warning(f"{path}: no setting of BERT, and ignored as by transformers: {', '.join(map(repr, unknown[:9]))}")
+
+
 def _refuse_other_models(path: Path, settings: dict[str, Any]) -> None:
     for name, possible in _REQUIRED.items():
         if name in settings and settings[name] not in possible:
             wanted = repr(possible[0]) if possible else "absent"
             raise UserError(
                 f"{path}: {name} is {settings[name]!r}, not {wanted}",
-                remedy="Give a model of the original BERT family",
+                remedy="Give a model of the original BERT family, or take out a setting that its weights do not need",
             )
     code = settings.get("auto_map")
     if isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):

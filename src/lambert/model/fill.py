@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
+from lambert.utils.tokenizer_calls import dropped_characters, encode
 
-_MASK = "[MASK]"
+_MASK, _UNKNOWN = "[MASK]", "[UNK]"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,20 @@ class Candidate:
     probability: float
 
 
+def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The parts of `text` that become [UNK], as they are written there; not an [UNK] that stands in it."""
+    (encoded,) = encode(tokenizer, [text], special=True)
+    unknown = tokenizer.token_to_id(_UNKNOWN)
+    parts = [text[slice(*at)] for token, at in zip(encoded.ids, encoded.offsets, strict=True) if token == unknown]
+    return [part for part in parts if part != _UNKNOWN]
+
+
+def dropped_from(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The characters of `text` that give no token, such as "U+200C", in order."""
+    dropped = dropped_characters(tokenizer, text)
+    return [f"U+{ord(character):04X}" for character in dict.fromkeys(text) if character in dropped]
+
+
 @torch.no_grad()
 def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
     """The `top_k` likeliest tokens for each [MASK] in `text`, best first. Puts the model into evaluation mode.
@@ -31,15 +46,12 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
             tokenizer's vocabulary is larger than the model's.
     """
     if top_k < 1:
-        raise UserError(f"`top_k` = {top_k}", remedy="Ask for at least 1")
-    size, limit = model.config.vocabulary_size, model.config.maximum_positions
+        raise UserError(f"{top_k} candidates for a [MASK]", remedy="Ask for at least 1")
+    limit = model.config.maximum_positions
+    refuse_more_tokens(model, tokenizer)
     entries = tokenizer.get_vocab_size()
-    if entries > size:
-        raise UserError(
-            f"the tokenizer has {entries:,} tokens, the model {size:,}",
-            remedy="Use the vocabulary that the model was trained with",
-        )
-    ids = tokenizer.encode(text).ids
+    (encoded,) = encode(tokenizer, [text], special=True)
+    ids = encoded.ids
     mask_id = tokenizer.token_to_id(_MASK)
     masked = [index for index, token_id in enumerate(ids) if token_id == mask_id]
     if not masked:
@@ -54,3 +66,17 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
         [Candidate(tokenizer.id_to_token(token) or "", probability) for token, probability in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+
+
+def refuse_more_tokens(model: BertForPreTraining, tokenizer: Tokenizer) -> None:
+    """Check that the model has a row for each token.
+
+    Raises:
+        UserError: the vocabulary is larger than the embedding.
+    """
+    entries, rows = tokenizer.get_vocab_size(), model.config.vocabulary_size
+    if entries > rows:
+        raise UserError(
+            f"the tokenizer has {entries:,} tokens, the model {rows:,}",
+            remedy="Use the vocabulary that the model was trained with",
+        )

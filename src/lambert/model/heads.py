@@ -167,7 +167,7 @@ class BertForClassification(nn.Module):
         self.config = config
         self.encoder = BertModel(config)
         self.pooler = Pooler(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, classes)
         initialise(self, config)
 

@@ -1,10 +1,9 @@
-"""The tensors of a Hugging Face folder: `model.safetensors`, or several files with an index."""
+"""The tensors of a Hugging Face folder: `model.safetensors` or `pytorch_model.bin`, or several files with an index."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,33 +11,46 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from lambert.errors import UserError
-from lambert.utils.formatting import shell_command
-from lambert.utils.hub import INDEX_FILE, WEIGHTS_FILE
+from lambert.model.pickled_weights import read_pickled
+from lambert.utils import hub
 from lambert.utils.io import SETTINGS_BYTES, check_tensor_header, file_sha256, read_json
-
-PICKLE_FILE = "pytorch_model.bin"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, in the order of their names.
+    """The files of a folder that hold its weights, in the order of their names: safetensors rather than pickles.
 
     Raises:
         UserError: it has none, one of the index is missing, or the index is damaged.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return [folder / WEIGHTS_FILE]
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        raise _no_weights(folder)
+    main = _main_file(folder)
+    if not main.name.endswith(".index.json"):
+        return [main]
+    names = sorted(set(_shards(main).values()))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise damaged(f"{main} names {name!r}, which is not in the folder")
+    return [folder / name for name in names]
+
+
+def _main_file(folder: Path) -> Path:
+    """The one file, or the index of several, that `transformers` would read."""
+    if (found := next((folder / name for name in hub.MODEL_FILES if (folder / name).is_file()), None)) is None:
+        raise UserError(
+            f"{folder} has no {hub.WEIGHTS_FILE} and no {hub.PICKLE_FILE}",
+            remedy="Give a folder with one of them, or with shards and their index, as transformers saves it",
+        )
+    return found
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """From an index: name of a tensor → its file."""
     try:
-        names = sorted(set(read_json(index, SETTINGS_BYTES)["weight_map"].values()))
-        paths = [folder / name for name in names]
+        shards: dict[str, str] = read_json(index, SETTINGS_BYTES)["weight_map"]
+        if not all(isinstance(name, str) for name in shards.values()):
+            raise ValueError("a file's name is not text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(f"{index} cannot be read: {type(error).__name__}: {error}") from None
-    for name, path in zip(names, paths, strict=True):
-        if Path(name).name != name or not path.is_file():
-            raise damaged(f"{index} names {name!r}, which is not in the folder")
-    return paths
+    return shards
 
 
 def weights_sha256(folder: Path) -> str:
@@ -61,17 +73,26 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         UserError: a file is missing or damaged, or a tensor is in two files or not of floating-point numbers.
     """
     found: dict[str, Tensor] = {}
+    main = _main_file(folder)
     for path in weight_files(folder):
         try:
-            check_tensor_header(path)
-            tensors = load_file(path) if _is_utf8(path) else load(path.read_bytes())
+            tensors = _read_file(path, pickled=main.name in hub.PICKLES)
         except (SafetensorError, OSError, ValueError) as error:
             raise damaged(f"{path} cannot be read: {error}") from None
         if twice := found.keys() & tensors.keys():
             raise damaged(f"{path} holds {min(twice)}, which is in another file, too")
         found |= tensors
-    _refuse_missing(folder, found)
+    promised = _shards(main) if main.name.endswith(".index.json") else {}
+    if missing := sorted(promised.keys() - found.keys()):
+        raise damaged(f"{main} names {missing[0]}, which is not in {promised[missing[0]]}")
     return found
+
+
+def _read_file(path: Path, *, pickled: bool) -> dict[str, Tensor]:
+    if pickled:
+        return read_pickled(path)
+    check_tensor_header(path)
+    return load_file(path) if _is_utf8(path) else load(path.read_bytes())
 
 
 def refuse_quantized(name: str, weight: Tensor, folder: Path) -> None:
@@ -87,15 +108,6 @@ def refuse_quantized(name: str, weight: Tensor, folder: Path) -> None:
         )
 
 
-def _refuse_missing(folder: Path, found: dict[str, Tensor]) -> None:
-    """Refuses shards without a tensor that the index promises."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return
-    promised: dict[str, Any] = read_json(folder / INDEX_FILE, SETTINGS_BYTES)["weight_map"]
-    if missing := sorted(promised.keys() - found.keys()):
-        raise damaged(f"{folder / INDEX_FILE} names {missing[0]}, which is not in {promised[missing[0]]}")
-
-
 def damaged(what: str) -> UserError:
     """The error for a folder that is not as it was written."""
     return UserError(what, remedy="Fetch or export the model again")
@@ -104,18 +116,3 @@ def damaged(what: str) -> UserError:
 def _is_utf8(path: Path) -> bool:
     """Whether the library can open it by its name."""
     return not any("\ud800" <= sign <= "\udfff" for sign in str(path))
-
-
-def _no_weights(folder: Path) -> UserError:
-    what = f"{folder} has no {WEIGHTS_FILE}"
-    if not (folder / PICKLE_FILE).is_file():
-        return UserError(what, remedy=f"Give a folder with {WEIGHTS_FILE}, or with its shards and {INDEX_FILE}")
-    program = (
-        "import torch, safetensors.torch as s; "
-        f"w = torch.load({str(folder / PICKLE_FILE)!r}, map_location='cpu', weights_only=True); "
-        f"s.save_file({{n: t.clone().contiguous() for n, t in w.items()}}, {str(folder / WEIGHTS_FILE)!r})"
-    )
-    return UserError(
-        f"{what}, and its {PICKLE_FILE} is a pickle, which can run code",
-        remedy=f"Convert it with: {shell_command('python', '-c', program)}",
-    )

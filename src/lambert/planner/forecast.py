@@ -235,7 +235,7 @@ def micro_batch_size(cluster: Cluster, gradient: Gradient, phase: PhaseWorkload,
     if not 1 <= chips <= phase.batch_size * (1 + ROUNDING):
         raise UserError(
             f"{chips:,} chips for a batch of {phase.batch_size:,.0f} sequences",
-            remedy="Give a number of chips from 1 to the batch size, or a larger `batch_size`",
+            remedy=f"Give `chips` from 1 to {phase.batch_size:,.0f}, or a `batch_size` from {chips:,}",
         )
     elsewhere = 0.0
     if cluster.optimizer_state == "sharded":

@@ -38,7 +38,7 @@ class ClusterRequest:
             UserError: the cluster is unknown, or a number is impossible.
         """
         if not self.chips:
-            remedy = "Give one or more numbers of chips, such as 16 and 64"
+            remedy = "Give one or more numbers of them, such as `chips` 16 64"
             raise UserError("`cluster` without `chips`", remedy=remedy)
         if wrong := [chips for chips in self.chips if chips < 1]:
             raise UserError(f"`chips` {wrong[0]}", remedy="Give whole numbers from 1 on")

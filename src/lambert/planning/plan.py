@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Plan:
     parameters: int
     memory_bytes: dict[str, int]
     """Kind of activation checkpointing → estimated peak memory of one process."""
+    counts: Mapping[str, int] | None = None
+    """Characters of the corpus by what is lost of them (docs/json.md, `prepare`); None without such counts."""
     findings: tuple[str, ...] = ()
     """What the corpus lost, or does not have for this run, and what to do about it."""
     forecast: RunForecast | None = None
@@ -83,6 +86,7 @@ class Plan:
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes["none"],
             "memory_bytes_with_activation_checkpointing": self.memory_bytes,
+            "counts": self.counts,
             "findings": list(self.findings),
             **({} if self.forecast is None else {"seconds": self.seconds, "forecast": self.forecast.to_dict()}),
         }
@@ -95,15 +99,17 @@ def describe_plan(config: TrainingConfig, corpus: Corpus | None = None) -> Plan:
         UserError: the corpus lost too much of its text.
     """
     lengths = tuple(phase.sequence_length for phase in config.phases)
-    counts: tuple[int, ...] | None = None
+    examples: tuple[int, ...] | None = None
+    characters: Mapping[str, int] | None = None
     findings: list[Finding] = []
     if corpus is not None:
         findings = judged(corpus.manifest, pairs=config.examples.pairing)
         refuse(findings)
-        counts = examples_per_epoch(corpus, lengths, seed=config.seed, kind=config.examples)
+        characters = corpus.manifest["statistics"].get("counts")
+        examples = examples_per_epoch(corpus, lengths, seed=config.seed, kind=config.examples)
     phases = tuple(
-        PhasePlan(phase, size, None if counts is None else phase.samples / counts[index])
+        PhasePlan(phase, size, None if examples is None else phase.samples / examples[index])
         for index, (phase, size) in enumerate(zip(config.phases, config.micro_batch_sizes, strict=True))
     )
     memory = {kind: max_memory(config, kind) for kind in ACTIVATION_CHECKPOINTING}
-    return Plan(config, phases, parameter_count(config.model), memory, tuple(map(str, findings)))
+    return Plan(config, phases, parameter_count(config.model), memory, characters, tuple(map(str, findings)))

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
+from lambert.corpus.judgement import shares
+
 if TYPE_CHECKING:
     from lambert.model.huggingface import LoadReport
     from lambert.planning.batch_size import BatchSizeAdvice, Scale
@@ -43,6 +45,8 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         )
     for number, phase in enumerate(plan.phases, start=1):
         lines += _phase_lines(number, phase, is_here=is_here)
+    if plan.counts:
+        lines.append(f"corpus    {shares(plan.counts)}")
     lines += [f"note      {finding}" for finding in plan.findings]
     if plan.is_short:
         lines.append(
@@ -139,12 +143,16 @@ def initial_weights_lines(report: LoadReport, name: str) -> list[str]:
         lines.append(f"weights   newly initialised, as {name} has none: {', '.join(report.freshly_initialised)}")
     else:
         lines.append(f"weights   all from {name}, none newly initialised")
-    if report.grown:
-        lines.append(f"weights   {report.grown:,} new entries of the vocabulary start from the mean of {name}'s")
+    lines += grown_lines(report.grown, name)
     if report.unused:
         more = "" if len(report.unused) <= MOST_UNUSED else f" and {len(report.unused) - MOST_UNUSED:,} more"
         lines.append(f"weights   of {name} that are not used: {', '.join(report.unused[:MOST_UNUSED])}{more}")
     return lines
+
+
+def grown_lines(rows: int, name: str) -> list[str]:
+    """How many rows of the vocabulary the model does not have yet."""
+    return [f"weights   {rows:,} new entries of the vocabulary start from the mean of {name}'s"] if rows else []
 
 
 def micro_batch_lines(config: TrainingConfig, tried: Sequence[Sequence[MicroBatchTrial]]) -> list[str]:

@@ -104,8 +104,6 @@ def propose(arguments: Arguments, corpus: Corpus, forecast: Forecaster) -> Propo
         UserError: the time is too short for a step of each phase, or the corpus has too little text.
     """
     hours = DEFAULT_HOURS if arguments.hours is None else arguments.hours
-    if not 0 < hours < 100_000:
-        raise UserError(f"{hours:g} hours", remedy="Give a number above 0, such as 0.5")
     known = replace(arguments, hours=None, **_fixed(arguments))
     models = ((arguments.model, 0),) if arguments.model or arguments.init_from else MODELS
     best: Arguments | None = None

@@ -52,17 +52,23 @@ def _tiles(facts: Facts) -> str:
     overlap = facts["text"]["overlap"]
     repeated = duplicates["sentences"] / max(1, duplicates["sentences_counted"])
     known = overlap["held_out_sentences_in_training"] / max(1, overlap["held_out_sentences_counted"])
-    unknown = train["unk_tokens"] / max(1, train["tokens"])
+    counts = facts["text"]["counts"]
     return tiles([
         ("Training text", formatting.large(train["tokens"]),
          f"tokens in {formatting.count(train['documents'])} documents"),
-        ("[UNK] rate", f"{100 * unknown:.3f} %",
-         f"of the tokens; {formatting.count(train['vocabulary_used'])} vocabulary entries used"),
+        ("[UNK]", _share(counts, "unknown_characters"),
+         f"of the characters; {_share(counts, 'marks_dropped')} are stripped marks, "
+         f"{_share(counts, 'dropped_characters')} dropped"),
         ("Duplicates", formatting.percent(repeated),
          f"of the sentences; {formatting.count(duplicates['documents'])} documents, "
          f"{formatting.count(duplicates['near_documents'])} with near-duplicates"),
         ("Held-out overlap", formatting.percent(known), "of the held-out sentences are in the training text"),
     ])  # fmt: skip
+
+
+def _share(counts: Mapping[str, int], name: str) -> str:
+    """Of the characters; a dash for a corpus of before they were counted."""
+    return f"{100 * counts[name] / max(1, counts['characters']):.3g} %" if name in counts else "–"
 
 
 def _charts(facts: Facts) -> dict[str, tuple[str, str, Spec]]:
@@ -99,7 +105,7 @@ def _splits(splits: Mapping[str, Facts]) -> str:
             ("Documents", "documents"),
             ("Sentences", "sentences"),
             ("Tokens", "tokens"),
-            ("[UNK] tokens", "unk_tokens"),
+            ("Vocabulary entries used", "vocabulary_used"),
         )
     ]
     rows += [

@@ -1,6 +1,6 @@
 """Models on the Hugging Face Hub by name, fetched into the Hub's own cache by its client, an extra.
 
-Only `config.json`, safetensors weights and tokenizer files are fetched: nothing that can run code.
+Only `config.json`, weights and tokenizer files are fetched: no code, and pickled weights where there are no others.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from pathlib import Path
 from lambert.errors import UserError
 from lambert.utils.io import SETTINGS_BYTES, read_json
 
-CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
+CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
+PICKLES = (PICKLE_FILE, f"{PICKLE_FILE}.index.json")
+MODEL_FILES = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", *PICKLES)
+"""What a folder's weights may be in, in the order in which they are looked for: a file, or the index of several."""
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 EXAMPLE = "google-bert/bert-base-uncased"
 
-_SHARD = re.compile(r"[\w-]+\.safetensors")
+_SHARD = re.compile(r"[\w-]+\.(safetensors|bin)")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILE_SUFFIXES = (".txt", ".json", ".toml", ".safetensors", ".bin")
 
@@ -34,13 +37,12 @@ def fetched_model(name: str) -> Path:
     """The local folder with configuration, weights and tokenizer of a model on the Hub.
 
     Raises:
-        UserError: the client is not installed, the Hub cannot be reached, or it has no such model or no safetensors.
+        UserError: the client is not installed, the Hub cannot be reached, or it has no such model or no weights.
     """
     folder = _fetched(name, CONFIG_FILE)
-    if _fetch_what_there_is(name, folder, INDEX_FILE):
-        _fetched(name, *_shards(folder / INDEX_FILE), revision=folder.name)
-    else:
-        _fetched(name, WEIGHTS_FILE, revision=folder.name)
+    main = next((file for file in MODEL_FILES if _fetch_what_there_is(name, folder, file)), WEIGHTS_FILE)
+    files = _shards(folder / main) if main.endswith(".index.json") else [main]
+    _fetched(name, *files, revision=folder.name)
     _fetch_tokenizer(name, folder)
     return folder
 
@@ -89,7 +91,7 @@ def _fetched(name: str, *files: str, revision: str | None = None) -> Path:
         except errors.EntryNotFoundError:
             raise UserError(
                 f"the model {name} on the Hugging Face Hub has no {file}",
-                remedy="Give a BERT model with safetensors weights; a pickle such as pytorch_model.bin is not loaded",
+                remedy=f"Give a BERT model with {CONFIG_FILE} and {WEIGHTS_FILE} or {PICKLE_FILE}",
             ) from None
         except (errors.RepositoryNotFoundError, errors.HFValidationError):
             raise UserError(
@@ -122,7 +124,7 @@ def _fetch_what_there_is(name: str, folder: Path, file: str) -> bool:
         if constants.HF_HUB_OFFLINE:
             return False
         raise UserError(
-            f"the Hugging Face Hub cannot be reached for {file} of {name}, which may say how its text is read",
+            f"the Hugging Face Hub cannot be reached for {file} of {name}, which it may need",
             remedy="Check the network, or set HF_HUB_OFFLINE=1 to do with the files that were fetched before",
         ) from None
     except errors.EntryNotFoundError:

@@ -17,6 +17,7 @@ from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import special_tokens, train_vocabulary
 from lambert.errors import UserError
 from lambert.finetune.inputs import make_batch
+from lambert.finetune.squad.ceiling import best_score, warn_of_tokens
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.features import answer_tokens, chunks, make_windows, most_context
 from lambert.finetune.squad.settings import SquadSettings
@@ -258,3 +259,15 @@ def test_the_tokens_of_an_answer_give_its_text_back(context: str, answer: str, c
     first, last = (position - window.second_start for position in window.target)
     assert context[window.spans[first, 0] : window.spans[last, 1]] == answer
     assert all(stop <= start for (_, stop), (start, _) in zip(window.spans, window.spans[1:], strict=False))
+
+
+def test_answers_inside_tokens_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    context = "theharbourwasbuilt in stone"
+    tokenizer = train_vocabulary([context] * 20, 200, cased=False)
+    inside, whole = (_question(context, "?", Answer(text, context.index(text))) for text in ("bour", "in stone"))
+    assert best_score([whole], tokenizer, SquadSettings()).exact_match == 100
+    assert best_score([inside], tokenizer, SquadSettings()).exact_match == 0
+    warn_of_tokens([whole], tokenizer, SquadSettings())
+    assert not caplog.records
+    warn_of_tokens([inside], tokenizer, SquadSettings())
+    assert "whole tokens reach exact match 0.0" in caplog.text

@@ -206,7 +206,7 @@ def test_wrong_names_and_requests() -> None:
         with_recipe(TrainingArguments(recipe="papper"))
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe("nowhere/at-all.toml")
-    with pytest.raises(UserError, match="--batch-size cannot be combined with the recipe nvidia"):
+    with pytest.raises(UserError, match="`batch_size` cannot be combined with the recipe nvidia"):
         with_recipe(TrainingArguments(recipe="nvidia", batch_size=(3,)))
     with pytest.raises(UserError, match="no batch size"):
         with_recipe(TrainingArguments())

@@ -57,7 +57,7 @@ def documents(source: Path, statistics: ReadStatistics, *, text_field: str) -> I
         if not isinstance(value, str):
             raise UserError(
                 f"{source}, row {number:,}: the column {text_field!r} holds {type(value).__name__}, not text",
-                remedy="Name a column of strings or of lists of strings",
+                remedy="Name a column of strings or of lists of strings with `text_field`",
             )
         statistics.bytes += len(value.encode(errors="surrogatepass"))
         text = without_surrogates(value, source, statistics)
@@ -80,7 +80,8 @@ def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
         if text_field not in row:
             names = ", ".join([*row][:_NAMES_SHOWN]) + (", …" if len(row) > _NAMES_SHOWN else "")
             raise UserError(
-                f"{source} has no column {text_field!r}", remedy=f"Name the column of the text; there is {names}"
+                f"{source} has no column {text_field!r}",
+                remedy=f"Name the column of the text with `text_field`; there is {names}",
             )
         yield row
 

@@ -95,7 +95,9 @@ def _field(line: str, text_field: str) -> str | None:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of another kind
         said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise _NoTextError(f"not JSON ({said})", "Write one JSON object a line: jq -c . does it") from error
+        of_a_list = line.lstrip().startswith("[")  # its objects follow, each over several lines
+        how = "jq -c '.[]' makes them of a list" if of_a_list else "jq -c . does it"
+        raise _NoTextError(f"not JSON ({said})", f"Write one JSON object a line: {how}") from error
     if not isinstance(record, dict):
         raise _NoTextError(
             f"{_kind(record)}, not an object",
@@ -103,7 +105,9 @@ def _field(line: str, text_field: str) -> str | None:
         )
     if text_field not in record:
         names = ", ".join([*map(str, record)][:_NAMES_SHOWN]) + (", …" if len(record) > _NAMES_SHOWN else "")
-        raise _NoTextError(f"no field {text_field!r}", f"Name the field of the text; there is {names or 'none'}")
+        raise _NoTextError(
+            f"no field {text_field!r}", f"Name the field of the text with `text_field`; there is {names or 'none'}"
+        )
     value = record[text_field]
     if value is None or isinstance(value, str):
         return value
@@ -111,7 +115,7 @@ def _field(line: str, text_field: str) -> str | None:
         return "\n".join(value)
     raise _NoTextError(
         f"the field {text_field!r} is {_kind(value)}",
-        "Name a field that holds a string or a list of strings",
+        "Name a field that holds a string or a list of strings with `text_field`",
     )
 
 

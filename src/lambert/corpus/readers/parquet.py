@@ -108,12 +108,15 @@ def _check_column(file: Path, schema: pa.Schema, name: str) -> None:
         shown = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:_NAMES_SHOWN])
         more = ", …" if len(schema) > _NAMES_SHOWN else ""
         problem = "has no column" if not indices else f"has {len(indices)} columns named"
-        raise UserError(f"{file} {problem} {name!r}", remedy=f"Name the column of the text; there is {shown}{more}")
+        raise UserError(
+            f"{file} {problem} {name!r}",
+            remedy=f"Name the column of the text with `text_field`; there is {shown}{more}",
+        )
     kind = schema.field(indices[0]).type
     if not _is_text(kind) and not (_is_list(kind) and _is_text(kind.value_type)):
         raise UserError(
             f"{file}: the column {name!r} holds {kind}, not text",
-            remedy="Name a column of strings or of lists of strings",
+            remedy="Name a column of strings or of lists of strings with `text_field`",
         )
 
 

@@ -19,7 +19,8 @@ from lambert.corpus.readers.document import (
 from lambert.errors import UserError
 
 _STARTS = re.compile(rb'\s*<doc id="[^"\n]{0,100}" [a-z]+="')
-_START = re.compile(r'<doc id="[^"]*" (?:.*?\btitle="(.*)")?[^>]*>')
+_START = re.compile(r'<doc id="[^"]*+" (.*)>')
+_TITLE = re.compile(r'\btitle="')
 _END = "</doc>"
 
 
@@ -38,11 +39,22 @@ def documents(
     """
     lines = (line for raw in plain_text.lines(file, blocks, statistics) for line in stripped_lines(raw))
     for line in lines:
-        if start := _START.fullmatch(line):
-            paragraphs = _paragraphs(file, lines, html.unescape(start[1] or ""))
+        if (title := _title(line)) is not None:
+            paragraphs = _paragraphs(file, lines, html.unescape(title))
             yield from bounded_documents(file, paragraphs, statistics)
         else:
             statistics.skip(file, f"line {line[:40]!r}", "outside of <doc> and </doc>")
+
+
+def _title(line: str) -> str | None:
+    """The title of the article that this line starts ("" without one); None if it starts none."""
+    if not (start := _START.fullmatch(line)):
+        return None
+    _, *found = _TITLE.split(start[1], maxsplit=1)
+    title, quote, rest = found[0].rpartition('"') if found else ("", "", start[1])
+    if found and not quote:  # the title has no end
+        title, rest = "", start[1]
+    return None if ">" in rest else title
 
 
 def _paragraphs(file: Path, lines: Iterator[str], title: str) -> Iterator[str]:

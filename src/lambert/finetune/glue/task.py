@@ -25,6 +25,7 @@ from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import BertForClassification
 from lambert.training.step.train_step import TaskOutput
+from lambert.utils.tokenizer_calls import encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,8 @@ class GlueSettings(FineTuneSettings):
 def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings: GlueSettings) -> list[Encoded]:
     """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit."""
     specials, plain, length = special_tokens(tokenizer), plain_text_tokenizer(tokenizer), settings.sequence_length
-    firsts = plain.encode_batch([example.first for example in examples], add_special_tokens=False)
-    seconds = plain.encode_batch([example.second or "" for example in examples], add_special_tokens=False)
+    firsts = encode(plain, [example.first for example in examples], special=False)
+    seconds = encode(plain, [example.second or "" for example in examples], special=False)
     encoded = []
     for example, first, second in zip(examples, firsts, seconds, strict=True):
         is_pair = example.second is not None
@@ -94,4 +95,8 @@ def best_labels(
 def glue_preset(task: GlueTask) -> TaskPreset:
     """The fine-tuning task of one of GLUE's tasks."""
     head = partial(BertForClassification, classes=task.classes)
-    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels)
+    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels, _texts)
+
+
+def _texts(example: Example) -> list[str]:
+    return [example.first] if example.second is None else [example.first, example.second]

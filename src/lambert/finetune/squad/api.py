@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import checked_seeds
 from lambert.finetune.settings import Progress
-from lambert.finetune.squad.data import Question, Version, select_questions, version_of
+from lambert.finetune.squad.ceiling import warn_of_tokens
+from lambert.finetune.squad.data import Question, Version, check_count, select_questions, version_of
 from lambert.finetune.squad.official import Questions, find_questions
 from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
 from lambert.finetune.squad.settings import SquadSettings
@@ -69,8 +70,7 @@ def finetune_squad(
         UserError: an argument, the model or a file is wrong, the loss diverged, or `out` holds results of other work.
     """
     config = read_config(model_folder(Path(model)))  # before the questions are read and anything is written
-    seeds, settings = checked_seeds(seeds), SquadSettings.of(settings, **options)
-    _check_rates(learning_rates, settings)
+    seeds, settings = check_arguments(seeds, learning_rates, (train_questions, dev_questions), settings, options)
     version, learned, measured = _read_both(train, dev, version_2, train_questions, dev_questions)
     how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
     how["out"] = None if out is None else Path(out)
@@ -84,9 +84,34 @@ def finetune_squad(
     return _run(replace(job, settings=settings.resolved(config.hidden_size)), seeds, version, tuning)
 
 
+def check_arguments(
+    seeds: int | Sequence[int],
+    learning_rates: Sequence[float],
+    counts: Sequence[int | None],
+    settings: SquadSettings | None,
+    options: Mapping[str, Any],
+) -> tuple[Sequence[int], SquadSettings]:
+    """The seeds and the settings of a fine-tuning, before any file is read.
+
+    Args:
+        counts: numbers of questions.
+        options: fields of `SquadSettings`.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    seeds, settings = checked_seeds(seeds), SquadSettings.of(settings, **options)
+    _check_rates(learning_rates, settings)
+    for count in counts:
+        check_count(count)
+    return seeds, settings
+
+
 def _run(job: FineTuneJob[SquadSettings], seeds: Sequence[int], version: Version, tuning: Tuning | None) -> SquadResult:
     """All seeds; results are written after each, so that an interruption loses at most the next one."""
-    new_head = any(name.startswith("span_head.") for name in job.load(seeds[0])[2])
+    _, tokenizer, fresh = job.load(seeds[0])
+    new_head = any(name.startswith("span_head.") for name in fresh)
+    warn_of_tokens(job.dev, tokenizer, job.settings)
     results = []
     for one, reused in job.run_seeds(seeds):
         last = seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)

@@ -103,6 +103,12 @@ def version_of(questions: Sequence[Question]) -> Version:
     return "1.1" if all(question.answers for question in questions) else "2.0"
 
 
+def check_count(count: int | None) -> None:
+    """Raises UserError for a number of questions below 1; None stands for all."""
+    if count is not None and count < 1:
+        raise UserError(f"the number of questions is {count}", remedy="Give a number from 1, or none for all")
+
+
 def select_questions(
     questions: Sequence[Question], count: int | None, *, sample_seed: int | None = None
 ) -> tuple[Question, ...]:
@@ -113,8 +119,7 @@ def select_questions(
     Raises:
         UserError: a count below 1.
     """
-    if count is not None and count < 1:
-        raise UserError(f"the number of questions is {count}", remedy="Give a number from 1, or none for all")
+    check_count(count)
     if count is None or count >= len(questions):
         return tuple(questions)
     if sample_seed is None:
@@ -139,6 +144,8 @@ def read_json(path: Path, *, what: str, object_pairs_hook: Callable[[list[tuple[
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path} is not JSON ({where}: {error.msg})", remedy=remedy) from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise UserError(f"{path} cannot be read ({error})", remedy=remedy) from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply", remedy=remedy) from None
 

@@ -21,6 +21,7 @@ from lambert.corpus.vocabulary import SpecialTokens, special_tokens
 from lambert.finetune.inputs import Encoded
 from lambert.finetune.squad.data import Answer, Question
 from lambert.finetune.squad.settings import SPECIALS_IN_A_WINDOW, SquadSettings
+from lambert.utils.tokenizer_calls import encode
 
 _ENCODE_AT_ONCE = 1024
 _JOINERS = "\u200c\u200d"
@@ -56,9 +57,9 @@ def make_windows(questions: Sequence[Question], tokenizer: Tokenizer, settings: 
     windows: list[Window] = []
     for first in range(0, len(questions), _ENCODE_AT_ONCE):
         part = questions[first : first + _ENCODE_AT_ONCE]
-        asked = plain.encode_batch([question.question for question in part], add_special_tokens=False)
+        asked = encode(plain, [question.question for question in part], special=False)
         contexts = list(dict.fromkeys(question.context for question in part))
-        encoded = plain.encode_batch(contexts, add_special_tokens=False)
+        encoded = encode(plain, contexts, special=False)
         context_tokens = {
             context: _ids_and_spans(encoding, context) for context, encoding in zip(contexts, encoded, strict=True)
         }

@@ -40,9 +40,10 @@ class SquadSettings(FineTuneSettings):
         super().__post_init__()
         if not math.isfinite(self.null_threshold):
             raise UserError(f"`null_threshold` = {self.null_threshold}", remedy="Give a finite number")
-        if self.sequence_length < self.question_length + SPECIALS_IN_A_WINDOW + 1:
+        least = self.question_length + SPECIALS_IN_A_WINDOW + 1
+        if self.sequence_length < least:
             raise UserError(
                 f"`sequence_length` {self.sequence_length} leaves no room for a context beside a question of "
                 f"{self.question_length} tokens and {SPECIALS_IN_A_WINDOW} special ones",
-                remedy=f"Give a `sequence_length` from {self.question_length + SPECIALS_IN_A_WINDOW + 1}",
+                remedy=f"Leave out `question_length`, or give a `sequence_length` from {least}",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -55,4 +56,5 @@ def best_answers(
 def squad_preset(version: Version = "1.1") -> TaskPreset:
     """The task of questions of a version."""
     name = f"SQuAD v{version}"
-    return TaskPreset(name, BertForQuestionAnswering, make_windows, span_logits, span_loss, best_answers)
+    texts = attrgetter("question", "context")
+    return TaskPreset(name, BertForQuestionAnswering, make_windows, span_logits, span_loss, best_answers, texts)

@@ -73,7 +73,7 @@ def hold_out(questions: Sequence[Question]) -> Split:
     if len(distinct) < 2:
         raise UserError(
             "all training questions are about one paragraph, so none can be held out to choose a learning rate",
-            remedy="Give more training questions, or one `learning_rate`",
+            remedy="Give more training questions, or leave out `learning_rates`",
         )
     held, count = set(), 0
     for index in shuffled(len(distinct), _STREAM)[: len(distinct) - 1].tolist():

@@ -19,6 +19,7 @@ from lambert.training.checkpoint.format import newest_checkpoint
 from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.utils.io import atomic_folder, why_unwritable
+from lambert.utils.tokenizer_calls import parse_tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Exported:
     """Of the checkpoint."""
     checked_with_transformers: bool
     """Whether `transformers` gave the same ids and logits."""
+    rules_in_file: bool = False
+    """Whether `transformers` made another tokenizer of BERT's settings, so that it is now told to take
+    `tokenizer.json`, as a `PreTrainedTokenizerFast`."""
 
 
 def export_run(run: Path, folder: Path) -> Exported:
@@ -49,13 +53,17 @@ def export_run(run: Path, folder: Path) -> Exported:
             parameter.copy_(saved.tensors["model"][name])
     with atomic_folder(folder) as aside:
         write_model(model, tokenizer, aside)
-        differences = differences_in_transformers(model, _fitting(tokenizer, model), aside)
+        fitting = _fitting(tokenizer, model)
+        differences = differences_in_transformers(model, fitting, aside)
+        if rules_in_file := differences == ["ids"]:
+            save_tokenizer(fitting, aside, longest_sequence=config.maximum_positions, rules_in_file=True)
+            differences = differences_in_transformers(model, fitting, aside)
         if differences:
             raise UserError(
                 f"the transformers that is installed reads other {' and '.join(differences)} from the export",
                 remedy="Use another version of transformers, or export where none is installed",
             )
-    return Exported(saved.step, checked_with_transformers=differences is not None)
+    return Exported(saved.step, checked_with_transformers=differences is not None, rules_in_file=rules_in_file)
 
 
 def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:
@@ -87,7 +95,7 @@ def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -
 
 def _fitting(tokenizer: Tokenizer, model: BertForPreTraining) -> Tokenizer:
     """The tokenizer with the model's segment types."""
-    fitting = Tokenizer.from_str(tokenizer.to_str())
+    fitting = parse_tokenizer(tokenizer.to_str())
     if model.config.segment_types == 1:
         add_special_tokens(fitting, segments=1)
     return fitting

@@ -51,7 +51,7 @@ def model_of(run: Path) -> BertConfig:
         return BertConfig(**with_defaults(tables, TrainingConfig)["model"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give a folder made by lambert pretrain"
+            f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give the folder that `lambert pretrain --out` wrote"
         ) from None
 
 

@@ -21,7 +21,7 @@ ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",
     "model_name": "model", **{f"model.{name}": "model" for name in _OF_THE_MODEL},
     "model.dropout": "dropout", "model.attention_dropout": "dropout",
-    "model.tied_decoder": "init_from", "initial_weights": "init_from",
+    "model.tied_decoder": "init_from", "model.classifier_dropout": "init_from", "initial_weights": "init_from",
     "phases.batch_size": "batch_size", "phases.sequence_length": "sequence_lengths",
     "model.maximum_positions": "sequence_lengths", "micro_batch_sizes": "micro_batch_size",
     "examples.pairing": "pairs", "examples.masking": "masking", "examples.mlm_probability": "mlm_probability",

@@ -102,9 +102,9 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         UserError: unknown recipe, arguments that conflict with the recipe's phases, or no batch size.
     """
     shape = {
-        "--batch-size": request.batch_size,
-        "--sequence-lengths": request.sequence_lengths,
-        "--phase-fractions": request.phase_fractions,
+        "`batch_size`": request.batch_size,
+        "`sequence_lengths`": request.sequence_lengths,
+        "`phase_fractions`": request.phase_fractions,
     }
     if request.recipe in BY_RULE:
         is_papers = request.recipe == "paper"
@@ -119,9 +119,10 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         given = [option for option, value in shape.items() if value]
         recipe = load_recipe(request.recipe)
         if given:
+            options = " and ".join(given)
             raise UserError(
-                f"{' and '.join(given)} cannot be combined with the recipe {request.recipe}, which defines its phases",
-                remedy="Leave the option out, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
+                f"{options} cannot be combined with the recipe {request.recipe}, which defines its phases",
+                remedy=f"Leave out {options}, or write the recipe to a file with `lambert plan --save-recipe FILE`, "
                 "change that, and give it as `recipe`",
             )
     samples = request.samples
@@ -199,9 +200,13 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
     for number, phase in enumerate(phases_of(settings), start=1):
         micro_batches = phase.micro_batch_count
         if micro_batches < count:
+            most = phase.config.batch_size // count
+            enough = (
+                f"a `micro_batch_size` up to {most:,}" if most else f"`batch_size` {count} and `micro_batch_size` 1"
+            )
             raise UserError(
                 f"{count} ranks for {micro_batches} micro-batches of phase {number}",
-                remedy=f"Choose a `micro_batch_size` that makes at least {count}, or fewer ranks",
+                remedy=f"Give {enough}, or fewer ranks",
             )
         if shards and micro_batches % count:
             raise UserError(
@@ -258,5 +263,5 @@ def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request:
             raise UserError(
                 f"a batch of {phase.batch_size:,} is more than the {count:,} examples of length "
                 f"{phase.sequence_length} in {corpus.path}",
-                remedy=f"Choose a batch of at most {count:,} or prepare more text",
+                remedy=f"Give a `batch_size` up to {min(counts):,} or prepare more text",
             )

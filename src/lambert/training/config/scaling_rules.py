@@ -118,7 +118,7 @@ def step_counts(
         raise UserError(
             f"{samples:,} samples make {' + '.join(str(count) for count in counts)} steps of batch "
             f"{' and '.join(f'{size:,}' for size in batch_sizes)}, but each phase needs one",
-            remedy=f"Ask for at least {needed:,} samples (more epochs, more text) or a smaller batch; edit a recipe's "
+            remedy=f"Give `samples` from {needed:,} (more epochs, more text), or a smaller batch; edit a recipe's "
             "batch size and peak learning rate in the file that `lambert plan --save-recipe` writes",
         )
     return [DerivedValue(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
