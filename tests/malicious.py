@@ -15,6 +15,7 @@ import os
 import pickle
 import resource
 import shutil
+import subprocess
 import sys
 import tarfile
 import traceback
@@ -167,6 +168,26 @@ def squad_bomb() -> None:
             file.write(b" " * 1_000_000)
 
 
+def wiki_bomb(start: bytes, part: bytes, parts: int) -> None:
+    """A MediaWiki export of some kilobytes that unpacks to 280 MB or more."""
+    with gzip.open("wiki.xml.gz", "wb", compresslevel=9) as file:
+        file.write(start)
+        for _ in range(parts):
+            file.write(part)
+
+
+def parquet_bomb(column: str) -> None:
+    """Made by another process, for this one's peak of memory is what is measured."""
+    write = f"pq.write_table(pa.table({{'text': {column}}}), 'text.parquet', compression='zstd', use_dictionary=False)"
+    program = f"import numpy as np, pyarrow as pa, pyarrow.parquet as pq; {write}"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+NAMES = b'<namespace key="4">' + b"a" * 4_000_000 + b"</namespace>"
+LONG_VALUE = "pa.array(['a ' * 300_000_000], pa.large_string())"
+LONG_LIST = "pa.LargeListArray.from_arrays(pa.array([0, 30_000_000]), pa.repeat('ab', 30_000_000))"
+
+
 def archive() -> None:
     with tarfile.open("text.tar", "w") as file:
         for name in ("../../../CANARY", "/tmp/CANARY"):
@@ -237,6 +258,17 @@ CASES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
     "questions nested deeply": (lambda: spoil("dev.json", DEEP), SQUAD, 2, "nested too deeply"),
     "questions that unpack to 400 MB": (squad_bomb, SQUAD, 2, "more than 200,000,000 bytes"),
     "predictions that are a pickle": (lambda: spoil("predictions.json", PICKLE), SQUAD, 2, "predictions.json"),
+    "names of a wiki that unpack to 280 MB": (
+        lambda: wiki_bomb(b"<mediawiki><siteinfo><namespaces>", NAMES, 70), [*PREPARE, "wiki.xml.gz"], 2, "namespace"
+    ),
+    "elements that are never closed": (
+        lambda: wiki_bomb(b"<mediawiki>", b"<a>" * 1_000_000, 100), [*PREPARE, "wiki.xml.gz"], 2, "is damaged"
+    ),
+    "comments that a regular expression could backtrack over": (
+        lambda: spoil("text.txt", b"<!---->" * 400 + b"x\n" + b"Bada fefi.\n" * 50), [*PREPARE, "text.txt"], 0, "Next:"
+    ),
+    "a Parquet value of 600 MB": (lambda: parquet_bomb(LONG_VALUE), [*PREPARE, "text.parquet"], 2, "MB for"),
+    "a Parquet list of 30 million texts": (lambda: parquet_bomb(LONG_LIST), [*PREPARE, "text.parquet"], 2, "text.parq"),
     "an archive that leaves its folder": (archive, [*PREPARE, "text.tar"], 2, "text.tar"),
     "a dataset with code of its own": (code_in_a_dataset, [*PREPARE, "texts"], 2, "texts"),
 }  # fmt: skip

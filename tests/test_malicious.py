@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -> d
     (origin / "dev.json").write_text(json.dumps({"version": "1.1", "data": [article]}))
     (origin / "predictions.json").write_text("{}")
     command = [sys.executable, str(Path(malicious.__file__)), str(origin), str(folder / "a" / "b")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr
     return {result["case"]: result for result in json.loads(ended.stdout.splitlines()[-1])}
 

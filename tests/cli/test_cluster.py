@@ -42,7 +42,7 @@ def test_the_papers_run(capsys: pytest.CaptureFixture[str]) -> None:
         (["--cluster", "dgx-h1000", "--chips", "8"], "Did you mean 'dgx-h100'"),
         (["--cluster", "dgx-h100", "--chips", "8", "--budget", "9"], "--budget without a price"),
         (["--cluster", "dgx-h100", "--chips", "8", "--price-per-chip-hour", "-1"], "--price-per-chip-hour -1.0"),
-        (["--cluster", "dgx-h100", "--chips", "8", "--hours", "0"], "--hours 0.0"),
+        (["--cluster", "dgx-h100", "--chips", "8", "--hours", "0"], "--hours = 0"),
         (["--cluster", "dgx-h100", "--chips", "8", "--plot", "a.pdf"], "ends in .svg or .png"),
         (["--cluster", "dgx-h100", "--chips", "8", "--text-gigabytes", "2"], "--text-gigabytes needs --epochs"),
     ],

@@ -176,9 +176,11 @@ def test_wrong_words_get_one_line_and_code_2(
     assert "Did you mean 'mini'" in refused(capsys, *pretrain, *words("--model mni --batch-size 8 --samples 80"))
     assert "batch size 0" in refused(capsys, *pretrain, *words("--model mini --batch-size 0 --samples 80"))
     assert "batch size -4" in refused(capsys, *pretrain, *words("--model mini --batch-size -4 --samples 80"))
-    assert "at least" in refused(capsys, *pretrain, *words("--model mini --batch-size 512 --samples 80"))
+    assert "Give --samples from 5,120" in refused(
+        capsys, *pretrain, *words("--model mini --batch-size 512 --samples 80")
+    )
     assert "no batch size" in refused(capsys, *pretrain, *words("--model mini --epochs 1"))
-    assert "0 hours" in refused(capsys, *pretrain, *words("--hours 0"))
+    assert "--hours = 0" in refused(capsys, *pretrain, *words("--hours 0"))
     assert "'lamb'" in refused(capsys, *pretrain, *words("--model mini --batch-size 8 --samples 80 --optimizer lmb"))
     assert "precision" in refused(
         capsys, *pretrain, *words("--model mini --batch-size 8 --samples 80 --precision half")

@@ -83,7 +83,7 @@ class RecipeArguments:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
         if self.hours is not None and not 0 < self.hours < 100_000:
-            raise UserError(f"{self.hours:g} hours", remedy="Give a number above 0, such as 0.5")
+            raise UserError(f"`hours` = {self.hours:g}", remedy="Give a number above 0, such as 0.5")
 
     @classmethod
     def of(cls, **options: Any) -> Self:
