@@ -106,7 +106,10 @@ class PretrainingBatch:
 
     def to(self, device: torch.device) -> PretrainingBatch:
         """The same batch on `device`."""
-        return self if device.type == "cpu" else self.pin_memory()._each(lambda own: own.to(device, non_blocking=True))
+        if device.type == "cpu":
+            return self
+        batch = self.pin_memory() if device.type == "cuda" else self
+        return batch._each(lambda own: own.to(device, non_blocking=True))
 
     def pin_memory(self) -> PretrainingBatch:
         """The same batch in page-locked memory, from which a GPU copies while the host works."""

@@ -41,8 +41,8 @@ class SequenceBatch:
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The same batch on another device; a GPU copies it while the host works."""
-        if torch.device(device).type == "cpu":
-            return self
+        if torch.device(device).type != "cuda":
+            return SequenceBatch(*(getattr(self, own.name).to(device) for own in fields(self)))
         return SequenceBatch(
             *(getattr(self, own.name).pin_memory().to(device, non_blocking=True) for own in fields(self))
         )
