@@ -15,7 +15,6 @@ import os
 import pickle
 import resource
 import shutil
-import subprocess
 import sys
 import tarfile
 import traceback
@@ -176,16 +175,7 @@ def wiki_bomb(start: bytes, part: bytes, parts: int) -> None:
             file.write(part)
 
 
-def parquet_bomb(column: str) -> None:
-    """Made by another process, for this one's peak of memory is what is measured."""
-    write = f"pq.write_table(pa.table({{'text': {column}}}), 'text.parquet', compression='zstd', use_dictionary=False)"
-    program = f"import numpy as np, pyarrow as pa, pyarrow.parquet as pq; {write}"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 NAMES = b'<namespace key="4">' + b"a" * 4_000_000 + b"</namespace>"
-LONG_VALUE = "pa.array(['a ' * 300_000_000], pa.large_string())"
-LONG_LIST = "pa.LargeListArray.from_arrays(pa.array([0, 30_000_000]), pa.repeat('ab', 30_000_000))"
 
 
 def archive() -> None:
@@ -267,8 +257,6 @@ CASES: dict[str, tuple[Callable[[], object], list[str], int, str]] = {
     "comments that a regular expression could backtrack over": (
         lambda: spoil("text.txt", b"<!---->" * 400 + b"x\n" + b"Bada fefi.\n" * 50), [*PREPARE, "text.txt"], 0, "Next:"
     ),
-    "a Parquet value of 600 MB": (lambda: parquet_bomb(LONG_VALUE), [*PREPARE, "text.parquet"], 2, "MB for"),
-    "a Parquet list of 30 million texts": (lambda: parquet_bomb(LONG_LIST), [*PREPARE, "text.parquet"], 2, "text.parq"),
     "an archive that leaves its folder": (archive, [*PREPARE, "text.tar"], 2, "text.tar"),
     "a dataset with code of its own": (code_in_a_dataset, [*PREPARE, "texts"], 2, "texts"),
 }  # fmt: skip
