@@ -31,8 +31,8 @@ from typing import Any
 sys.modules["numba"] = None  # type: ignore[assignment]
 
 from lambert.cli import main as cli  # noqa: E402
-from lambert.training import loop  # noqa: E402
 from lambert.training.checkpoint import format as checkpoint  # noqa: E402
+from lambert.training.step import launcher  # noqa: E402
 
 FAULT: dict[str, Any] = json.loads(os.environ.get("FAULT", "{}"))
 CHANCE = random.Random(FAULT.get("seed", 0))
@@ -60,7 +60,7 @@ class Countdown:
 
 def patch_step(countdown: Countdown) -> None:
     """Dies within a step, wherever it is then."""
-    real, times = loop.train_step, [0.05]
+    real, times = launcher.launch_step, [0.05]
 
     def step(*arguments: Any, **options: Any) -> Any:
         began = time.monotonic()
@@ -70,7 +70,7 @@ def patch_step(countdown: Countdown) -> None:
         times.append(time.monotonic() - began)
         return result
 
-    loop.train_step = step
+    launcher.launch_step = step
 
 
 def patch_write(countdown: Countdown) -> None:
@@ -132,7 +132,7 @@ def patch_delete(countdown: Countdown) -> None:
 
 def patch_loss(factor: float) -> None:
     """Multiplies the loss in some steps."""
-    real, first = loop.train_step, int(FAULT["count"])
+    real, first = launcher.launch_step, int(FAULT["count"])
 
     def step(*arguments: Any, task: Any, **options: Any) -> Any:
         nonlocal number
@@ -147,18 +147,18 @@ def patch_loss(factor: float) -> None:
         return real(*arguments, task=spoiled, **options)
 
     number = 0
-    loop.train_step = step
+    launcher.launch_step = step
 
 
 def patch_slow() -> None:
     """Makes steps long enough to be looked at from outside."""
-    real = loop.train_step
+    real = launcher.launch_step
 
     def step(*arguments: Any, **options: Any) -> Any:
         time.sleep(FAULT["seconds"])
         return real(*arguments, **options)
 
-    loop.train_step = step
+    launcher.launch_step = step
 
 
 KILLS = {

@@ -16,7 +16,7 @@ from lambert.experiments.grid import AXES
 
 NEVER = ("nan", "[[]]", "[nan]", '"eight"')
 """What is a value of no number."""
-PLANNED = ("epochs", "phase_fractions", "warmup_ratio", "dropout", "mlm_probability")
+PLANNED = ("epochs", "phase_fractions", "warmup_ratio", "dropout", "attention_dropout", "mlm_probability")
 """`plan` refuses these when it estimates the time of the runs, still before any of them."""
 
 

@@ -239,7 +239,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         (1, "a dry run of 1 ranks"),
         (-2, "a dry run of -2 ranks"),
         (1_025, "a dry run of 1,025 ranks"),
-        (7, "7 ranks for 6 micro-batches of phase 1. Choose a `micro_batch_size`"),
+        (7, "7 ranks for 6 micro-batches of phase 1. Give a `micro_batch_size` up to 3"),
     ],
 )
 def test_what_cannot_be_is_refused(ranks: int, told: str) -> None:

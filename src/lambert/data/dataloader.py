@@ -60,6 +60,8 @@ class PretrainingBatch:
     """[examples] int64 where each example begins in the flattened batch."""
     is_mask: Tensor | None = None
     """[M] bool: [MASK] stands at the masked position, neither the token itself nor a random one, nor padding."""
+    masked_padding: int = 0
+    """How many of M are padding, at the end; their label is `IGNORED`."""
 
     def packing(self) -> dict[str, Tensor]:
         """The model's arguments for packed rows; empty where rows are single examples."""
@@ -69,7 +71,7 @@ class PretrainingBatch:
     @property
     def masked_tokens(self) -> int:
         """Masked tokens that are not padding."""
-        return int((self.masked_labels != IGNORED).sum())
+        return len(self.masked_labels) - self.masked_padding
 
     def counts(self) -> dict[str, int]:
         """Number of terms of each loss in this micro-batch; a loss that the objective lacks is left out.
@@ -102,6 +104,7 @@ class PretrainingBatch:
             masked_positions=functional.pad(row * (own + columns) + column, (0, more)),
             masked_labels=functional.pad(self.masked_labels, (0, more), value=IGNORED),
             is_mask=is_mask,
+            masked_padding=self.masked_padding + more,
         )
 
     def to(self, device: torch.device) -> PretrainingBatch:

@@ -22,7 +22,8 @@ def attention_bias(attn_mask: Tensor, hidden: Tensor) -> Tensor:
     Made once and shared by all blocks. Given a bool mask, every block would make it again.
     """
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_autocast else hidden.dtype
     return torch.zeros(attn_mask.shape, dtype=dtype, device=hidden.device).masked_fill_(~attn_mask, -math.inf)
 
 

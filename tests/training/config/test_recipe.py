@@ -194,7 +194,7 @@ def test_overrides_are_marked_as_given() -> None:
         ({"batch_sizes": (-8,)}, "batch size -8"),
         ({"batch_sizes": (1, 2, 3)}, "3 batch sizes"),
         ({"samples": 0}, "0 samples"),
-        ({"batch_sizes": (900,)}, "at least 9,000 samples"),
+        ({"batch_sizes": (900,)}, "from 9,000"),
         ({"optimizer": "lamd"}, "Did you mean 'lamb'"),
         ({"batch_sizes": (1, 2), "sequence_lengths": (8, 16, 32)}, "2 batch sizes for 3 sequence lengths"),
         ({"sequence_lengths": (8, 16, 32)}, "3 phases without phase fractions"),
@@ -218,7 +218,7 @@ def test_a_refused_batch_names_a_number_of_samples_that_works() -> None:
     for batches in ((900,), (64, 7), (7, 64), (1000, 10)):
         with pytest.raises(UserError) as refused:
             make_phases(samples=1, batch_sizes=batches)
-        needed = int(refused.value.remedy.split("at least ")[1].split(" ")[0].replace(",", ""))
+        needed = int(refused.value.remedy.split("from ")[1].split(" ")[0].replace(",", ""))
         assert all(phase.step_count >= 1 for phase in make_phases(samples=needed, batch_sizes=batches))
 
 
