@@ -18,7 +18,7 @@ import pytest
 
 from lambert.errors import UserError
 from lambert.report import write_report
-from lambert.report.document import library, own_script
+from lambert.report.document import library, own_script, writable
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -314,3 +314,15 @@ def test_reading_needs_neither_torch_nor_vega() -> None:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_a_file_that_is_no_page_is_not_written_over(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("years of work")
+    with pytest.raises(UserError, match="no page or picture"):
+        writable(text)
+    assert text.read_text() == "years of work"
+    (tmp_path / "old.html").write_text("<!doctype html>\n<html></html>")
+    (tmp_path / "empty").touch()
+    for name in ("old.html", "empty", "new.html"):
+        assert writable(tmp_path / name) == tmp_path / name

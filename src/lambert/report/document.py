@@ -72,14 +72,20 @@ def as_data(value: Mapping[str, Any]) -> str:
     return text
 
 
+_OUR_FILES = (b"<!doctype html>", b"<svg", b"<?xml", b"\x89PNG")
+_START_BYTES = 16
+
+
 def writable(out: Path) -> Path:
     """Checks a path for a file before any work is done.
 
     Raises:
-        UserError: it is a folder, or its folder cannot be written to.
+        UserError: it is a folder, its folder cannot be written to, or it is a file that lambert did not write.
     """
     if out.is_dir():
         raise UserError(f"{out} is a folder", remedy="Give the name of a file, for example report.html")
+    if out.is_file() and out.stat().st_size and not out.read_bytes()[:_START_BYTES].startswith(_OUR_FILES):
+        raise UserError(f"{out} is a file that is no page or picture", remedy="Give another name, or delete it first")
     for above in out.parents:
         if above.exists():
             if not above.is_dir() or not os.access(above, os.W_OK):
