@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         driver.run_stages(stages, program, results, environment, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print("gpu_check: stopped; the same command goes on with the stage that it was at", file=sys.stderr)
+        print("gpu_check: stopped; the same command resumes at that stage", file=sys.stderr)
     lines = driver.read_lines(results)
     print(table(lines, small=options.small))
     return 0 if all(lines.get(stage.number, {}).get("ok") for stage in STAGES) else 1

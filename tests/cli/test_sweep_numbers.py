@@ -15,7 +15,7 @@ from lambert.errors import UserError
 from lambert.experiments.grid import AXES
 
 NEVER = ("nan", "[[]]", "[nan]", '"eight"')
-"""What is a value of no number."""
+"""Values that are not numbers."""
 PLANNED = ("epochs", "phase_fractions", "warmup_ratio", "dropout", "attention_dropout", "mlm_probability")
 """`plan` refuses these when it estimates the time of the runs, still before any of them."""
 

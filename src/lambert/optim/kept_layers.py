@@ -44,7 +44,7 @@ class KeptLayers:
 
     def keep(self, layers: list[Layer], tensors: Sequence[Tensor], *facts: Any) -> None:
         """Keep the layers of one parameter; `tensors` and `facts` as for `find`. Shards and complex parameters, whose
-        layers are views made anew, are not kept.
+        layers are views of each step, are not kept.
         """
         parameter = layers[0].parameter
         if not is_dtensor(parameter) and not parameter.is_complex():
