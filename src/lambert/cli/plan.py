@@ -100,7 +100,9 @@ class Plan(RecipeArguments, Subcommand):
         from lambert.training.config.scaling_rules import PAPER_BATCH_SIZES, PAPER_MIXED_BATCH
 
         if self.recipe != "paper" or len(self.batch_size) > 1:
-            raise UserError("--batch-size all is not a number", remedy="Give --recipe paper and --batch-size all, alone")
+            raise UserError(
+                "--batch-size all is not a number", remedy="Give --recipe paper and --batch-size all, alone"
+            )
         for name in ("cluster", "dry_run", "noise_from", "save_recipe"):
             if getattr(self, name) is not None:
                 option = f"--{name.replace('_', '-')}"
