@@ -30,7 +30,7 @@ def stop_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for where in (
         "training.metrics.throughput.peak_matmul_flops",
-        "finetune.loop.train_step",
+        "finetune.loop.launch_step",
         "planning.probe.probe_step",
     ):
         monkeypatch.setattr(f"lambert.{where}", enough)

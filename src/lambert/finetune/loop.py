@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from lambert.finetune.seeds import shuffled
 from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
 from lambert.model.bert import BertConfig
 from lambert.training.optimizer import make_optimizer, named_groups
-from lambert.training.step.train_step import TaskOutput, train_step
+from lambert.training.step.download import Download
+from lambert.training.step.train_step import PendingStep, TaskOutput, launch_step
 from lambert.utils.lr_schedule import LRSchedule
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
@@ -128,15 +129,16 @@ def fine_tune(
     if optimizer is None:
         groups, names = named_groups(model, weight_decay=settings.weight_decay)
         optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
-    began, step, loss_sum, pad_id = time.monotonic(), 0, 0.0, special_tokens(tokenizer).pad
+    began, step, pad_id = time.monotonic(), 0, special_tokens(tokenizer).pad
+    reader = _StepReader(FineTuneProgress(seed, "training", 0, total_steps, 0.0), began, progress)
+    most_unread = int(next(model.parameters()).device.type == "cuda")  # it works on the next step meanwhile
     for epoch in range(settings.epochs):
-        loss_sum = 0.0
         for batch in epoch_batches(len(sequences), settings.batch_size, seed=seed, epoch=epoch):
             step += 1
             rate = schedule.rate(step)
             micro_batches = _micro_batches([sequences[index] for index in batch], settings.micro_batch_size, pad_id)
             keys = [np.random.SeedSequence((seed, _DROPOUT, step, index)) for index in range(len(micro_batches))]
-            loss = train_step(
+            pending = launch_step(
                 model,
                 optimizer,
                 micro_batches,
@@ -145,15 +147,52 @@ def fine_tune(
                 max_grad_norm=settings.max_grad_norm,
                 dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
                 precision=settings.precision,
-            ).loss
+            )
+            reader.unread.append(_Launched(step, epoch, len(batch), rate, pending))
+            reader.read(most_unread)
+    reader.read(0)
+    return TrainSummary(len(sequences), total_steps, peak, reader.loss_sum / len(sequences), time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A step of a fine-tuning."""
+
+    number: int
+    epoch: int
+    sequences: int
+    rate: float
+    pending: PendingStep
+
+
+class _StepReader:
+    """Reads steps in their order, which waits for the device, and tells `progress` of each."""
+
+    def __init__(self, empty: FineTuneProgress, began: float, progress: Progress | None) -> None:
+        self._empty, self._began, self._progress = empty, began, progress
+        self.unread: list[_Launched] = []
+        self.loss_sum, self._epoch = 0.0, 0
+        """Of the last epoch, over the sequences."""
+
+    def read(self, most_unread: int) -> None:
+        """Read all steps but the last `most_unread`.
+
+        Raises:
+            Diverged: the loss of a step is NaN or infinite.
+        """
+        while len(self.unread) > most_unread:
+            step = self.unread.pop(0)
+            loss = step.pending.result.loss
             if not math.isfinite(loss):
-                what = f"the loss became {loss} at step {step} (learning rate {rate:.3g})"
+                what = f"the loss became {loss} at step {step.number} (learning rate {step.rate:.3g})"
                 raise Diverged(what, remedy="Lower the learning rate")
-            loss_sum += loss * len(batch)
-            if progress is not None:
-                elapsed = time.monotonic() - began
-                progress(FineTuneProgress(seed, "training", step, total_steps, elapsed, loss, rate))
-    return TrainSummary(len(sequences), total_steps, peak, loss_sum / len(sequences), time.monotonic() - began)
+            if step.epoch != self._epoch:
+                self.loss_sum, self._epoch = 0.0, step.epoch
+            self.loss_sum += loss * step.sequences
+            if self._progress is not None:
+                elapsed = time.monotonic() - self._began
+                here = replace(self._empty, done=step.number, seconds=elapsed, loss=loss, learning_rate=step.rate)
+                self._progress(here)
 
 
 def predict(
@@ -175,6 +214,18 @@ def predict(
     sequences = preset.encode(examples, tokenizer, settings)
     began = time.monotonic()
 
+    unread: list[tuple[list[int], Download]] = []
+    done = 0
+
+    def read(most_unread: int) -> Rows:
+        nonlocal done
+        while len(unread) > most_unread:
+            indices, logits = unread.pop(0)
+            yield from zip(indices, logits.read().numpy(), strict=True)
+            done += len(indices)
+            if progress is not None:
+                progress(FineTuneProgress(seed, "evaluating", done, len(sequences), time.monotonic() - began))
+
     @torch.no_grad()
     def rows() -> Rows:
         # The longest first: batches of similar length need little padding, and memory runs out at once or not at all.
@@ -185,11 +236,9 @@ def predict(
             indices = order[first : first + size]
             batch = make_batch([sequences[index] for index in indices], pad_id=pad_id).to(device)
             with settings.precision.autocast(device):
-                logits = preset.logits(model, batch)
-            yield from zip(indices, logits.cpu().numpy(), strict=True)
-            if progress is not None:
-                done, elapsed = first + len(indices), time.monotonic() - began
-                progress(FineTuneProgress(seed, "evaluating", done, len(order), elapsed))
+                unread.append((indices, Download(preset.logits(model, batch))))
+            yield from read(int(device.type == "cuda"))  # it works on one batch while another is decoded
+        yield from read(0)
 
     model.eval()
     values = preset.decode(examples, sequences, rows(), settings)

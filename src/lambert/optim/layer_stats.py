@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lambert.optim.layers import Layer
@@ -48,13 +49,22 @@ class LayerStatsRecorder:
                 for index, parameter in enumerate(group["params"])
             ]
         name_of = {parameter: name for name, parameter in named_parameters}
+        rows = _read(self._sums)
         stats = {}
-        for (parameter, slice_index, bounds), row in zip(self._layers, self._sums, strict=True):
+        for (parameter, slice_index, bounds), (x_square, u_square, *_) in zip(self._layers, rows, strict=True):
             if parameter in name_of:
                 name = name_of[parameter] + ("" if slice_index is None else f"[{slice_index}]")
-                x_square, u_square = row[:2].tolist()
                 stats[name] = _stats_of(x_square, u_square, bounds)
         return stats
+
+
+def _read(rows: Sequence[Tensor]) -> list[list[float]]:
+    """The numbers of each row; waits once for each device."""
+    found: dict[int, list[float]] = {}
+    for device in dict.fromkeys(row.device for row in rows):
+        own = [index for index, row in enumerate(rows) if row.device == device]
+        found |= zip(own, torch.stack([rows[index] for index in own]).tolist(), strict=True)
+    return [found[index] for index in range(len(rows))]
 
 
 def _stats_of(x_square: float, u_square: float, bounds: tuple[float, float] | None) -> LayerStats:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fake_cuda import build
 from fake_cuda.report import run
-from lambert.corpus.store import Corpus
 
 pytestmark = pytest.mark.skipif(build.missing() is not None, reason=build.missing() or "")
 
@@ -52,46 +49,3 @@ def test_every_planted_fault_is_caught(counted: dict[str, Any]) -> None:
     assert sound == ""
     missed = [name for name, how in counted["faults"].items() if not how]
     assert len(counted["faults"]) >= 8 and not missed
-
-
-def test_pretrain_runs_from_the_command_line_to_the_export(tmp_path: Path, small_corpus: Corpus) -> None:
-    words = ("--model", "2x128", "--optimizer", "lamb", "--batch-size", "8", "--samples", "64", "--probe-seconds", "0")
-    lengths = (
-        "--sequence-lengths",
-        "32",
-        "64",
-        "--evaluation-samples",
-        "8",
-        "--evaluations-per-phase",
-        "1",
-        "--trust-ratios-per-phase",
-        "1",
-    )
-    run_folder = tmp_path / "run"
-    report = run(
-        "program",
-        tmp_path / "r.json",
-        "pretrain",
-        "--corpus",
-        small_corpus.path,
-        *words,
-        *lengths,
-        "--out",
-        run_folder,
-    )
-    assert report["code"] == 0, report["said"]
-    assert len(report["steps"]) == 7  # of eight: the last is not followed by another
-    records = [json.loads(line) for line in (run_folder / "journal.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if record["event"] == "step"] == list(range(1, 9))
-    middle = report["steps"][3]
-    assert middle["syncs"] <= 2 and middle["downloads"] == 1
-    assert (run_folder / "huggingface" / "model.safetensors").exists()
-
-
-def test_a_deterministic_run_asks_pytorch_for_deterministic_algorithms(tmp_path: Path, small_corpus: Corpus) -> None:
-    words = ("--model", "1x64", "--batch-size", "8", "--samples", "16", "--sequence-lengths", "32")
-    words += ("--probe-seconds", "0", "--evaluation-samples", "0", "--out", str(tmp_path / "run"))
-    for flags in ((), ("--deterministic", "--fresh")):
-        report = run("program", tmp_path / "r.json", "pretrain", "--corpus", small_corpus.path, *words, *flags)
-        assert report["code"] == 0, report["said"]
-        assert report["deterministic"] is bool(flags)

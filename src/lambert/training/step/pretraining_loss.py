@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.data.dataloader import IGNORED, PretrainingBatch
@@ -67,15 +67,15 @@ def evaluate(
     """Evaluate `model` without dropout on `batches`, then return it to training mode."""
     device = next(model.parameters()).device
     model.eval()
-    loss, correct = {"mlm": 0.0, "nsp": 0.0}, {"mlm": 0, "nsp": 0}
+    kinds, nothing = ("mlm", "nsp"), torch.zeros((), device=device)
+    measured: list[Tensor] = []  # of each batch, on the device: reading them one by one would wait for it every time
     masked = pairs = wrong_pairs = unigram_correct = 0
     unigram_loss = 0.0
     for batch in batches:
         with precision.autocast(device), uncompiled(model):
             output = pretraining_task(model, batch.to(device))
-        for kind in loss.keys() & output.loss_sums.keys():
-            loss[kind] += float(output.loss_sums[kind])
-            correct[kind] += int(output.correct[kind])
+        sums = [part.get(kind, nothing) for part in (output.loss_sums, output.correct) for kind in kinds]
+        measured.append(torch.stack([value.double() for value in sums]))
         labels = batch.masked_labels[batch.masked_labels != IGNORED].numpy()
         unigram_loss += unigram.loss_sum(labels)
         unigram_correct += unigram.correct(labels)
@@ -85,11 +85,14 @@ def evaluate(
     model.train()
     if not masked:
         raise ValueError("evaluation got no batches")
+    mlm_loss, nsp_loss, mlm_correct, nsp_correct = (
+        sum(column) for column in zip(*torch.stack(measured).tolist(), strict=True)
+    )
     return Evaluation(
-        mlm_loss=loss["mlm"] / masked,
-        mlm_accuracy=correct["mlm"] / masked,
-        nsp_loss=loss["nsp"] / pairs if pairs else None,
-        nsp_accuracy=correct["nsp"] / pairs if pairs else None,
+        mlm_loss=mlm_loss / masked,
+        mlm_accuracy=mlm_correct / masked,
+        nsp_loss=nsp_loss / pairs if pairs else None,
+        nsp_accuracy=nsp_correct / pairs if pairs else None,
         nsp_majority_accuracy=max(wrong_pairs, pairs - wrong_pairs) / pairs if pairs else None,
         unigram_loss=unigram_loss / masked,
         unigram_accuracy=unigram_correct / masked,

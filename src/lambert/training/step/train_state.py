@@ -108,9 +108,11 @@ class TrainState:
 
     def layer_stats(self) -> dict[str, float]:
         """Layer name → trust ratio, or the weight norm for optimizers without trust ratios."""
-        return self.trust_ratios() or {
-            name: float(full_tensor(torch.linalg.vector_norm(weights))) for name, weights in self.weights().items()
-        }
+        if ratios := self.trust_ratios():
+            return ratios
+        weights = self.weights()
+        norms = torch.stack([full_tensor(torch.linalg.vector_norm(tensor)) for tensor in weights.values()])
+        return dict(zip(weights, norms.tolist(), strict=True))
 
     def weights(self) -> dict[str, Tensor]:
         """Parameter name → weights as the optimizer holds them."""

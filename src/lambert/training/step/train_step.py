@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.download import Download
 from lambert.training.step.timer import StepTimer
 from lambert.utils.memory import is_out_of_memory
 
@@ -81,21 +82,12 @@ class PendingStep:
     """A step whose work is launched. On a GPU its numbers arrive later, on the CPU they are there."""
 
     def __init__(self, numbers: Tensor, result_of: Callable[[list[float]], StepResult]) -> None:
-        self._result_of = result_of
-        self._arrived: torch.cuda.Event | None = None
-        self._numbers = numbers
-        if numbers.device.type == "cuda":
-            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._numbers.copy_(numbers, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+        self._result_of, self._numbers = result_of, Download(numbers)
 
     @cached_property
     def result(self) -> StepResult:
         """The metrics of the step; waits for the device if it is not done."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return self._result_of(self._numbers.tolist())
+        return self._result_of(self._numbers.read().tolist())
 
 
 def train_step(model: nn.Module, optimizer: Optimizer, micro_batches: Sequence[Batch], **options: Any) -> StepResult:

@@ -1,0 +1,75 @@
+"""Faults to plant in lambert while a command runs on the fake GPU: name → a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
+from typing import Any
+from unittest import mock
+
+import torch
+
+from lambert.finetune.inputs import SequenceBatch
+from lambert.finetune.loop import TaskPreset
+from lambert.training.step import pretraining_loss
+from lambert.training.step.download import Download
+
+Fault = Callable[[], AbstractContextManager[Any]]
+
+
+def _left_on_the_cpu(field: str) -> Fault:
+    to = SequenceBatch.to
+
+    def broken(self: SequenceBatch, device: Any) -> SequenceBatch:
+        return replace(to(self, device), **{field: getattr(self, field)})
+
+    return lambda: mock.patch.object(SequenceBatch, "to", broken)
+
+
+def _pageable() -> Any:
+    def broken(self: SequenceBatch, device: Any) -> SequenceBatch:
+        return SequenceBatch(*(getattr(self, own.name).to(device, non_blocking=True) for own in fields(self)))
+
+    return mock.patch.object(SequenceBatch, "to", broken)
+
+
+def _item_in_the_loss() -> Any:
+    task = TaskPreset.task
+
+    def broken(self: TaskPreset, model: Any, batch: Any) -> Any:
+        output = task(self, model, batch)
+        assert output.loss_sums["sequence"].item() >= 0
+        return output
+
+    return mock.patch.object(TaskPreset, "task", broken)
+
+
+def _logits_read_at_once() -> Any:
+    made = Download.__init__
+
+    def broken(self: Download, tensor: torch.Tensor) -> None:
+        made(self, tensor.cpu() if tensor.dim() > 1 else tensor)
+
+    return mock.patch.object(Download, "__init__", broken)
+
+
+def _item_in_an_evaluation() -> Any:
+    task = pretraining_loss.pretraining_task
+
+    def broken(model: Any, batch: Any) -> Any:
+        output = task(model, batch)
+        assert model.training or output.loss_sums["mlm"].item() >= 0
+        return output
+
+    return mock.patch.object(pretraining_loss, "pretraining_task", broken)
+
+
+FAULTS: dict[str, Fault] = {
+    "targets on the CPU": _left_on_the_cpu("targets"),
+    "a mask on the CPU": _left_on_the_cpu("attention_mask"),
+    "pageable uploads": _pageable,
+    "item() in the loss": _item_in_the_loss,
+    "item() in an evaluation": _item_in_an_evaluation,
+    "logits read at once": _logits_read_at_once,
+}

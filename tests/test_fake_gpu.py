@@ -1,0 +1,168 @@
+"""Whole commands over a GPU that computes nothing (`fake_cuda`): what they ask of it, counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_cuda import build
+from fake_cuda.report import run
+from finetune.squad.articles import HARBOUR, squad_document
+from lambert.corpus.store import Corpus
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import train_vocabulary
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
+
+pytestmark = pytest.mark.skipif(build.missing() is not None, reason=build.missing() or "")
+
+FAULTS = ("targets on the CPU", "a mask on the CPU", "pageable uploads", "item() in the loss", "logits read at once")
+
+
+def _write_model(folder: Path) -> Path:
+    tokenizer = train_vocabulary([HARBOUR] * 3, 300, cased=False)
+    sizes = {"layers": 1, "hidden_size": 64, "attention_heads": 1, "feed_forward_size": 64, "maximum_positions": 64}
+    save_model(BertForPreTraining(BertConfig(vocabulary_size=tokenizer.get_vocab_size(), **sizes)), folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+def _fine_tunings(folder: Path) -> dict[str, Any]:
+    """Commands of SQuAD and GLUE, each three steps of two micro-batches and two or more batches to predict."""
+    answer = [("Edna Marlowe", HARBOUR.index("Edna"))]
+    questions = [(f"q{number}", "Who built the harbour?", answer) for number in range(24)]
+    (folder / "squad.json").write_text(json.dumps(squad_document((HARBOUR, questions))))
+    rows = "".join(f"the pier of boat {number}\t{number % 2}\n" for number in range(24))
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text(f"sentence\tlabel\n{rows}")
+    model = _write_model(folder / "model")
+    shared = ("--epochs", "1", "--fresh")
+    squad = ("squad", model, "--train", folder / "squad.json", "--dev", folder / "squad.json", *shared)
+    squad = (*squad, "--batch-size", "16", "--sequence-length", "64", "--question-length", "16")
+    glue = (
+        "glue",
+        model,
+        "sst-2",
+        "--data",
+        folder,
+        *shared,
+        "--batch-size",
+        "8",
+        "--micro-batch-size",
+        "4",
+        "--sequence-length",
+        "64",
+    )
+    ways = {"squad": (*squad, "--out", folder / "answers"), "glue": (*glue, "--out", folder / "labels")}
+    commands: dict[str, Any] = {name: {"words": [str(word) for word in words]} for name, words in ways.items()}
+    return commands | {fault: commands["squad"] | {"fault": fault} for fault in FAULTS}
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("fine_tuned")
+    return {"folder": folder, **run_commands(folder, _fine_tunings(folder))}
+
+
+PRETRAIN = (
+    *("--model", "1x64", "--batch-size", "8", "--probe-seconds", "0"),
+    *("--evaluations-per-phase", "1", "--trust-ratios-per-phase", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -> dict[str, Any]:
+    """A run in two phases, what is made from it, a deterministic one, and one with a fault in its evaluation."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    short = ("--samples", "16", "--sequence-lengths", "32")
+
+    def pretrain(out: str, *words: str) -> dict[str, Any]:
+        return {
+            "words": ["pretrain", "--corpus", str(small_corpus.path), *PRETRAIN, "--out", str(folder / out), *words]
+        }
+
+    samples = ("--samples", "64", "--sequence-lengths", "32", "64", "--evaluation-samples", "96")
+    commands = {
+        "pretrain": pretrain("run", *samples),
+        "export": {"words": ["export", str(folder / "run"), str(folder / "exported")]},
+        "fill": {"words": ["fill", str(folder / "run"), "a [MASK]", "--json"]},
+        "deterministic": pretrain("same", *short, "--deterministic", "--optimizer", "adamw"),
+        "an evaluation read batch by batch": pretrain("read", *short) | {"fault": "item() in an evaluation"},
+    }
+    return {"folder": folder, **run_commands(folder, commands)}
+
+
+def run_commands(folder: Path, commands: dict[str, Any]) -> dict[str, Any]:
+    """What `fake_cuda.program` reports of them."""
+    (folder / "commands.json").write_text(json.dumps(commands))
+    return run("program", folder / "report.json", folder / "commands.json")
+
+
+def complaints(report: dict[str, Any]) -> list[str]:
+    """What a fine-tuning asks of the GPU that it should not."""
+    steps = report["steps"]
+    found = [report["crash"]] if report["code"] else []
+    if steps and steps[0]["syncs"]:
+        found.append("the first step is read before the second is launched")
+    found += [f"{step['syncs']} waits" for step in steps if step["syncs"] > 1]
+    found += [f"{step['pageable']} pageable or blocking uploads" for step in steps if step["pageable"]]
+    batches = sum(number for where, number in report["downloads"].items() if "finetune/loop.py" in where)
+    return found + [where for where in report["syncs"] if not where.startswith("event")] + ["predicts"] * (not batches)
+
+
+@pytest.mark.parametrize("task", ["squad", "glue"])
+def test_fine_tuning_waits_once_a_step_and_once_a_batch_of_predictions(fine_tuned: dict[str, Any], task: str) -> None:
+    report = fine_tuned[task]
+    assert report["code"] == 0, report["crash"] + fine_tuned["said"]
+    assert not complaints(report)
+    assert len(report["steps"]) >= 2
+    assert all(0 < step["uploads"] <= 9 and step["launches"] <= 350 for step in report["steps"])
+    batches = sum(number for where, number in report["downloads"].items() if "finetune/loop.py" in where)
+    waits = sum(number for where, number in report["syncs"].items() if "finetune/loop.py" in where)
+    assert waits == batches >= 2
+    made = {"squad": "answers/predictions.json", "glue": "labels/glue.json"}[task]
+    assert (fine_tuned["folder"] / made).exists()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fine_tuned: dict[str, Any], fault: str) -> None:
+    assert complaints(fine_tuned[fault])
+
+
+def _waits(report: dict[str, Any], place: str) -> int:
+    return sum(number for where, number in report["syncs"].items() if place in where)
+
+
+def test_a_run_is_followed_from_its_first_step_to_its_export(pretrained: dict[str, Any]) -> None:
+    report = pretrained["pretrain"]
+    assert report["code"] == 0, report["crash"] + pretrained["said"]
+    assert len(report["steps"]) == 7  # of eight: the last is not followed by another
+    run_folder = pretrained["folder"] / "run"
+    records = [json.loads(line) for line in (run_folder / "journal.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["event"] == "step"] == list(range(1, 9))
+    for step in report["steps"][:3]:
+        assert step["syncs"] <= 2 and step["downloads"] == 1 and not step["pageable"]
+    assert (run_folder / "huggingface" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("run_", "waits"), [("pretrain", 2), ("deterministic", 1)])
+def test_an_evaluation_waits_once_and_so_do_the_statistics_of_the_layers(
+    pretrained: dict[str, Any], run_: str, waits: int
+) -> None:
+    report = pretrained[run_]
+    assert _waits(report, "step/pretraining_loss.py") == _waits(report, "metrics/step_logger.py") == waits
+    assert _waits(pretrained["an evaluation read batch by batch"], "step/pretraining_loss.py") > 1
+
+
+def test_what_a_gpu_trained_is_exported_and_fills_in_words(pretrained: dict[str, Any]) -> None:
+    assert pretrained["export"]["code"] == pretrained["fill"]["code"] == 0, pretrained["said"]
+    assert (pretrained["folder"] / "exported" / "model.safetensors").exists()
+
+
+def test_only_a_deterministic_run_asks_pytorch_for_deterministic_algorithms(pretrained: dict[str, Any]) -> None:
+    assert pretrained["deterministic"]["code"] == 0, pretrained["said"]
+    assert [pretrained[name]["deterministic"] for name in ("pretrain", "deterministic")] == [False, True]
