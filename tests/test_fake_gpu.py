@@ -68,10 +68,10 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, **run_commands(folder, _fine_tunings(folder))}
 
 
-PRETRAIN = (
-    *("--model", "1x64", "--batch-size", "8", "--probe-seconds", "0"),
-    *("--evaluations-per-phase", "1", "--trust-ratios-per-phase", "1"),
-)
+def _pretrain(corpus: Corpus, out: Path, *words: str, **more: Any) -> dict[str, Any]:
+    size = ("--model", "1x64", "--batch-size", "8", "--probe-seconds", "0")
+    few = ("--evaluations-per-phase", "1", "--trust-ratios-per-phase", "1")
+    return {"words": ["pretrain", "--corpus", str(corpus.path), *size, *few, "--out", str(out), *words], **more}
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +79,15 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -
     """A run in two phases, what is made from it, a deterministic one, and one with a fault in its evaluation."""
     folder = tmp_path_factory.mktemp("pretrained")
     short = ("--samples", "16", "--sequence-lengths", "32")
-
-    def pretrain(out: str, *words: str) -> dict[str, Any]:
-        return {
-            "words": ["pretrain", "--corpus", str(small_corpus.path), *PRETRAIN, "--out", str(folder / out), *words]
-        }
-
     samples = ("--samples", "64", "--sequence-lengths", "32", "64", "--evaluation-samples", "96")
     commands = {
-        "pretrain": pretrain("run", *samples),
+        "pretrain": _pretrain(small_corpus, folder / "run", *samples),
         "export": {"words": ["export", str(folder / "run"), str(folder / "exported")]},
         "fill": {"words": ["fill", str(folder / "run"), "a [MASK]", "--json"]},
-        "deterministic": pretrain("same", *short, "--deterministic", "--optimizer", "adamw"),
-        "an evaluation read batch by batch": pretrain("read", *short) | {"fault": "item() in an evaluation"},
+        "deterministic": _pretrain(small_corpus, folder / "same", *short, "--deterministic", "--optimizer", "adamw"),
+        "an evaluation read batch by batch": _pretrain(
+            small_corpus, folder / "read", *short, fault="item() in an evaluation"
+        ),
     }
     return {"folder": folder, **run_commands(folder, commands)}
 
@@ -166,3 +162,53 @@ def test_what_a_gpu_trained_is_exported_and_fills_in_words(pretrained: dict[str,
 def test_only_a_deterministic_run_asks_pytorch_for_deterministic_algorithms(pretrained: dict[str, Any]) -> None:
     assert pretrained["deterministic"]["code"] == 0, pretrained["said"]
     assert [pretrained[name]["deterministic"] for name in ("pretrain", "deterministic")] == [False, True]
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -> dict[str, Any]:
+    """A run of five steps, whole, stopped twice and resumed, and with faults."""
+    folder = tmp_path_factory.mktemp("resumed")
+    words = ("--samples", "40", "--sequence-lengths", "32", "--evaluation-samples", "0", "--micro-batch-size", "4")
+
+    def pretrain(out: str, **more: Any) -> dict[str, Any]:
+        return _pretrain(small_corpus, folder / out, *words, "--optimizer", out.split()[0], **more)
+
+    commands = {}
+    for name in ("lamb", "adamw"):
+        commands[f"{name}, whole"] = pretrain(f"{name} whole")
+        commands[f"{name}, stopped"] = pretrain(name, signals={"2": "SIGINT"})
+        commands[f"{name}, stopped again"] = pretrain(name, signals={"2": "SIGTERM"})
+        commands[f"{name}, to its end"] = pretrain(name)
+    commands["before the faults"] = pretrain("lamb faulty", signals={"2": "SIGINT"})
+    for fault in RESUME_FAULTS:  # the first takes no step, the second one, the third the last two
+        commands[fault] = pretrain("lamb faulty", fault=fault, signals={"1": "SIGINT"} if "dropout" in fault else {})
+    return {"folder": folder, **run_commands(folder, commands)}
+
+
+RESUME_FAULTS = {"moments left on the CPU": 2, "dropout by the process": 2, "batches made ahead taken twice": 3}
+"""Fault → the step that the run is resumed from."""
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
+def test_a_run_that_is_stopped_twice_takes_the_steps_of_one_that_is_not(
+    resumed: dict[str, Any], optimizer: str
+) -> None:
+    """Batches, dropout seeds and learning rates; what was made ahead of a stop is neither lost nor taken twice."""
+    parts = [resumed[f"{optimizer}, {part}"] for part in ("stopped", "stopped again", "to its end")]
+    assert [part["code"] for part in parts] == [128 + 2, 128 + 15, 0], resumed["said"]
+    whole = resumed[f"{optimizer}, whole"]["launched"]
+    assert [len(part["launched"]) for part in parts] == [2, 2, 1] and len(whole) == 5
+    assert [step for part in parts for step in part["launched"]] == whole
+    assert len({seed for step in whole for seed in step["seeds"]}) == 10  # two micro-batches a step
+    lines = (resumed["folder"] / optimizer / "journal.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records if record["event"] == "step"] == [1, 2, 3, 4, 5]
+    assert [record["resumed_from_step"] for record in records if record["event"] == "run"] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("fault", RESUME_FAULTS)
+def test_a_planted_fault_of_resuming_is_caught(resumed: dict[str, Any], fault: str) -> None:
+    assert resumed["before the faults"]["code"] == 128 + 2, resumed["said"]
+    found, first = resumed[fault]["launched"], RESUME_FAULTS[fault]
+    sound = resumed["lamb, whole"]["launched"][first : first + len(found)]
+    assert resumed[fault]["crash"] or found != sound

@@ -49,6 +49,8 @@ class FakeGpu(TorchDispatchMode):
         self.uploads: Counter[tuple[str, str]] = Counter()
         self.downloads: Counter[tuple[str, str]] = Counter()
         self.attention: Counter[str] = Counter()
+        self.seeds: list[int] = []
+        """What the device's generator was seeded with."""
         self.compiled: str | None = None
         """The compiled block that is running."""
         self._pinned: dict[int, torch.Tensor] = {}
@@ -228,7 +230,7 @@ def install(gpu: FakeGpu) -> None:
         "reset_peak_memory_stats": lambda device=None: None,
         "max_memory_allocated": lambda device=None: 2**20,
         "is_bf16_supported": lambda *args, **kwargs: True,
-        "manual_seed_all": lambda seed: None,
+        "manual_seed_all": gpu.seeds.append,
         "get_rng_state": lambda device="cuda": torch.zeros(16, dtype=torch.uint8),
         "set_rng_state": lambda state, device="cuda": None,
         "_lazy_init": lambda: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
@@ -12,8 +13,10 @@ import torch
 
 from lambert.finetune.inputs import SequenceBatch
 from lambert.finetune.loop import TaskPreset
-from lambert.training.step import pretraining_loss
+from lambert.training import optimizer
+from lambert.training.step import launcher, pretraining_loss
 from lambert.training.step.download import Download
+from lambert.training.step.launcher import StepLauncher
 
 Fault = Callable[[], AbstractContextManager[Any]]
 
@@ -65,11 +68,34 @@ def _item_in_an_evaluation() -> Any:
     return mock.patch.object(pretraining_loss, "pretraining_task", broken)
 
 
+def _batches_taken_twice() -> Any:
+    make_ahead = StepLauncher._make_ahead
+
+    def broken(self: StepLauncher, phase: Any, stream: Any, step: int) -> None:
+        make_ahead(self, phase, stream, step)
+        if self._next is not None and self._ahead is not None:
+            self._next = self._next[0], self._ahead.submit(self._make, phase, stream, step - 1)
+
+    return mock.patch.object(StepLauncher, "_make_ahead", broken)
+
+
+def _dropout_by_the_process() -> Any:
+    number = itertools.count()
+    return mock.patch.object(launcher, "dropout_seed", lambda *_: next(number))
+
+
+def _moments_left_on_the_cpu() -> Any:
+    return mock.patch.object(optimizer, "shard_like", lambda parameter, tensor: tensor)
+
+
 FAULTS: dict[str, Fault] = {
     "targets on the CPU": _left_on_the_cpu("targets"),
     "a mask on the CPU": _left_on_the_cpu("attention_mask"),
     "pageable uploads": _pageable,
     "item() in the loss": _item_in_the_loss,
+    "batches made ahead taken twice": _batches_taken_twice,
+    "dropout by the process": _dropout_by_the_process,
+    "moments left on the CPU": _moments_left_on_the_cpu,
     "item() in an evaluation": _item_in_an_evaluation,
     "logits read at once": _logits_read_at_once,
 }

@@ -7,12 +7,13 @@ each step of training, and where its waits and copies are.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,28 +59,45 @@ def use_kernels(gpu: FakeGpu) -> None:
     kernels.load = lambda device: (code, "")  # type: ignore[assignment]
 
 
+class Followed:
+    """What was seen of the steps of training."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, int]] = []
+        """Counts from one step to the next: none for the last."""
+        self.launched: list[dict[str, Any]] = []
+        """Of each step a digest of its batches, the seeds that the device got, and the learning rate."""
+
+
+def _digest(batches: Iterable[Any]) -> str:
+    tensors = (value for batch in batches for value in vars(batch).values() if isinstance(value, torch.Tensor))
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
 @contextmanager
-def followed_steps(gpu: FakeGpu, signals: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-    """A list that gets, for each step of training that is followed by another, the counts from one to the next."""
+def followed_steps(gpu: FakeGpu, signals: Mapping[str, str]) -> Iterator[Followed]:
+    """Follow the steps of a command, and signal its process when it has launched some of them."""
     from lambert.finetune import loop
     from lambert.training.step import launcher
 
-    steps: list[dict[str, Any]] = []
-    step, before = launcher.launch_step, dict[str, int]()
+    followed, step, before = Followed(), launcher.launch_step, dict[str, int]()
 
     def counted(*args: Any, **options: Any) -> Any:
         slow = sum(number for (how, _), number in gpu.uploads.items() if how != "pinned non_blocking")
         now = {**gpu.totals(), "pageable": slow}
         if before:
-            steps.append({name: now[name] - before[name] for name in now})
+            followed.steps.append({name: now[name] - before[name] for name in now})
         before.update(now)
+        gpu.seeds.clear()
         result = step(*args, **options)
-        if name := signals.get(str(len(steps) + 1)):
+        facts = {"batches": _digest(args[2]), "seeds": [*gpu.seeds], "rate": options["learning_rate"]}
+        followed.launched.append(facts)
+        if name := signals.get(str(len(followed.launched))):
             os.kill(os.getpid(), signal.Signals[name])
         return result
 
     with mock.patch.object(launcher, "launch_step", counted), mock.patch.object(loop, "launch_step", counted):
-        yield steps
+        yield followed
 
 
 def run_command(gpu: FakeGpu, words: list[str], fault: str = "", signals: Mapping[str, str] | None = None) -> Any:
@@ -90,7 +108,7 @@ def run_command(gpu: FakeGpu, words: list[str], fault: str = "", signals: Mappin
     for name in (*COUNTERS, "attention"):
         setattr(gpu, name, Counter())
     crash = ""
-    with FAULTS[fault]() if fault else nullcontext(), followed_steps(gpu, signals or {}) as steps:
+    with FAULTS[fault]() if fault else nullcontext(), followed_steps(gpu, signals or {}) as followed:
         try:
             code = run(words)
         except SystemExit as end:
@@ -102,7 +120,7 @@ def run_command(gpu: FakeGpu, words: list[str], fault: str = "", signals: Mappin
     }
     facts = {"deterministic": torch.are_deterministic_algorithms_enabled(), "code": code, "crash": crash}
     counts = {"launches": dict(gpu.launches.most_common()), "attention": dict(gpu.attention)}
-    return {**facts, "steps": steps, **places, **counts}
+    return {**facts, **vars(followed), **places, **counts}
 
 
 def main() -> None:
