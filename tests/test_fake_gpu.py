@@ -59,7 +59,8 @@ def _fine_tunings(folder: Path) -> dict[str, Any]:
     )
     ways = {"squad": (*squad, "--out", folder / "answers"), "glue": (*glue, "--out", folder / "labels")}
     commands: dict[str, Any] = {name: {"words": [str(word) for word in words]} for name, words in ways.items()}
-    return commands | {fault: commands["squad"] | {"fault": fault} for fault in FAULTS}
+    full = {"no room": commands["squad"] | {"fault": "no room for a span's logits"}}
+    return commands | {fault: commands["squad"] | {"fault": fault} for fault in FAULTS} | full
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,9 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -
         "deterministic": _pretrain(small_corpus, folder / "same", *short, "--deterministic", "--optimizer", "adamw"),
         "an evaluation read batch by batch": _pretrain(
             small_corpus, folder / "read", *short, fault="item() in an evaluation"
+        ),
+        "no room": _pretrain(
+            small_corpus, folder / "full", *short, "--optimizer", "adamw", fault="no room for moments"
         ),
     }
     return {"folder": folder, **run_commands(folder, commands)}
@@ -212,3 +216,20 @@ def test_a_planted_fault_of_resuming_is_caught(resumed: dict[str, Any], fault: s
     found, first = resumed[fault]["launched"], RESUME_FAULTS[fault]
     sound = resumed["lamb, whole"]["launched"][first : first + len(found)]
     assert resumed[fault]["crash"] or found != sound
+
+
+def test_memory_that_ends_in_the_first_update_is_told(pretrained: dict[str, Any]) -> None:
+    """AdamW had made some moments: nothing was updated, and no smaller micro-batch is tried."""
+    report = pretrained["no room"]
+    assert (report["code"], report["crash"], len(report["launched"])) == (3, "", 0)
+    assert not [name for name in report["launches"] if name in ("_fused_adamw_", "triton apply_update")]
+    assert "lambert: the optimizer's update does not fit into memory (CUDA out of memory." in pretrained["said"]
+    assert "or another --optimizer (lars and muon keep least)" in pretrained["said"]
+
+
+def test_a_fine_tuning_that_does_not_fit_says_what_to_make_smaller(fine_tuned: dict[str, Any]) -> None:
+    assert (fine_tuned["no room"]["code"], fine_tuned["no room"]["crash"]) == (2, "")
+    assert (
+        "memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB). Give a smaller --micro-batch-size."
+        in (fine_tuned["said"])
+    )

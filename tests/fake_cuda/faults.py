@@ -88,6 +88,19 @@ def _moments_left_on_the_cpu() -> Any:
     return mock.patch.object(optimizer, "shard_like", lambda parameter, tensor: tensor)
 
 
+def _no_room(name: str, number: int) -> Fault:
+    """An operation of PyTorch that finds no memory on the device when it is called so many times."""
+    made, real = itertools.count(1), getattr(torch, name)
+
+    def crowded(*args: Any, **options: Any) -> Any:
+        result = real(*args, **options)
+        if result.device.type == "cuda" and result.dim() > 0 and next(made) == number:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return result
+
+    return lambda: mock.patch.object(torch, name, crowded)
+
+
 FAULTS: dict[str, Fault] = {
     "targets on the CPU": _left_on_the_cpu("targets"),
     "a mask on the CPU": _left_on_the_cpu("attention_mask"),
@@ -96,6 +109,8 @@ FAULTS: dict[str, Fault] = {
     "batches made ahead taken twice": _batches_taken_twice,
     "dropout by the process": _dropout_by_the_process,
     "moments left on the CPU": _moments_left_on_the_cpu,
+    "no room for moments": _no_room("zeros_like", 5),
+    "no room for a span's logits": _no_room("stack", 2),
     "item() in an evaluation": _item_in_an_evaluation,
     "logits read at once": _logits_read_at_once,
 }

@@ -27,8 +27,9 @@ from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progre
 from lambert.model.bert import BertConfig
 from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.download import Download
-from lambert.training.step.train_step import PendingStep, TaskOutput, launch_step
+from lambert.training.step.train_step import OutOfMemory, PendingStep, TaskOutput, launch_step
 from lambert.utils.lr_schedule import LRSchedule
+from lambert.utils.memory import memory_words
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
@@ -116,7 +117,8 @@ def fine_tune(
         progress: called after every step.
 
     Raises:
-        UserError: sequences or vocabulary do not fit the model; `Diverged` where the loss became NaN or infinite.
+        UserError: sequences or vocabulary do not fit the model, or a micro-batch the memory; `Diverged` where the loss
+            became NaN or infinite.
     """
     assert examples
     check_fit(model, tokenizer, settings.sequence_length)
@@ -138,20 +140,29 @@ def fine_tune(
             rate = schedule.rate(step)
             micro_batches = _micro_batches([sequences[index] for index in batch], settings.micro_batch_size, pad_id)
             keys = [np.random.SeedSequence((seed, _DROPOUT, step, index)) for index in range(len(micro_batches))]
-            pending = launch_step(
-                model,
-                optimizer,
-                micro_batches,
-                task=preset.task,
-                learning_rate=rate,
-                max_grad_norm=settings.max_grad_norm,
-                dropout_seeds=[int(key.generate_state(1)[0]) for key in keys],
-                precision=settings.precision,
-            )
+            how: dict[str, Any] = {
+                "task": preset.task,
+                "learning_rate": rate,
+                "max_grad_norm": settings.max_grad_norm,
+                "dropout_seeds": [int(key.generate_state(1)[0]) for key in keys],
+                "precision": settings.precision,
+            }
+            try:
+                pending = launch_step(model, optimizer, micro_batches, **how)
+            except OutOfMemory as error:
+                raise _too_large(settings, error) from None
             reader.unread.append(_Launched(step, epoch, len(batch), rate, pending))
             reader.read(most_unread)
     reader.read(0)
     return TrainSummary(len(sequences), total_steps, peak, reader.loss_sum / len(sequences), time.monotonic() - began)
+
+
+def _too_large(settings: FineTuneSettings, error: OutOfMemory) -> UserError:
+    size, length = settings.micro_batch_size, settings.sequence_length
+    remedy = "Give a smaller `micro_batch_size`" if size > 1 else "Give a smaller `sequence_length`, or a smaller model"
+    return UserError(
+        f"a micro-batch of {size} sequences of up to {length} tokens: {memory_words(error)}", remedy=remedy
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.flops import training_flops
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import eager, select_ops
+from lambert.optim import muon
 from lambert.training.checkpoint.format import finished_steps
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
@@ -23,7 +25,8 @@ from lambert.training.config.training_config import Recorded, TrainingConfig, re
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.metrics.execution_info import describe_execution
-from lambert.training.step import launcher, timer
+from lambert.training.optimizer import OPTIMIZERS
+from lambert.training.step import launcher, timer, train_step
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import PARTS, StepTimer, peak_matmul_flops
 from lambert.training.step.train_state import TrainState
@@ -80,6 +83,66 @@ def test_one_sequence_that_does_not_fit_is_told(tmp_path: Path, make_run: Any, m
     monkeypatch.setattr(launcher, "pretraining_task", crowded)
     with pytest.raises(UserError, match=r"one sequence of 32 tokens does not fit.*`activation_checkpointing` full"):
         make_run(tmp_path / "run").train()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_moments_that_do_not_fit_change_no_weight_where_the_device_skips_steps(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    zeros_like, fits, inside = torch.zeros_like, math.inf, False
+    made: list[int] = []
+
+    def crowded(tensor: torch.Tensor, **options: Any) -> torch.Tensor:
+        if inside and tensor.dim() > 0:
+            made.append(tensor.numel())
+            if len(made) > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GB")
+        return zeros_like(tensor, **options)
+
+    def followed(folder: str) -> Any:
+        def step() -> None:
+            nonlocal inside
+            inside = True
+            own()
+
+        run = make_run(tmp_path / folder, optimizer=optimizer, micro_batch_sizes=(8, 8))
+        own = run.state.optimizer.step
+        monkeypatch.setattr(run.state.optimizer, "step", step)
+        return run
+
+    monkeypatch.setattr(train_step, "_skips_on_device", lambda *_: True)
+    monkeypatch.setattr(muon, "_are_stacked", lambda parameters: True)
+    monkeypatch.setattr(torch, "zeros_like", crowded)
+    for _ in followed("sound"):
+        break
+    run = followed("run")
+    before, fits, inside = weights(run).clone(), len(made) - 1, False
+    made.clear()
+    with pytest.raises(Interrupted, match=r"does not fit into memory \(CUDA out of memory\.\).*`optimizer`"):
+        run.train()
+    assert len(made) == fits + 1
+    assert torch.equal(weights(run), before)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
+def test_a_later_update_that_does_not_fit_ends_the_run_at_its_last_checkpoint(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = (make_run(tmp_path / name) for name in ("whole", "run"))
+    whole.train()
+    step = stopped.state.optimizer.step
+
+    def crowded() -> None:
+        step()
+        if stopped.step == 4:  # in the fifth step, with the weights half updated or wholly
+            raise MemoryError
+
+    monkeypatch.setattr(stopped.state.optimizer, "step", crowded)
+    with pytest.raises(Interrupted, match="does not fit into memory"):
+        stopped.train()
+    resumed = make_run(tmp_path / "run")
+    assert resumed.train().resumed_from_step == 4
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(

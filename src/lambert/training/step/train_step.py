@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lambert.errors import Interrupted
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.distributed.gradient_reduction import FirstGradient, Gradients
 from lambert.training.distributed.process_group import ProcessGroup
@@ -33,6 +34,12 @@ class TaskOutput:
     """Kind of loss → its sum over this micro-batch, a 0-dimensional tensor; without a gradient it is only measured."""
     correct: Mapping[str, Tensor]
     """Loss term → number of correct predictions."""
+
+
+_NO_ROOM = (
+    "Smaller micro-batches do not help: free memory that other programs use, or take a smaller `model` or another "
+    "`optimizer` (lars and muon keep least); a run goes on from its last checkpoint"
+)
 
 
 class OutOfMemory(MemoryError):
@@ -133,6 +140,7 @@ def launch_step(
 
     Raises:
         OutOfMemory: a micro-batch did not fit on some rank; no weight has changed on any.
+        Interrupted: the update did not fit; only the first one on a GPU is sure to have changed no weight.
     """
     assert len(dropout_seeds) == len(micro_batches) > 0
     model.train()
@@ -157,8 +165,15 @@ def launch_step(
         gradients.reduce()
         _refuse_failures(failed, processes, optimizer)
         sums = gradients.all_reduce_stats(_with_square(stats, first))
+    result_of, pending = partial(_result, trained, totals, stats), list[PendingStep]()
     with timer.section("optimizer"):
-        return _update(optimizer, learning_rate, max_grad_norm, master, sums, partial(_result, trained, totals, stats))
+        failed = _out_of_memory(
+            lambda: pending.append(_update(optimizer, learning_rate, max_grad_norm, master, sums, result_of))
+        )
+    if failed:
+        what = f"the optimizer's update does not fit into memory ({failed.splitlines()[0]})"
+        raise Interrupted(what, remedy=_NO_ROOM)
+    return pending[0]
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -178,17 +193,31 @@ def _update(
     norm = _clip(parameters, max_grad_norm)
     numbers = torch.cat([sums, norm.to(sums)[None]])
     pending = PendingStep(numbers, result_of)
-    skips_on_device = numbers.device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
+    skips_on_device = _skips_on_device(optimizer, numbers.device)
     if skips_on_device:
         optimizer.found_inf = numbers.sum().mul(0).ne(0).float()  # type: ignore[attr-defined]
     if skips_on_device or pending.result.applied:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
+        if skips_on_device and not optimizer.state:
+            _rehearse(optimizer)
         optimizer.step()
         if master is not None:
             master.copy_to_model()
     optimizer.zero_grad(set_to_none=True)
     return pending
+
+
+def _skips_on_device(optimizer: Optimizer, device: torch.device) -> bool:
+    return device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def _rehearse(optimizer: Any) -> None:
+    """A step that the device skips: if moments or temporaries do not fit, no weight has changed yet."""
+    found_inf = optimizer.found_inf
+    optimizer.found_inf = torch.ones_like(found_inf)
+    optimizer.step()
+    optimizer.found_inf = found_inf
 
 
 def forward_and_backward(
