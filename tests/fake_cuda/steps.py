@@ -171,6 +171,7 @@ def main() -> None:
                 (12, "lamb", "bfloat16-autocast"),
                 (12, "lamb", "bfloat16-master"),
                 (2, "lans", "bfloat16-autocast"),
+                (2, "lars", "bfloat16-autocast"),
                 (2, "muon", "bfloat16-master"),
                 (2, "adamw", "float32"),
             )

@@ -126,35 +126,62 @@ def test_lans_does_not_see_the_scale_of_the_gradient() -> None:
     torch.testing.assert_close(results[2], results[0])
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("batch", [40, 10**6])
-def test_layers_computed_end_to_end_equal_the_equations(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: many layers at once, and norms of gradients that the host never reads."""
+@pytest.fixture(params=[40, 10**6])
+def as_on_a_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many layers at once, of so many elements; norms of gradients, steps and what skips them the host never reads."""
 
-    def step_as_on_a_gpu(layers: Any, rows: Any, rule: Any) -> None:
+    def step(layers: Any, rows: Any, rule: Any, found_inf: Any) -> None:
         for together in plain._batches(list(zip(layers, rows, strict=True))):
-            plain._step_end_to_end(together, rule)
+            plain._step_end_to_end(together, rule, found_inf)
 
-    monkeypatch.setattr(plain, "fused_step", step_as_on_a_gpu)
-    monkeypatch.setattr(plain, "BATCH", batch)
+    monkeypatch.setattr(plain, "fused_step", step)
+    monkeypatch.setattr(plain, "is_counted", lambda layer: True)
+    monkeypatch.setattr(plain, "BATCH", request.param)
     monkeypatch.setattr(gpu, "waits", lambda tensor: True)
     monkeypatch.setattr(cpu, "gradient_squares", engine._squares_together)
-    make, by_hand, options = CASES[name]
+
+
+SHAPES = [(4, 3), (30,), (5, 2), (3, 3, 2), (1,)]
+
+
+def _of_all_shapes(name: str) -> tuple[Any, list[nn.Parameter]]:
+    """An optimizer of five layers: the third starts at zero, the fourth has no flat view, the last is not adapted."""
+    make, _, options = CASES[name]
     torch.manual_seed(0)
-    shapes = [(4, 3), (30,), (5, 2), (3, 3, 2), (1,)]
-    starts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    starts = [torch.randn(shape, dtype=torch.float64) for shape in SHAPES]
     starts[2].zero_()
     parameters = [nn.Parameter(start.clone()) for start in starts]
-    parameters[3].data = parameters[3].data.transpose(0, 2).contiguous().transpose(0, 2)  # without a flat view
+    parameters[3].data = parameters[3].data.transpose(0, 2).contiguous().transpose(0, 2)
     groups: list[dict[str, Any]] = [{"params": parameters[:4]}, {"params": parameters[4:], "adapt": False}]
-    optimizer = make(groups, lr=LR, weight_decay=DECAY, **options)
-    steps = [[torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(STEPS)]
-    for gradients in steps:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
+    return make(groups, lr=LR, weight_decay=DECAY, **options), parameters
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("name", CASES)
+def test_layers_computed_end_to_end_equal_the_equations(name: str) -> None:
+    """Steps that the device skips are as if they had not been; a layer may have had fewer than others of its batch."""
+    optimizer, parameters = _of_all_shapes(name)
+    starts = [parameter.detach().clone() for parameter in parameters]
+    steps = [[torch.randn(shape, dtype=torch.float64) for shape in SHAPES] for _ in range(STEPS)]
+    for number, gradients in enumerate(steps):
+        for is_skipped in (True, False):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+                if is_skipped:
+                    parameter.grad.view(-1)[-1] = float("nan")
+            if number == 1:
+                parameters[0].grad = None
+            before = [tensor.clone() for p in parameters for tensor in (p.detach(), *optimizer.state[p].values())]
+            optimizer.found_inf = torch.tensor(float(is_skipped))
+            optimizer.step()
+            after = [tensor for p in parameters for tensor in (p.detach(), *optimizer.state[p].values())]
+            if is_skipped and number:
+                assert all(map(torch.equal, before, after))
+                assert {stats.weight_norm for stats in optimizer.layer_stats().values()} == {0.0}
     for index, (parameter, start) in enumerate(zip(parameters, starts, strict=True)):
-        expected = by_hand(start.numpy(), [gradients[index].numpy() for gradients in steps], index != 4)
+        own = [gradients[index].numpy() for number, gradients in enumerate(steps) if (index, number) != (0, 1)]
+        expected = CASES[name][1](start.numpy(), own, index != 4)
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+        assert optimizer.state[parameter]["step"] == len(own)
     named = {f"{i}": parameter for i, parameter in enumerate(parameters)}
     assert set(optimizer.trust_ratios(named.items())) == {"0", "1", "2", "3"}

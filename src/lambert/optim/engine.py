@@ -30,7 +30,7 @@ def step_layers(
     Args:
         kernels: of each layer, by `kernel_of`.
         tables: of this optimizer.
-        found_inf: where it is not 0, nothing changes; only with the kernel "gpu" for every layer.
+        found_inf: where it is not 0, nothing changes; only if every layer `is_counted`.
 
     Returns:
         For each layer ‖x‖² before the step and every ‖u‖², a tensor [1 + directions] on its device; zeros where it is
@@ -38,7 +38,7 @@ def step_layers(
     """
     on_gpu = [i for i, kernel in enumerate(kernels) if kernel == "gpu"]
     elsewhere = [i for i, kernel in enumerate(kernels) if kernel != "gpu"]
-    assert found_inf is None or not elsewhere
+    assert found_inf is None or all(map(is_counted, layers, kernels))
     by_table = tables.of([layers[i] for i in on_gpu], found_inf)
     row_of = dict(zip(elsewhere, _rows([layers[i].x.device for i in elsewhere], 1 + rule.direction_count), strict=True))
     row_of |= {on_gpu[place]: row for table, own in by_table for place, row in zip(own, table.rows, strict=True)}
@@ -50,7 +50,7 @@ def step_layers(
         return [layers[i] for i in indices], [rows[i] for i in indices]
 
     cpu.fused_step(*chosen("cpu", False))
-    plain.fused_step(*chosen("none", False), rule)
+    plain.fused_step(*chosen("none", False), rule, found_inf)
     by_cpu, by_plain = chosen("cpu", True), chosen("none", True)
     for table, _ in by_table:
         table.update_moments()
@@ -98,6 +98,11 @@ def kernel_of(layer: Layer, wanted: bool | None, rule: UpdateRule) -> Kernel:
             "it can run"
         )
     return "none"
+
+
+def is_counted(layer: Layer, kernel: Kernel) -> bool:
+    """Whether the layer's device counts its steps, so that it can skip them without the host knowing."""
+    return kernel == "gpu" or (kernel == "none" and plain.is_counted(layer))
 
 
 def _rows(devices: Sequence[torch.device], width: int) -> list[Tensor]:

@@ -38,16 +38,18 @@ class LayerHyperparameters:
     """False takes the trust ratio as 1."""
     norm_bounds: tuple[float, float] | None
     """Min and max of φ; None is φ = ‖x‖."""
+    corrections: tuple[Tensor, Tensor] | None = None
+    """The two bias corrections, where the layer's device counts the steps and plain operations need them."""
 
     @property
-    def m_correction(self) -> float:
+    def m_correction(self) -> float | Tensor:
         """1 / (1 − β₁ᵗ)."""
-        return 1 / (1 - math.pow(self.beta1, self.correction_step))
+        return self.corrections[0] if self.corrections else 1 / (1 - math.pow(self.beta1, self.correction_step))
 
     @property
-    def v_correction(self) -> float:
+    def v_correction(self) -> float | Tensor:
         """1 / (1 − β₂ᵗ)."""
-        return 1 / (1 - math.pow(self.beta2, self.correction_step))
+        return self.corrections[1] if self.corrections else 1 / (1 - math.pow(self.beta2, self.correction_step))
 
 
 def trust_ratio(x_norm: Tensor, u_norm: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
@@ -75,6 +77,8 @@ class UpdateRule:
     direction_count: int = 1
     normalises_gradient: bool = False
     """g is divided by its own norm first, layer by layer."""
+    corrects_bias: bool = True
+    """`directions` uses the bias corrections."""
     has_kernel: bool = False
     """The compiled loops compute it."""
 
@@ -106,7 +110,7 @@ def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: La
     return (moments[0].clone(),)
 
 
-LARS = UpdateRule(("momentum_buffer",), lars_moments, lars_directions)
+LARS = UpdateRule(("momentum_buffer",), lars_moments, lars_directions, corrects_bias=False)
 
 
 def lans_directions(

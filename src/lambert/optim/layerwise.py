@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lambert.optim import norms
-from lambert.optim.engine import Kernel, global_norms, kernel_of, layer_norms, step_layers
+from lambert.optim.engine import Kernel, global_norms, is_counted, kernel_of, layer_norms, step_layers
 from lambert.optim.equations import LayerHyperparameters, UpdateRule
 from lambert.optim.foreign_state import translated
 from lambert.optim.kept_layers import KeptLayers
@@ -125,7 +125,7 @@ class LayerwiseOptimizer(Optimizer):
 
         As with PyTorch's fused optimizers, gradients are divided by the attribute `grad_scale`, and nothing at all
         changes where `found_inf` is not 0. Both are tensors that `torch.amp.GradScaler` or a training loop sets; on a
-        GPU the host waits for neither where LAMB's kernel runs, nor for `grad_scale` elsewhere.
+        GPU the host waits for neither, but for `found_inf` where LAMB's kernel does not take a shard.
         """
         loss = None
         if closure is not None:
@@ -137,7 +137,7 @@ class LayerwiseOptimizer(Optimizer):
                 return loss
             found_inf = None
         layers, kernels = self._layers()
-        if found_inf is not None and any(kernel != "gpu" for kernel in kernels):  # only those loops can leave it there
+        if found_inf is not None and not all(map(is_counted, layers, kernels)):
             if bool(found_inf.item()):
                 self._kept.release(layers)
                 return loss
@@ -172,7 +172,7 @@ class LayerwiseOptimizer(Optimizer):
                 else:
                     chosen = ["gpu"] * len(found)
                 for layer, kernel in zip(found, chosen, strict=True):
-                    layer.hyper = hypers.of(layer, counted=kernel == "gpu")
+                    layer.hyper = hypers.of(layer, counted=is_counted(layer, kernel))
                 layers += found
                 kernels += chosen
         if self.rule.normalises_gradient and layers:
@@ -194,11 +194,10 @@ class LayerwiseOptimizer(Optimizer):
         kernels = [kernel_of(layer, fused, self.rule) for layer in layers]
         if any(kernel != "gpu" for kernel in kernels):
             kernels = ["none" if kernel == "gpu" else kernel for kernel in kernels]
-        is_counted = "gpu" in kernels
-        step = keep_step(state, layers[0].x.device if is_counted else _CPU)
+        step = keep_step(state, layers[0].x.device if is_counted(layers[0], kernels[0]) else _CPU)
         for layer in layers:
             layer.step = step
-        if is_counted:
+        if "gpu" in kernels:
             self._kept.keep(layers, (weights, *moments, step), gradient, slices, fused)
         return layers, kernels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -75,14 +76,24 @@ def apply_update(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept | N
             x.copy_(new)
 
 
-def fused_step(layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule) -> None:
+def is_counted(layer: Layer) -> bool:
+    """Whether the layer's device counts its steps, so that it can skip them: on a GPU, unless it is a shard."""
+    return layer.x.device.type != "cpu" and not layer.sharded_over
+
+
+def fused_step(
+    layers: Sequence[Layer], rows: Sequence[Tensor], rule: UpdateRule, found_inf: Tensor | None = None
+) -> None:
     """Unsharded layers: one after another on a CPU, many at once elsewhere.
 
     On a CPU directions are kept where that takes at most one byte per parameter.
+
+    Args:
+        found_inf: where it is not 0, nothing changes and `rows` stay; only if `is_counted` of every layer.
     """
     pairs = list(zip(layers, rows, strict=True))
     for batch in _batches([pair for pair in pairs if pair[0].x.device.type != "cpu"]):
-        _step_end_to_end(batch, rule)
+        _step_end_to_end(batch, rule, found_inf)
     own = [pair for pair in pairs if pair[0].x.device.type == "cpu"]
     budget = sum(layer.x.numel() for layer, _ in own) // (4 * rule.direction_count)
     for layer, row in own:
@@ -107,7 +118,8 @@ def _batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
             continue
         hyper = replace(layer.hyper, gradient_factor=1.0)
         rate = id(hyper.learning_rate) if isinstance(hyper.learning_rate, Tensor) else hyper.learning_rate
-        key = (layer.x.device, layer.x.dtype, layer.g.dtype, rate, replace(hyper, learning_rate=0.0))
+        kind = (layer.x.device, layer.x.dtype, layer.g.dtype, is_counted(layer))
+        key = (kind, rate, replace(hyper, learning_rate=0.0))
         total, batch = open_ones.get(key, (0, []))
         if not batch or total + size > BATCH:
             total, batch = 0, []
@@ -117,38 +129,73 @@ def _batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return batches
 
 
-def _step_end_to_end(batch: Sequence[Pair], rule: UpdateRule) -> None:
+def _step_end_to_end(batch: Sequence[Pair], rule: UpdateRule, found_inf: Tensor | None) -> None:
     """One step of layers with the same hyperparameters, as if they were one tensor: copies cost less than launches."""
+    is_skipped = None if found_inf is None else found_inf.to(batch[0][0].x.device).reshape(()) != 0
     if len(batch) == 1:
         ((layer, row),) = batch
-        kept: Kept = []
+        changed, kept = (layer.x, *layer.moments, row), list[tuple[Tensor, ...]]()
+        before = None if is_skipped is None else [tensor.clone() for tensor in changed]
+        layer.hyper = replace(layer.hyper, corrections=_corrections(batch, rule, [1]))
         update_moments(layer, row, rule, kept)
         apply_update(layer, row, rule, kept)
+        if is_skipped is not None and before is not None:
+            for tensor, old in zip(changed, before, strict=True):
+                tensor.copy_(torch.where(is_skipped, old, tensor))
         return
     views = [layer.flat or [] for layer, _ in batch]
     sizes = [own[0].numel() for own in views]
     x, g, *moments = (torch.cat([own[column] for own in views]) for column in range(len(views[0])))
-    hyper, device = replace(batch[0][0].hyper, gradient_factor=1.0), x.device
-    factors = [layer.hyper.gradient_factor for layer, _ in batch]
-    if any(isinstance(factor, Tensor) for factor in factors):
-        factor = torch.stack([torch.as_tensor(factor, dtype=x.dtype, device=device) for factor in factors])
-        g = _working(g) * _each(factor, sizes)
-    elif any(factor != 1 for factor in factors):
-        g = _working(g) * (factors[0] if len(set(factors)) == 1 else _each(torch.tensor(factors).to(x), sizes))
-    rule.update_moments(x, _working(g), tuple(moments), hyper)
-    directions = rule.directions(x, _working(g), tuple(moments), hyper)
+    hyper = replace(batch[0][0].hyper, gradient_factor=1.0, corrections=_corrections(batch, rule, sizes))
+    g = _scaled_each(_working(g), [layer.hyper.gradient_factor for layer, _ in batch], sizes)
+    rule.update_moments(x, g, tuple(moments), hyper)
+    directions = rule.directions(x, g, tuple(moments), hyper)
     rate = hyper.learning_rate
     steps: list[Tensor | float] = [weight * rate for weight in rule.weights(hyper)]
     if hyper.adapt:
         norms = torch.stack([torch.stack(torch._foreach_norm(z.split(sizes))) for z in (x, *directions)])
         squares = norms.to(batch[0][1].dtype).square()
-        torch._foreach_copy_([row for _, row in batch], list(squares.T))
+        recorded = squares if is_skipped is None else torch.where(is_skipped, 0.0, squares)
+        torch._foreach_copy_([row for _, row in batch], list(recorded.T))
         ratios = trust_ratio(squares[:1].sqrt(), squares[1:].sqrt(), hyper.norm_bounds).to(x.dtype)
         steps = [_each(step * ratio, sizes) for step, ratio in zip(steps, ratios, strict=True)]
     for step, u in zip(steps, directions, strict=True):
         x = x.sub_(u.mul_(step))
     for column, new in zip((0, *range(2, len(views[0]))), (x, *moments), strict=True):
-        torch._foreach_copy_([own[column] for own in views], list(new.split(sizes)))
+        own = [view[column] for view in views]
+        if is_skipped is not None:
+            new = torch.where(is_skipped, torch.cat(own), new)
+        torch._foreach_copy_(own, list(new.split(sizes)))
+
+
+def _corrections(batch: Sequence[Pair], rule: UpdateRule, sizes: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+    """Both bias corrections, where the device counts the steps: of one layer a number, of several for each element."""
+    layer = batch[0][0]
+    if not (is_counted(layer) and rule.corrects_bias and layer.hyper.correction_step != math.inf):
+        return None
+    kind, device = accumulator(layer.x.device), layer.x.device
+    step = torch.stack([layer.step for layer, _ in batch]).to(kind) + 1
+    both = (1 - _betas(layer.hyper.beta1, layer.hyper.beta2, kind, device) ** step).reciprocal_()
+    if len(batch) == 1:
+        return both[0, 0], both[1, 0]
+    lengths = _lengths(tuple(sizes), device)
+    first, second = both.to(layer.x.dtype).repeat_interleave(lengths, dim=1, output_size=sum(sizes))
+    return first, second
+
+
+@functools.lru_cache(maxsize=64)
+def _betas(beta1: float, beta2: float, kind: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([[beta1], [beta2]], dtype=kind).to(device)
+
+
+def _scaled_each(g: Tensor, factors: Sequence[float | Tensor], sizes: Sequence[int]) -> Tensor:
+    """Gradients end to end, each times its factor."""
+    if any(isinstance(factor, Tensor) for factor in factors):
+        stacked = torch.stack([torch.as_tensor(factor, dtype=g.dtype, device=g.device) for factor in factors])
+        return g * _each(stacked, sizes)
+    if all(factor == 1 for factor in factors):
+        return g
+    return g * (factors[0] if len(set(factors)) == 1 else _each(torch.tensor(factors).to(g), sizes))
 
 
 def _each(values: Tensor, sizes: Sequence[int]) -> Tensor:
