@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def proposed(
 
 def completed(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingArguments:
     """What the run in `out` was proposed, or else a proposal."""
-    if not arguments.fresh and (out / RECIPE_FILE).exists():
+    if not arguments.fresh and group.from_main((out / RECIPE_FILE).exists):
         return replace(arguments, recipe=str(out), hours=None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -71,12 +72,11 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         UserError: the run in `out` has other settings.
     """
     config = resolve(arguments, corpus)
-    resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
-    known = recorded_choices(out) if resumes else None
-    group.barrier()  # until all have looked, nobody writes there
+    resumes = not arguments.fresh and group.from_main((out / RECIPE_FILE).exists)
+    known = group.from_main(lambda: _recorded(out)) if resumes else None
     threads = arguments.threads
     if arguments.deterministic:
-        threads = threads or (known.threads if known is not None else 0) or 1
+        threads = threads or (known["threads"] if known is not None else 0) or 1
     if threads:
         torch.set_num_threads(threads)
     config = replace(
@@ -86,13 +86,18 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         no_compile=arguments.no_compile,
         threads=threads if arguments.deterministic else 0,
     )
-    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
-        config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
+    if arguments.micro_batch_size is None and known and len(known["micro_batch_sizes"]) == len(config.phases):
+        config = replace(config, micro_batch_sizes=tuple(known["micro_batch_sizes"]))
     if resumes:
-        refuse_other_config(out, config)  # before the plan of a run that cannot be
+        group.from_main(lambda: refuse_other_config(out, config))  # before the plan of a run that cannot be
     elif arguments.micro_batch_size is None:
         config = with_micro_batches(config, group, tune=arguments.tune)
     return config
+
+
+def _recorded(out: Path) -> dict[str, Any] | None:
+    found = recorded_choices(out)
+    return None if found is None else asdict(found)
 
 
 def with_micro_batches(config: TrainingConfig, group: ProcessGroup, *, tune: bool) -> TrainingConfig:

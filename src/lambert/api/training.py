@@ -94,9 +94,8 @@ class Trainer(TrainingLoop):
         with _failures_reported(group):
             apply_allocator_settings()
             if group.is_main_process:
-                restore_recipe(out)
                 log_load()
-            group.barrier()  # all read the recipe
+            group.from_main(lambda: restore_recipe(out))
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
@@ -104,9 +103,9 @@ class Trainer(TrainingLoop):
             if group.is_main_process:
                 log_recipe(arguments)
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
-            self._forecast = _forecast(arguments, config, corpus, group, out)
+            is_new = arguments.fresh or not group.from_main((out / RECIPE_FILE).exists)
+            self._forecast = _forecast(arguments, config, corpus, group) if is_new else None
             model, weights = load_starting_model(config, arguments.init_from, corpus)
-            is_new = arguments.fresh or not (out / RECIPE_FILE).exists()
             if group.is_main_process and is_new and arguments.init_from is not None:
                 log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
@@ -197,10 +196,10 @@ def pretrain(
 
 
 def _forecast(
-    arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup, out: Path
+    arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup
 ) -> RunForecast | None:
-    """Time real steps of a new run and predict its duration and memory; None for a resumed one."""
-    if not arguments.probe_seconds or (not arguments.fresh and (out / RECIPE_FILE).exists()):
+    """Time real steps of a new run and predict its duration and memory; None without time for it."""
+    if not arguments.probe_seconds:
         return None
     if group.is_main_process:
         log.info(plan_text.probe_line(config, arguments.probe_seconds, has_corpus=True))
