@@ -16,7 +16,7 @@ import torch
 
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages, unbreakable
-from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
+from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run, starting_model
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
@@ -30,7 +30,6 @@ from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
 from lambert.training.config.resolve import check_world_size
-from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -105,7 +104,7 @@ class Trainer(TrainingLoop):
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
             is_new = arguments.fresh or not group.from_main((out / RECIPE_FILE).exists)
             self._forecast = _forecast(arguments, config, corpus, group) if is_new else None
-            model, weights = load_starting_model(config, arguments.init_from, corpus)
+            model, weights = starting_model(config, arguments.init_from, corpus, group)
             if group.is_main_process and is_new and arguments.init_from is not None:
                 log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 import warm
+from lambert.corpus.store import Corpus
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import Interrupted, UserError
+from lambert.model.bert import BertConfig
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import save_model
 from lambert.planning.memory import peak_memory_bytes, reset_peak_memory
 from lambert.training.checkpoint import resume
 from lambert.training.checkpoint.format import Checkpoint, write_checkpoint
@@ -168,3 +174,33 @@ def test_bytes_of_a_broadcast_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         given = torch.zeros(10_000_001)
         assert ProcessGroup(0, count).broadcast(given) is given
         assert sent == [process_group.PIECE_BYTES] * 2 + [40_000_004 - 2 * process_group.PIECE_BYTES]
+
+
+def test_a_run_folder_and_initial_weights_are_read_on_one_machine(small_corpus: Corpus, tmp_path: Path) -> None:
+    """The second has a corpus, a model without its weights, and no run; both end in the weights of one process."""
+    from lambert.cli.main import main
+
+    hosts = [tmp_path / "first", tmp_path / "second"]
+    config = BertConfig(small_corpus.vocabulary_size, 1, hidden_size=32, attention_heads=2, feed_forward_size=64)
+    for host in hosts:
+        shutil.copytree(small_corpus.path, host / "corpus")
+        save_model(BertForPreTraining(config), host / "model")
+        save_tokenizer(small_corpus.tokenizer(), host / "model", longest_sequence=64)
+    (hosts[1] / "model" / "model.safetensors").write_bytes(b"")
+    words = ["--batch-size", "8", "--micro-batch-size", "2", "--sequence-lengths", "32", "--optimizer", "adamw"]
+    words += ["--deterministic", "--evaluation-samples", "0", "--checkpoint-steps", "5", "--probe-seconds", "0"]
+    words = ["pretrain", "--samples", "80", "--learning-rate", "0.001", *words]
+    first = hosts[0]
+    alone = ["--corpus", first / "corpus", "--init-from", first / "model", "--out", tmp_path / "alone"]
+    assert main([*words, *map(str, alone)]) == 0
+    for sitting in range(2):
+        output = tmp_path / f"{sitting}.txt"
+        own = ["--corpus", "corpus", "--init-from", "model", "--out", "run"]
+        assert warm.run_ranks(None, [*words, *own], output, hosts=hosts) == [0, 0], output.read_text()
+        one, other = (folder / "huggingface" / "model.safetensors" for folder in (tmp_path / "alone", first / "run"))
+        assert one.read_bytes() == other.read_bytes()
+        if sitting == 0:
+            shutil.rmtree(first / "run" / "checkpoints" / "step-10")
+    journal = [json.loads(line) for line in (first / "run" / "journal.jsonl").read_text().splitlines()]
+    assert [event["resumed_from_step"] for event in journal if event["event"] == "run"] == [0, 5]
+    assert sorted(path.name for path in hosts[1].iterdir()) == ["corpus", "model"]

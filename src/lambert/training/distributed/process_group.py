@@ -20,7 +20,7 @@ from torch import Tensor, distributed
 from lambert.errors import Interrupted, UserError
 from lambert.training.distributed import env
 from lambert.training.distributed.heartbeat import HeartbeatMonitor, Store
-from lambert.training.distributed.store import join_store, stay_on_loopback
+from lambert.training.distributed.store import connect_sparingly, join_store, stay_on_loopback
 from lambert.utils.stop_signals import end_with_parent
 
 TIMEOUT_SECONDS = 600.0
@@ -245,6 +245,7 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
             end_with_parent()
         if env.all_on_this_machine():
             stay_on_loopback()
+        connect_sparingly()
         backend, timeout = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
