@@ -150,7 +150,7 @@ class TrainingLoop:
             self._step_logger = logger
             reads_late = self.processes.device.type == "cuda" and not self._rolls_back
             self._launched = LaunchedSteps(int(reads_late), logger.log_step)
-            self._skips = skipped_steps(self.run)
+            self._skips = set(self.processes.from_main(lambda: sorted(skipped_steps(self.run))))
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
             facts = events.run_facts(self.settings, self.corpus, self.processes, options)
