@@ -9,7 +9,9 @@ Shapes: N examples, W positions in the longest of them (rounded up), M masked to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,9 @@ from lambert.errors import UserError
 
 ROW_MULTIPLE = 8
 """Rows have a multiple of so many tokens, for the kernels."""
+
+Index = Mapping[str, NDArray[Any]]
+"""Arrays by name that say where the examples of a source are; they grow with the corpus."""
 
 # Separates the draws of an epoch from others that start from the same seed and phase.
 _EXAMPLE_STREAM = 4
@@ -91,6 +96,7 @@ class ExampleSource(ABC):
         seed, phase: with corpus and objective they determine every example.
         objective: how examples are made.
         all_masked: every masked token becomes [MASK] instead of BERT's 80/10/10; for evaluation.
+        index: of an equal source, which is not computed again.
 
     Raises:
         UserError: the split has no text.
@@ -127,6 +133,10 @@ class ExampleSource(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Examples per epoch."""
+
+    @abstractmethod
+    def index(self) -> Index:
+        """What another process needs to make the same source."""
 
     @abstractmethod
     def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
