@@ -9,6 +9,7 @@ from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.batches import spare_cores
 
 
 def describe_execution(
@@ -27,6 +28,7 @@ def describe_execution(
         "compilation": _compilation(settings, on_cpu),
         "rows": _rows(settings, on_cpu, is_fused=reason is None),
         "activation_checkpointing": trainer_options.activation_checkpointing,
+        "batches": _batches(trainer_options.data_workers, on_cpu),
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
@@ -53,6 +55,15 @@ def _rows(settings: TrainingConfig, on_cpu: bool, *, is_fused: bool) -> str:
     drops = model.dropout if model.attention_dropout is None else model.attention_dropout
     computed = "" if drops else "; padding is not computed where FlashAttention runs (untested on GPU)"
     return f"one example a row, padded to the length of the phase{computed}"
+
+
+def _batches(workers: int | None, on_cpu: bool) -> str:
+    if workers:
+        return f"made ahead by {workers} processes of each rank (`data_workers={workers}`)"
+    if on_cpu:
+        return "made by the training thread"
+    more = workers is None and spare_cores()
+    return "made ahead by a thread" + (f"; up to {more} processes if it is busy (untested on GPU)" if more else "")
 
 
 def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:
