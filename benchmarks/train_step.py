@@ -34,7 +34,7 @@ from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.model import ops
 from lambert.model.heads import BertForPreTraining
-from lambert.model.ops import cpu_arrays
+from lambert.model.ops import cpu_arrays, cpu_fused
 from lambert.model.presets import model_config
 from lambert.planning.hardware import inspect_hardware
 from lambert.training.config.precision import Precision
@@ -50,7 +50,7 @@ TARGETS = {
     "tuned": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
 FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
-ABLATIONS = ("fused kernels", "transposed operands", "allocator settings")
+ABLATIONS = ("fused kernels", "leaving out padding", "transposed operands", "allocator settings")
 """Optimizations that can be switched off."""
 WARM_UP = 2
 """Steps before the measurement."""
@@ -226,6 +226,8 @@ def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int
         apply_allocator_settings()
     if missing == "fused kernels":
         vars(ops)["has_numba"] = lambda: False
+    if missing == "leaving out padding":
+        vars(cpu_fused)["unpad"] = lambda *_: None
     if missing == "transposed operands":
         vars(cpu_arrays)["_MIN_TRANSPOSED_COLUMNS"] = 10**9
     step = make(name, config)

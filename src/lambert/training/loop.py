@@ -92,7 +92,8 @@ class TrainingLoop:
         self._asked = self._stops = 0
         self._watch = Watch()
         self._throughput = ThroughputTracker(settings.model, settings.precision, self.processes)
-        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer)
+        workers = self.trainer_options.data_workers
+        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer, workers=workers)
 
     def request_stop(self, signal: int = 1) -> None:
         """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""
@@ -150,7 +151,7 @@ class TrainingLoop:
             self._step_logger = logger
             reads_late = self.processes.device.type == "cuda" and not self._rolls_back
             self._launched = LaunchedSteps(int(reads_late), logger.log_step)
-            self._skips = skipped_steps(self.run)
+            self._skips = set(self.processes.from_main(lambda: sorted(skipped_steps(self.run))))
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
             facts = events.run_facts(self.settings, self.corpus, self.processes, options)
