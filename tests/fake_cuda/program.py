@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +74,21 @@ def count_steps(gpu: FakeGpu) -> list[dict[str, Any]]:
     return steps
 
 
+def count_makers() -> Counter[str]:
+    """How many batches each thread makes, by its name, filled while the program runs."""
+    from lambert.data.dataloader import SampleStream
+
+    made: Counter[str] = Counter()
+    batch = SampleStream.batch
+
+    def counted(self: SampleStream, first: int, count: int) -> Any:
+        made[threading.current_thread().name] += 1
+        return batch(self, first, count)
+
+    SampleStream.batch = counted  # type: ignore[method-assign]
+    return made
+
+
 def main() -> None:
     """Run the command, then write the report."""
     report, words = Path(sys.argv[2]), sys.argv[3:]
@@ -80,7 +97,7 @@ def main() -> None:
     use_kernels(gpu)
     from lambert.cli.main import main as run
 
-    steps = count_steps(gpu)
+    steps, makers = count_steps(gpu), count_makers()
     with gpu:
         try:
             code = run(words)
@@ -94,6 +111,7 @@ def main() -> None:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "code": code,
         "steps": steps,
+        "batches": dict(makers),
         **named,
         "launches": dict(gpu.launches.most_common()),
     }

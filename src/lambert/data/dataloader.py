@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
-from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Rows
+from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Index, Rows
 from lambert.data.full_sentences import WindowSource
 from lambert.data.masking import MaskedTokens, max_predictions
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
@@ -118,9 +118,18 @@ class PretrainingBatch:
         """The same batch in page-locked memory, from which a GPU copies while the host works."""
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def clone(self) -> PretrainingBatch:
+        """The same batch in memory of its own."""
+        return self._each(torch.clone)
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Its tensors and its numbers by name; a tensor that it lacks is left out."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        return tensors, {name: value for name, value in given.items() if name not in tensors}
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> PretrainingBatch:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items()}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.parts()[0].items()}
         return replace(self, **changed)
 
 
@@ -192,9 +201,10 @@ def example_source(
     phase: int,
     objective: ObjectiveConfig = BERT_OBJECTIVE,
     all_masked: bool = False,
+    index: Index | None = None,
 ) -> ExampleSource:
     """The examples of one split at one sequence length, as `ExampleSource` describes them."""
-    source: type[ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
+    source: Callable[..., ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
     return source(
         corpus,
         split_name,
@@ -203,6 +213,7 @@ def example_source(
         phase=phase,
         objective=objective,
         all_masked=all_masked,
+        index=index,
     )
 
 

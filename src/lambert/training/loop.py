@@ -92,7 +92,8 @@ class TrainingLoop:
         self._asked = self._stops = 0
         self._watch = Watch()
         self._throughput = ThroughputTracker(settings.model, settings.precision, self.processes)
-        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer)
+        workers = self.trainer_options.data_workers
+        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer, workers=workers)
 
     def request_stop(self, signal: int = 1) -> None:
         """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""

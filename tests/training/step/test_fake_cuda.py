@@ -26,6 +26,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     [
         ("12 layers, lamb, bfloat16-autocast", 121),
         ("12 layers, lamb, bfloat16-master", 111),
+        ("12 layers, lamb, no attention dropout", 124),
         ("2 layers, lans, bfloat16-autocast", 266),
         ("2 layers, muon, bfloat16-master", 234),
         ("2 layers, adamw, float32", 86),
@@ -86,6 +87,19 @@ def test_pretrain_runs_from_the_command_line_to_the_export(tmp_path: Path, small
     middle = report["steps"][3]
     assert middle["syncs"] <= 2 and middle["downloads"] == 1
     assert (run_folder / "huggingface" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("workers", "made"), [((), {"batches_0": 4}), (("--data-workers", "1"), {})])
+def test_the_training_thread_makes_no_batch(
+    tmp_path: Path, small_corpus: Corpus, workers: tuple[str, ...], made: dict[str, int]
+) -> None:
+    """A thread of its own or a process makes all of them; the step uploads no more than it did."""
+    words = ("--model", "1x64", "--batch-size", "8", "--samples", "32", "--sequence-lengths", "32", *workers)
+    words += ("--probe-seconds", "0", "--evaluation-samples", "0", "--out", str(tmp_path / "run"))
+    report = run("program", tmp_path / "r.json", "pretrain", "--corpus", small_corpus.path, *words)
+    assert report["code"] == 0, report["said"]
+    assert report["batches"] == made
+    assert report["steps"] and all(step["uploads"] <= 7 for step in report["steps"])
 
 
 def test_a_deterministic_run_asks_pytorch_for_deterministic_algorithms(tmp_path: Path, small_corpus: Corpus) -> None:
