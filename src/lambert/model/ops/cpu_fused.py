@@ -20,7 +20,15 @@ from torch.nn import functional
 from lambert.model import unpadding
 from lambert.model.attention import Rows
 from lambert.model.ops import cpu_kernels
-from lambert.model.ops.cpu_arrays import as_array, as_floats, column_sums, run, run_with_sums, weight_gradient
+from lambert.model.ops.cpu_arrays import (
+    as_array,
+    as_floats,
+    column_sums,
+    run,
+    run_with_sums,
+    transposed_matmul,
+    weight_gradient,
+)
 from lambert.model.unpadding import Unpadded
 
 DropoutRNG = tuple[np.uint32, np.uint32, np.uint32, np.float32]
@@ -309,5 +317,5 @@ class _MLMCrossEntropy(Function):
         arrays = as_array(d_logits), chunk_scale.numpy(), labels.int().numpy(), d_bias.numpy()
         run(cpu_kernels.mlm_softmax_backward, len(chunk_scale), *arrays)
         d_weight = d_logits @ (hidden * grad).contiguous()
-        d_hidden = ((d_logits.t() @ weight) * grad)[: ctx.count]
+        d_hidden = (transposed_matmul(d_logits, weight) * grad)[: ctx.count]
         return d_hidden.to(hidden.dtype), d_weight, (d_bias * grad).to(hidden.dtype), None
