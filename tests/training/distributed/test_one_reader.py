@@ -204,3 +204,9 @@ def test_a_run_folder_and_initial_weights_are_read_on_one_machine(small_corpus: 
     journal = [json.loads(line) for line in (first / "run" / "journal.jsonl").read_text().splitlines()]
     assert [event["resumed_from_step"] for event in journal if event["event"] == "run"] == [0, 5]
     assert sorted(path.name for path in hosts[1].iterdir()) == ["corpus", "model"]
+    for path in (first / "run" / "checkpoints").rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    output = tmp_path / "damaged.txt"
+    assert [warm.code_of(rank) for rank in warm.start_ranks(None, [*words, *own], output, hosts=hosts)] == [2, 2]
+    told = output.read_text()
+    assert told.count("lambert: no checkpoint of run is complete") == 1 and "Traceback" not in told, told
