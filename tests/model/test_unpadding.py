@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lambert.model import attention as own
 from lambert.model.bert import BertConfig, BertModel
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import cpu_fused, eager
 from lambert.model.unpadding import unpad
+from varlen_by_hand import attend_by_sequence
 
 ROWS, LENGTH = 5, 96
 CONFIG = BertConfig(
@@ -28,19 +28,6 @@ def padded_rows() -> tuple[Tensor, Tensor, Tensor]:
     mask = torch.arange(LENGTH) < torch.tensor([LENGTH, 70, 1, 33, 50])[:, None]
     mask[4] = mask[4].roll(7)
     return ids, ids % 2, mask
-
-
-def attend_by_sequence(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, _: Tensor, most: int, __: int
-) -> Tensor:
-    """What `varlen_attn` is documented to do, NaN in what belongs to no sequence."""
-    attended = torch.full_like(query, float("nan"))
-    for first, end in zip(starts.tolist(), starts.tolist()[1:], strict=False):
-        assert end - first <= most
-        if end > first:
-            parts = (part[first:end].transpose(0, 1) for part in (query, key, value))
-            attended[first:end] = functional.scaled_dot_product_attention(*parts).transpose(0, 1)
-    return attended
 
 
 def gradients(model: BertModel, hidden: Tensor, mask: Tensor, direction: Tensor) -> dict[str, Tensor]:
