@@ -15,48 +15,44 @@ import platform
 import pstats
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from lambert.corpus.store import Corpus
-from lambert.data.dataloader import SampleStream, example_source
+from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.data.objective import ObjectiveConfig
-from lambert.data.workers import BatchWorkers
+from lambert.data.workers import BatchWorkers, Samples
+from lambert.training.step.batches import GROUP_TOKENS
 
 ROUNDS, SHARES = 5, 6
 
 
-def best_round(stream: SampleStream, size: int, batches: int) -> tuple[float, int]:
+def groups_of(batches: int, size: int, length: int) -> list[Samples]:
+    """The samples of consecutive micro-batches, in groups as the training loop makes them."""
+    most = max(1, GROUP_TOKENS // (size * length))
+    starts = range(0, batches, most)
+    return [(start * size, *[size] * min(most, batches - start)) for start in starts]
+
+
+def best_round(make: Callable[[int], list[PretrainingBatch]], groups: int) -> tuple[float, int]:
     """Seconds of the fastest round, and the tokens of a round, padding left out."""
     best, tokens = float("inf"), 0
-    stream.batch(0, size)
-    for number in range(ROUNDS):
-        first = number * batches * size
-        began = time.thread_time()
-        tokens = sum(stream.batch(first + index * size, size).real_tokens for index in range(batches))
-        best = min(best, time.thread_time() - began)
-    return best, tokens
-
-
-def best_round_of(workers: BatchWorkers, stream: SampleStream, size: int, batches: int) -> tuple[float, int]:
-    """The same where the batches are made by processes."""
-    best, tokens = float("inf"), 0
-    workers.begin(stream)
-    keys = [(index * size, size) for index in range(batches)]
+    make(0)
     for _ in range(ROUNDS):
         began = time.thread_time()
-        tokens = sum(workers.batches([key], keys[at + 1 :])[0].real_tokens for at, key in enumerate(keys))
+        tokens = sum(batch.real_tokens for group in range(groups) for batch in make(group))
         best = min(best, time.thread_time() - began)
     return best, tokens
 
 
-def shares(stream: SampleStream, size: int, batches: int) -> dict[str, float]:
+def shares(make: Callable[[int], list[PretrainingBatch]], groups: int) -> dict[str, float]:
     """The largest shares of the time, by function of lambert."""
     profile = cProfile.Profile(time.thread_time)
     profile.enable()
-    for index in range(batches):
-        stream.batch(index * size, size)
+    for group in range(groups):
+        make(group)
     profile.disable()
     seconds: Counter[str] = Counter()
     for (file, _, name), (_, _, own, _, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
@@ -73,7 +69,7 @@ def main() -> None:
     """Print a row for each case, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--micro-batch-tokens", type=int, default=65_536, help="with padding")
+    parser.add_argument("--micro-batch-tokens", type=int, default=4_096, help="with padding")
     parser.add_argument("--sequences", type=int, default=8_192, help="in a round at length 128")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the batches")
     words = parser.parse_args()
@@ -87,19 +83,28 @@ def main() -> None:
             examples = example_source(corpus, "train", sequence_length=length, seed=0, phase=1, objective=objective)
             size = words.micro_batch_tokens // length
             batches = max(1, words.sequences * 128 // length // size)
+            groups = groups_of(batches, size, length)
             for packs in (False, True):
                 stream = SampleStream(examples, packs=packs, fixed_shapes=True)
-                if workers is None:
-                    seconds, tokens = best_round(stream, size, batches)
-                else:
-                    seconds, tokens = best_round_of(workers, stream, size, batches)
+                if workers is not None:
+                    workers.begin(stream)
+
+                def make(
+                    group: int, stream: SampleStream = stream, groups: list[Samples] = groups
+                ) -> list[PretrainingBatch]:
+                    if workers is not None:
+                        return workers.batches([groups[group]], groups[group + 1 :])
+                    first, *counts = groups[group]
+                    return stream.batches(first, counts)
+
+                seconds, tokens = best_round(make, len(groups))
                 row = {
                     "pairs": pairs,
                     "length": length,
                     "packed": packs,
                     "sequences_per_second": round(batches * size / seconds),
                     "tokens_per_second": round(tokens / seconds),
-                    "shares": {} if workers else shares(stream, size, batches),
+                    "shares": {} if workers else shares(make, len(groups)),
                 }
                 rows.append(row)
                 largest = ", ".join(f"{name} {share:.0%}" for name, share in row["shares"].items())

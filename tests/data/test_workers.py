@@ -55,11 +55,13 @@ def test_any_number_of_processes_makes_the_same_batches(workers: BatchWorkers, s
         own = stream(small_corpus, **options)  # type: ignore[arg-type]
         workers.begin(own)
         end = len(own.examples)
-        for first, size in ((0, 8), (80, 4), (end - 5, 9), (0, 1)):
-            keys = [(first + number * size, size) for number in range(15)]  # three are begun and not taken
+        for first, sizes in ((0, (8,)), (80, (4, 1, 3)), (end - 5, (9,)), (0, (1, 2))):
+            keys = [(first + number * sum(sizes), *sizes) for number in range(15)]  # three are begun and dropped
             for at in range(0, 12, 3):
                 made = workers.batches(keys[at : at + 3], iter(keys[at + 3 :]))
-                assert [digest(batch) for batch in made] == [digest(own.batch(*key)) for key in keys[at : at + 3]]
+                starts = [start + sum(sizes[:which]) for start, *_ in keys[at : at + 3] for which in range(len(sizes))]
+                expected = [own.batch(*samples) for samples in zip(starts, sizes * 3, strict=True)]
+                assert [digest(batch) for batch in made] == [digest(batch) for batch in expected]
         workers.batches([(40, 4)], [(0, 8), (8, 8)])  # begun as the next stream will ask for them
     assert torch.equal(random, torch.get_rng_state())
 

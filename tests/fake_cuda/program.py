@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,13 +80,13 @@ def count_makers() -> Counter[str]:
     from lambert.data.dataloader import SampleStream
 
     made: Counter[str] = Counter()
-    batch = SampleStream.batch
+    batches = SampleStream.batches
 
-    def counted(self: SampleStream, first: int, count: int) -> Any:
-        made[threading.current_thread().name] += 1
-        return batch(self, first, count)
+    def counted(self: SampleStream, first: int, counts: Sequence[int]) -> Any:
+        made[threading.current_thread().name] += len(counts)
+        return batches(self, first, counts)
 
-    SampleStream.batch = counted  # type: ignore[method-assign]
+    SampleStream.batches = counted  # type: ignore[method-assign]
     return made
 
 

@@ -75,6 +75,25 @@ class Rows:
     is_random_next: NDArray[np.bool_] | None
     """[N] B does not follow A; None where there is no B."""
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Examples `start` to below `stop`, as wide as the longest of them."""
+        own, lengths = self.token_ids.shape[1], self.lengths[start:stop]
+        width = row_width(lengths)
+        first, after = np.searchsorted(self.masked.positions, (start * own, stop * own))
+        row, column = np.divmod(self.masked.positions[first:after] - start * own, own)
+        return Rows(
+            np.ascontiguousarray(self.token_ids[start:stop, :width]),
+            lengths,
+            self.second_segment_starts[start:stop],
+            MaskedTokens(row * width + column, self.masked.labels[first:after]),
+            None if self.is_random_next is None else self.is_random_next[start:stop],
+        )
+
+
+def row_width(lengths: NDArray[np.int64]) -> int:
+    """Positions of rows that hold examples of `lengths`."""
+    return -(-int(lengths.max()) // ROW_MULTIPLE) * ROW_MULTIPLE
+
 
 @dataclass(frozen=True)
 class SegmentSpans:
@@ -159,7 +178,7 @@ class ExampleSource(ABC):
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
         lengths = a_length + b_length + self.special_per_example
-        width = -(-int(lengths.max()) // ROW_MULTIPLE) * ROW_MULTIPLE
+        width = row_width(lengths)
         every = np.arange(len(indices))
         candidates = np.arange(width) < (lengths - 1)[:, None]
         candidates[:, 0] = candidates[every, a_length + 1] = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 
 from lambert.corpus.store import Corpus
@@ -31,11 +33,13 @@ from lambert.errors import Interrupted, UserError
 from lambert.utils.shared_arrays import SharedArrays
 from lambert.utils.stop_signals import stop_signals
 
-Samples = tuple[int, int]
-"""First sample of a batch and the number of its samples."""
-_BATCHES_EACH = 2
-"""Batches of each process that are being made or wait to be taken; so many are kept in memory."""
+Samples = tuple[int, ...]
+"""The first sample of some consecutive batches, then the number of samples of each."""
+_GROUPS_EACH = 2
+"""Groups of batches of each process that are being made or wait to be taken; so many are kept in memory."""
 _SECONDS_TO_END = 10.0
+_TYPES = {np.dtype(np.int64).str: torch.int64, np.dtype(np.bool_).str: torch.bool}
+"""Of the tensors of a batch."""
 _PROGRAM = "import sys; sys.path[:] = {path}; from lambert.data.workers import serve; serve({descriptors})"
 _REMEDY = "Give fewer `data_workers`, or 0 to make batches in the run's own process; the same call resumes"
 
@@ -52,17 +56,14 @@ class BatchWorkers:
 
     def __init__(self, count: int, *, pins: bool) -> None:
         self._pins = pins
-        self._index = SharedArrays()
         self._workers: list[_Worker] = []
         self._beginning: list[_Worker] = []
         self._asked: deque[Samples] = deque()
         self._number = 0
-        try:
+        with self._starting():
+            self._index = SharedArrays()
             for _ in range(count):
                 self._workers.append(_Worker(self._index))
-        except OSError as error:
-            self.close()
-            raise UserError(f"a process that makes batches cannot be started: {error}", remedy=_REMEDY) from None
 
     @property
     def pids(self) -> list[int]:
@@ -72,7 +73,7 @@ class BatchWorkers:
     @property
     def shared_bytes(self) -> int:
         """Shared memory of index and batches."""
-        own = (memory.size for worker in self._workers for memory in worker.batches)
+        own = (memory.size for worker in self._workers for memory in worker.places)
         return self._index.size + sum(own)
 
     def begin(self, stream: SampleStream) -> None:
@@ -84,7 +85,9 @@ class BatchWorkers:
         self._drop()
         while self._beginning:
             self._beginning.pop().answer()
-        request = {"stream": _described(stream), "index": self._index.write(stream.examples.index())}
+        with self._starting():
+            index = self._index.write(stream.examples.index())
+        request = {"stream": _described(stream), "index": index}
         for worker in self._workers:
             worker.ask(request)
         self._beginning = list(self._workers)
@@ -100,7 +103,7 @@ class BatchWorkers:
         return not self._beginning
 
     def batches(self, wanted: Sequence[Samples], later: Iterable[Samples] = ()) -> list[PretrainingBatch]:
-        """The batches `wanted`, in order; those of `later` are begun.
+        """The batches of the groups `wanted`, in order; the groups of `later` are begun.
 
         What was begun and is not next is dropped.
 
@@ -110,16 +113,16 @@ class BatchWorkers:
         """
         while self._beginning:
             self._beginning.pop().answer()
-        most = _BATCHES_EACH * len(self._workers)
+        most = _GROUPS_EACH * len(self._workers)
         plan = deque((*wanted, *itertools.islice(later, most)))
         if list(self._asked) != list(itertools.islice(plan, len(self._asked))):
             self._drop()
         for _ in self._asked:
             plan.popleft()
-        taken = []
+        taken: list[PretrainingBatch] = []
         for _ in wanted:
             self._ask(plan, most)
-            taken.append(self._take())
+            taken.extend(self._take())
         self._ask(plan, most)
         return taken
 
@@ -130,24 +133,38 @@ class BatchWorkers:
         for worker in self._workers:
             worker.process.wait()
 
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Context for what the system may refuse: processes, memory, open files."""
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            raise UserError(f"processes that make batches cannot be started: {error}", remedy=_REMEDY) from None
+
     def _ask(self, plan: deque[Samples], most: int) -> None:
         while plan and len(self._asked) < most:
             samples = plan.popleft()
             worker, place = self._of(self._number + len(self._asked))
-            worker.ask({"batch": [place, *samples]})
+            worker.ask({"batches": [place, *samples]})
             self._asked.append(samples)
 
     def _of(self, number: int) -> tuple[_Worker, int]:
         """Who makes batch `number`, and into which of its places; the batch there before was taken by then."""
         count = len(self._workers)
-        return self._workers[number % count], number // count % _BATCHES_EACH
+        return self._workers[number % count], number // count % _GROUPS_EACH
 
-    def _take(self) -> PretrainingBatch:
+    def _take(self) -> list[PretrainingBatch]:
         worker, place, answer = self._next_answer()
-        arrays = worker.batches[place].read(answer["arrays"])
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        batch = PretrainingBatch(**{"attention_mask": None, **answer["numbers"], **tensors})
-        return batch.pin_memory() if self._pins else batch.clone()
+        layout, numbers = answer["layout"], answer["numbers"]
+        shared = torch.from_numpy(worker.places[place].bytes(layout))
+        copied = shared.pin_memory() if self._pins else shared.clone()
+        given: list[dict[str, Any]] = [{"attention_mask": None, **each} for each in numbers]
+        for name, (kind, shape, first) in layout.items():
+            number, field = name.split()
+            own = copied[first : first + np.dtype(kind).itemsize * math.prod(shape)]
+            given[int(number)][field] = own.view(_TYPES[kind]).view(shape)
+        return [PretrainingBatch(**each) for each in given]
 
     def _drop(self) -> None:
         while self._asked:
@@ -164,10 +181,10 @@ class _Worker:
     """One process, seen from the one that started it."""
 
     def __init__(self, index: SharedArrays) -> None:
-        self.batches = [SharedArrays() for _ in range(_BATCHES_EACH)]
+        self.places = [SharedArrays() for _ in range(_GROUPS_EACH)]
         own, its = socket.socketpair()
         self._connection = Connection(own.detach())
-        descriptors = [its.fileno(), index.descriptor, *(memory.descriptor for memory in self.batches)]
+        descriptors = [its.fileno(), index.descriptor, *(memory.descriptor for memory in self.places)]
         program = _PROGRAM.format(path=ascii(sys.path), descriptors=descriptors)
         # Ctrl-C and a scheduler's signals reach every process; the run's own stops, saves, and then needs them still.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
@@ -240,8 +257,8 @@ def serve(descriptors: Sequence[int]) -> None:
                     stream = _opened(request["stream"], index.read(request["index"]))
                 else:
                     assert stream is not None
-                    place, first, count = request["batch"]
-                    answer = _written(stream.batch(first, count), places[place])
+                    place, first, *counts = request["batches"]
+                    answer = _written(stream.batches(first, counts), places[place])
             except UserError as error:
                 answer = {"wrong": error.what, "remedy": error.remedy}
             except Exception as error:
@@ -249,9 +266,10 @@ def serve(descriptors: Sequence[int]) -> None:
             connection.send_bytes(json.dumps(answer).encode())
 
 
-def _written(batch: PretrainingBatch, place: SharedArrays) -> dict[str, Any]:
-    tensors, numbers = batch.parts()
-    return {"arrays": place.write({name: tensor.numpy() for name, tensor in tensors.items()}), "numbers": numbers}
+def _written(batches: Sequence[PretrainingBatch], place: SharedArrays) -> dict[str, Any]:
+    parts = [batch.parts() for batch in batches]
+    arrays = {f"{at} {name}": each.numpy() for at, (tensors, _) in enumerate(parts) for name, each in tensors.items()}
+    return {"layout": place.write(arrays), "numbers": [numbers for _, numbers in parts]}
 
 
 def _described(stream: SampleStream) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import tempfile
@@ -45,6 +46,11 @@ class SharedArrays:
             own[...] = arrays[name]
         return layout
 
+    def bytes(self, layout: Layout) -> NDArray[np.uint8]:
+        """The memory from its begin to the end of the last array, not copied."""
+        sizes = (first + np.dtype(kind).itemsize * math.prod(shape) for kind, shape, first in layout.values())
+        return self.read({"all": ("|u1", (max(sizes, default=0),), 0)})["all"]
+
     def read(self, layout: Layout) -> dict[str, NDArray[Any]]:
         """The arrays, not copied: the next `write` changes them."""
         if self._mapped is None or len(self._mapped) < self.size:
@@ -57,7 +63,7 @@ class SharedArrays:
         return os.fstat(self.descriptor).st_size
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             os.close(self.descriptor)
 
 

@@ -69,9 +69,10 @@ class Recorded:
     def __init__(self, stream: SampleStream) -> None:
         self.stream, self.made = stream, list[tuple[str, int, int]]()
 
-    def batch(self, first: int, count: int) -> PretrainingBatch:
-        self.made.append((threading.current_thread().name, first, count))
-        return self.stream.batch(first, count)
+    def batches(self, first: int, counts: list[int]) -> list[PretrainingBatch]:
+        name = threading.current_thread().name
+        self.made += [(name, first + sum(counts[:at]), count) for at, count in enumerate(counts)]
+        return self.stream.batches(first, counts)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ class Pool:
 
     def batches(self, wanted: Any, later: Any) -> Any:
         self.made.append(list(wanted))
-        return [self.stream.stream.batch(*samples) for samples in wanted]
+        return [batch for first, *counts in wanted for batch in self.stream.stream.batches(first, counts)]
 
     def close(self) -> None:
         self.is_closed = True
@@ -159,7 +160,7 @@ def test_processes_start_by_themselves_where_the_thread_is_busy(
     for step in range(1, 9):
         assert len(made.of(phase, recorded, step)) == 2
     made.close()
-    by_processes = sum(len(wanted) for pool in pools for wanted in pool.made)
+    by_processes = sum(len(counts) for pool in pools for wanted in pool.made for _, *counts in wanted)
     assert (len(recorded.made), by_processes) == ((8, 8) if busy and not ends else (16, 0))
     assert [(pool.count, pool.is_closed) for pool in pools] == ([(2, True)] if busy else [])
 

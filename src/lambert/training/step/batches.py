@@ -16,6 +16,8 @@ from lambert.training.distributed.process_group import ProcessGroup
 
 MOST_WORKERS = 4
 """Processes that are started without being asked for."""
+GROUP_TOKENS = 65_536
+"""Tokens, padding included, that are made at once: enough that numpy's calls cost little."""
 _BUSY = 0.2
 """Part of its time in which the thread makes batches, beyond which processes make them."""
 _STEPS = 20
@@ -74,12 +76,16 @@ class StepBatches:
             self._thread.shutdown()
 
     def _samples(self, phase: Phase, step: int) -> list[Samples]:
-        return [phase.samples_of(step, index) for index in self._processes.rank_range(phase.micro_batch_count)]
+        """The samples of a step's micro-batches, in groups of a size for the caches."""
+        micro_batches = [phase.samples_of(step, index) for index in self._processes.rank_range(phase.micro_batch_count)]
+        size = max(1, GROUP_TOKENS // (phase.micro_batch_size * phase.config.sequence_length))
+        groups = [micro_batches[start : start + size] for start in range(0, len(micro_batches), size)]
+        return [(group[0][0], *(count for _, count in group)) for group in groups]
 
     def _make(self, phase: Phase, stream: SampleStream, step: int) -> list[PretrainingBatch]:
         began, wanted, pool = time.perf_counter(), self._samples(phase, step), self._workers(stream)
         if pool is None:
-            batches = [stream.batch(*samples) for samples in wanted]
+            batches = [batch for first, *counts in wanted for batch in stream.batches(first, counts)]
         else:
             steps = range(step + 1, phase.last_step + 1)
             batches = pool.batches(wanted, (samples for later in steps for samples in self._samples(phase, later)))
