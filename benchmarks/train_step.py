@@ -4,8 +4,11 @@ Each implementation runs in its own process, and they take turns step by step. T
 other work on the machine disturbs it less than wall-clock time. The table shows the median, minimum and maximum, and
 each process's peak memory. All use lambert's allocator settings, PyTorch's fused AdamW, dropout .1 and real batches.
 
+Baselines: "transformers" is its model under autocast; "tuned" applies its MLM head to the masked positions only, and
+"by hand" also keeps bfloat16 weights, with float32 master weights for AdamW.
+
     python benchmarks/train_step.py CORPUS --models tiny mini --threads 1 --rounds 7
-    python benchmarks/train_step.py CORPUS --models tiny --compile      # also the tuned baseline, compiled
+    python benchmarks/train_step.py CORPUS --models tiny --compile      # also the tuned baselines, compiled
     python benchmarks/train_step.py CORPUS --ablations                  # lambert without one optimization at a time
 """
 
@@ -13,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,8 +34,9 @@ from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
 from lambert.model import ops
 from lambert.model.heads import BertForPreTraining
-from lambert.model.ops import cpu_arrays
+from lambert.model.ops import cpu_arrays, cpu_fused
 from lambert.model.presets import model_config
+from lambert.planning.hardware import inspect_hardware
 from lambert.training.config.precision import Precision
 from lambert.training.malloc import apply_allocator_settings
 from lambert.training.optimizer import make_optimizer
@@ -46,7 +50,7 @@ TARGETS = {
     "tuned": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
 FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
-ABLATIONS = ("fused kernels", "transposed operands", "allocator settings")
+ABLATIONS = ("fused kernels", "leaving out padding", "transposed operands", "allocator settings")
 """Optimizations that can be switched off."""
 WARM_UP = 2
 """Steps before the measurement."""
@@ -87,20 +91,21 @@ def ours(config: Any, precision: Precision) -> Step:
     return step
 
 
-def autocast(bfloat16: bool) -> AbstractContextManager[None]:
+def autocast(precision: Precision) -> AbstractContextManager[None]:
     """The context of a baseline's forward pass."""
-    return torch.autocast("cpu", dtype=torch.bfloat16) if bfloat16 else nullcontext()
+    enabled = precision is Precision.BFLOAT16_AUTOCAST
+    return torch.autocast("cpu", dtype=torch.bfloat16) if enabled else nullcontext()
 
 
-def theirs(attention: str, config: Any, *, bfloat16: bool) -> Step:
+def theirs(attention: str, config: Any, precision: Precision) -> Step:
     """`transformers` out of the box: MLM logits of every position."""
     model = hugging_face(attention, config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
+    update = updates(model, precision)
 
     def step(batch: PretrainingBatch) -> float:
         labels = torch.full_like(batch.token_ids, -100).flatten()
         labels[batch.masked_positions] = batch.masked_labels
-        with autocast(bfloat16):
+        with autocast(precision):
             loss = model(
                 input_ids=batch.token_ids,
                 token_type_ids=batch.segment_ids,
@@ -108,19 +113,19 @@ def theirs(attention: str, config: Any, *, bfloat16: bool) -> Step:
                 labels=labels.view_as(batch.token_ids),
                 next_sentence_label=batch.next_sentence_labels,
             ).loss
-        return finish(loss, optimizer)
+        return update(loss)
 
     return step
 
 
-def tuned(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Step:
+def tuned(attention: str, config: Any, precision: Precision, *, compiled: bool) -> Step:
     """A tuned `transformers` baseline: MLM logits of the masked positions only; optionally compiled."""
     model = hugging_face(attention, config)
+    update = updates(model, precision)
     encoder = torch.compile(model.bert) if compiled else model.bert
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
 
     def step(batch: PretrainingBatch) -> float:
-        with autocast(bfloat16):
+        with autocast(precision):
             output = encoder(
                 input_ids=batch.token_ids, token_type_ids=batch.segment_ids, attention_mask=batch.attention_mask
             )
@@ -128,7 +133,7 @@ def tuned(attention: str, config: Any, *, bfloat16: bool, compiled: bool) -> Ste
             mlm_logits: Tensor = model.cls.predictions(masked)
             nsp_logits: Tensor = model.cls.seq_relationship(output.pooler_output)
         loss = functional.cross_entropy(mlm_logits.float(), batch.masked_labels)
-        return finish(loss + functional.cross_entropy(nsp_logits.float(), batch.next_sentence_labels), optimizer)
+        return update(loss + functional.cross_entropy(nsp_logits.float(), batch.next_sentence_labels))
 
     return step
 
@@ -150,30 +155,56 @@ def hugging_face(attention: str, config: Any) -> Any:
     return model.train()
 
 
-def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
-    """Backward and update."""
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+def updates(model: nn.Module, precision: Precision) -> Callable[[Tensor], float]:
+    """Backward and update of a baseline; with bfloat16-master on float32 copies of weights and gradients."""
+    weights = list(model.parameters())
+    masters = weights
+    if precision is Precision.BFLOAT16_MASTER:
+        masters = [nn.Parameter(weight.detach().clone()) for weight in weights]
+        for master in masters:
+            master.grad = torch.empty_like(master)
+        model.to(torch.bfloat16)
+    optimizer = torch.optim.AdamW(masters, lr=LR, fused=True)
+
+    @torch.no_grad()
+    def copy_and_step() -> None:
+        torch._foreach_copy_([master.grad for master in masters], [weight.grad for weight in weights])
+        optimizer.step()
+        torch._foreach_copy_(weights, masters)
+
+    def update(loss: Tensor) -> float:
+        loss.backward()
+        if masters is weights:
+            optimizer.step()
+        else:
+            copy_and_step()
+        model.zero_grad(set_to_none=True)
+        return float(loss.detach())
+
+    return update
 
 
 def names(options: argparse.Namespace) -> list[tuple[str, str]]:
     """(kind, name) of every implementation that takes part."""
-    kind = "float32" if options.float32 else "bfloat16"
+    mine, common = ("float32", "float32") if options.float32 else ("bfloat16-master", "bfloat16-autocast")
     if options.ablations:
-        mine = f"lambert {'float32' if options.float32 else 'bfloat16-master'}"
-        lesser = [f"{mine} without {ablation}" for ablation in ABLATIONS]
-        return [("lambert", mine), *(("ablation", name) for name in [*lesser, "lambert bfloat16-autocast"])]
-    found = [("lambert", "lambert float32" if options.float32 else "lambert bfloat16-master")]
+        lesser = [f"lambert {mine} without {ablation}" for ablation in ABLATIONS]
+        return [
+            ("lambert", f"lambert {mine}"),
+            *(("ablation", name) for name in [*lesser, "lambert bfloat16-autocast"]),
+        ]
+    found = [("lambert", f"lambert {mine}")]
     if not options.float32 and not options.headline:
-        found.append(("lambert", "lambert bfloat16-autocast"))
+        found.append(("lambert", f"lambert {common}"))
     for attention in ("eager", "sdpa"):
         if not options.headline:
-            found.append(("transformers", f"transformers {attention} {kind}"))
-        found.append(("tuned", f"tuned {attention} {kind}"))
+            found.append(("transformers", f"transformers {attention} {common}"))
+        baselines = [("tuned", f"tuned {attention} {common}")]
+        if not options.float32:
+            baselines.append(("by hand", f"tuned {attention} {mine}"))
+        found += baselines
         if options.compile:
-            found.append(("tuned", f"tuned {attention} {kind} compiled"))
+            found += [(kind, f"{name} compiled") for kind, name in baselines]
     return [(kind, name) for kind, name in found if not any(word in name for word in options.skip)]
 
 
@@ -183,8 +214,8 @@ def make(name: str, config: Any) -> Step:
     if who == "lambert":
         return ours(config, Precision(what))
     if who == "transformers":
-        return theirs(what, config, bfloat16=rest[0] == "bfloat16")
-    return tuned(what, config, bfloat16=rest[0] == "bfloat16", compiled="compiled" in rest)
+        return theirs(what, config, Precision(rest[0]))
+    return tuned(what, config, Precision(rest[0]), compiled="compiled" in rest)
 
 
 def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int, threads: int) -> None:
@@ -195,6 +226,8 @@ def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int
         apply_allocator_settings()
     if missing == "fused kernels":
         vars(ops)["has_numba"] = lambda: False
+    if missing == "leaving out padding":
+        vars(cpu_fused)["unpad"] = lambda *_: None
     if missing == "transposed operands":
         vars(cpu_arrays)["_MIN_TRANSPOSED_COLUMNS"] = 10**9
     step = make(name, config)
@@ -248,7 +281,7 @@ def ratios(
     """lambert against the fastest baseline of each kind, and against each ablation."""
     mine = taking_part[0][1]
     middle = statistics.median(times[mine])
-    for rival in ("transformers", "tuned", *(name for kind, name in taking_part if kind == "ablation")):
+    for rival in ("transformers", "tuned", "by hand", *(name for kind, name in taking_part if kind == "ablation")):
         of_them = {name: statistics.median(times[name]) for kind, name in taking_part if rival in (kind, name)}
         if not of_them:
             continue
@@ -259,12 +292,14 @@ def ratios(
         print(f"{mine} over {best}: {of_them[best] / middle:.2f}{aim}")
         yield {
             "case": f"{model}, length {options.length}",
+            "unit": "seconds of CPU time",
             "ours": middle,
             "rival": best,
             "theirs": of_them[best],
             "ratio": of_them[best] / middle,
             "target": target,
             "spread": [min(times[mine]), max(times[mine])],
+            "their_spread": [min(times[best]), max(times[best])],
         }
 
 
@@ -277,13 +312,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--float32", action="store_true", help="all in float32")
-    parser.add_argument("--compile", action="store_true", help="also compile the tuned baseline")
-    parser.add_argument("--headline", action="store_true", help="only lambert and the tuned baseline")
+    parser.add_argument("--compile", action="store_true", help="also compile the tuned baselines")
+    parser.add_argument("--headline", action="store_true", help="only lambert and the tuned baselines")
     parser.add_argument("--ablations", action="store_true", help="only lambert, and without each optimization")
     parser.add_argument("--skip", nargs="*", default=[], help="skip implementations with this in the name")
     options = parser.parse_args()
+    hardware = inspect_hardware()
+    versions = {package: version(package) for package in ("torch", "transformers")}
+    print(f"{hardware.processor} ({hardware.processor_bfloat16 or 'no bfloat16 units'}), {versions}")
     rows = [row for model in options.models for row in measure(model, options)]
-    print(json.dumps({"benchmark": "train_step", "machine": platform.machine(), "rows": rows}))
+    machine = {"processor": hardware.processor, "bfloat16_flag": hardware.processor_bfloat16, **versions}
+    print(json.dumps({"benchmark": "train_step", **machine, "threads": options.threads, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -
         "pretrain": _pretrain(small_corpus, folder / "run", *samples),
         "export": {"words": ["export", str(folder / "run"), str(folder / "exported")]},
         "fill": {"words": ["fill", str(folder / "run"), "a [MASK]", "--json"]},
+        "one thread": _pretrain(small_corpus, folder / "thread", *short),
+        "one process": _pretrain(small_corpus, folder / "process", *short, "--data-workers", "1"),
         "deterministic": _pretrain(small_corpus, folder / "same", *short, "--deterministic", "--optimizer", "adamw"),
         "an evaluation read batch by batch": _pretrain(
             small_corpus, folder / "read", *short, fault="item() in an evaluation"
@@ -189,7 +191,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) -> d
     return {"folder": folder, **run_commands(folder, commands)}
 
 
-RESUME_FAULTS = {"moments left on the CPU": 2, "dropout by the process": 2, "batches made ahead taken twice": 3}
+RESUME_FAULTS = {"moments left on the CPU": 2, "dropout by the process": 2, "batches taken twice": 3}
 """Fault → the step that the run is resumed from."""
 
 
@@ -233,3 +235,14 @@ def test_a_fine_tuning_that_does_not_fit_says_what_to_make_smaller(fine_tuned: d
         "memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB). Give a smaller --micro-batch-size."
         in (fine_tuned["said"])
     )
+
+
+@pytest.mark.parametrize(("ran", "made"), [("one thread", 2), ("one process", 0)])
+def test_the_training_thread_makes_no_batch_of_a_step(pretrained: dict[str, Any], ran: str, made: int) -> None:
+    """A thread of its own or a process makes all of them; the step uploads no more than it did."""
+    report = pretrained[ran]
+    assert report["code"] == 0, pretrained["said"]
+    assert report["makers"].get("batches_0", 0) == made
+    assert report["steps"] and all(step["uploads"] <= 7 for step in report["steps"])
+    digests = [[step["batches"] for step in pretrained[name]["launched"]] for name in ("one thread", "one process")]
+    assert digests[0] == digests[1]

@@ -19,6 +19,8 @@ from conftest import write_small_text
 from fake_cuda import build
 from lambert.corpus.store import Corpus
 from lambert.errors import UserError
+from lambert.model import attention as own_attention
+from varlen_by_hand import attend_by_sequence
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -170,6 +172,24 @@ def test_another_dropout_than_was_asked_for_is_found(
     assert len(report.problems) == found, report.problems
 
 
+@pytest.mark.parametrize(("wrong", "found"), [(False, 0), (True, 4)])
+def test_attention_of_real_tokens_is_compared_with_that_of_padded_rows(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool, found: int
+) -> None:
+    """As if FlashAttention were here; the wrong one lets no token attend to the last of its sequence."""
+
+    def attend(query: Any, key: Any, value: Any, starts: Any, *rest: Any) -> Any:
+        if wrong:
+            value = value.index_fill(0, (starts[1:].unique() - 1).long().clamp(min=0), 0.0)
+        return attend_by_sequence(query, key, value, starts, *rest)
+
+    monkeypatch.setattr(own_attention.varlen, "varlen_attn", attend)
+    monkeypatch.setattr(own_attention, "_has_flash_attention", lambda *_: True)
+    report = Report(tmp_path / "line.json", 3, "attention")
+    attention.attention(settings(tmp_path, data), report)
+    assert len([problem for problem in report.problems if "real tokens alone" in problem]) == found, report.problems
+
+
 def test_a_wrong_gradient_is_found(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = accuracy._gradient
 
@@ -209,7 +229,7 @@ def test_stages_go_through_on_a_fake_gpu_and_see_that_its_numbers_are_none(tmp_p
     environment = {"FAKE_CUDA_FOLDER": shim, "PYTHONPATH": path}
     _, lines, _ = check(tmp_path, data, "--through", through, "--only", "3", "profile", **environment)
     assert len(lines[3]["problems"]) == 4 and all("dropped" in problem for problem in lines[3]["problems"])
-    assert all(row["kernel"] == "EfficientAttention" for row in lines[3]["rows"])
+    assert {row["kernel"] for row in lines[3]["rows"]} == {"EfficientAttention", "varlen_attn"}
     assert lines[8]["problems"] == [f"{row['case']}: the profiler saw no kernel" for row in lines[8]["rows"]]
 
 

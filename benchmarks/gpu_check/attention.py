@@ -17,6 +17,8 @@ HEAD = 64
 ASKED = 0.1
 _NEAR = 0.01
 """The largest share of what was asked that the real dropout may differ by."""
+_ROUNDING = 0.02
+"""The largest relative difference of two bfloat16 kernels."""
 Attend = Callable[[Tensor, int, Tensor | None, float], Tensor]
 """Queries, keys and values [B, S, 3 · H], heads, mask, dropout → contexts [B, S, H]."""
 
@@ -29,6 +31,7 @@ def attention(settings: Settings, report: Report) -> None:
                 _case(settings, report, "lambert", _ours, length, mask, p)
         _case(settings, report, "torch", _theirs, length, "additive", ASKED)
         _case(settings, report, "torch", _theirs, length, "none", ASKED)
+        _unpadded(settings, report, length)
 
 
 def _ours(qkv: Tensor, heads: int, mask: Tensor | None, p: float) -> Tensor:
@@ -59,6 +62,42 @@ def _case(settings: Settings, report: Report, whose: str, attend: Attend, length
         if whose == "lambert":
             report.expect(near, f"{name}: dropped {row['dropped']:.5f} of the attention weights")
             report.expect(row["gradient_is_finite"], f"{name}: the gradient is not finite")
+
+
+def _unpadded(settings: Settings, report: Report, length: int) -> None:
+    """Attention of the real tokens alone against padded rows with a bias: contexts and gradients."""
+    name = f"lambert, length {length}, real tokens alone"
+    with report.case(name, whose="unpadded", length=length) as row:
+        rows, heads = (4, 2) if settings.small else (16_384 // length, 16)
+        width = heads * HEAD
+        random = torch.Generator().manual_seed(0)
+        lengths = torch.randint(1, length + 1, (rows, 1), generator=random)
+        mask = (torch.arange(length) < lengths).to(settings.device)
+        padded = torch.randn(rows, length, 3 * width, generator=random).to(settings.device, torch.bfloat16)
+        unpadded = eager.unpad(mask, padded, heads, 0.0, int(lengths.sum()))
+        if unpadded is None:
+            row["kernel"] = "none: rows are padded"
+            report.expect(not settings.on_gpu, f"{name}: there is no FlashAttention here")
+            return
+        row["kernel"], contexts, gradients = "varlen_attn", [], []
+        for rows_are in (eager.attention_bias(mask[:, None, None, :], padded), unpadded):
+            qkv = padded.clone().requires_grad_()
+            if rows_are is unpadded:
+                context = unpadded.pad(
+                    eager.attention(unpadded.take(qkv), heads, unpadded, 0.0, checkpoint=False), rows
+                )
+            else:
+                context = eager.attention(qkv, heads, rows_are, 0.0, checkpoint=False)
+            context = context.float() * mask[..., None]
+            context.sin().sum().backward()
+            assert qkv.grad is not None
+            contexts.append(context.detach())
+            gradients.append(qkv.grad.float())
+        row["context_error"], row["gradient_error"] = (
+            float((ours - theirs).norm() / theirs.norm()) for theirs, ours in (contexts, gradients)
+        )
+        for error in ("context_error", "gradient_error"):
+            report.expect(row[error] <= _ROUNDING, f"{name}: {error} {row[error]:.2g}")
 
 
 def _one_hot_values(rows: int, length: int, heads: int, settings: Settings) -> Tensor:

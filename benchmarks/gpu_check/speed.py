@@ -54,9 +54,18 @@ def _random_model(config: BertConfig, device: torch.device) -> BertForPreTrainin
 class Stepper:
     """A model with its optimizer, and steps of it."""
 
-    def __init__(self, settings: Settings, name: str, precision: Precision, optimizer: str = "lamb") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        precision: Precision,
+        optimizer: str = "lamb",
+        *,
+        attention_dropout: float | None = None,
+    ) -> None:
         self.settings, self.precision = settings, precision
-        self.config = model_config(name, vocabulary_size=1_000 if settings.small else VOCABULARY)
+        config = model_config(name, vocabulary_size=1_000 if settings.small else VOCABULARY)
+        self.config = replace(config, attention_dropout=attention_dropout)
         self.model = _random_model(self.config, settings.device)
         self._prepared = prepare_model(self.model, precision, weight_decay=0.01)
         groups, names = self._prepared.groups, self._prepared.names
@@ -76,7 +85,8 @@ class Stepper:
         batch = random_batch(rows, length, self.config.vocabulary_size)
         mask = torch.ones(rows, length, dtype=torch.bool)
         mask[:, round(length * (1 - _HIDDEN)) :] = False
-        batch = replace(batch, attention_mask=mask if masked else None)
+        real = int(mask.sum()) if masked else rows * length
+        batch = replace(batch, attention_mask=mask if masked else None, real_tokens=real)
         return batch.pin_memory() if self.settings.on_gpu else batch
 
     def step(self, batch: PretrainingBatch) -> None:
@@ -102,20 +112,26 @@ def steps(settings: Settings, report: Report) -> None:
     names, lengths = (("1x64",), (32, 64)) if settings.small else (("large", "base"), (128, 512))
     left = []
     precisions = (Precision.BFLOAT16_MASTER, Precision.BFLOAT16_AUTOCAST, Precision.FLOAT32)
-    for precision, name in itertools.product(precisions, names):
+    models = [
+        *itertools.product(precisions[:1], names, (None, 0.0)),  # without attention dropout, padding is not computed
+        *itertools.product(precisions[1:], names, (None,)),
+    ]
+    for precision, name, attention_dropout in models:
         stepper: Stepper | None = None
         for compiled in (False, True):
             if compiled and (precision is Precision.FLOAT32 or not settings.on_gpu):
                 continue
-            for length, masked in itertools.product(lengths, (False, True)):
+            masks = (False, True) if attention_dropout is None else (True,)
+            for length, masked in itertools.product(lengths, masks):
                 what = f"{name}, {length}, {precision.value}, {'mask' if masked else 'full rows'}"
+                what += "" if attention_dropout is None else ", no attention dropout"
                 what += ", compiled" if compiled else ", eager"
                 if report.seconds > settings.limit - _SPARE:
                     left.append(what)
                     continue
                 facts = {"model": name, "length": length, "precision": precision.value}
                 with report.case(what, **facts, masked=masked, compiled=compiled) as row:
-                    stepper = stepper or Stepper(settings, name, precision)
+                    stepper = stepper or Stepper(settings, name, precision, attention_dropout=attention_dropout)
                     if compiled:
                         stepper.compile()
                     _time_steps(stepper, length, peak, row, masked=masked)
@@ -144,8 +160,7 @@ def _time_steps(stepper: Stepper, length: int, peak: float, row: dict[str, Any],
     wait(settings)
     seconds = (time.perf_counter() - began) / repeats
     rows, masked_tokens = len(batch.token_ids), len(batch.masked_labels)
-    real = rows * length if batch.attention_mask is None else int(batch.attention_mask.sum())
-    flops = training_flops(stepper.config, tokens=real, sequences=rows, masked_tokens=masked_tokens)
+    flops = training_flops(stepper.config, tokens=batch.real_tokens, sequences=rows, masked_tokens=masked_tokens)
     row["rows"], row["ms"], row["sequences_per_second"] = rows, 1e3 * seconds, rows / seconds
     row["mfu"] = flops / seconds / peak
     row["bytes"] = torch.cuda.max_memory_allocated() if settings.on_gpu else None

@@ -67,7 +67,7 @@ def test_from_text_to_store(tmp_path: Path, vocabulary: Path) -> None:
 def test_the_store_is_the_same_byte_for_byte_in_another_process(tmp_path: Path) -> None:
     file = text_file(tmp_path, 200)
     program = (
-        "import sys; from pathlib import Path; from lambert.corpus import build_corpus;"
+        "import sys; from pathlib import Path; from lambert.corpus.build import build_corpus;"
         "build_corpus([Path(sys.argv[1])], Path(sys.argv[2]), vocab_size=100)"
     )
     environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "5", "RAYON_NUM_THREADS": "2"}

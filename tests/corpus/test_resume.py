@@ -53,7 +53,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from textwrap import dedent
-from lambert.corpus import build_corpus, partitions
+from lambert.corpus import partitions
+from lambert.corpus.build import build_corpus
 partitions.PARTITION_BYTES = 3_000
 partitions.BATCH_CHARACTERS = 500
 place = partitions.PartitionBuilder._add

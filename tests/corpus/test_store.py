@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.finalize import write_manifest
 from lambert.corpus.partitions import PartitionRecord
+from lambert.corpus.shard import Shard
 from lambert.corpus.sources import ReadStatistics
 from lambert.corpus.store import Corpus
 from lambert.corpus.summary import SplitCounts
@@ -103,6 +107,30 @@ def test_any_range_of_tokens(tmp_path: Path) -> None:
     for edge in np.cumsum([entry["tokens"] for entry in shards]).tolist()[:-1]:
         assert split.tokens(edge - 1, edge + 1).tolist() == tokens[edge - 1 : edge + 1]
         assert split.tokens(edge, edge + 1).tolist() == tokens[edge : edge + 1]
+
+
+def test_many_spans_are_read_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order, from any file, empty ones too."""
+    split = written(tmp_path / "store")[0].split("train")
+    bounds = split.sentence_offsets[split.document_offsets]
+    order = np.random.default_rng(3).permutation(len(bounds) - 1)
+    starts, stops = bounds[order] + 1, np.maximum(bounds[order] + 1, bounds[order + 1] - 1)
+    expected = [number for a, b in zip(starts, stops, strict=True) for number in split.tokens(a, b).tolist()]
+    monkeypatch.setattr(Shard, "read_tokens", None)  # the slower way, which is for files that fail
+    assert (starts == stops).any() and split.spans(starts, stops).tolist() == expected
+
+
+def test_opening_a_corpus_loads_nothing_that_only_building_one_needs(tmp_path: Path) -> None:
+    corpus = written(tmp_path / "store")[0]
+    program = """import sys
+from lambert.corpus.store import Corpus
+from lambert.data import dataloader
+Corpus.open(sys.argv[1])
+print(*(name for name in ("sentencex", "charset_normalizer", "lambert.corpus.build") if name in sys.modules))"""
+    command = [sys.executable, "-c", program, corpus.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == []
 
 
 def test_reading_takes_no_more_memory_than_the_span(tmp_path: Path) -> None:

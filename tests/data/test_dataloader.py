@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, as_batch, example_source
 from lambert.data.dataset import Rows
+from lambert.data.objective import ObjectiveConfig
 
 
 def stream(corpus: Corpus) -> SampleStream:
@@ -74,3 +76,25 @@ def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus:
     assert spy[count : count + 3] == spy[count - 3 : count]
     first, second = example(0, 5), example(1, 5)
     assert not np.array_equal(first.masked_positions, second.masked_positions)
+
+
+@pytest.mark.parametrize("masking", ["token", "whole_word", "span"])
+@pytest.mark.parametrize(
+    ("pairing", "packs", "fixed"), [("nsp", False, True), ("sop", True, False), ("none", False, False)]
+)
+def test_many_batches_at_once_are_those_made_one_by_one(
+    small_corpus: Corpus, masking: str, pairing: str, packs: bool, fixed: bool
+) -> None:
+    """Of any sizes, with rows of other widths than their neighbours', and past the end of an epoch."""
+    objective = ObjectiveConfig(pairing=pairing, masking=masking)
+    source = example_source(small_corpus, "train", sequence_length=128, seed=1, phase=1, objective=objective)
+    stream = SampleStream(source, packs=packs, fixed_shapes=fixed)
+    widths = set()
+    for first, counts in ((0, [1] * 30), (7, [5, 1, 9]), (len(source) - 6, [4, 4]), (2, [20])):
+        starts = [first + sum(counts[:at]) for at in range(len(counts))]
+        for made, start, count in zip(stream.batches(first, counts), starts, counts, strict=True):
+            one = stream.batch(start, count)
+            widths.add(source.rows(0, stream.order(start, count)[0][1]).token_ids.shape[1])
+            assert made.parts()[1] == one.parts()[1] and made.parts()[0].keys() == one.parts()[0].keys()
+            assert all(torch.equal(tensor, one.parts()[0][name]) for name, tensor in made.parts()[0].items())
+    assert min(widths) <= 64 < max(widths)

@@ -13,10 +13,9 @@ import torch
 
 from lambert.finetune.inputs import SequenceBatch
 from lambert.finetune.loop import TaskPreset
-from lambert.training import optimizer
-from lambert.training.step import launcher, pretraining_loss
+from lambert.training.step import launcher, pretraining_loss, train_state
+from lambert.training.step.batches import StepBatches
 from lambert.training.step.download import Download
-from lambert.training.step.launcher import StepLauncher
 
 Fault = Callable[[], AbstractContextManager[Any]]
 
@@ -69,14 +68,8 @@ def _item_in_an_evaluation() -> Any:
 
 
 def _batches_taken_twice() -> Any:
-    make_ahead = StepLauncher._make_ahead
-
-    def broken(self: StepLauncher, phase: Any, stream: Any, step: int) -> None:
-        make_ahead(self, phase, stream, step)
-        if self._next is not None and self._ahead is not None:
-            self._next = self._next[0], self._ahead.submit(self._make, phase, stream, step - 1)
-
-    return mock.patch.object(StepLauncher, "_make_ahead", broken)
+    samples = StepBatches._samples
+    return mock.patch.object(StepBatches, "_samples", lambda self, phase, step: samples(self, phase, step - 1))
 
 
 def _dropout_by_the_process() -> Any:
@@ -85,7 +78,12 @@ def _dropout_by_the_process() -> Any:
 
 
 def _moments_left_on_the_cpu() -> Any:
-    return mock.patch.object(optimizer, "shard_like", lambda parameter, tensor: tensor)
+    restore = train_state.restore_optimizer
+
+    def broken(optimizer: Any, names: Any, saved: Any, own_part: Any) -> None:
+        restore(optimizer, names, saved, lambda parameter, tensor: tensor)
+
+    return mock.patch.object(train_state, "restore_optimizer", broken)
 
 
 def _no_room(name: str, number: int) -> Fault:
@@ -106,7 +104,7 @@ FAULTS: dict[str, Fault] = {
     "a mask on the CPU": _left_on_the_cpu("attention_mask"),
     "pageable uploads": _pageable,
     "item() in the loss": _item_in_the_loss,
-    "batches made ahead taken twice": _batches_taken_twice,
+    "batches taken twice": _batches_taken_twice,
     "dropout by the process": _dropout_by_the_process,
     "moments left on the CPU": _moments_left_on_the_cpu,
     "no room for moments": _no_room("zeros_like", 5),

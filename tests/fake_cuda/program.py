@@ -12,8 +12,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,8 @@ class Followed:
         """Counts from one step to the next: none for the last."""
         self.launched: list[dict[str, Any]] = []
         """Of each step a digest of its batches, the seeds that the device got, and the learning rate."""
+        self.makers: Counter[str] = Counter()
+        """How many batches each thread makes, by its name."""
 
 
 def _digest(batches: Iterable[Any]) -> str:
@@ -77,9 +80,11 @@ def _digest(batches: Iterable[Any]) -> str:
 @contextmanager
 def followed_steps(gpu: FakeGpu, signals: Mapping[str, str]) -> Iterator[Followed]:
     """Follow the steps of a command, and signal its process when it has launched some of them."""
+    from lambert.data.dataloader import SampleStream
     from lambert.finetune import loop
     from lambert.training.step import launcher
 
+    batches = SampleStream.batches
     followed, step, before = Followed(), launcher.launch_step, dict[str, int]()
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -96,7 +101,15 @@ def followed_steps(gpu: FakeGpu, signals: Mapping[str, str]) -> Iterator[Followe
             os.kill(os.getpid(), signal.Signals[name])
         return result
 
-    with mock.patch.object(launcher, "launch_step", counted), mock.patch.object(loop, "launch_step", counted):
+    def made(self: SampleStream, first: int, counts: Sequence[int]) -> Any:
+        followed.makers[threading.current_thread().name] += len(counts)
+        return batches(self, first, counts)
+
+    with (
+        mock.patch.object(launcher, "launch_step", counted),
+        mock.patch.object(loop, "launch_step", counted),
+        mock.patch.object(SampleStream, "batches", made),
+    ):
         yield followed
 
 

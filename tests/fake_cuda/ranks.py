@@ -137,6 +137,7 @@ def main() -> None:
             (4, "tree", "bfloat16-autocast"),
             (4, "tree", "bfloat16-master"),
             (8, "buckets", "bfloat16-master"),
+            (1_024, "buckets", "bfloat16-master"),
             (1_024, "tree", "bfloat16-master"),
         )
         counted = {

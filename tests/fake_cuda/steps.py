@@ -41,9 +41,10 @@ class Steps:
         processes: ProcessGroup | None = None,
         deterministic: bool = False,
         reduce_dtype: str = "float32",
+        attention_dropout: float | None = None,
     ):
         self.gpu, self.number = gpu, 0
-        size = BertConfig(VOCABULARY, layers, hidden_size=128, attention_heads=2, feed_forward_size=512)
+        size = BertConfig(VOCABULARY, layers, 128, 2, 512, attention_dropout=attention_dropout)
         self.config: Any = SimpleNamespace(
             precision=Precision(precision),
             weight_decay=0.01,
@@ -64,7 +65,9 @@ class Steps:
         self.number += 1
         mask = torch.ones(4, 32, dtype=torch.bool)
         mask[:, 30:] = False
-        batches = [replace(random_batch(4, 32, VOCABULARY), attention_mask=mask) for _ in range(micro_batches)]
+        batches = [
+            replace(random_batch(4, 32, VOCABULARY), attention_mask=mask, real_tokens=120) for _ in range(micro_batches)
+        ]
         probe_step(self.state, self.config, batches, [self.number] * micro_batches, processes=self.processes)
 
     def counts(self, micro_batches: int = 1) -> dict[str, Any]:
@@ -176,6 +179,9 @@ def main() -> None:
                 (2, "adamw", "float32"),
             )
         }
+        counts["12 layers, lamb, no attention dropout"] = Steps(
+            gpu, layers=12, precision="bfloat16-master", attention_dropout=0.0
+        ).counts()
         for optimizer in ("lamb", "muon", "adamw"):
             scaled = Steps(gpu, optimizer=optimizer)
             scaled.state.optimizer.grad_scale = torch.ones((), device=GPU)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
-from lambert.model.ops import cpu_fused, eager
+from lambert.model.ops import cpu_arrays, cpu_fused, eager
 
 CONFIG = BertConfig(
     vocabulary_size=1_234, layers=2, hidden_size=128, attention_heads=2, feed_forward_size=512, maximum_positions=64
@@ -196,6 +196,19 @@ def test_mlm_cross_entropy(masked_tokens: int, threads: int) -> None:
     likely = torch.cat([logits.argmax(-1)[: masked_tokens // 2], labels[masked_tokens // 2 :]])
     right = cpu_fused.mlm_cross_entropy(*tensors, likely)[2]
     assert right.tolist() == (logits.argmax(-1) == likely).tolist() and right.sum() >= masked_tokens // 2
+
+
+@pytest.mark.parametrize("smallest", [0, 1 << 40])
+@pytest.mark.parametrize("sizes", [(300, 64, 32), (300, 32, 64), (1_000, 70, 33)])
+def test_transposed_matmul(
+    sizes: tuple[int, int, int], smallest: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_arrays, "_MIN_LARGE_OPERAND", smallest)
+    entries, tokens, width = sizes
+    left, right = random(entries, tokens).detach(), random(entries, width, seed=1).detach()
+    product = cpu_arrays.transposed_matmul(left, right)
+    assert product.is_contiguous()
+    close(product, left.double().t() @ right.double())
 
 
 def test_large_logits_stay_finite_and_nan_propagates() -> None:

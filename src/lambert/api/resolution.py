@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lambert.api.messages import log, log_lines
 from lambert.corpus.store import Corpus
+from lambert.model.heads import BertForPreTraining
+from lambert.model.huggingface import LoadReport
+from lambert.model.weight_files import weights_sha256
 from lambert.planning import plan_text
 from lambert.planning.diagnosis import load_findings
 from lambert.planning.hardware import inspect_hardware
@@ -19,6 +23,7 @@ from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments
 from lambert.training.config.precision import resolve_precision
 from lambert.training.config.resolve import resolve_config, with_recipe
+from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig, recorded_choices, refuse_other_config
 from lambert.training.distributed.process_group import ProcessGroup
@@ -32,12 +37,39 @@ def opened_corpus(corpus: Corpus | str | Path) -> Corpus:
     return corpus if isinstance(corpus, Corpus) else Corpus.open(Path(corpus))
 
 
-def resolve(arguments: RecipeArguments, corpus: Corpus | None) -> TrainingConfig:
-    """Every number of the run, in the precision that this machine's hardware gains from where that is left open."""
+def resolve(arguments: RecipeArguments, corpus: Corpus | None, group: ProcessGroup | None = None) -> TrainingConfig:
+    """Every number of the run, in the precision that this machine's hardware gains from where that is left open.
+
+    Args:
+        group: its ranks all call this at once, and rank 0 alone reads the weights of `init_from`.
+    """
     hardware = inspect_hardware()
     gains, device = hardware.bfloat16_gains, hardware.device
     precision = resolve_precision(arguments.precision, bfloat16_gains=gains, pretrains_on=device)
-    return resolve_config(arguments, corpus, precision=precision)
+    folder = None if group is None else arguments.initial_model_folder
+    digest = group.from_main(lambda: weights_sha256(folder)) if group and folder else None
+    return resolve_config(arguments, corpus, precision=precision, initial_weights=digest)
+
+
+def starting_model(
+    config: TrainingConfig, init_from: Path | None, corpus: Corpus, group: ProcessGroup
+) -> tuple[BertForPreTraining, LoadReport]:
+    """`load_starting_model`; rank 0 alone reads the weights of `init_from`, and sends them to the others."""
+    if init_from is None or group.world_size == 1:
+        return load_starting_model(config, init_from, corpus)
+    read: list[BertForPreTraining] = []
+
+    def load() -> dict[str, Any]:
+        model, report = load_starting_model(config, init_from, corpus)
+        read.append(model)
+        return asdict(report)
+
+    report = LoadReport(**group.from_main(load))
+    model = read[0] if read else BertForPreTraining(config.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(group.broadcast(parameter))
+    return model, report
 
 
 def proposed(
@@ -46,7 +78,7 @@ def proposed(
     """The arguments, completed for corpus, machine and time; prints what was chosen and why."""
 
     def forecast(tried: RecipeArguments) -> RunForecast:
-        config = micro_batches_by_rule(resolve(tried, corpus), group, inspect_hardware())
+        config = micro_batches_by_rule(resolve(tried, corpus, group), group, inspect_hardware())
         return forecast_run(config, corpus, processes=group, trainer_options=options, budget_seconds=PROPOSAL_SECONDS)
 
     proposal = propose(arguments, corpus, forecast)
@@ -57,7 +89,7 @@ def proposed(
 
 def completed(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingArguments:
     """What the run in `out` was proposed, or else a proposal."""
-    if not arguments.fresh and (out / RECIPE_FILE).exists():
+    if not arguments.fresh and group.from_main((out / RECIPE_FILE).exists):
         return replace(arguments, recipe=str(out), hours=None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -70,13 +102,12 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
     Raises:
         UserError: the run in `out` has other settings.
     """
-    config = resolve(arguments, corpus)
-    resumes = not arguments.fresh and (out / RECIPE_FILE).exists()
-    known = recorded_choices(out) if resumes else None
-    group.barrier()  # until all have looked, nobody writes there
+    config = resolve(arguments, corpus, group)
+    resumes = not arguments.fresh and group.from_main((out / RECIPE_FILE).exists)
+    known = group.from_main(lambda: _recorded(out)) if resumes else None
     threads = arguments.threads
     if arguments.deterministic:
-        threads = threads or (known.threads if known is not None else 0) or 1
+        threads = threads or (known["threads"] if known is not None else 0) or 1
     if threads:
         torch.set_num_threads(threads)
     config = replace(
@@ -86,13 +117,18 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         no_compile=arguments.no_compile,
         threads=threads if arguments.deterministic else 0,
     )
-    if arguments.micro_batch_size is None and known and len(known.micro_batch_sizes) == len(config.phases):
-        config = replace(config, micro_batch_sizes=known.micro_batch_sizes)
+    if arguments.micro_batch_size is None and known and len(known["micro_batch_sizes"]) == len(config.phases):
+        config = replace(config, micro_batch_sizes=tuple(known["micro_batch_sizes"]))
     if resumes:
-        refuse_other_config(out, config)  # before the plan of a run that cannot be
+        group.from_main(lambda: refuse_other_config(out, config))  # before the plan of a run that cannot be
     elif arguments.micro_batch_size is None:
         config = with_micro_batches(config, group, tune=arguments.tune)
     return config
+
+
+def _recorded(out: Path) -> dict[str, Any] | None:
+    found = recorded_choices(out)
+    return None if found is None else asdict(found)
 
 
 def with_micro_batches(config: TrainingConfig, group: ProcessGroup, *, tune: bool) -> TrainingConfig:

@@ -16,7 +16,7 @@ import torch
 
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages, unbreakable
-from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run
+from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run, starting_model
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
@@ -30,7 +30,6 @@ from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
 from lambert.training.config.resolve import check_world_size
-from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.training_config import (
     TrainingConfig,
 )
@@ -94,9 +93,8 @@ class Trainer(TrainingLoop):
         with _failures_reported(group):
             apply_allocator_settings()
             if group.is_main_process:
-                restore_recipe(out)
                 log_load()
-            group.barrier()  # all read the recipe
+            group.from_main(lambda: restore_recipe(out))
             if is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
@@ -104,9 +102,9 @@ class Trainer(TrainingLoop):
             if group.is_main_process:
                 log_recipe(arguments)
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
-            self._forecast = _forecast(arguments, config, corpus, group, out)
-            model, weights = load_starting_model(config, arguments.init_from, corpus)
-            is_new = arguments.fresh or not (out / RECIPE_FILE).exists()
+            is_new = arguments.fresh or not group.from_main((out / RECIPE_FILE).exists)
+            self._forecast = _forecast(arguments, config, corpus, group) if is_new else None
+            model, weights = starting_model(config, arguments.init_from, corpus, group)
             if group.is_main_process and is_new and arguments.init_from is not None:
                 log_lines(plan_text.initial_weights_lines(weights, str(arguments.init_from)))
             super().__init__(
@@ -197,10 +195,10 @@ def pretrain(
 
 
 def _forecast(
-    arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup, out: Path
+    arguments: TrainingArguments, config: TrainingConfig, corpus: Corpus, group: ProcessGroup
 ) -> RunForecast | None:
-    """Time real steps of a new run and predict its duration and memory; None for a resumed one."""
-    if not arguments.probe_seconds or (not arguments.fresh and (out / RECIPE_FILE).exists()):
+    """Time real steps of a new run and predict its duration and memory; None without time for it."""
+    if not arguments.probe_seconds:
         return None
     if group.is_main_process:
         log.info(plan_text.probe_line(config, arguments.probe_seconds, has_corpus=True))

@@ -89,35 +89,35 @@ class Shard:
         Raises:
             UserError: the file has been truncated, or can no longer be read.
         """
-        return self.token_reader()(start, stop)
+        return self._read(self._tokens, start, stop)
 
-    def token_reader(self) -> Callable[[int, int], TokenArray]:
-        """`read_tokens` for many calls at once: it keeps the file open."""
-        return self._reader(self._tokens)
+    def opened_tokens(self) -> tuple[Descriptor, int]:
+        """The open file and the byte where its tokens begin, for many reads at once.
+
+        Raises:
+            UserError: the file can no longer be opened.
+        """
+        return self._opened(), self._tokens.first_byte
 
     def _all(self, values: _Values) -> npt.NDArray[Any]:
-        every: npt.NDArray[Any] = self._reader(values)(0, values.size)
-        return every
+        return self._read(values, 0, values.size)
 
-    def _reader(self, values: _Values) -> Callable[[int, int], Any]:
+    def _opened(self) -> Descriptor:
         try:
-            opened = _opened(self._file, self._which)
+            return _opened(self._file, self._which)
         except OSError as error:
             raise damaged(self._file, error.strerror or str(error)) from None
-        first, data_type, width = values.first_byte, values.data_type, values.data_type.itemsize
-        pread, from_bytes = os.pread, np.frombuffer
 
-        def read(start: int, stop: int) -> npt.NDArray[Any]:
-            wanted = width * (stop - start)
-            try:
-                data = pread(opened.number, wanted, first + width * start)
-            except OSError as error:
-                raise damaged(self._file, error.strerror or str(error)) from None
-            if len(data) != wanted:
-                raise damaged(self._file, "it has been truncated since it was opened")
-            return from_bytes(data, data_type)
-
-        return read
+    def _read(self, values: _Values, start: int, stop: int) -> npt.NDArray[Any]:
+        width, opened = values.data_type.itemsize, self._opened()
+        wanted = width * (stop - start)
+        try:
+            data = os.pread(opened.number, wanted, values.first_byte + width * start)
+        except OSError as error:
+            raise damaged(self._file, error.strerror or str(error)) from None
+        if len(data) != wanted:
+            raise damaged(self._file, "it has been truncated since it was opened")
+        return np.frombuffer(data, values.data_type)
 
     def largest_token(self) -> int:
         """The largest id; 0 without tokens."""
@@ -157,7 +157,7 @@ def _metadata(file: int, size: int) -> tuple[pa.RecordBatch, Callable[[pa.Array]
     return pa.ipc.open_file(buffer).get_batch(0), place
 
 
-class _Descriptor:
+class Descriptor:
     """An open file; closed with its last reference.
 
     Raises:
@@ -175,7 +175,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-_opened = functools.lru_cache(maxsize=_MOST_OPEN)(_Descriptor)
+_opened = functools.lru_cache(maxsize=_MOST_OPEN)(Descriptor)
 
 
 def damaged(file: Path, reason: str) -> UserError:

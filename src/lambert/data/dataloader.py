@@ -7,6 +7,7 @@ sequence length and M what B sequences can have at most.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,9 @@ from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
-from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Rows
+from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Index, Rows
 from lambert.data.full_sentences import WindowSource
-from lambert.data.masking import MaskedTokens, max_predictions
+from lambert.data.masking import MaskedTokens, key_bits, max_predictions
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.data.packing import pack
 from lambert.data.sentence_pairs import PairSource
@@ -93,17 +94,21 @@ class PretrainingBatch:
         assert self.sequence_ids is None
         rows, own = self.token_ids.shape
         columns, more = max(0, length - own), max(0, masked_tokens - len(self.masked_labels))
-        row, column = self.masked_positions // own, self.masked_positions % own
+        token_ids, segment_ids, positions = self.token_ids, self.segment_ids, self.masked_positions
         in_row = torch.ones(rows, own, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
-        is_mask = None if self.is_mask is None else functional.pad(self.is_mask, (0, more))
+        if columns:
+            token_ids, segment_ids, in_row = (
+                functional.pad(each, (0, columns)) for each in (token_ids, segment_ids, in_row)
+            )
+            positions = positions + positions // own * columns
         return replace(
             self,
-            token_ids=functional.pad(self.token_ids, (0, columns)),
-            segment_ids=functional.pad(self.segment_ids, (0, columns)),
-            attention_mask=functional.pad(in_row, (0, columns)),
-            masked_positions=functional.pad(row * (own + columns) + column, (0, more)),
+            token_ids=token_ids,
+            segment_ids=segment_ids,
+            attention_mask=in_row,
+            masked_positions=functional.pad(positions, (0, more)),
             masked_labels=functional.pad(self.masked_labels, (0, more), value=IGNORED),
-            is_mask=is_mask,
+            is_mask=None if self.is_mask is None else functional.pad(self.is_mask, (0, more)),
             masked_padding=self.masked_padding + more,
         )
 
@@ -118,9 +123,18 @@ class PretrainingBatch:
         """The same batch in page-locked memory, from which a GPU copies while the host works."""
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def clone(self) -> PretrainingBatch:
+        """The same batch in memory of its own."""
+        return self._each(torch.clone)
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Its tensors and its numbers by name; a tensor that it lacks is left out."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        return tensors, {name: value for name, value in given.items() if name not in tensors}
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> PretrainingBatch:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items()}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.parts()[0].items()}
         return replace(self, **changed)
 
 
@@ -192,9 +206,10 @@ def example_source(
     phase: int,
     objective: ObjectiveConfig = BERT_OBJECTIVE,
     all_masked: bool = False,
+    index: Index | None = None,
 ) -> ExampleSource:
     """The examples of one split at one sequence length, as `ExampleSource` describes them."""
-    source: type[ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
+    source: Callable[..., ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
     return source(
         corpus,
         split_name,
@@ -203,6 +218,7 @@ def example_source(
         phase=phase,
         objective=objective,
         all_masked=all_masked,
+        index=index,
     )
 
 
@@ -225,13 +241,32 @@ class SampleStream:
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
-        parts = [self.examples.rows(number, indices) for number, indices in self.order(first, count)]
+        return self._batch([self.examples.rows(number, indices) for number, indices in self.order(first, count)])
+
+    def batches(self, first: int, counts: Sequence[int]) -> list[PretrainingBatch]:
+        """Batches of `counts` samples, one after another from sample `first` on: those of `batch`, in less time.
+
+        What is computed for many examples at once is computed for all of them.
+        """
+        starts = list(itertools.accumulate(counts, initial=first))[:-1]
+        epochs = self.order(first, sum(counts))
+        if len(counts) == 1 or len(epochs) > 1 or self.examples.objective.masking == "whole_word":
+            return [self.batch(start, count) for start, count in zip(starts, counts, strict=True)]
+        rows = self.examples.rows(*epochs[0])
+        parts = [rows.part(start - first, start - first + count) for start, count in zip(starts, counts, strict=True)]
+        made = []
+        for start, count, part in zip(starts, counts, parts, strict=True):
+            is_same = key_bits(part.token_ids.shape[1]) == key_bits(rows.token_ids.shape[1])
+            made.append(self._batch([part]) if is_same else self.batch(start, count))
+        return made
+
+    def _batch(self, parts: Sequence[Rows]) -> PretrainingBatch:
         batch = as_batch(parts, special=self.examples.special, packs=self.packs)
         if not self.fixed_shapes or self.packs:
             return batch
         length = self.examples.sequence_length
         per_row = max_predictions(length, self.examples.objective.mlm_probability)
-        return batch.padded(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, count * per_row)
+        return batch.padded(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, len(batch.token_ids) * per_row)
 
     def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
         """The examples of samples first … first + count − 1, as (epoch, indices) pairs."""

@@ -9,11 +9,14 @@ Shapes: N examples, W positions in the longest of them (rounded up), M masked to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lambert.corpus.shard import TokenArray
 from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import special_tokens
 from lambert.data.counter_rng import CounterRNG
@@ -32,6 +35,9 @@ from lambert.errors import UserError
 
 ROW_MULTIPLE = 8
 """Rows have a multiple of so many tokens, for the kernels."""
+
+Index = Mapping[str, NDArray[Any]]
+"""Arrays by name that say where the examples of a source are; they grow with the corpus."""
 
 # Separates the draws of an epoch from others that start from the same seed and phase.
 _EXAMPLE_STREAM = 4
@@ -69,6 +75,25 @@ class Rows:
     is_random_next: NDArray[np.bool_] | None
     """[N] B does not follow A; None where there is no B."""
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Examples `start` to below `stop`, as wide as the longest of them."""
+        own, lengths = self.token_ids.shape[1], self.lengths[start:stop]
+        width = row_width(lengths)
+        first, after = np.searchsorted(self.masked.positions, (start * own, stop * own))
+        row, column = np.divmod(self.masked.positions[first:after] - start * own, own)
+        return Rows(
+            np.ascontiguousarray(self.token_ids[start:stop, :width]),
+            lengths,
+            self.second_segment_starts[start:stop],
+            MaskedTokens(row * width + column, self.masked.labels[first:after]),
+            None if self.is_random_next is None else self.is_random_next[start:stop],
+        )
+
+
+def row_width(lengths: NDArray[np.int64]) -> int:
+    """Positions of rows that hold examples of `lengths`."""
+    return -(-int(lengths.max()) // ROW_MULTIPLE) * ROW_MULTIPLE
+
 
 @dataclass(frozen=True)
 class SegmentSpans:
@@ -90,6 +115,7 @@ class ExampleSource(ABC):
         seed, phase: with corpus and objective they determine every example.
         objective: how examples are made.
         all_masked: every masked token becomes [MASK] instead of BERT's 80/10/10; for evaluation.
+        index: of an equal source, which is not computed again.
 
     Raises:
         UserError: the split has no text.
@@ -128,6 +154,10 @@ class ExampleSource(ABC):
         """Examples per epoch."""
 
     @abstractmethod
+    def index(self) -> Index:
+        """What another process needs to make the same source."""
+
+    @abstractmethod
     def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
         """The spans of examples `indices` [N], together at most `max_text_tokens` long."""
 
@@ -148,19 +178,24 @@ class ExampleSource(ABC):
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
         lengths = a_length + b_length + self.special_per_example
-        width = -(-int(lengths.max()) // ROW_MULTIPLE) * ROW_MULTIPLE
-        token_ids = np.full((len(indices), width), self.special.pad, np.int64)
-        self.split.copy_spans(spans.a_start, spans.a_stop, token_ids, np.ones_like(a_length))
-        if b_length.any():
-            self.split.copy_spans(spans.b_start, spans.b_stop, token_ids, a_length + 2)
+        width = row_width(lengths)
         every = np.arange(len(indices))
-        token_ids[:, 0] = self.special.classify
-        token_ids[every, a_length + 1] = token_ids[every, lengths - 1] = self.special.separate
         candidates = np.arange(width) < (lengths - 1)[:, None]
         candidates[:, 0] = candidates[every, a_length + 1] = False
+        token_ids = np.full((len(indices), width), self.special.pad, np.int64)
+        token_ids[candidates] = self._text(spans)
+        token_ids[:, 0] = self.special.classify
+        token_ids[every, a_length + 1] = token_ids[every, lengths - 1] = self.special.separate
         second_starts = np.minimum(a_length + 2, lengths)
         masked = self._mask(token_ids, lengths, candidates, second_starts, CounterRNG(draws.bits(MASKING_DRAW)))
         return Rows(token_ids, lengths, second_starts, masked, spans.is_random_next)
+
+    def _text(self, spans: SegmentSpans) -> TokenArray:
+        """The tokens of all examples, A before B."""
+        if spans.is_random_next is None:
+            return self.split.spans(spans.a_start, spans.a_stop)
+        starts, stops = np.stack([spans.a_start, spans.b_start], 1), np.stack([spans.a_stop, spans.b_stop], 1)
+        return self.split.spans(starts.reshape(-1), stops.reshape(-1))
 
     def _mask(
         self,

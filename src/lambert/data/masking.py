@@ -79,10 +79,15 @@ def random_keys(bits: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
     keys ^= keys >> np.uint32(15)
     keys *= np.uint32(0x846CA68B)
     keys ^= keys >> np.uint32(16)
-    column_bits = np.uint32((1 << (width - 1).bit_length()) - 1)
+    column_bits = np.uint32((1 << key_bits(width)) - 1)
     keys &= ~column_bits
     keys |= columns
     return keys
+
+
+def key_bits(width: int) -> int:
+    """Bits of a random key that are its column: rows of widths with the same number have the same masks."""
+    return (width - 1).bit_length()
 
 
 def apply_masking(

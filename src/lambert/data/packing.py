@@ -44,15 +44,14 @@ def pack(rows: Rows, *, pad_id: int) -> PackedRows | None:
     if count > (1 - MIN_SAVED_ROWS) * len(rows.lengths):
         return None
     first = row_of * width + start_of
-    examples = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
-    ends = np.cumsum(rows.lengths)
-    inside = np.arange(int(ends[-1])) - np.repeat(ends - rows.lengths, rows.lengths)
-    target = first[examples] + inside
+    in_row = np.arange(width) < rows.lengths[:, None]
+    inside = np.broadcast_to(np.arange(width), in_row.shape)[in_row]
+    target = np.repeat(first, rows.lengths) + inside
     token_ids, sequence_ids = np.full(count * width, pad_id, np.int64), np.full(count * width, -1, np.int64)
     segment_ids, position_ids = np.zeros((2, count * width), np.int64)
-    token_ids[target] = rows.token_ids[examples, inside]
-    sequence_ids[target] = examples
-    segment_ids[target] = inside >= rows.second_segment_starts[examples]
+    token_ids[target] = rows.token_ids[in_row]
+    sequence_ids[target] = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
+    segment_ids[target] = inside >= np.repeat(rows.second_segment_starts, rows.lengths)
     position_ids[target] = inside
     example, inside = np.divmod(rows.masked.positions, width)
     shape = (count, width)

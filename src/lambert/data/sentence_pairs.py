@@ -7,7 +7,7 @@ are drawn anew in each epoch. Everything is computed for many examples at once.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lambert.corpus.store import Corpus
 from lambert.data.counter_rng import CounterRNG
-from lambert.data.dataset import MASKING_DRAW, ExampleSource, SegmentSpans
-from lambert.data.segmentation import segment_documents, target_tokens
+from lambert.data.dataset import MASKING_DRAW, ExampleSource, Index, SegmentSpans
+from lambert.data.segmentation import Segmentation, segment_documents, target_tokens
 from lambert.errors import UserError
 
 _OTHER_DOCUMENT_TRIES = 10
@@ -30,9 +30,13 @@ class PairSource(ExampleSource):
 
     special_per_example = 3
 
-    def __init__(self, corpus: Corpus, split_name: str, **options: Any) -> None:
+    def __init__(self, corpus: Corpus, split_name: str, *, index: Index | None = None, **options: Any) -> None:
         super().__init__(corpus, split_name, **options)
         self.is_nsp = self.objective.pairing == "nsp"
+        if index is not None:
+            self.split.sentence_offsets, self.split.document_offsets = index["sentences"], index["documents"]
+            self.segmentation = Segmentation(*(index[field.name] for field in fields(Segmentation)))
+            return
         segmentation = segment_documents(
             self.split, self.max_text_tokens, seed=self.seed, phase=self.phase, nsp=self.is_nsp
         )
@@ -48,6 +52,10 @@ class PairSource(ExampleSource):
 
     def __len__(self) -> int:
         return len(self.segmentation)
+
+    def index(self) -> Index:
+        offsets = {"sentences": self.split.sentence_offsets, "documents": self.split.document_offsets}
+        return {**offsets, **vars(self.segmentation)}
 
     def spans(self, indices: NDArray[np.int64], draws: CounterRNG) -> SegmentSpans:
         pairs = self._nsp_pairs(indices, draws) if self.is_nsp else self._sop_pairs(indices, draws)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lambert.errors import UserError
+from lambert.model.attention import Rows
 from lambert.model.ops import select_ops
+from lambert.model.unpadding import Unpadded
 
 ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 """What the backward pass recomputes instead of keeping: nothing; attention weights and GELU's outputs, which are large
@@ -91,7 +93,7 @@ class BertConfig:
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment vectors, normalized: [B, S] ids → [B, S, H]."""
+    """Word + position + segment vectors, normalized: [*] ids → [*, H]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -101,9 +103,7 @@ class Embeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.dropout_p = config.dropout
 
-    def forward(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        if position_ids is None:
-            position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         ops = select_ops(self.word.weight)
         if self.segment.num_embeddings == 1:
             segment_ids = torch.zeros_like(segment_ids)
@@ -122,7 +122,10 @@ class FusedLinear(nn.Linear):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with residual and layer norm: [B, S, H] → [B, S, H]."""
+    """Multi-head self-attention with residual and layer norm: [B, S, H] → [B, S, H].
+
+    Of real tokens only: [T, H] → [T, H].
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -135,12 +138,12 @@ class SelfAttention(nn.Module):
         self.checkpoint_attention = False
         """Whether the backward pass recomputes the attention weights."""
 
-    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """`bias` is that of `Ops.attention_bias`; None when every token may attend everywhere."""
+    def forward(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """`rows` as in `Ops.attention`."""
         ops = select_ops(self.output.weight)
         p, attention_p = (self.dropout_p, self.attention_dropout_p) if self.training else (0.0, 0.0)
         qkv = ops.linear(hidden, self.query_key_value.weight, self.query_key_value.bias)
-        context = ops.attention(qkv, self.heads, bias, attention_p, checkpoint=self.checkpoint_attention)
+        context = ops.attention(qkv, self.heads, rows, attention_p, checkpoint=self.checkpoint_attention)
         projected = ops.linear(context, self.output.weight, self.output.bias)
         norm = self.layer_norm
         return ops.add_norm(projected, hidden, norm.weight, norm.bias, norm.eps, p)
@@ -175,9 +178,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """`bias` as in `SelfAttention.forward`."""
-        result: Tensor = self.feed_forward(self.attention(hidden, bias))
+    def forward(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """`rows` as in `Ops.attention`."""
+        result: Tensor = self.feed_forward(self.attention(hidden, rows))
         return result
 
 
@@ -208,25 +211,44 @@ class BertModel(nn.Module):
         attention_mask: Tensor | None,
         position_ids: Tensor | None = None,
         sequence_ids: Tensor | None = None,
+        real_tokens: int | None = None,
     ) -> Tensor:
-        """Hidden states.
+        """Hidden states; those of padding mean nothing.
 
         Args:
             attention_mask: [B, S], True at real tokens; None when no sequence is padded or rows are packed.
             position_ids: [B, S] position of each token in its sequence; 0, 1, 2, … along the row when None.
             sequence_ids: [B, S] which packed sequence of its row a token belongs to; attention is block-diagonal.
+            real_tokens: how many are True in `attention_mask`. A GPU needs it to leave out the padding.
         """
+        if position_ids is None:
+            position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
+        unpadded = None if sequence_ids is not None else self._unpad(attention_mask, real_tokens)
+        if unpadded is not None:
+            ids = (unpadded.take(each.expand_as(token_ids)) for each in (token_ids, segment_ids, position_ids))
+            return unpadded.pad(self._run_blocks(self.embeddings(*ids), unpadded), len(token_ids))
         attn_mask = None if attention_mask is None else attention_mask[:, None, None, :]
         if sequence_ids is not None:
             attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
         hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
         ops = select_ops(self.embeddings.word.weight)
-        bias = None if attn_mask is None else ops.attention_bias(attn_mask, hidden)
+        return self._run_blocks(hidden, None if attn_mask is None else ops.attention_bias(attn_mask, hidden))
+
+    def _unpad(self, attention_mask: Tensor | None, real_tokens: int | None) -> Unpadded | None:
+        """The real tokens, if they alone are computed."""
+        if attention_mask is None:
+            return None
+        config, weight = self.config, self.embeddings.word.weight
+        dropout_p = config.dropout if config.attention_dropout is None else config.attention_dropout
+        dropout_p = dropout_p if self.training else 0.0
+        return select_ops(weight).unpad(attention_mask, weight, config.attention_heads, dropout_p, real_tokens)
+
+    def _run_blocks(self, hidden: Tensor, rows: Rows) -> Tensor:
         for block in self.blocks:
             if self._checkpoint_blocks and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, bias, use_reentrant=False)
+                hidden = checkpoint(block, hidden, rows, use_reentrant=False)
             else:
-                hidden = block(hidden, bias)
+                hidden = block(hidden, rows)
         return hidden
 
 

@@ -114,6 +114,7 @@ class BertForPreTraining(_Pretrained):
         sequence_ids: Tensor | None = None,
         first_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
+        real_tokens: int | None = None,
     ) -> tuple[Tensor | tuple[Tensor, Tensor, Tensor], Tensor]:
         """MLM logits or losses of the masked tokens, and NSP logits.
 
@@ -122,6 +123,7 @@ class BertForPreTraining(_Pretrained):
             attention_mask: [B, S], True at real tokens, or None when nothing is padded.
             masked_positions: [M] indices into the flattened batch, b · S + s.
             position_ids, sequence_ids: [B, S], for packed rows (`BertModel.forward`).
+            real_tokens: as in `BertModel.forward`.
             first_positions: [E] indices of their [CLS] in the flattened batch; the first of each row when None.
             masked_labels: [M] original ids of the masked tokens; with them losses are returned instead of logits.
 
@@ -129,7 +131,7 @@ class BertForPreTraining(_Pretrained):
             MLM logits [M, V], or with labels the losses of `MLMHead.forward`; and NSP logits [B or E, 2] (class 0: B
             follows A; 1: B is random).
         """
-        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids)
+        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids, real_tokens)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
         embedding = self.encoder.embeddings.word.weight

@@ -92,7 +92,8 @@ class TrainingLoop:
         self._asked = self._stops = 0
         self._watch = Watch()
         self._throughput = ThroughputTracker(settings.model, settings.precision, self.processes)
-        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer)
+        workers = self.trainer_options.data_workers
+        self._launcher = StepLauncher(self.state, settings, self.processes, self._throughput.timer, workers=workers)
 
     def request_stop(self, signal: int = 1) -> None:
         """Ask the run to save and stop after the step in progress; `signal` is reported in `output`."""
@@ -150,7 +151,7 @@ class TrainingLoop:
             self._step_logger = logger
             reads_late = self.processes.device.type == "cuda" and not self._rolls_back
             self._launched = LaunchedSteps(int(reads_late), logger.log_step)
-            self._skips = skipped_steps(self.run)
+            self._skips = set(self.processes.from_main(lambda: sorted(skipped_steps(self.run))))
             resumed = self._restore()
             began = self._saved_at = time.monotonic()
             facts = events.run_facts(self.settings, self.corpus, self.processes, options)
@@ -240,8 +241,7 @@ class TrainingLoop:
         refuse_more_rollbacks(self.run, len(self._skips), spiked)
         self._wait_for_checkpoint()
         self._skips.add(spiked)
-        if self.processes.is_main_process:
-            write_skipped_steps(self.run, self._skips)
+        self.processes.from_main(lambda: write_skipped_steps(self.run, self._skips))
         self._restore()
         self._journal.write("rollback", {"step": spiked, "to_step": self.state.step})
 
@@ -254,8 +254,7 @@ class TrainingLoop:
         self._phases[index] = phase = self._phases[index].halved(problem, deterministic=self.settings.deterministic)
         sizes = tuple(other.micro_batch_size for other in self._phases)
         self.settings = replace(self.settings, micro_batch_sizes=sizes)
-        if self.processes.is_main_process:
-            write_recipe(self.run, self.settings, command=self.command)
+        self.processes.from_main(lambda: write_recipe(self.run, self.settings, command=self.command))
         facts = {"phase": phase.number, "micro_batch_size": phase.micro_batch_size, "reason": problem}
         self._journal.write("micro_batch", {"step": self.state.step, **facts})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from torch.optim import AdamW, Optimizer
 from lambert.errors import unknown_name
 from lambert.optim import LAMB, LANS, LARS, parameter_groups
 from lambert.optim.muon import MuonAdamW, split_hidden_matrices
-from lambert.training.distributed.fsdp import shard_like
 
 LAYERWISE = ("lamb", "lars", "lans")
 """Optimizers whose learning rate is relative to the norm of each layer."""
@@ -76,17 +75,24 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict
     }
 
 
-def restore_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]) -> None:
-    """Restore the tensors of `optimizer_tensors`."""
+def restore_optimizer(
+    optimizer: Optimizer,
+    names: Mapping[Tensor, str],
+    saved: Mapping[str, Tensor],
+    own_part: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Restore the tensors of `optimizer_tensors`.
+
+    Args:
+        own_part: from a parameter and a saved tensor to what this rank keeps of it, on the parameter's device; a number
+            (step counts) stays on the CPU.
+    """
     by_name = {name: parameter for parameter, name in names.items()}
     on_device = {p for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
     for full_name, value in saved.items():
         name, _, key = full_name.rpartition("/")
         parameter = by_name[name]
-        if value.dim() > 0:
-            value = shard_like(parameter, value)
-        elif (
-            parameter in on_device
-        ):  # step counts live on the CPU, but fused optimizers keep them on the parameter's device
+        value = own_part(parameter, value)
+        if parameter in on_device:  # where fused optimizers keep step counts
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value

@@ -291,13 +291,13 @@ def test_whatever_fails_in_the_background_ends_the_run(
 def test_what_cannot_be_read_now_is_not_called_damaged(run: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is it passed over."""
 
-    def closed(path: Path, most: int) -> bytes:
+    def closed(path: Path, **recorded: Any) -> Any:
         if "step-30" in str(path):
             raise OSError(number, os.strerror(number), str(path))
-        return read_bytes(path, most)
+        return read_tensors(path, **recorded)
 
-    read_bytes = module.read_bytes
-    monkeypatch.setattr(module, "read_bytes", closed)
+    read_tensors = module.read_tensors
+    monkeypatch.setattr(module, "read_tensors", closed)
     with pytest.raises(Unreadable, match=re.escape(f"step-30 cannot be read ({os.strerror(number)})")) as told:
         newest_checkpoint(run)
     assert "damaged" not in str(told.value) and "Delete" not in str(told.value)

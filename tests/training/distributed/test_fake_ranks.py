@@ -19,7 +19,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_control_sums_do_not_touch_the_gpu(counted: dict[str, Any]) -> None:
     """A step of several ranks waits for its GPU no more often than one of a single rank, and uploads no more."""
-    assert len(counted["counts"]) == 8
+    assert len(counted["counts"]) == 9
     for case, found in counted["counts"].items():
         assert found["syncs"] <= 2, (case, found["where"])
         assert not any("distributed/" in place for place in found["where"]), (case, found["where"])
@@ -40,6 +40,11 @@ def test_control_sums_do_not_touch_the_gpu(counted: dict[str, Any]) -> None:
 def test_gradients_are_reduced_on_the_gpu(counted: dict[str, Any], case: str, collectives: int) -> None:
     found = [one["collectives on cuda"] for name, one in counted["counts"].items() if name.startswith(case)]
     assert found and set(found) == {collectives}
+
+
+def test_a_step_of_1024_ranks_asks_what_one_of_8_asks(counted: dict[str, Any]) -> None:
+    few, many = (counted["counts"][f"{count} ranks, buckets, bfloat16-master"] for count in (8, 1_024))
+    assert few == many
 
 
 def test_a_reduction_in_the_wrong_place_is_seen(counted: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Store:
     def __init__(self) -> None:
         self.content: dict[str, bytes] = {}
         self.fault = ""
-        self.questions = 0
+        self.questions = self.writes = self.bytes_read = 0
         self.over = threading.Event()
 
     def _meet_fault(self) -> None:
@@ -39,12 +40,15 @@ class Store:
 
     def set(self, key: str, value: str) -> None:
         self._meet_fault()
+        self.writes += 1
         self.content[key] = value.encode()
 
     def multi_get(self, keys: list[str]) -> list[bytes]:
         self._meet_fault()
         self.questions += 1
-        return [self.content[key] for key in keys]
+        found = [self.content[key] for key in keys]
+        self.bytes_read += sum(map(len, found))
+        return found
 
 
 @pytest.fixture
@@ -205,23 +209,35 @@ def test_a_process_that_hangs_with_a_killed_one_ends_and_names_it(
 def test_the_store_is_asked_as_little_by_many_ranks_as_by_few(
     store: Store, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """A look is one question; a diagnosis one, and two more for those who come first."""
+    """A beat is one write, a look one question; a diagnosis one, and two more for those who come first.
+
+    What a rank holds does not grow with their number, but while it diagnoses.
+    """
     monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)
     monkeypatch.setattr(module.atexit, "register", lambda function: None)
     monkeypatch.setattr(module, "_in_time", lambda work: work())
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     ranks = [join(store, rank, count) for rank in range(count)]
-    for one in ranks:
-        assert one._lost_neighbours() == ""
-    assert store.questions == count
-    assert [len(one._neighbours) for one in ranks] == [2] * count
+    assert store.writes == count + 1
+    for _ in range(2):
+        store.questions = store.bytes_read = 0
+        for one in ranks:
+            assert one._lost_neighbours() == ""
+        assert store.questions == count and store.bytes_read <= count * 2 * (len(socket.gethostname()) + 8)
+    assert store.writes == count + 1
+    assert [(len(one._neighbours), len(one._seen), len(one._still)) for one in ranks] == [(2, 2, 2)] * count
     beats = dict(store.content)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: _all_beat(ranks[:5] + ranks[6:]))
-    store.questions = 0
+    store.questions = store.writes = 0
+    tracemalloc.start()
     lost = {one.diagnose(ERROR).what.partition(" (")[0] for one in ranks[:5] + ranks[6:]}
     assert lost == {f"process 5 on {socket.gethostname()} has no heartbeat"}
     assert store.content["run/0/beat/5"] == beats["run/0/beat/5"]
     assert store.questions == count - 1 + 2
+    assert store.writes == count - 1 + 1  # all beat again, and one names the lost
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000 and held < 500 * count
 
 
 def _all_beat(ranks: list[HeartbeatMonitor]) -> None:

@@ -23,6 +23,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     [
         ("12 layers, lamb, bfloat16-autocast", 121),
         ("12 layers, lamb, bfloat16-master", 111),
+        ("12 layers, lamb, no attention dropout", 124),
         ("2 layers, lans, bfloat16-autocast", 303),
         ("2 layers, lars, bfloat16-autocast", 148),
         ("2 layers, muon, bfloat16-master", 234),

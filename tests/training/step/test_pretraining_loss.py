@@ -37,7 +37,14 @@ class Fixed(nn.Module):
         self.was_training: list[bool] = []
 
     def forward(
-        self, ids: torch.Tensor, segments: object, mask: object, positions: torch.Tensor, *, masked_labels: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        segments: object,
+        mask: object,
+        positions: torch.Tensor,
+        *,
+        masked_labels: torch.Tensor,
+        real_tokens: int,
     ) -> tuple:  # type: ignore[type-arg]
         self.was_training.append(self.training)
         scores = self.words.expand(len(positions), -1)

@@ -3,8 +3,8 @@
 `eager` is plain PyTorch: any device, any dtype, and the oracle of the tests. `cpu_fused` trains on CPUs: PyTorch's
 matmuls with numba kernels between them, the same results but for rounding.
 
-Shapes: B sequences, S tokens in each, H hidden size, A attention heads, F feed-forward size, V vocabulary size,
-M masked tokens, * any leading dimensions.
+Shapes: B sequences, S tokens in each, T real tokens, H hidden size, A attention heads, F feed-forward size,
+V vocabulary size, M masked tokens, * any leading dimensions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lambert.model.attention import Rows
 from lambert.model.ops import eager
+from lambert.model.unpadding import Unpadded
 
 MIN_HIDDEN_SIZE = 128
 """Narrower models do not gain back the seconds that compiling takes."""
@@ -34,6 +36,18 @@ class Ops(Protocol):
     def dropout(self, input: Tensor, p: float) -> Tensor:
         """Each element is 0 with probability p, else divided by 1 − p."""
 
+    def unpad(
+        self, attention_mask: Tensor, weight: Tensor, heads: int, dropout_p: float, real_tokens: int | None
+    ) -> Unpadded | None:
+        """The real tokens of padded rows, if they alone are to be computed; else None.
+
+        Args:
+            attention_mask: bool [B, S], True at real tokens.
+            weight: [*, H] of a layer of the model.
+            dropout_p: that of the attention weights.
+            real_tokens: how many there are, where the host knows.
+        """
+
     def attention_bias(self, attn_mask: Tensor, hidden: Tensor) -> Tensor:
         """What `attention` adds to the scores, made once for all blocks.
 
@@ -42,11 +56,12 @@ class Ops(Protocol):
             hidden: [B, S, H], the input of the first block.
         """
 
-    def attention(self, qkv: Tensor, heads: int, bias: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    def attention(self, qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoint: bool) -> Tensor:
         """Scaled dot-product attention: queries, keys and values [B, S, 3 · H] → contexts [B, S, H].
 
         Args:
-            bias: of `attention_bias`; None when every token may attend everywhere.
+            rows: the result of `attention_bias`; or, for qkv [T, 3 · H] → [T, H], where the tokens stand; or None when
+                every token may attend everywhere in its row.
             checkpoint: recompute the attention weights in the backward pass instead of keeping them.
         """
 

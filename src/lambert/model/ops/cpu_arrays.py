@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 
 _MIN_TRANSPOSED_COLUMNS = 512
 """From here on, transposing an operand of a weight gradient costs less than a matmul that reads it transposed."""
+_MIN_LARGE_OPERAND = 1 << 21
+"""From so many elements on, 4 MB in bfloat16, the narrower operand of a product is the one to be read transposed."""
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -99,6 +101,17 @@ def weight_gradient(grad: Tensor, input: Tensor) -> Tensor:
     if outputs <= inputs:
         return transpose_contiguous(grad) @ input
     return transpose_contiguous(transpose_contiguous(input) @ grad)
+
+
+def transposed_matmul(left: Tensor, right: Tensor) -> Tensor:
+    """leftᵀ · right, [V, M] and [V, H] → [M, H].
+
+    oneDNN's bfloat16 matmul is slower with a large transposed operand than with a small one: the product is then
+    computed as (rightᵀ · left)ᵀ, with the same bits (measured: docs/performance.md).
+    """
+    if left.dtype == torch.bfloat16 and right.shape[1] < left.shape[1] and left.numel() >= _MIN_LARGE_OPERAND:
+        return transpose_contiguous(right.t() @ left)
+    return left.t() @ right
 
 
 def column_sums(values: Tensor) -> Tensor:

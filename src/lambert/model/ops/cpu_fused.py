@@ -1,6 +1,6 @@
 """The operations of `Ops` for training on CPUs, in bfloat16 or float32: autograd functions around the kernels.
 
-Matmuls are PyTorch's; everything between them is one kernel (`cpu_kernels`). Shapes: as in `ops`; T = all tokens,
+Matmuls are PyTorch's; everything between them is one kernel (`cpu_kernels`). Shapes: as in `ops`;
 K = 3 for queries, keys and values, D = H / A.
 """
 
@@ -17,16 +17,28 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from lambert.model import unpadding
+from lambert.model.attention import Rows
 from lambert.model.ops import cpu_kernels
-from lambert.model.ops.cpu_arrays import as_array, as_floats, column_sums, run, run_with_sums, weight_gradient
+from lambert.model.ops.cpu_arrays import (
+    as_array,
+    as_floats,
+    column_sums,
+    run,
+    run_with_sums,
+    transposed_matmul,
+    weight_gradient,
+)
+from lambert.model.unpadding import Unpadded
 
 DropoutRNG = tuple[np.uint32, np.uint32, np.uint32, np.float32]
 """Two words of a seed, the random bits below which an element is dropped, and 1 / (1 − p)."""
 
 _MIN_SPARSE_ROWS = 1_024
 """bfloat16 embeddings of so many rows get a sparse gradient, cheap to add to the tied decoder's dense one."""
-_MASKED_TOKENS_MULTIPLE = 64
-"""Masked tokens are padded to a multiple of this: few different sizes leave the allocator no holes."""
+_TOKENS_MULTIPLE = 64
+"""Real and masked tokens are padded to a multiple of this: few different sizes leave the allocator no holes, and oneDNN
+few matmuls to compile."""
 
 
 def new_dropout(p: float) -> DropoutRNG:
@@ -52,16 +64,32 @@ def dropout(input: Tensor, p: float) -> Tensor:
     return input if p == 0 else _Dropout.apply(input, new_dropout(p))
 
 
+def unpad(
+    attention_mask: Tensor, weight: Tensor, heads: int, dropout_p: float, real_tokens: int | None
+) -> Unpadded | None:
+    """As `Ops.unpad`: always."""
+    return unpadding.unpad(attention_mask, int(attention_mask.sum()), _TOKENS_MULTIPLE)
+
+
 def attention_bias(attn_mask: Tensor, hidden: Tensor) -> Tensor:
     """As `Ops.attention_bias`: float32 [B, 1 or S, S]."""
     return torch.zeros(attn_mask.squeeze(1).shape).masked_fill_(~attn_mask.squeeze(1), -math.inf)
 
 
-def attention(qkv: Tensor, heads: int, bias: Tensor | None, dropout_p: float, *, checkpoint: bool) -> Tensor:
-    """As `Ops.attention`, as batched matmuls with a fused softmax: faster than PyTorch's fused attention on CPUs."""
-    batch, length, _ = qkv.shape
-    bias = torch.zeros(batch, 1, length) if bias is None else bias
-    return _Attention.apply(qkv.view(batch, length, 3, heads, -1), bias, new_dropout(dropout_p), checkpoint)
+def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    """As `Ops.attention`, as batched matmuls with a fused softmax: faster than PyTorch's fused attention on CPUs.
+
+    The matmuls compute the padding, too; nothing else does.
+    """
+    if isinstance(rows, Unpadded):
+        length, cu_seqlens, bias = rows.max_length, rows.cu_seqlens, None
+    else:
+        length, bias = qkv.shape[1], rows
+        cu_seqlens = torch.arange(0, len(qkv) * length + 1, length, dtype=torch.int32)
+    bias = torch.zeros(1, 1, length) if bias is None else bias
+    tokens = qkv.reshape(-1, 3, heads, qkv.shape[-1] // (3 * heads))
+    context = _Attention.apply(tokens, cu_seqlens, length, bias, new_dropout(dropout_p), checkpoint)
+    return context.view(*qkv.shape[:-1], -1)
 
 
 def feed_forward(
@@ -107,7 +135,7 @@ class _Embedding(Function):
             sums = torch.zeros(rows, width).index_add_(0, ids.flatten(), grad.view(-1, width).float())
             return None, sums.to(grad.dtype)
         used, indices = ids.unique(return_inverse=True)
-        sums = torch.zeros(len(used), width).index_add_(0, indices.flatten(), grad.flatten(0, 1).float())
+        sums = torch.zeros(len(used), width).index_add_(0, indices.flatten(), grad.view(-1, width).float())
         values = sums.to(grad.dtype)
         sparse = torch.sparse_coo_tensor(used[None], values, ctx.shape, is_coalesced=True, check_invariants=False)
         return None, sparse
@@ -172,55 +200,66 @@ def _gelu(input: Tensor) -> Tensor:
 
 class _Attention(Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, attn_mask: Tensor, rng: DropoutRNG, checkpoint: bool) -> Tensor:
-        split = _split_heads(qkv)
-        weights, dropped = _attention_weights(split, attn_mask, rng)
+    def forward(
+        ctx: Any, qkv: Tensor, cu_seqlens: Tensor, length: int, bias: Tensor, rng: DropoutRNG, checkpoint: bool
+    ) -> Tensor:
+        split = _split_heads(qkv, cu_seqlens, length)
+        weights, dropped = _attention_weights(split, cu_seqlens, bias, rng)
         context = torch.bmm(dropped.flatten(0, 1), split[2].flatten(0, 1))
-        ctx.save_for_backward(split, attn_mask, None if checkpoint else weights)
+        ctx.save_for_backward(split, cu_seqlens, bias, None if checkpoint else weights)
         ctx.rng = rng
-        return _merge_heads(context.view_as(split[:1])).flatten(2)
+        return _merge_heads(context.view_as(split[:1]), cu_seqlens, len(qkv)).flatten(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        split, attn_mask, weights = ctx.saved_tensors
+        split, cu_seqlens, bias, weights = ctx.saved_tensors
         _, batch, heads, length, width = split.shape
-        d_context = _split_heads(grad.view(batch, length, 1, heads, width))[0].flatten(0, 1)
+        grad = grad.contiguous().view(-1, 1, heads, width)
+        d_context = _split_heads(grad, cu_seqlens, length)[0].flatten(0, 1)
         query, key, value = (part.flatten(0, 1) for part in split)
         if weights is None:
-            dropped, _ = _attention_weights(split, attn_mask, ctx.rng)
+            dropped, _ = _attention_weights(split, cu_seqlens, bias, ctx.rng)
         else:
             dropped = _overwritable(ctx, weights)
         d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(dropped)
-        scale = np.float32(width**-0.5)
-        run(cpu_kernels.softmax_backward, batch, as_array(dropped), as_array(d_scores), scale, ctx.rng)
+        arrays = as_array(dropped), as_array(d_scores), cu_seqlens.numpy()
+        run(cpu_kernels.softmax_backward, batch, *arrays, np.float32(width**-0.5), ctx.rng)
         d_scores = d_scores.flatten(0, 1)
         gradients = torch.empty_like(split)
         d_query, d_key, d_value = gradients.flatten(1, 2)
         torch.bmm(d_scores, key, out=d_query)
         torch.bmm(d_scores.transpose(1, 2), query, out=d_key)
         torch.bmm(dropped.flatten(0, 1).transpose(1, 2), d_context, out=d_value)
-        return _merge_heads(gradients), None, None, None
+        return _merge_heads(gradients, cu_seqlens, len(grad)), None, None, None, None, None
 
 
-def _attention_weights(split: Tensor, attn_mask: Tensor, rng: DropoutRNG) -> tuple[Tensor, Tensor]:
+def _attention_weights(split: Tensor, cu_seqlens: Tensor, bias: Tensor, rng: DropoutRNG) -> tuple[Tensor, Tensor]:
     """[K, B, A, S, D] → attention weights [B, A, S, S] before and after dropout."""
     _, batch, heads, length, width = split.shape
     query, key = (part.flatten(0, 1) for part in split[:2])
     weights = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
     dropped = torch.empty_like(weights)
-    scale = np.float32(width**-0.5)
-    run(cpu_kernels.softmax, batch, as_array(weights), as_floats(attn_mask), scale, rng, as_array(dropped))
+    inputs = as_array(weights), cu_seqlens.numpy(), as_floats(bias), np.float32(width**-0.5), rng
+    run(cpu_kernels.softmax, batch, *inputs, as_array(dropped))
     return weights, dropped
 
 
-def _split_heads(stacked: Tensor) -> Tensor:
-    """[B, S, K, A, D] → [K, B, A, S, D]."""
-    return stacked.permute(2, 0, 3, 1, 4).contiguous()
+def _split_heads(tokens: Tensor, cu_seqlens: Tensor, length: int) -> Tensor:
+    """[T, K, A, D] → [K, B, A, S, D]."""
+    _, parts, heads, width = tokens.shape
+    sequences = len(cu_seqlens) - 1
+    split = tokens.new_empty(parts, sequences, heads, length, width)
+    run(cpu_kernels.split_heads, sequences, as_array(tokens), cu_seqlens.numpy(), as_array(split))
+    return split
 
 
-def _merge_heads(split: Tensor) -> Tensor:
-    """[K, B, A, S, D] → [B, S, K, A, D]."""
-    return split.permute(1, 3, 0, 2, 4).contiguous()
+def _merge_heads(split: Tensor, cu_seqlens: Tensor, count: int) -> Tensor:
+    """[K, B, A, S, D] → [T, K, A, D], T = `count`; zeros behind the last sequence."""
+    parts, sequences, heads, _, width = split.shape
+    tokens = split.new_empty(count, parts, heads, width)
+    tokens[int(cu_seqlens[-1]) :] = 0
+    run(cpu_kernels.merge_heads, sequences, as_array(split), cu_seqlens.numpy(), as_array(tokens))
+    return tokens
 
 
 class _AddNorm(Function):
@@ -253,7 +292,7 @@ class _MLMCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         size, count = weight.shape[0], hidden.shape[0]
-        padding = -count % _MASKED_TOKENS_MULTIPLE
+        padding = -count % _TOKENS_MULTIPLE
         hidden = functional.pad(hidden, (0, 0, 0, padding))
         logits = functional.linear(weight, hidden)
         label_logits = logits[labels, torch.arange(count)].float() + bias.detach().float()[labels]
@@ -278,5 +317,5 @@ class _MLMCrossEntropy(Function):
         arrays = as_array(d_logits), chunk_scale.numpy(), labels.int().numpy(), d_bias.numpy()
         run(cpu_kernels.mlm_softmax_backward, len(chunk_scale), *arrays)
         d_weight = d_logits @ (hidden * grad).contiguous()
-        d_hidden = ((d_logits.t() @ weight) * grad)[: ctx.count]
+        d_hidden = (transposed_matmul(d_logits, weight) * grad)[: ctx.count]
         return d_hidden.to(hidden.dtype), d_weight, (d_bias * grad).to(hidden.dtype), None

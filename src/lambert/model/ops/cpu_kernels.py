@@ -150,18 +150,58 @@ def column_sums(values, sums, begin, end):
 
 
 @_KERNEL
-def softmax(scores, attn_mask, scale, rng, dropped, begin, end):
-    """scores [B, A, S, S] ← softmax(scale · scores + attn_mask); dropped ← dropout of that.
+def split_heads(tokens, cu_seqlens, split, begin, end):
+    """split [K, B, A, S, D] ← tokens [T, K, A, D] of B sequences, zeros behind the last token of each.
 
     Args:
-        attn_mask: float32 [B, 1 or S, S], 0 where a token may attend and −inf elsewhere.
+        cu_seqlens: int32 [B + 1] first token of each sequence, and T.
     """
-    _, heads, length, width = scores.shape
-    row = np.empty(width, np.float32)
+    parts, _, heads, length, width = split.shape
     for sequence in range(begin, end):
+        first = cu_seqlens[sequence]
+        own = cu_seqlens[sequence + 1] - first
+        for part in range(parts):
+            for head in range(heads):
+                for token in range(own):
+                    for i in range(width):
+                        split[part, sequence, head, token, i] = tokens[first + token, part, head, i]
+                for token in range(own, length):
+                    for i in range(width):
+                        split[part, sequence, head, token, i] = 0
+
+
+@_KERNEL
+def merge_heads(split, cu_seqlens, tokens, begin, end):
+    """tokens [T, K, A, D] ← split [K, B, A, S, D]: `split_heads` undone."""
+    parts, _, heads, _, width = split.shape
+    for sequence in range(begin, end):
+        first = cu_seqlens[sequence]
+        for token in range(cu_seqlens[sequence + 1] - first):
+            for part in range(parts):
+                for head in range(heads):
+                    for i in range(width):
+                        tokens[first + token, part, head, i] = split[part, sequence, head, token, i]
+
+
+@_KERNEL
+def softmax(scores, cu_seqlens, bias, scale, rng, dropped, begin, end):
+    """scores [B, A, S, S] ← softmax(scale · scores + bias) over the real tokens; dropped ← dropout of that.
+
+    Args:
+        cu_seqlens: as in `split_heads`; scores become 0 behind the last token of a sequence.
+        bias: float32 [B or 1, S or 1, S], 0 where a token may attend and −inf elsewhere.
+    """
+    _, heads, length, _ = scores.shape
+    row = np.empty(length, np.float32)
+    for sequence in range(begin, end):
+        width = cu_seqlens[sequence + 1] - cu_seqlens[sequence]
         for head in range(heads):
-            for query in range(length):
-                mask = attn_mask[sequence, min(query, attn_mask.shape[1] - 1)]
+            scores[sequence, head, width:] = 0
+            dropped[sequence, head, width:] = 0
+            for query in range(width):
+                scores[sequence, head, query, width:] = 0
+                dropped[sequence, head, query, width:] = 0
+                mask = bias[min(sequence, bias.shape[0] - 1), min(query, bias.shape[1] - 1)]
                 ordered_max = np.int32(-(2**31))
                 for i in range(width):
                     value = to_float32(scores[sequence, head, query, i]) * scale + mask[i]
@@ -173,7 +213,7 @@ def softmax(scores, attn_mask, scale, rng, dropped, begin, end):
                     value = exp(row[i] - maximum)
                     row[i] = value
                     total += value
-                first = ((sequence * heads + head) * length + query) * width
+                first = ((sequence * heads + head) * length + query) * length
                 for i in range(width):
                     value = row[i] / total
                     scores[sequence, head, query, i] = cast_to(scores, value)
@@ -181,15 +221,19 @@ def softmax(scores, attn_mask, scale, rng, dropped, begin, end):
 
 
 @_KERNEL
-def softmax_backward(weights, grad, scale, rng, begin, end):
-    """grad of the dropped weights ← grad of the scores; weights ← the dropped weights. Both [B, A, S, S]."""
-    _, heads, length, width = weights.shape
-    probabilities = np.empty(width, np.float32)
-    products = np.empty(width, np.float32)
+def softmax_backward(weights, grad, cu_seqlens, scale, rng, begin, end):
+    """grad of the dropped weights ← grad of the scores; weights ← the dropped weights. Both [B, A, S, S].
+
+    Both are, and become, 0 behind the last token of a sequence.
+    """
+    _, heads, length, _ = weights.shape
+    probabilities = np.empty(length, np.float32)
+    products = np.empty(length, np.float32)
     for sequence in range(begin, end):
+        width = cu_seqlens[sequence + 1] - cu_seqlens[sequence]
         for head in range(heads):
-            for query in range(length):
-                first = ((sequence * heads + head) * length + query) * width
+            for query in range(width):
+                first = ((sequence * heads + head) * length + query) * length
                 total = np.float32(0)
                 for i in range(width):
                     factor = dropout_factor(first + i, rng)

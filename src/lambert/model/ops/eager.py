@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.functional import dropout, embedding, linear
 from torch.utils import checkpoint as activation_checkpoint
 
-from lambert.model.attention import attention, attention_bias
+from lambert.model.attention import attention, attention_bias, unpad
 
 _VOCABULARY_MULTIPLE = 64
 
@@ -24,6 +24,7 @@ __all__ = [
     "feed_forward",
     "linear",
     "mlm_cross_entropy",
+    "unpad",
 ]
 
 

@@ -18,23 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lambert.errors import UserError
+from lambert.training.checkpoint.tensor_file import Altered, read_tensors
 from lambert.utils.formatting import shell_command, size
-from lambert.utils.io import (
-    SETTINGS_BYTES,
-    check_tensor_header,
-    file_sha256,
-    free_inodes,
-    read_bytes,
-    read_json,
-    share,
-    sync,
-    write_text,
-)
+from lambert.utils.io import SETTINGS_BYTES, file_sha256, free_inodes, read_json, share, sync, write_text
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -163,6 +153,8 @@ def _has_manifest(folder: Path) -> bool:
 def load_checkpoint(run: Path, step: int) -> Checkpoint:
     """Read `run/checkpoints/step-N` (on the CPU), and verify the size and SHA-256 of every file.
 
+    Each file is read once, so that the hashed bytes are the bytes used, into the memory of its tensors.
+
     Raises:
         Damaged: a file is missing, truncated or altered.
         Unreadable, OtherVersion: see there.
@@ -170,16 +162,12 @@ def load_checkpoint(run: Path, step: int) -> Checkpoint:
     folder = run / FOLDER / f"step-{step}"
     try:
         content = _manifest(folder, step)
-        tensors = {}
-        for name, recorded in content["files"].items():
-            # Read once, so that the hashed bytes are the bytes used.
-            data = _read(folder / name, recorded["bytes"])
-            if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
-                raise _damaged(folder, f"{name} is not what was saved (its SHA-256 differs)")
-            check_tensor_header(data)
-            tensors[Path(name).stem] = load_tensors(data)
+        tensors = {
+            Path(name).stem: read_tensors(folder / name, size=recorded["bytes"], sha256=recorded["sha256"])
+            for name, recorded in content["files"].items()
+        }
         return Checkpoint(step, tensors, content["facts"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unloadable(folder, error) from None
 
 
@@ -261,13 +249,6 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, size: int) -> bytes:
-    """The content of a file, after checking its size."""
-    if path.stat().st_size != size:
-        raise _damaged(path.parent, f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
-    return read_bytes(path, size)
-
-
 def _remove(folder: Path) -> None:
     """Delete a checkpoint. It is renamed first, so that a partly deleted one is not mistaken for a complete one."""
     doomed = folder.with_name(folder.name + ".deleted")
@@ -290,6 +271,8 @@ def _of_other_version(folder: Path, content: Mapping[str, Any]) -> OtherVersion:
 
 def _unloadable(folder: Path, error: Exception) -> UserError:
     """The error for a checkpoint that is damaged, or that only this process cannot read."""
+    if isinstance(error, Altered):
+        return _damaged(folder, str(error))
     if not isinstance(error, OSError) or error.errno in _DAMAGE:
         return _damaged(folder, f"{type(error).__name__}: {error}")
     open_it = shell_command("chmod", "-R", "u=rwX,g=rwX", folder)

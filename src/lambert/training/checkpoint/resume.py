@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lambert.errors import UserError
+import torch
+
 from lambert.training.checkpoint.format import (
     FOLDER,
     Checkpoint,
     Damaged,
-    OtherVersion,
-    Unreadable,
     checkpoint_facts,
     finished_steps,
     load_checkpoint,
@@ -27,36 +27,41 @@ log = logging.getLogger("lambert")
 def agreed_checkpoint(
     run: Path, settings: TrainingConfig, processes: ProcessGroup
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint (None without one), and the problems of newer ones (on rank 0 only).
+    """The checkpoint (None without one), and the problems of newer ones.
 
-    Rank 0 selects it; the other ranks load the same one.
+    Rank 0 alone reads and verifies it. Its tensors are on "meta" on the other ranks: `fsdp.from_rank_0` sends what each
+    needs of them, one by one.
 
     Raises:
-        UserError: all checkpoints are damaged, it belongs to a run with other settings, or a rank cannot load it.
+        UserError: on all ranks: all checkpoints are damaged, or it belongs to a run with other settings.
     """
-    saved: Checkpoint | None = None
-    problems: list[str] = []
-    problem: UserError | None = None
-    if processes.is_main_process:
-        try:
-            saved, problems = _newest_with_recipe(run)
-            if saved is not None:
-                _refuse_other_run(run, saved, settings)
-        except UserError as error:
-            problem = error
-    found, failures = processes.all_reduce_ints([0 if saved is None else 1 + saved.step, int(problem is not None)])
-    if not processes.is_main_process and found and not failures:
-        try:
-            saved = load_checkpoint(run, found - 1)
-        except (Damaged, Unreadable, OtherVersion) as damage:
-            problem = UserError(
-                f"process {processes.rank} cannot load the checkpoint that rank 0 found: {damage.what}",
-                remedy="Put `out` on a folder that every machine shares",
-            )
-    failures += processes.all_reduce_ints([int(problem is not None)])[0]
-    if failures:
-        raise problem or UserError("another rank could not load the checkpoint", remedy="See its message")
-    return saved, problems
+    read: list[Checkpoint] = []
+
+    def select() -> dict[str, Any]:
+        saved, problems = _newest_with_recipe(run)
+        if saved is None:
+            return {"problems": problems, "step": None}
+        _refuse_other_run(run, saved, settings)
+        read.append(saved)
+        kinds = {
+            part: {
+                name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in named.items()
+            }
+            for part, named in saved.tensors.items()
+        }
+        return {"problems": problems, "step": saved.step, "facts": saved.facts, "kinds": kinds}
+
+    told = processes.from_main(select)
+    if told["step"] is None or read:
+        return read[0] if read else None, told["problems"]
+    tensors = {
+        part: {
+            name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+            for name, (dtype, shape) in named.items()
+        }
+        for part, named in told["kinds"].items()
+    }
+    return Checkpoint(told["step"], tensors, told["facts"]), told["problems"]
 
 
 def _newest_with_recipe(run: Path) -> tuple[Checkpoint | None, list[str]]:

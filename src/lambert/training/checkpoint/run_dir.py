@@ -31,7 +31,7 @@ def open_run_folder(
     """`prepare_run_folder` on rank 0, which also saves the tokenizer; if it fails, all ranks stop.
 
     Raises:
-        UserError: preparation failed on rank 0, and the other ranks report that; or a rank reads another corpus.
+        UserError: preparation failed on rank 0; or a rank reads another corpus.
     """
     own = int(corpus.fingerprint[:15], 16)
     first = processes.all_reduce_ints([own if processes.is_main_process else 0])[0]
@@ -40,20 +40,14 @@ def open_run_folder(
             f"process {other} reads another corpus from {corpus.path} than rank 0",
             remedy="Put the same corpus there on every machine, or on a folder that all share",
         )
-    problem: UserError | None = None
-    lock = None
-    if processes.is_main_process:
-        try:
-            lock = prepare_run_folder(run, settings, command=command, fresh=fresh)
-            save_tokenizer(corpus.tokenizer(), run / TOKENIZER_FOLDER)
-        except UserError as error:
-            problem = error
-    problems = processes.all_reduce_ints([int(problem is not None)])[0]
-    if problem is not None:
-        raise problem
-    if problems:
-        raise UserError("rank 0 could not prepare the run folder", remedy="See its message")
-    return lock
+    locks: list[FolderLock] = []
+
+    def prepare() -> None:
+        locks.append(prepare_run_folder(run, settings, command=command, fresh=fresh))
+        save_tokenizer(corpus.tokenizer(), run / TOKENIZER_FOLDER)
+
+    processes.from_main(prepare)
+    return locks[0] if locks else None
 
 
 def skipped_steps(run: Path) -> set[int]:

@@ -41,17 +41,26 @@ DEFAULT_VOCABULARY_SIZE = 30_522
 
 
 def resolve_config(
-    request: RecipeArguments, corpus: Corpus | None, *, precision: Precision = Precision.FLOAT32
+    request: RecipeArguments,
+    corpus: Corpus | None,
+    *,
+    precision: Precision = Precision.FLOAT32,
+    initial_weights: str | None = None,
 ) -> TrainingConfig:
     """Resolve the training configuration of `request`.
 
     Without a corpus (a plan from `samples`) it assumes BERT's vocabulary.
+
+    Args:
+        initial_weights: SHA-256 of those of `init_from`; None reads them.
 
     Raises:
         UserError: unknown names, numbers out of range, or model, corpus and samples that do not match.
     """
     request, recipe = with_recipe(request)
     init_from = request.initial_model_folder
+    if initial_weights is None:
+        initial_weights = "" if init_from is None else weights_sha256(init_from)
     samples = _samples(request, recipe, corpus)
     optimizer = request.optimizer or _default_optimizer(request, recipe, samples)
     config = _model_config(request, recipe, corpus)
@@ -79,7 +88,7 @@ def resolve_config(
         examples=request.examples,
         packs=request.pack,
         precision=precision,
-        initial_weights="" if init_from is None else weights_sha256(init_from),
+        initial_weights=initial_weights,
         **{name: value for name, value in defaults.items() if value is not None},
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from lambert.errors import UserError, unknown_name
 
 ON_SPIKE = ("warn", "rollback")
+MOST_DATA_WORKERS = 64
 ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 
 
@@ -37,6 +38,9 @@ class TrainerOptions:
     """warn or rollback: response to a spike of the loss or gradient norm (docs/reliability.md)."""
     activation_checkpointing: str = "none"
     """none, selective or full: recompute activations in the backward pass to save memory; `plan` shows the costs."""
+    data_workers: int | None = None
+    """Processes of each rank that make batches. Default: none on a CPU; on a GPU up to 4, once its thread for that is
+    busy a fifth of the time (untested on GPU). The weights do not depend on it."""
     shard: bool = False
     """Shard weights, gradients and moments over the ranks (FSDP2), for models beyond one device (untested on GPU)."""
 
@@ -45,9 +49,13 @@ class TrainerOptions:
             raise unknown_name("activation checkpointing", self.activation_checkpointing, ACTIVATION_CHECKPOINTING)
         if self.on_spike not in ON_SPIKE:
             raise unknown_name("answer to a spike", self.on_spike, ON_SPIKE)
+        if self.data_workers is not None and not 0 <= self.data_workers <= MOST_DATA_WORKERS:
+            raise UserError(
+                f"`data_workers` is {self.data_workers}", remedy=f"Give a whole number from 0 to {MOST_DATA_WORKERS}"
+            )
         if self.keep_last < 1:
             raise UserError(f"keep last {self.keep_last}", remedy="Give a whole number from 1")
         for field in fields(TrainerOptions):
             value = getattr(self, field.name)
-            if not isinstance(value, str) and not 0 <= value < math.inf:
+            if value is not None and not isinstance(value, str) and not 0 <= value < math.inf:
                 raise UserError(f"{field.name.replace('_', ' ')} {value}", remedy="Give a number from 0")

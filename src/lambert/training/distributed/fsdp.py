@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from lambert.errors import UserError
 from lambert.model.heads import BertForPreTraining
@@ -93,9 +93,19 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """This rank's shard of a full tensor if `parameter` is sharded; else the tensor on the parameter's device."""
+def from_rank_0(parameter: Tensor, tensor: Tensor, processes: ProcessGroup) -> Tensor:
+    """Rank 0's `tensor` on the parameter's device, or this rank's shard of it if `parameter` is sharded.
+
+    A number stays on the CPU. Every rank calls it for the same parameters in the same order.
+
+    Args:
+        tensor: the full tensor; on the other ranks only its shape and dtype count.
+    """
+    if not tensor.dim():
+        return processes.broadcast(tensor)
     if not isinstance(parameter, DTensor):
-        return tensor.to(parameter.device)
-    on_device = tensor.to(parameter.device)
-    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return processes.broadcast(tensor).to(parameter.device)
+    own = processes.scatter_rows(tensor).to(parameter.device)  # `shard` cuts along the first dimension
+    return DTensor.from_local(
+        own, parameter.device_mesh, parameter.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )

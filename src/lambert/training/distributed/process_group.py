@@ -5,22 +5,27 @@ Tensors are reduced where they are: over NCCL on GPUs. Python integers go over G
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from lambert.errors import Interrupted, UserError
 from lambert.training.distributed import env
 from lambert.training.distributed.heartbeat import HeartbeatMonitor, Store
-from lambert.training.distributed.store import join_store, stay_on_loopback
+from lambert.training.distributed.store import connect_sparingly, join_store, stay_on_loopback
 from lambert.utils.stop_signals import end_with_parent
 
 TIMEOUT_SECONDS = 600.0
+PIECE_BYTES = 1 << 24
+"""Bytes that one broadcast sends."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,67 @@ class ProcessGroup:
         """Wait for all ranks, but not for their GPUs."""
         self.all_reduce_ints([0])
 
+    def from_main(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns on rank 0, which alone calls it; the other ranks get it by way of JSON.
+
+        Raises:
+            UserError: rank 0 raised it, and then all ranks do, with the same words and exit code.
+            Interrupted: on the other ranks, where rank 0 raised any other exception.
+        """
+        if self.world_size == 1:
+            return work()
+        result: Any = None
+        failure: Exception | None = None
+        if self.is_main_process:
+            try:
+                result = work()
+            except Exception as error:  # whatever it is: the others must not wait for what never comes
+                failure = error
+        told = self._json_from_main({"result": result, "failure": failure and _failure_facts(failure)})
+        if failure is not None:
+            raise failure
+        if told["failure"] is not None:
+            kind = Interrupted if told["failure"]["exit_code"] == Interrupted.exit_code else UserError
+            raise kind(told["failure"]["what"], remedy=told["failure"]["remedy"])
+        return result if self.is_main_process else told["result"]
+
+    def _json_from_main(self, value: Any) -> Any:
+        text = json.dumps(value).encode() if self.is_main_process else b""
+        data = torch.empty(self.all_reduce_ints([len(text)])[0], dtype=torch.uint8)
+        data[: len(text)] = torch.frombuffer(bytearray(text or b" "), dtype=torch.uint8)[: len(text)]
+        return json.loads(self.broadcast(data).numpy().tobytes())
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor in host memory, sent in pieces of at most `PIECE_BYTES`.
+
+        Args:
+            tensor: on rank 0 in host memory; only its shape and dtype count on the others, so it may be on "meta".
+        """
+        if self.world_size == 1:
+            return tensor
+        whole = tensor.contiguous() if self.is_main_process else torch.empty_like(tensor, device="cpu")
+        for piece in whole.flatten().view(torch.uint8).split(PIECE_BYTES) if whole.numel() else ():
+            with self.translate_peer_errors():
+                distributed.broadcast(piece, 0)
+        return whole
+
+    def scatter_rows(self, tensor: Tensor) -> Tensor:
+        """This rank's rows of rank 0's tensor [rows, …], as `torch.chunk` divides them; in host memory.
+
+        Args:
+            tensor: see `broadcast`.
+        """
+        count = len(tensor)
+        most = -(-count // self.world_size)
+        own = torch.empty(most, *tensor.shape[1:], dtype=tensor.dtype)
+        chunks: list[Tensor] | None = None
+        if self.is_main_process:
+            filler = tensor.new_empty(most * self.world_size - count, *tensor.shape[1:])
+            chunks = list((torch.cat([tensor, filler]) if len(filler) else tensor).split(most))
+        with self.translate_peer_errors():
+            distributed.scatter(own, chunks, 0)
+        return own[: max(0, min(most, count - self.rank * most))]
+
     def _reduced(self, values: Sequence[int], operation: distributed.ReduceOp.RedOpType) -> list[int]:
         tensor = torch.tensor(values, dtype=torch.int64)
         with self.translate_peer_errors():
@@ -145,6 +211,14 @@ class ProcessGroup:
     def rank_range(self, count: int) -> range:
         """This rank's contiguous range of `count` items, such as the micro-batches of a step."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
+
+
+def _failure_facts(error: Exception) -> dict[str, Any]:
+    """What the other ranks need to raise the error of rank 0."""
+    if isinstance(error, UserError):
+        return {"exit_code": error.exit_code, "what": error.what, "remedy": error.remedy}
+    words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return {"exit_code": Interrupted.exit_code, "what": f"rank 0 failed ({words})", "remedy": "See its message"}
 
 
 def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGroup:
@@ -171,6 +245,7 @@ def init_process_group(*, timeout_seconds: float = TIMEOUT_SECONDS) -> ProcessGr
             end_with_parent()
         if env.all_on_this_machine():
             stay_on_loopback()
+        connect_sparingly()
         backend, timeout = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timedelta(seconds=timeout_seconds)
         store = join_store(timeout_seconds)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,11 @@ from torch.distributed.elastic.rendezvous import (
 
 from lambert.errors import LaunchError
 from lambert.training.distributed import env
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 LOOPBACK = "127.0.0.1"
 LOOPBACK_RENDEZVOUS = "lambert-loopback"
@@ -64,6 +70,19 @@ def join_store(timeout_seconds: float) -> Any:
         )
     except RuntimeError as error:  # torch's DistNetworkError and DistStoreError are RuntimeErrors
         raise _unreachable(host, port, str(error).partition("\n")[0]) from None
+
+
+def connect_sparingly() -> None:
+    """Let Gloo connect a rank to those that it sends to, when it first does, and this process open what it may.
+
+    By default Gloo connects every rank to every other: at 1,024 ranks 1,023 sockets and 2,049 questions of the store a
+    rank, some 9 GB of addresses, and more sockets than the usual limit of 1,024 open files.
+    """
+    os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
+    if resource is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def stay_on_loopback() -> None:

@@ -9,6 +9,7 @@ from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.batches import spare_cores
 
 
 def describe_execution(
@@ -25,10 +26,9 @@ def describe_execution(
         "precision": f"{precision.value}: {_reason(precision)}",
         "kernels": kernels,
         "compilation": _compilation(settings, on_cpu),
-        "rows": "packed if that saves rows"
-        if settings.packs
-        else f"one example a row, padded to {'the longest of its batch' if on_cpu else 'the length of the phase'}",
+        "rows": _rows(settings, on_cpu, is_fused=reason is None),
         "activation_checkpointing": trainer_options.activation_checkpointing,
+        "batches": _batches(trainer_options.data_workers, on_cpu),
         "threads": str(torch.get_num_threads()) if on_cpu else "of the GPU",
         "mlm_head": "the masked positions only",
         "gradient_sums": _sums(settings, processes),
@@ -42,6 +42,28 @@ def _compilation(settings: TrainingConfig, on_cpu: bool) -> str:
     if on_cpu or settings.no_compile:
         return "none: torch.compile is for GPUs" if on_cpu else "none (`no_compile=True`)"
     return "each block and the MLM head by torch.compile, while it works here (untested on GPU)"
+
+
+def _rows(settings: TrainingConfig, on_cpu: bool, *, is_fused: bool) -> str:
+    if settings.packs:
+        return "packed if that saves rows"
+    if is_fused:
+        return "one example a row; padding is not computed"
+    if on_cpu:
+        return "one example a row, padded to the longest of its batch"
+    model = settings.model
+    drops = model.dropout if model.attention_dropout is None else model.attention_dropout
+    computed = "" if drops else "; padding is not computed where FlashAttention runs (untested on GPU)"
+    return f"one example a row, padded to the length of the phase{computed}"
+
+
+def _batches(workers: int | None, on_cpu: bool) -> str:
+    if workers:
+        return f"made ahead by {workers} processes of each rank (`data_workers={workers}`)"
+    if on_cpu:
+        return "made by the training thread"
+    more = workers is None and spare_cores()
+    return "made ahead by a thread" + (f"; up to {more} processes if it is busy (untested on GPU)" if more else "")
 
 
 def _sums(settings: TrainingConfig, processes: ProcessGroup) -> str:

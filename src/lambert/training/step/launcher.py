@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lambert.data.dataloader import PretrainingBatch, SampleStream
 from lambert.training.config.phase import Phase, dropout_seed
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.process_group import ProcessGroup
+from lambert.training.step.batches import StepBatches
 from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.timer import StepTimer
 from lambert.training.step.train_state import TrainState
@@ -34,16 +34,23 @@ class LaunchedStep:
 
 
 class StepLauncher:
-    """Makes the micro-batches of this rank and launches steps.
+    """Launches steps, and has the batches of the next one made meanwhile.
 
-    On a GPU, a thread makes the batches of the next step in page-locked memory while the device works.
+    Args:
+        workers: processes that make batches, as for `StepBatches`.
     """
 
-    def __init__(self, state: TrainState, config: TrainingConfig, processes: ProcessGroup, timer: StepTimer) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        config: TrainingConfig,
+        processes: ProcessGroup,
+        timer: StepTimer,
+        *,
+        workers: int | None = None,
+    ) -> None:
         self._state, self._config, self._processes, self._timer = state, config, processes, timer
-        on_gpu = processes.device.type == "cuda"
-        self._ahead = ThreadPoolExecutor(1, "batches") if on_gpu else None
-        self._next: tuple[object, Future[list[PretrainingBatch]]] | None = None
+        self._batches = StepBatches(processes, workers)
 
     def launch(self, phase: Phase, stream: SampleStream, *, measures_first: bool) -> LaunchedStep:
         """Launch the next step: a pure function of its number.
@@ -56,7 +63,8 @@ class StepLauncher:
         """
         state, config, step, began = self._state, self._config, self._state.step + 1, time.monotonic()
         with self._timer.section("data"):
-            batches = self._batches(phase, stream, step)
+            batches = self._batches.of(phase, stream, step)
+        indices = self._processes.rank_range(phase.micro_batch_count)
         pending = launch_step(
             state.model,
             state.optimizer,
@@ -64,7 +72,7 @@ class StepLauncher:
             task=pretraining_task,
             learning_rate=phase.learning_rate(step),
             max_grad_norm=config.max_grad_norm or None,
-            dropout_seeds=[dropout_seed(config.seed, step, index) for index in self._indices(phase)],
+            dropout_seeds=[dropout_seed(config.seed, step, index) for index in indices],
             precision=config.precision,
             processes=self._processes,
             master=state.master,
@@ -72,34 +80,13 @@ class StepLauncher:
             timer=self._timer,
             measures_first=measures_first,
         )
-        self._make_ahead(phase, stream, step + 1)  # after the launch: both need Python's lock
+        self._batches.make_ahead(phase, stream, step + 1)  # after the launch: both need Python's lock
         state.step = step
         return LaunchedStep(step, phase, batches, pending, self._timer.lap(), began)
 
     def close(self) -> None:
-        """End the thread."""
-        if self._ahead is not None:
-            self._ahead.shutdown(cancel_futures=True)
-
-    def _indices(self, phase: Phase) -> range:
-        return self._processes.rank_range(phase.micro_batch_count)
-
-    def _batches(self, phase: Phase, stream: SampleStream, step: int) -> list[PretrainingBatch]:
-        """The micro-batches of a step, which may be made already."""
-        if self._ahead is None:
-            return self._make(phase, stream, step)
-        key, made = self._next or (None, None)
-        batches = made.result() if made is not None and key == (phase, step) else self._make(phase, stream, step)
-        self._next = None
-        return batches
-
-    def _make_ahead(self, phase: Phase, stream: SampleStream, step: int) -> None:
-        if self._ahead is not None and step <= phase.last_step:
-            self._next = (phase, step), self._ahead.submit(self._make, phase, stream, step)
-
-    def _make(self, phase: Phase, stream: SampleStream, step: int) -> list[PretrainingBatch]:
-        batches = [stream.batch(*phase.samples_of(step, index)) for index in self._indices(phase)]
-        return batches if self._ahead is None else [batch.pin_memory() for batch in batches]
+        """End what makes batches."""
+        self._batches.close()
 
 
 class LaunchedSteps:

@@ -28,6 +28,7 @@ def pretraining_task(model: nn.Module, batch: PretrainingBatch) -> TaskOutput:
         batch.masked_positions,
         **batch.packing(),
         masked_labels=batch.masked_labels,
+        real_tokens=batch.real_tokens,
     )
     loss_sums, correct = {"mlm": mlm_loss}, {"mlm": mlm_correct.sum()}
     if batch.is_mask is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lambert.optim import LayerwiseOptimizer
 from lambert.training.checkpoint.format import Checkpoint
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.config.training_config import TrainingConfig
-from lambert.training.distributed.fsdp import full_tensor, shard, shard_like
+from lambert.training.distributed.fsdp import from_rank_0, full_tensor, shard
 from lambert.training.distributed.gradient_reduction import BufferedGradients, Gradients, TreeGradients
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.training.optimizer import make_optimizer, named_groups, optimizer_tensors, restore_optimizer
@@ -81,7 +82,8 @@ class TrainState:
     def __init__(
         self, model: BertForPreTraining, settings: TrainingConfig, processes: ProcessGroup, *, shards: bool = False
     ) -> None:
-        self._is_sharded, self._is_first = shards and processes.world_size > 1, processes.is_main_process
+        self._processes, self._is_first = processes, processes.is_main_process
+        self._is_sharded = shards and processes.world_size > 1
         self.model = model if self._is_sharded else model.to(processes.device)
         if processes.device.type == "cuda" and not settings.no_compile:
             compile_layers(self.model, dynamic=settings.packs)  # packing makes any number of rows
@@ -137,7 +139,7 @@ class TrainState:
         return Checkpoint(self.step, copies, facts) if self._is_first else None
 
     def restore(self, saved: Checkpoint) -> None:
-        """Restore the state from `saved`.
+        """Restore the state from `saved`, whose tensors rank 0 has read and sends to the others. Call it on every rank.
 
         Raises:
             UserError: it belongs to another model.
@@ -148,13 +150,14 @@ class TrainState:
                 f"the checkpoint of step {saved.step} holds another model",
                 remedy="Choose another `out`, or `fresh=True` to start over",
             )
+        own_part = partial(from_rank_0, processes=self._processes)
         with torch.no_grad():
             for parameter, name in self._names.items():
-                parameter.copy_(shard_like(parameter, weights[name]))
+                parameter.copy_(own_part(parameter, weights[name]))
         if self.master is not None:
             self.master.copy_to_model()
         self.optimizer.state.clear()
-        restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"])
+        restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"], own_part)
         self.step = saved.step
 
     def exportable_model(self) -> BertForPreTraining:
