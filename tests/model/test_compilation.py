@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lambert.model import attention, compilation
 from lambert.model.bert import ACTIVATION_CHECKPOINTING, BertConfig
 from lambert.model.compilation import compile_layers, uncompiled
 from lambert.model.heads import BertForPreTraining
+from lambert.model.unpadding import Unpadded
 
 SIZE: dict[str, Any] = {"vocabulary_size": 100, "layers": 3, "hidden_size": 64, "attention_heads": 2}
 CONFIG = BertConfig(**SIZE, feed_forward_size=128, maximum_positions=64)
@@ -62,6 +64,23 @@ def test_blocks_and_head_trace_without_graph_breaks(monkeypatch: pytest.MonkeyPa
         for padded in (True, False):
             step(model, padded=padded)
     assert counter.frame_count == 3  # a block with a bias, one without, and the head
+
+
+def test_a_block_of_real_tokens_is_one_graph_for_each_number_of_tokens() -> None:
+    """`varlen_attn` has no kernel for CPUs: the graph is looked at, not run."""
+    block = BertForPreTraining(replace(CONFIG, dropout=0.0)).encoder.blocks[0].train()
+    graphs = []
+
+    def look(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return lambda *given: (torch.zeros(given[0].shape),)
+
+    block.compile(backend=look, fullgraph=True, dynamic=False)
+    for tokens, starts in ((24, [0, 9, 20, 24]), (24, [0, 16, 17, 24]), (32, [0, 16, 20, 32])):
+        rows = Unpadded(torch.arange(tokens), torch.tensor(starts, dtype=torch.int32), 16)
+        block(torch.randn(tokens, 64), rows)
+    assert len(graphs) == 2
+    assert all(sum("varlen_attn" in target for target in graph) == 1 for graph in graphs)
 
 
 class Compiler:
