@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol, Self, TypeVar
@@ -165,15 +166,9 @@ def launch_step(
         gradients.reduce()
         _refuse_failures(failed, processes, optimizer)
         sums = gradients.all_reduce_stats(_with_square(stats, first))
-    result_of, pending = partial(_result, trained, totals, stats), list[PendingStep]()
-    with timer.section("optimizer"):
-        failed = _out_of_memory(
-            lambda: pending.append(_update(optimizer, learning_rate, max_grad_norm, master, sums, result_of))
-        )
-    if failed:
-        what = f"the optimizer's update does not fit into memory ({failed.splitlines()[0]})"
-        raise Interrupted(what, remedy=_NO_ROOM)
-    return pending[0]
+    result_of = partial(_result, trained, totals, stats)
+    with timer.section("optimizer"), _update_fits():
+        return _update(optimizer, learning_rate, max_grad_norm, master, sums, result_of)
 
 
 def _plain(optimizer: Optimizer) -> Gradients:
@@ -248,6 +243,18 @@ def _with_square(stats: list[Tensor], first: FirstGradient | None) -> list[Tenso
     if square is not None:
         stats[0][-1] = square
     return stats
+
+
+@contextmanager
+def _update_fits() -> Iterator[None]:
+    """Turn an out-of-memory error of the update into the end of the run."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise Interrupted(f"the optimizer's update does not fit into memory ({first})", remedy=_NO_ROOM) from None
 
 
 def _out_of_memory(work: Callable[[], None]) -> str:
