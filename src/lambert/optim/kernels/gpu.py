@@ -171,11 +171,11 @@ class _Table:
         self.rows = [self.sums[place] for place in sorted(range(len(layers)), key=self.order.__getitem__)]
         """‖x‖² and ‖u‖² of each layer, in the order in which the layers came."""
         row_count = 1 + max(facts[-1] for facts in static)
-        self.room = len(layers) + len(layers) % 2  # what follows is aligned to 16 bytes
-        self.uploaded = torch.zeros(self.room + row_count * (2 + code.VALUES), dtype=torch.int64, device=device)
-        self.gradients = self.uploaded[: self.room]
-        self.scalars = self.uploaded[self.room : self.room + 2 * row_count]
-        self.values = self.uploaded[self.room + 2 * row_count :].view(torch.float64)
+        self.slots = len(layers) + len(layers) % 2  # what follows is aligned to 16 bytes
+        self.uploaded = torch.zeros(self.slots + row_count * (2 + code.VALUES), dtype=torch.int64, device=device)
+        self.gradients = self.uploaded[: self.slots]
+        self.scalars = self.uploaded[self.slots : self.slots + 2 * row_count]
+        self.values = self.uploaded[self.slots + 2 * row_count :].view(torch.float64)
         self._last: tuple[list[int], list[list[float]]] | None = None
         self._used: list[Tensor] = []
         self.captured: list[Tensor] = []
@@ -188,7 +188,7 @@ class _Table:
         scalars = [_scalar(number, self.device) for h in hypers for number in (h.learning_rate, h.gradient_factor)]
         self._used = [scalar for scalar in scalars if scalar is not None]  # until they have been read
         addresses = [layers[index].g.data_ptr() for index in self.order]
-        addresses += [0] * (self.room - len(addresses))
+        addresses += [0] * (self.slots - len(addresses))
         addresses += [0 if scalar is None else scalar.data_ptr() for scalar in scalars]
         values = [_values(hyper) for hyper in hypers]
         is_capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

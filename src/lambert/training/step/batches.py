@@ -109,7 +109,7 @@ class StepBatches:
         except UserError:
             if self._pace is None:
                 raise
-            self._count = 0  # the thread goes on alone
+            self._count = 0  # the thread continues alone
             if self._pool is not None:
                 self._pool.close()
             return None

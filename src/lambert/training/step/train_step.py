@@ -39,7 +39,7 @@ class TaskOutput:
 
 _NO_ROOM = (
     "Smaller micro-batches do not help: free memory that other programs use, or take a smaller `model` or another "
-    "`optimizer` (lars and muon keep least); a run goes on from its last checkpoint"
+    "`optimizer` (lars and muon keep least); a run resumes from its last checkpoint"
 )
 
 
