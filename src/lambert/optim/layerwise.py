@@ -230,9 +230,8 @@ class LayerwiseOptimizer(Optimizer):
         layers = [layer for layer in layers if layer.hyper.adapt]
         if not layers:
             return
-        x_norms, g_norms = (
-            layer_norms(own, layers) for own in zip(*((layer.x, layer.g) for layer in layers), strict=True)
-        )
+        both = [layer.x for layer in layers] + [layer.g for layer in layers]
+        x_norms, g_norms = layer_norms(both, [*layers, *layers]).chunk(2)
         taus = {id(p): float(group["trust_coefficient"]) for group in self.param_groups for p in group["params"]}
 
         def row(values: Iterable[float | Tensor]) -> Tensor:
