@@ -69,7 +69,8 @@ def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoi
     if isinstance(rows, Unpadded):
         query, key, value = (part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1))
         starts, most = rows.cu_seqlens, rows.max_length
-        attended = varlen.varlen_attn(query, key, value, starts, starts, most, most)
+        window = (-1, -1) if rows.reach is None else (rows.reach, rows.reach)
+        attended = varlen.varlen_attn(query, key, value, starts, starts, most, most, window_size=window)
         assert isinstance(attended, Tensor)
         return attended.flatten(1)
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))

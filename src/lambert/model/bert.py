@@ -6,6 +6,7 @@ Shapes: B sequences, S tokens in each, H hidden size, A attention heads, D = H /
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,9 @@ class BertConfig:
     classifier_dropout: float | None = None
     """Probability before the classifier of a sequence where it is another than for hidden units."""
 
+    has_biases: ClassVar[bool] = True
+    """Whether linear maps and layer norms have them."""
+
     def __post_init__(self) -> None:
         if self.attention_dropout == self.dropout:
             object.__setattr__(self, "attention_dropout", None)
@@ -115,8 +119,8 @@ class Embeddings(nn.Module):
 class FusedLinear(nn.Linear):
     """Several linear layers with the same input in one matmul: [*, I] → [*, layers · O], their outputs concatenated."""
 
-    def __init__(self, inputs: int, outputs: int, *, layers: int) -> None:
-        super().__init__(inputs, layers * outputs)
+    def __init__(self, inputs: int, outputs: int, *, layers: int, bias: bool = True) -> None:
+        super().__init__(inputs, layers * outputs, bias=bias)
         self.param_slices = {"weight": (0, (outputs,) * layers)}
         """Parameters that hold several layers: name → (dimension, sizes), for layer-wise optimizers."""
 
@@ -184,14 +188,18 @@ class Block(nn.Module):
         return result
 
 
-class BertModel(nn.Module):
-    """The encoder: token and segment ids [B, S] and an attention mask [B, S] → hidden states [B, S, H]."""
+class Encoder(nn.Module):
+    """What encoders share: token ids [B, S] and an attention mask [B, S] → hidden states [B, S, H].
+
+    A subclass has `embeddings.word`, `blocks`, `embed` and `run_blocks`.
+    """
+
+    embeddings: Any
+    blocks: nn.ModuleList
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self._checkpoint_blocks = False
 
     def checkpoint_activations(self, kind: str) -> None:
@@ -199,10 +207,9 @@ class BertModel(nn.Module):
         assert kind in ACTIVATION_CHECKPOINTING
         self._checkpoint_blocks = kind == "full"
         for module in self.modules():
-            if isinstance(module, SelfAttention):
-                module.checkpoint_attention = kind == "selective"
-            elif isinstance(module, FeedForward):
-                module.checkpoint_ffn = kind == "selective"
+            for name in ("checkpoint_attention", "checkpoint_ffn"):
+                if hasattr(module, name):
+                    setattr(module, name, kind == "selective")
 
     def forward(
         self,
@@ -225,14 +232,34 @@ class BertModel(nn.Module):
             position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
         unpadded = None if sequence_ids is not None else self._unpad(attention_mask, real_tokens)
         if unpadded is not None:
-            ids = (unpadded.take(each.expand_as(token_ids)) for each in (token_ids, segment_ids, position_ids))
-            return unpadded.pad(self._run_blocks(self.embeddings(*ids), unpadded), len(token_ids))
+            ids = [unpadded.take(each.expand_as(token_ids)) for each in (token_ids, segment_ids, position_ids)]
+            return unpadded.pad(self.run_blocks(self.embed(*ids), unpadded, ids[2], None), len(token_ids))
         attn_mask = None if attention_mask is None else attention_mask[:, None, None, :]
         if sequence_ids is not None:
             attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
-        hidden: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
+        hidden = self.embed(token_ids, segment_ids, position_ids)
         ops = select_ops(self.embeddings.word.weight)
-        return self._run_blocks(hidden, None if attn_mask is None else ops.attention_bias(attn_mask, hidden))
+        bias = None if attn_mask is None else ops.attention_bias(attn_mask, hidden)
+        return self.run_blocks(hidden, bias, position_ids, attn_mask)
+
+    def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """The input of the first block: [*] ids → [*, H]."""
+        raise NotImplementedError
+
+    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """All blocks.
+
+        Args:
+            rows: as in `Ops.attention`.
+            mask: bool [B, 1, 1 or S, S] that `rows` was made of; None where it was made of none.
+        """
+        raise NotImplementedError
+
+    def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """One block, with full activation checkpointing where that is on."""
+        is_checkpointed = self._checkpoint_blocks and torch.is_grad_enabled()
+        hidden: Tensor = checkpoint(block, *inputs, use_reentrant=False) if is_checkpointed else block(*inputs)
+        return hidden
 
     def _unpad(self, attention_mask: Tensor | None, real_tokens: int | None) -> Unpadded | None:
         """The real tokens, if they alone are computed."""
@@ -243,12 +270,24 @@ class BertModel(nn.Module):
         dropout_p = dropout_p if self.training else 0.0
         return select_ops(weight).unpad(attention_mask, weight, config.attention_heads, dropout_p, real_tokens)
 
-    def _run_blocks(self, hidden: Tensor, rows: Rows) -> Tensor:
+
+class BertModel(Encoder):
+    """BERT's encoder."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+
+    def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """As `Encoder.embed`."""
+        embedded: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
+        return embedded
+
+    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """As `Encoder.run_blocks`."""
         for block in self.blocks:
-            if self._checkpoint_blocks and torch.is_grad_enabled():
-                hidden = checkpoint(block, hidden, rows, use_reentrant=False)
-            else:
-                hidden = block(hidden, rows)
+            hidden = self.run_block(block, hidden, rows)
         return hidden
 
 

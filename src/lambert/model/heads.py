@@ -1,4 +1,4 @@
-"""The encoder with a head: MLM and NSP for pre-training, start and end logits for SQuAD, a classifier for GLUE.
+"""An encoder with a head: MLM and NSP for pre-training, start and end logits for SQuAD, a classifier for GLUE.
 
 Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked tokens in the whole batch.
 """
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lambert.model import huggingface
-from lambert.model.bert import BertConfig, BertModel, initialise
+from lambert.model import bert, huggingface, modernbert
+from lambert.model.bert import BertConfig, BertModel, Encoder
+from lambert.model.modernbert import ModernBertConfig, ModernBertModel
 from lambert.model.ops import select_ops
 
 
@@ -37,8 +38,8 @@ class MLMHead(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size, bias=config.has_biases)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon, bias=config.has_biases)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
         if not config.tied_decoder:
             self.decoder = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
@@ -55,13 +56,37 @@ class MLMHead(nn.Module):
         return select_ops(word_embedding).mlm_cross_entropy(transformed, matrix, self.bias, labels)
 
 
+class PredictionHead(nn.Module):
+    """ModernBERT's layer before every classifier: linear, GELU, layer norm: [*, H] → [*, H]."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.layer_norm = modernbert.layer_norm(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        transformed: Tensor = self.layer_norm(functional.gelu(self.transform(hidden)))
+        return transformed
+
+
+def _encoder(config: BertConfig) -> Encoder:
+    return ModernBertModel(config) if isinstance(config, ModernBertConfig) else BertModel(config)
+
+
+def _initialise(module: nn.Module, config: BertConfig) -> None:
+    if isinstance(config, ModernBertConfig):
+        modernbert.initialise(module, config)
+    else:
+        bert.initialise(module, config)
+
+
 class _Pretrained(nn.Module):
     """An encoder with a head that Hugging Face folders have, too."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BertModel(config)
+        self.encoder = _encoder(config)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -91,18 +116,15 @@ class _Pretrained(nn.Module):
         huggingface.save_model(self, Path(folder))
 
 
-class BertForPreTraining(_Pretrained):
-    """Encoder with both pre-training heads."""
+class PreTrainingModel(_Pretrained):
+    """An encoder with an MLM head, and in `BertForPreTraining` an NSP head."""
 
     is_compiled = False
     """Whether `compile_layers` has compiled it."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
-        self.pooler = Pooler(config)
         self.mlm_head = MLMHead(config)
-        self.nsp_head = nn.Linear(config.hidden_size, 2)
-        initialise(self, config)
 
     def forward(
         self,
@@ -122,14 +144,14 @@ class BertForPreTraining(_Pretrained):
             token_ids, segment_ids: [B, S] integers.
             attention_mask: [B, S], True at real tokens, or None when nothing is padded.
             masked_positions: [M] indices into the flattened batch, b · S + s.
-            position_ids, sequence_ids: [B, S], for packed rows (`BertModel.forward`).
-            real_tokens: as in `BertModel.forward`.
+            position_ids, sequence_ids: [B, S], for packed rows (`Encoder.forward`).
+            real_tokens: as in `Encoder.forward`.
             first_positions: [E] indices of their [CLS] in the flattened batch; the first of each row when None.
             masked_labels: [M] original ids of the masked tokens; with them losses are returned instead of logits.
 
         Returns:
             MLM logits [M, V], or with labels the losses of `MLMHead.forward`; and NSP logits [B or E, 2] (class 0: B
-            follows A; 1: B is random).
+            follows A; 1: B is random), [B or E, 0] of a model without an NSP head.
         """
         hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids, real_tokens)
         flat = hidden.flatten(0, 1)
@@ -137,7 +159,37 @@ class BertForPreTraining(_Pretrained):
         embedding = self.encoder.embeddings.word.weight
         mlm = self.mlm_head(masked, embedding, masked_labels)
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
-        return mlm, self.nsp_head(self.pooler(first))
+        return mlm, self._nsp_logits(first)
+
+    def _nsp_logits(self, first: Tensor) -> Tensor:
+        return first[:, :0]
+
+
+class BertForPreTraining(PreTrainingModel):
+    """BERT with both pre-training heads."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.pooler = Pooler(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        _initialise(self, config)
+
+    def _nsp_logits(self, first: Tensor) -> Tensor:
+        logits: Tensor = self.nsp_head(self.pooler(first))
+        return logits
+
+
+class ModernBertForMaskedLM(PreTrainingModel):
+    """ModernBERT with its MLM head."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__(config)
+        _initialise(self, config)
+
+
+def pretraining_model(config: BertConfig) -> PreTrainingModel:
+    """The model of an architecture that is pre-trained, with random weights."""
+    return ModernBertForMaskedLM(config) if isinstance(config, ModernBertConfig) else BertForPreTraining(config)
 
 
 class BertForQuestionAnswering(_Pretrained):
@@ -146,7 +198,7 @@ class BertForQuestionAnswering(_Pretrained):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.span_head = nn.Linear(config.hidden_size, 2)
-        initialise(self, config)
+        _initialise(self, config)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Start and end logits, each [B, S]; inputs as in `BertForPreTraining.forward`."""
@@ -165,7 +217,7 @@ class BertForClassification(nn.Module):
         self.pooler = Pooler(config)
         self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, classes)
-        initialise(self, config)
+        _initialise(self, config)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits [B, classes]; inputs as in `BertForPreTraining.forward`."""

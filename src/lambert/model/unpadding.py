@@ -21,6 +21,8 @@ class Unpadded(NamedTuple):
     """[N + 1] int32 first token of each sequence in the list, and the end of the last one."""
     max_length: int
     """S, and so the most tokens in a sequence."""
+    reach: int | None = None
+    """How far from itself a token may attend; None for everywhere in its sequence."""
 
     def take(self, padded: Tensor) -> Tensor:
         """[B, S, *] → [T, *]."""

@@ -82,7 +82,7 @@ def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoi
     The matmuls compute the padding, too; nothing else does.
     """
     if isinstance(rows, Unpadded):
-        length, cu_seqlens, bias = rows.max_length, rows.cu_seqlens, None
+        length, cu_seqlens, bias = rows.max_length, rows.cu_seqlens, _window(rows)
     else:
         length, bias = qkv.shape[1], rows
         cu_seqlens = torch.arange(0, len(qkv) * length + 1, length, dtype=torch.int32)
@@ -90,6 +90,15 @@ def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoi
     tokens = qkv.reshape(-1, 3, heads, qkv.shape[-1] // (3 * heads))
     context = _Attention.apply(tokens, cu_seqlens, length, bias, new_dropout(dropout_p), checkpoint)
     return context.view(*qkv.shape[:-1], -1)
+
+
+def _window(rows: Unpadded) -> Tensor | None:
+    """float32 [1, S, S], 0 where a token may attend in its sequence; None where that is everywhere."""
+    if rows.reach is None or rows.max_length <= rows.reach + 1:
+        return None
+    places = torch.arange(rows.max_length)
+    far = (places[:, None] - places).abs() > rows.reach
+    return torch.zeros(1, *far.shape).masked_fill_(far, -math.inf)
 
 
 def feed_forward(

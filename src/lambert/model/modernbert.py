@@ -1,0 +1,239 @@
+"""The ModernBERT encoder as published (Warner et al. 2024, arXiv 2412.13663): the parts in which it is not BERT.
+
+Rotary positions, layer norms before each sublayer, no biases, GeGLU, no segments, and local attention in all layers but
+every third.
+
+Shapes: B sequences, S tokens in each, T real tokens, H hidden size, A attention heads, D = H / A, F feed-forward size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from lambert.errors import UserError
+from lambert.model.attention import Rows
+from lambert.model.bert import BertConfig, Encoder, FusedLinear
+from lambert.model.ops import select_ops
+from lambert.model.unpadding import Unpadded
+
+
+@dataclass(frozen=True)
+class ModernBertConfig(BertConfig):
+    """The size of a ModernBERT. Defaults are the published ones; `segment_types` is 1."""
+
+    maximum_positions: int = 8_192
+    segment_types: int = 1
+    dropout: float = 0.0
+    """Probability of dropping an element of the embeddings, or inside a feed-forward layer; that of attention weights
+    is also that of attention's output."""
+    layer_norm_epsilon: float = 1e-5
+    global_every: int = 3
+    """Every so many layers, from the first on, a token attends to all tokens; in the others to its window."""
+    local_window: int = 128
+    """Tokens in the window: half of them on either side."""
+    global_rotary_base: float = 160_000.0
+    local_rotary_base: float = 10_000.0
+
+    has_biases: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segment_types != 1:
+            raise UserError(f"model segment_types = {self.segment_types}", remedy="ModernBERT has 1")
+        for name in ("global_every", "local_window"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"model {name} = {value}", remedy="Give a whole number from 1")
+        for name in ("global_rotary_base", "local_rotary_base"):
+            value = getattr(self, name)
+            if not 1 < value < math.inf:
+                raise UserError(f"model {name} = {value}", remedy="Give a number above 1")
+        if self.hidden_size // self.attention_heads % 2:
+            raise UserError(
+                f"attention heads of {self.hidden_size // self.attention_heads} units",
+                remedy="Rotary positions need an even number",
+            )
+
+    def is_global(self, layer: int) -> bool:
+        """Whether layer `layer`, from 0, attends to all tokens."""
+        return layer % self.global_every == 0
+
+
+def layer_norm(config: BertConfig) -> nn.LayerNorm:
+    """Without a bias."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon, bias=False)
+
+
+class Embeddings(nn.Module):
+    """Word vectors, normalized: [*] ids → [*, H]."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocabulary_size, config.hidden_size)
+        self.layer_norm = layer_norm(config)
+        self.dropout_p = config.dropout
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        ops = select_ops(self.word.weight)
+        normalized = self.layer_norm(ops.embedding(token_ids, self.word.weight))
+        return ops.dropout(normalized, self.dropout_p if self.training else 0.0)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions: [B, S, H] → [B, S, H], or of real tokens [T, H] → [T, H].
+
+    Args:
+        is_first: the first layer has no layer norm of its own, since the embeddings end with one.
+    """
+
+    def __init__(self, config: ModernBertConfig, *, is_first: bool) -> None:
+        super().__init__()
+        self.heads = config.attention_heads
+        self.layer_norm = nn.Identity() if is_first else layer_norm(config)
+        self.query_key_value = FusedLinear(config.hidden_size, config.hidden_size, layers=3, bias=False)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.dropout_p = config.dropout if config.attention_dropout is None else config.attention_dropout
+        self.checkpoint_attention = False
+        """Whether the backward pass recomputes the attention weights."""
+
+    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
+        ops, p = select_ops(self.output.weight), self.dropout_p if self.training else 0.0
+        qkv = functional.linear(self.layer_norm(hidden), self.query_key_value.weight)
+        rotated = rotate(qkv, self.heads, rotation)
+        context = ops.attention(rotated, self.heads, rows, p, checkpoint=self.checkpoint_attention)
+        return ops.dropout(functional.linear(context, self.output.weight), p)
+
+
+class FeedForward(nn.Module):
+    """GeGLU (Shazeer 2020, arXiv 2002.05202): GELU of one linear map times another, and a third: [*, H] → [*, H]."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        self.layer_norm = layer_norm(config)
+        self.expand = FusedLinear(config.hidden_size, config.feed_forward_size, layers=2, bias=False)
+        self.contract = nn.Linear(config.feed_forward_size, config.hidden_size, bias=False)
+        self.dropout_p = config.dropout
+        self.checkpoint_ffn = False
+        """Whether the backward pass recomputes the product."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        expanded = functional.linear(self.layer_norm(hidden), self.expand.weight)
+        if self.checkpoint_ffn and torch.is_grad_enabled():
+            contracted: Tensor = checkpoint(self._contract, expanded, use_reentrant=False)
+            return contracted
+        return self._contract(expanded)
+
+    def _contract(self, expanded: Tensor) -> Tensor:
+        inner, gate = expanded.chunk(2, dim=-1)
+        ops = select_ops(self.contract.weight)
+        dropped = ops.dropout(functional.gelu(inner) * gate, self.dropout_p if self.training else 0.0)
+        return functional.linear(dropped, self.contract.weight)
+
+
+class Block(nn.Module):
+    """One transformer layer: attention, then feed-forward, each added to what went in."""
+
+    def __init__(self, config: ModernBertConfig, layer: int) -> None:
+        super().__init__()
+        self.is_global = config.is_global(layer)
+        self.attention = Attention(config, is_first=layer == 0)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
+        hidden = hidden + self.attention(hidden, rows, rotation)
+        result: Tensor = hidden + self.feed_forward(hidden)
+        return result
+
+
+class ModernBertModel(Encoder):
+    """The encoder: token ids [B, S] and an attention mask [B, S] → hidden states [B, S, H]."""
+
+    config: ModernBertConfig
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.final_norm = layer_norm(config)
+
+    def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """The input of the first block; segments and positions have no part in it."""
+        embedded: Tensor = self.embeddings(token_ids)
+        return embedded
+
+    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """As `Encoder.run_blocks`."""
+        config = self.config
+        local = self._local_rows(hidden, rows, mask)
+        width = config.hidden_size // config.attention_heads
+        both = [rotations(position_ids, width, base) for base in (config.local_rotary_base, config.global_rotary_base)]
+        for block in self.blocks:
+            own = rows if block.is_global else local
+            hidden = self.run_block(block, hidden, own, both[block.is_global])
+        normalized: Tensor = self.final_norm(hidden)
+        return normalized
+
+    def _local_rows(self, hidden: Tensor, rows: Rows, mask: Tensor | None) -> Rows:
+        """`rows` for layers in which a token attends to its window only."""
+        reach = self.config.local_window // 2
+        if isinstance(rows, Unpadded):
+            return rows._replace(reach=reach)
+        length = hidden.shape[1]
+        if length <= reach + 1:
+            return rows
+        window = band(length, reach, hidden.device)[None, None]
+        return select_ops(self.embeddings.word.weight).attention_bias(window if mask is None else mask & window, hidden)
+
+
+@functools.lru_cache(maxsize=16)
+def band(length: int, reach: int, device: torch.device) -> Tensor:
+    """bool [S, S], True where two tokens of a row are at most `reach` apart."""
+    places = torch.arange(length, device=device)
+    return (places[:, None] - places).abs() <= reach
+
+
+def rotations(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines float32 [*, 1, D / 2] of the angles of rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+    Args:
+        position_ids: integers [*]: [T], [S] or [B, S].
+        width: D.
+    """
+    steps = torch.arange(0, width, 2, dtype=torch.float32, device=position_ids.device) / width
+    angles = position_ids[..., None, None].float() * (1.0 / base**steps)
+    return angles.cos(), angles.sin()
+
+
+def rotate(qkv: Tensor, heads: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries and keys in [*, 3 · H] turned by the positions of their tokens, pairs of units being D / 2 apart."""
+    cosines, sines = rotation
+    query_key, value = qkv.unflatten(-1, (3, heads, -1)).tensor_split((2,), dim=-3)
+    first, second = query_key.float().chunk(2, dim=-1)
+    cosines, sines = cosines.unsqueeze(-3), sines.unsqueeze(-3)
+    turned = torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    return torch.cat((turned.to(qkv.dtype), value), dim=-3).flatten(-3)
+
+
+def initialise(module: nn.Module, config: ModernBertConfig) -> None:
+    """ModernBERT's initialization in place: normal matrices cut at two deviations; those that end a sublayer, and the
+    head's, narrower by √(2 · layers)."""
+    for name, part in module.named_modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            std = config.initializer_range
+            if name.endswith((".output", ".contract", ".transform")):
+                std /= math.sqrt(2 * config.layers)
+            elif not name.startswith("encoder."):
+                std = config.hidden_size**-0.5
+            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
