@@ -17,7 +17,7 @@ from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError
 from lambert.model.fill import Candidate, dropped_from, refuse_more_tokens, unknown_words
 from lambert.model.fill import fill_mask as fill_mask_of
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import load_model, model_folder
 from lambert.training.config.precision import Precision
 from lambert.training.config.starting_model import vocabulary_entries
@@ -26,7 +26,7 @@ from lambert.utils.formatting import shell_command
 
 
 def evaluate(
-    model: BertForPreTraining | str | Path,
+    model: PreTrainingModel | str | Path,
     corpus: Corpus | str | Path,
     *,
     sequence_length: int = 128,
@@ -52,7 +52,7 @@ def evaluate(
         UserError: the model or the corpus cannot be read, their vocabularies differ, or no text is held out.
     """
     corpus = opened_corpus(corpus)
-    if not isinstance(model, BertForPreTraining):
+    if not isinstance(model, PreTrainingModel):
         folder = model_folder(Path(model))
         known, wanted = vocabulary_entries(folder, corpus)
         if known != wanted:
@@ -60,7 +60,7 @@ def evaluate(
                 f"the vocabulary of {folder} has {known:,} entries, that of {corpus.path} {wanted:,}",
                 remedy=f"Prepare the text with `{shell_command('lambert', 'prepare', '--vocab', folder)}`",
             )
-        model, _ = load_model(folder, BertForPreTraining)
+        model, _ = load_model(folder, pretraining_model)
     positions = model.config.maximum_positions
     if sequence_length > positions:
         raise UserError(
@@ -137,14 +137,14 @@ def filled_texts(model: str | Path, texts: Sequence[str], *, top_k: int = 5, cas
     return filled
 
 
-def open_model(path: Path, *, cased: bool = False) -> tuple[BertForPreTraining, Tokenizer]:
+def open_model(path: Path, *, cased: bool = False) -> tuple[PreTrainingModel, Tokenizer]:
     """Model and tokenizer of a run or a Hugging Face folder.
 
     Raises:
         UserError: it cannot be read, or has no MLM head or fewer rows than tokens.
     """
     folder = model_folder(path)
-    model, report = load_model(folder, BertForPreTraining)
+    model, report = load_model(folder, pretraining_model)
     missing = [name for name in report.freshly_initialised if name.startswith("mlm_head.")]
     if missing:
         raise UserError(

@@ -10,7 +10,7 @@ import torch
 
 from lambert.api.messages import log, log_lines
 from lambert.corpus.store import Corpus
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import LoadReport
 from lambert.model.weight_files import weights_sha256
 from lambert.planning import plan_text
@@ -53,11 +53,11 @@ def resolve(arguments: RecipeArguments, corpus: Corpus | None, group: ProcessGro
 
 def starting_model(
     config: TrainingConfig, init_from: Path | None, corpus: Corpus, group: ProcessGroup
-) -> tuple[BertForPreTraining, LoadReport]:
+) -> tuple[PreTrainingModel, LoadReport]:
     """`load_starting_model`; rank 0 alone reads the weights of `init_from`, and sends them to the others."""
     if init_from is None or group.world_size == 1:
         return load_starting_model(config, init_from, corpus)
-    read: list[BertForPreTraining] = []
+    read: list[PreTrainingModel] = []
 
     def load() -> dict[str, Any]:
         model, report = load_starting_model(config, init_from, corpus)
@@ -65,7 +65,7 @@ def starting_model(
         return asdict(report)
 
     report = LoadReport(**group.from_main(load))
-    model = read[0] if read else BertForPreTraining(config.model)
+    model = read[0] if read else pretraining_model(config.model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(group.broadcast(parameter))

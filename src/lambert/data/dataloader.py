@@ -37,7 +37,7 @@ _ORDER = 1
 
 @dataclass(frozen=True)
 class PretrainingBatch:
-    """The input of one forward pass of `BertForPreTraining`, and its labels."""
+    """The input of one forward pass of `PreTrainingModel`, and its labels."""
 
     token_ids: Tensor
     """[B, S] int64, 0 in the padding."""

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel
 
 _MOST_SHAPES = 64
 """Shapes that one process may compile for; a run has one or two a phase, timing micro-batches some more."""
 
 
-def compile_layers(model: BertForPreTraining, *, dynamic: bool = False) -> None:
+def compile_layers(model: PreTrainingModel, *, dynamic: bool = False) -> None:
     """Compile each block and the MLM head when it first runs. Blocks of one size share one compilation.
 
     If the compiler fails, they run as they are, with one warning.

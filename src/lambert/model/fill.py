@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel
 from lambert.utils.tokenizer_calls import dropped_characters, encode
 
 _MASK, _UNKNOWN = "[MASK]", "[UNK]"
@@ -38,7 +38,7 @@ def dropped_from(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 @torch.no_grad()
-def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
+def fill_mask(model: PreTrainingModel, tokenizer: Tokenizer, text: str, *, top_k: int = 5) -> list[list[Candidate]]:
     """The `top_k` likeliest tokens for each [MASK] in `text`, best first. Puts the model into evaluation mode.
 
     Raises:
@@ -68,7 +68,7 @@ def fill_mask(model: BertForPreTraining, tokenizer: Tokenizer, text: str, *, top
     ]
 
 
-def refuse_more_tokens(model: BertForPreTraining, tokenizer: Tokenizer) -> None:
+def refuse_more_tokens(model: PreTrainingModel, tokenizer: Tokenizer) -> None:
     """Check that the model has a row for each token.
 
     Raises:

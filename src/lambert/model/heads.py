@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lambert.model import bert, huggingface, modernbert
-from lambert.model.bert import BertConfig, BertModel, Encoder
-from lambert.model.modernbert import ModernBertConfig, ModernBertModel
+from lambert.model.architectures import encoder
+from lambert.model.bert import BertConfig
+from lambert.model.modernbert import ModernBertConfig
 from lambert.model.ops import select_ops
 
 
@@ -69,10 +70,6 @@ class PredictionHead(nn.Module):
         return transformed
 
 
-def _encoder(config: BertConfig) -> Encoder:
-    return ModernBertModel(config) if isinstance(config, ModernBertConfig) else BertModel(config)
-
-
 def _initialise(module: nn.Module, config: BertConfig) -> None:
     if isinstance(config, ModernBertConfig):
         modernbert.initialise(module, config)
@@ -86,7 +83,7 @@ class _Pretrained(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _encoder(config)
+        self.encoder = encoder(config)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -213,7 +210,7 @@ class BertForClassification(nn.Module):
     def __init__(self, config: BertConfig, classes: int) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BertModel(config)
+        self.encoder = encoder(config)
         self.pooler = Pooler(config)
         self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, classes)

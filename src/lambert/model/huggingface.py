@@ -6,7 +6,6 @@ The tokenizer files beside them belong to `corpus/vocabulary.py`. Weights are sa
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lambert.errors import UserError
-from lambert.model.bert import BertConfig, BertModel
+from lambert.model.architectures import encoder
+from lambert.model.bert import BertConfig
 from lambert.model.config_file import config_settings, read_config
+from lambert.model.layouts import Layout, layout_of
 from lambert.model.weight_files import damaged, read_weights, refuse_quantized
 from lambert.utils import hub
 from lambert.utils.hub import CONFIG_FILE, WEIGHTS_FILE
@@ -27,32 +28,8 @@ from lambert.utils.io import atomic_write, share, unwritable
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Our module path → theirs; `_their_names` matches `blocks.N`.
-_MODULES = {
-    "encoder.embeddings.word": "bert.embeddings.word_embeddings",
-    "encoder.embeddings.position": "bert.embeddings.position_embeddings",
-    "encoder.embeddings.segment": "bert.embeddings.token_type_embeddings",
-    "encoder.embeddings.layer_norm": "bert.embeddings.LayerNorm",
-    "pooler.dense": "bert.pooler.dense",
-    "mlm_head": "cls.predictions",
-    "mlm_head.transform": "cls.predictions.transform.dense",
-    "mlm_head.layer_norm": "cls.predictions.transform.LayerNorm",
-    "mlm_head.decoder": "cls.predictions.decoder",
-    "nsp_head": "cls.seq_relationship",
-    "span_head": "qa_outputs",
-    "classifier": "classifier",
-}
-_BLOCK_MODULES = {
-    "attention.query_key_value": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention.output": ("attention.output.dense",),
-    "attention.layer_norm": ("attention.output.LayerNorm",),
-    "feed_forward.expand": ("intermediate.dense",),
-    "feed_forward.contract": ("output.dense",),
-    "feed_forward.layer_norm": ("output.LayerNorm",),
-}
-# `transformers` once wrote copies of the word embedding and the bias, and a list of 0, 1, 2, …
-_DECODER, _DECODER_BIAS, _BIAS = (f"cls.predictions.{name}" for name in ("decoder.weight", "decoder.bias", "bias"))
-_WORDS, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
+_POSITION_IDS = "bert.embeddings.position_ids"
+"""A list of 0, 1, 2, … that `transformers` once wrote."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +42,6 @@ class LoadReport:
     """The folder's tensors that the model does not have."""
     grown: int = 0
     """New entries of the vocabulary, whose rows are the mean of the folder's."""
-
-
-def _their_names(ours: str) -> list[str]:
-    """`transformers`' names of our parameter: one, or several that ours concatenates along its first dimension."""
-    module, _, parameter = ours.rpartition(".")
-    block = re.fullmatch(r"encoder\.blocks\.(\d+)\.(.+)", module)
-    if block:
-        return [f"bert.encoder.layer.{block[1]}.{theirs}.{parameter}" for theirs in _BLOCK_MODULES[block[2]]]
-    return [f"{_MODULES[module]}.{parameter}"]
 
 
 def model_folder(path: Path) -> Path:
@@ -100,8 +68,9 @@ def model_folder(path: Path) -> Path:
 def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
     """The weights under `transformers`' names; the tensors are not copied."""
     state: dict[str, Tensor] = {}
+    layout = layout_of(cast(BertConfig, model.config))
     for name, parameter in model.named_parameters():
-        theirs = _their_names(name)
+        theirs = layout.names(name)
         state.update(zip(theirs, parameter.detach().chunk(len(theirs)), strict=True))
     return state
 
@@ -115,8 +84,9 @@ def save_model(model: nn.Module, folder: Path) -> None:
     config = cast(BertConfig, model.config)
     settings = config_settings(config, type(model).__name__)
     state = {name: tensor.cpu().contiguous() for name, tensor in huggingface_state(model).items()}
-    if _DECODER in state:  # which transformers reads with its own bias
-        state[_DECODER_BIAS] = state[_BIAS].clone()
+    layout = layout_of(config)
+    if layout.decoder in state and layout.decoder_bias not in state:  # transformers reads the decoder with its own bias
+        state[layout.decoder_bias] = state[layout.bias].clone()
     _write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path, metadata={"format": "pt"}))
     text = json.dumps(settings, indent=2) + "\n"
     _write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
@@ -154,17 +124,18 @@ def load_model(
     """
     written = read_config(folder)
     config = config or written
-    found = {_modern_name(name): tensor for name, tensor in read_weights(folder).items()}
+    layout = layout_of(config)
+    found = {layout.modern(name): tensor for name, tensor in read_weights(folder).items()}
     _refuse_larger_model(folder, written, found)
     model = head(config)
-    _join_copies(folder, found, tied=config.tied_decoder, used=hasattr(model, "mlm_head"))
+    _join_copies(folder, layout, found, tied=config.tied_decoder, used=hasattr(model, "mlm_head"))
     known, wanted = entries or (0, 0)
     if wanted > known:
-        for name in found.keys() & {_WORDS, _BIAS, _DECODER}:
+        for name in found.keys() & {layout.words, layout.bias, layout.decoder}:
             found[name] = _with_mean_rows(found[name], known, wanted)
     fresh: list[str] = []
     for name, parameter in model.named_parameters():
-        theirs_of_it = _their_names(name)
+        theirs_of_it = layout.names(name)
         for theirs, part in zip(theirs_of_it, parameter.data.chunk(len(theirs_of_it)), strict=True):
             weight = found.pop(theirs, None)
             if weight is None:
@@ -177,7 +148,7 @@ def load_model(
             else:
                 refuse_quantized(theirs, weight, folder)
                 part.copy_(weight)
-    if strange := [name for name in sorted(found) if name.startswith(("bert.encoder.", "bert.embeddings."))]:
+    if strange := [name for name in sorted(found) if name.startswith(layout.encoder_parts)]:
         raise UserError(
             f"{folder} has {strange[0]} and {len(strange) - 1:,} more, for which its config.json has no place",
             remedy="Give a model of the original BERT family, with the config.json that it was saved with",
@@ -192,17 +163,17 @@ def _with_mean_rows(weight: Tensor, known: int, wanted: int) -> Tensor:
     return torch.cat([weight[:known], mean.expand(wanted - known, *weight.shape[1:]), weight[wanted:]])
 
 
-def _join_copies(folder: Path, found: dict[str, Tensor], *, tied: bool, used: bool) -> None:
+def _join_copies(folder: Path, layout: Layout, found: dict[str, Tensor], *, tied: bool, used: bool) -> None:
     """Takes the decoder's bias and matrix for what they copy; refuses two that differ, if the model uses them.
 
     A decoder that is not tied has a matrix and a bias of its own, and `transformers` does not use the other bias.
     """
     found.pop(_POSITION_IDS, None)
     if not tied:
-        found |= {_BIAS: found.pop(_DECODER_BIAS)} if _DECODER_BIAS in found else {}
+        found |= {layout.bias: found.pop(layout.decoder_bias)} if layout.decoder_bias in found else {}
         return
-    for copy, original in ((_DECODER_BIAS, _BIAS), (_DECODER, _WORDS)):
-        tensor = found.pop(copy, None)
+    for copy, original in ((layout.decoder_bias, layout.bias), (layout.decoder, layout.words)):
+        tensor = None if copy == original else found.pop(copy, None)
         if tensor is not None and used and not torch.equal(tensor, found.setdefault(original, tensor)):
             raise UserError(
                 f"{folder}: {copy} differs from {original}, which it copies by config.json",
@@ -213,14 +184,7 @@ def _join_copies(folder: Path, found: dict[str, Tensor], *, tied: bool, used: bo
 def _refuse_larger_model(folder: Path, config: BertConfig, found: dict[str, Tensor]) -> None:
     """A config of sizes beyond the weights could exhaust memory."""
     with torch.device("meta"):
-        needed = sum(parameter.numel() for parameter in BertModel(config).parameters())
+        needed = sum(parameter.numel() for parameter in encoder(config).parameters())
     held = sum(tensor.numel() for tensor in found.values())
     if needed > held:
         raise damaged(f"{folder} has {held:,} parameters, config.json implies {needed:,} in the encoder alone")
-
-
-def _modern_name(name: str) -> str:
-    """Their name with the `bert.` prefix and without TensorFlow's gamma and beta."""
-    if name.startswith(("embeddings.", "encoder.", "pooler.")):
-        name = f"bert.{name}"
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

@@ -142,10 +142,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One transformer layer: attention, then feed-forward, each added to what went in."""
 
-    def __init__(self, config: ModernBertConfig, layer: int) -> None:
+    def __init__(self, config: ModernBertConfig, *, is_first: bool) -> None:
         super().__init__()
-        self.is_global = config.is_global(layer)
-        self.attention = Attention(config, is_first=layer == 0)
+        self.attention = Attention(config, is_first=is_first)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -163,7 +162,7 @@ class ModernBertModel(Encoder):
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, is_first=layer == 0) for layer in range(config.layers))
         self.final_norm = layer_norm(config)
 
     def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -176,10 +175,10 @@ class ModernBertModel(Encoder):
         config = self.config
         local = self._local_rows(hidden, rows, mask)
         width = config.hidden_size // config.attention_heads
-        both = [rotations(position_ids, width, base) for base in (config.local_rotary_base, config.global_rotary_base)]
-        for block in self.blocks:
-            own = rows if block.is_global else local
-            hidden = self.run_block(block, hidden, own, both[block.is_global])
+        everywhere = rows, rotations(position_ids, width, config.global_rotary_base)
+        nearby = local, rotations(position_ids, width, config.local_rotary_base)
+        for layer, block in enumerate(self.blocks):
+            hidden = self.run_block(block, hidden, *(everywhere if config.is_global(layer) else nearby))
         normalized: Tensor = self.final_norm(hidden)
         return normalized
 

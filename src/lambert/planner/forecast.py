@@ -12,7 +12,7 @@ import torch
 from lambert.data.masking import max_predictions
 from lambert.errors import UserError
 from lambert.model.flops import training_flops
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import pretraining_model
 from lambert.planner.cluster import Cluster
 from lambert.planner.step_time import KINDS, Gradient, StepTime, step_time
 from lambert.planning.memory import estimate_memory
@@ -66,7 +66,7 @@ class Workload:
 def workload_of(config: TrainingConfig) -> Workload:
     """A resolved run in plain numbers."""
     with torch.device("meta"):
-        tensors = sum(1 for _ in BertForPreTraining(config.model).parameters())
+        tensors = sum(1 for _ in pretraining_model(config.model).parameters())
     # Query, key and value are one tensor here; on the clusters that were measured they were three.
     gradient = Gradient(parameter_count(config.model), tensors + 4 * config.model.layers)
     is_narrow = config.model.hidden_size < MEASURED_HIDDEN_SIZE

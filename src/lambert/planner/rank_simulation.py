@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.planner.rank_partition import RankPartition, partition_of
 from lambert.planning.memory import MemoryEstimate, estimate_memory
 from lambert.planning.probe import random_batch
@@ -253,7 +253,7 @@ def sharded_model(config: TrainingConfig, ranks: int) -> ShardedModel:
     return ShardedModel(shard_sizes(_model_on_meta(config), ranks), traffic)
 
 
-def shard_sizes(model: BertForPreTraining, ranks: int) -> tuple[int, ...]:
+def shard_sizes(model: PreTrainingModel, ranks: int) -> tuple[int, ...]:
     """Parameters of each rank: FSDP2 shards the first dimension as `torch.chunk` does."""
     total = np.zeros(ranks, np.int64)
     for parameter in model.parameters():
@@ -300,9 +300,9 @@ def _fake_group(ranks: int, rank: int, device: torch.device) -> Iterator[Process
         distributed.destroy_process_group()
 
 
-def _model_on_meta(config: TrainingConfig) -> BertForPreTraining:
+def _model_on_meta(config: TrainingConfig) -> PreTrainingModel:
     with torch.device("meta"):
-        return BertForPreTraining(config.model)
+        return pretraining_model(config.model)
 
 
 def _small_batch(config: TrainingConfig, device: torch.device) -> PretrainingBatch:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import pretraining_model
 from lambert.planning.hardware import Hardware
 from lambert.planning.memory import estimate_memory
 from lambert.planning.probe import probe_step, random_batch
@@ -115,7 +115,7 @@ def try_micro_batches(
     size = max(1, _MIN_TOKENS // phase.sequence_length)
     if phase.batch_size <= size:
         return trials
-    state = TrainState(BertForPreTraining(config.model), config, ProcessGroup(device=device))
+    state = TrainState(pretraining_model(config.model), config, ProcessGroup(device=device))
     began = time.monotonic()
     while not trials or (size <= min(phase.batch_size, largest) and time.monotonic() - began < budget_seconds):
         try:

@@ -22,7 +22,7 @@ from lambert import __version__
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
 from lambert.data.masking import prediction_counts
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import pretraining_model
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import max_memory
 from lambert.planning.probe_cache import probe_key, remember, remembered
@@ -160,7 +160,7 @@ class _Probes:
 
     @functools.cached_property
     def _state(self) -> TrainState:
-        model = BertForPreTraining(self._config.model)
+        model = pretraining_model(self._config.model)
         model.encoder.checkpoint_activations(self._options.activation_checkpointing)
         return TrainState(model, self._config, self._processes, shards=self._options.shard)
 

@@ -12,7 +12,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.watch import Watch, watched
 from lambert.data.dataloader import SampleStream
 from lambert.errors import Interrupted
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel
 from lambert.runlog.schema import JOURNAL_FILE
 from lambert.runlog.writer import Journal
 from lambert.training.callbacks import Callback, EventLog
@@ -62,7 +62,7 @@ class TrainingLoop:
         self,
         run: Path,
         settings: TrainingConfig,
-        model: BertForPreTraining,
+        model: PreTrainingModel,
         corpus: Corpus,
         *,
         trainer_options: TrainerOptions | None = None,
@@ -105,7 +105,7 @@ class TrainingLoop:
         return self.state.step
 
     @property
-    def model(self) -> BertForPreTraining:
+    def model(self) -> PreTrainingModel:
         """The model in training, on this rank's device."""
         return self.state.model
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
 from lambert.corpus.vocabulary import add_special_tokens
 from lambert.errors import Interrupted, UserError
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import save_model
 from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
 from lambert.training.checkpoint.format import Checkpoint, finished_steps, load_checkpoint, newest_checkpoint
@@ -48,7 +48,7 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
     config = model_of(run)
     saved = _checkpoint(run, step)
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER / "tokenizer.json", cased=False)
-    model = BertForPreTraining(config)
+    model = pretraining_model(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(saved.tensors["model"][name])
@@ -81,7 +81,7 @@ def _checkpoint(run: Path, step: int | None) -> Checkpoint:
     return saved
 
 
-def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:
+def export_finished(run: Path, model: PreTrainingModel, tokenizer: Tokenizer) -> None:
     """Write the Hugging Face folder of a finished run.
 
     Raises:
@@ -96,7 +96,7 @@ def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) 
         ) from None
 
 
-def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> None:
+def write_model(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face folder (weights, configuration and tokenizer), and read it again.
 
     Raises:
@@ -108,7 +108,7 @@ def write_model(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -
     check_export(model, tokenizer, folder)
 
 
-def _fitting(tokenizer: Tokenizer, model: BertForPreTraining) -> Tokenizer:
+def _fitting(tokenizer: Tokenizer, model: PreTrainingModel) -> Tokenizer:
     """The tokenizer with the model's segment types."""
     fitting = parse_tokenizer(tokenizer.to_str())
     if model.config.segment_types == 1:

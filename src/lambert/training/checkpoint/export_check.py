@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lambert.corpus.tokenizer_files import ids_of, probe_lines
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import load_model
 
 _SEQUENCES, _TOKENS = 8, 32
@@ -37,14 +37,14 @@ print(json.dumps({"ids": tokenizer(asked["lines"])["input_ids"], "logits": logit
 """
 
 
-def check_export(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> None:
+def check_export(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Check that lambert reads the same model from `folder`; its tokenizer was checked when it was written.
 
     Raises:
         UserError: a weight, a setting or a logit is another, or a logit is not finite.
     """
     device = model.mlm_head.bias.device
-    again, report = load_model(folder, BertForPreTraining)
+    again, report = load_model(folder, pretraining_model)
     again.to(device)
     inputs = _inputs(tokenizer, model.config.maximum_positions)
     mine, theirs = _logits(model, inputs), _logits(again, inputs)
@@ -58,7 +58,7 @@ def check_export(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) 
         raise UserError(f"the model in {folder} is not the one that was written", remedy="Export it to another disk")
 
 
-def differences_in_transformers(model: BertForPreTraining, tokenizer: Tokenizer, folder: Path) -> list[str] | None:
+def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) -> list[str] | None:
     """What `transformers` reads otherwise from `folder`: "ids", "logits", "tied weights"; None if it is not installed.
 
     Raises:
@@ -103,7 +103,7 @@ def _inputs(tokenizer: Tokenizer, positions: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _logits(model: BertForPreTraining, inputs: list[list[int]]) -> list[Tensor]:
+def _logits(model: PreTrainingModel, inputs: list[list[int]]) -> list[Tensor]:
     """[tokens, vocabulary] for each input, in evaluation mode."""
     training, device = model.training, model.mlm_head.bias.device
     model.eval()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
+from lambert.model.architectures import recorded_config
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import Damaged, checkpoint_facts, finished_steps
@@ -48,7 +49,7 @@ def model_of(run: Path) -> BertConfig:
     found = _from_checkpoint(run) if _is_lost(path) else None
     try:
         tables = read_toml(path) if found is None else found[1]
-        return BertConfig(**with_defaults(tables, TrainingConfig)["model"])
+        return recorded_config(with_defaults(tables, TrainingConfig)["model"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give the folder that `lambert pretrain --out` wrote"

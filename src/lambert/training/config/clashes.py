@@ -13,13 +13,17 @@ _OF_THE_MODEL = (
     "layers", "hidden_size", "attention_heads", "feed_forward_size", "segment_types", "layer_norm_epsilon",
     "initializer_range",
 )  # fmt: skip
+_OF_MODERNBERT = (
+    "model.global_every", "model.local_window", "model.global_rotary_base", "model.local_rotary_base",
+)  # fmt: skip
 _OF_THE_RECIPE = (
     "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay_power",
     "phases.decays_from_start", "phases.min_lr_ratio", "phases.continues",
 )  # fmt: skip
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",
-    "model_name": "model", **{f"model.{name}": "model" for name in _OF_THE_MODEL},
+    "model_name": "model", "model.architecture": "architecture", **dict.fromkeys(_OF_MODERNBERT, "init_from"),
+    **{f"model.{name}": "model" for name in _OF_THE_MODEL},
     "model.dropout": "dropout", "model.attention_dropout": "attention_dropout",
     "model.tied_decoder": "init_from", "model.classifier_dropout": "init_from", "initial_weights": "init_from",
     "phases.batch_size": "batch_size", "phases.sequence_length": "sequence_lengths",

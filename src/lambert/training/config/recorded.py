@@ -10,7 +10,7 @@ from typing import Any
 
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.bert import BertConfig
+from lambert.model.architectures import config_class
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.utils.diff import flatten
 
@@ -25,9 +25,10 @@ def with_defaults(tables: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
         kind: `TrainingConfig`.
     """
     found = {**_defaults(kind), **tables}
-    for name, part in (("model", BertConfig), ("examples", ObjectiveConfig)):
-        if isinstance(table := found.get(name), Mapping):
-            found[name] = {**_defaults(part), **table}
+    if isinstance(model := found.get("model"), Mapping):
+        found["model"] = {"architecture": "bert", **_defaults(config_class(model)), **model}
+    if isinstance(examples := found.get("examples"), Mapping):
+        found["examples"] = {**_defaults(ObjectiveConfig), **examples}
     if isinstance(phases := found.get("phases"), list) and all(isinstance(phase, Mapping) for phase in phases):
         found["phases"] = [{**_derived(phase), **_defaults(PhaseConfig), **phase} for phase in phases]
     return found

@@ -13,7 +13,7 @@ from lambert.corpus.vocabulary import is_cased
 from lambert.corpus.wordpiece_rules import tokenizer_differences
 from lambert.errors import UserError
 from lambert.model.config_file import read_config
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import LoadReport, load_model, model_folder
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.config.unigram import UnigramBaseline
@@ -21,14 +21,14 @@ from lambert.utils.formatting import shell_command
 from lambert.utils.hub import is_hub_name
 
 
-def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> BertForPreTraining:
+def starting_model(settings: TrainingConfig, init_from: Path | None, corpus: Corpus) -> PreTrainingModel:
     """The model of `load_starting_model`."""
     return load_starting_model(settings, init_from, corpus)[0]
 
 
 def load_starting_model(
     settings: TrainingConfig, init_from: Path | None, corpus: Corpus
-) -> tuple[BertForPreTraining, LoadReport]:
+) -> tuple[PreTrainingModel, LoadReport]:
     """Initial weights: random from the run's seed (docs/recipes.md, "How models start"), or those of `init_from`.
 
     The report names what `init_from` has no weights for, and what the model does not use of it.
@@ -38,12 +38,12 @@ def load_starting_model(
     """
     torch.manual_seed(settings.seed)
     if init_from is None:
-        model = BertForPreTraining(settings.model)
+        model = pretraining_model(settings.model)
         _predict_frequencies(model, corpus)
         return model, LoadReport([], [])
     folder = model_folder(init_from)
     entries = vocabulary_entries(folder, corpus)
-    model, report = load_model(folder, BertForPreTraining, config=settings.model, entries=entries)
+    model, report = load_model(folder, pretraining_model, config=settings.model, entries=entries)
     if "mlm_head.bias" in report.freshly_initialised:
         _predict_frequencies(model, corpus)
     return model, report
@@ -83,7 +83,7 @@ def initial_name(path: Path | None) -> str:
     return path.parent.name if path.name == "huggingface" else path.name
 
 
-def _predict_frequencies(model: BertForPreTraining, corpus: Corpus) -> None:
+def _predict_frequencies(model: PreTrainingModel, corpus: Corpus) -> None:
     """Start the bias of the MLM head at the unigram log-probabilities of the text; of rows beyond, at the least."""
     frequencies = UnigramBaseline(corpus.split("train").token_counts()).log_probabilities
     with torch.no_grad():

@@ -16,6 +16,7 @@ import tomli_w
 from lambert import __version__
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
+from lambert.model.architectures import architecture_of
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.clashes import clashes
@@ -109,7 +110,8 @@ class TrainingConfig:
         tables = asdict(self)
         tables["precision"] = self.precision.value
         # TOML has no null, which is the default of what can be None
-        tables["model"] = {name: value for name, value in tables["model"].items() if value is not None}
+        settings = {name: value for name, value in tables["model"].items() if value is not None}
+        tables["model"] = {"architecture": architecture_of(self.model), **settings}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]

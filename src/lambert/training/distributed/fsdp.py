@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from lambert.errors import UserError
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel
 from lambert.training.config.precision import Precision
 from lambert.training.distributed.gradient_reduction import Compute, FirstGradient, Gradients
 from lambert.training.distributed.process_group import ProcessGroup
@@ -23,7 +23,7 @@ from lambert.utils.memory import is_out_of_memory
 
 
 def shard(
-    model: BertForPreTraining, processes: ProcessGroup, precision: Precision, *, reduce_in_bfloat16: bool
+    model: PreTrainingModel, processes: ProcessGroup, precision: Precision, *, reduce_in_bfloat16: bool
 ) -> ShardedGradients:
     """Shard `model` along the first dimension of its parameters, block by block, and move it to the rank's device.
 

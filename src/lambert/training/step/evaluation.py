@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
 from lambert.data.objective import ObjectiveConfig
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel
 from lambert.training.config.precision import Precision
 from lambert.training.config.unigram import UnigramBaseline
 from lambert.training.malloc import release_free_memory
@@ -35,7 +35,7 @@ class Validator:
         self._unigram: UnigramBaseline | None = None
         self._streams: dict[int, SampleStream] = {}
 
-    def measure(self, model: BertForPreTraining, sequence_length: int, precision: Precision) -> Evaluation | None:
+    def measure(self, model: PreTrainingModel, sequence_length: int, precision: Precision) -> Evaluation | None:
         """Evaluate at one sequence length; None without held-out text or with `samples` 0."""
         if not self._samples or not self._corpus.split("held_out").sentence_count:
             return None

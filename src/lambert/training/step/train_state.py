@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.model.compilation import compile_layers
-from lambert.model.heads import BertForPreTraining
+from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.optim import LayerwiseOptimizer
 from lambert.optim.combined import parts_of
 from lambert.training.checkpoint.format import Checkpoint
@@ -39,7 +39,7 @@ class PreparedModel:
 
 
 def prepare_model(
-    model: BertForPreTraining,
+    model: PreTrainingModel,
     precision: Precision,
     *,
     weight_decay: float,
@@ -81,7 +81,7 @@ class TrainState:
     """Model, optimizer and step count of one run."""
 
     def __init__(
-        self, model: BertForPreTraining, settings: TrainingConfig, processes: ProcessGroup, *, shards: bool = False
+        self, model: PreTrainingModel, settings: TrainingConfig, processes: ProcessGroup, *, shards: bool = False
     ) -> None:
         self._processes, self._is_first = processes, processes.is_main_process
         self._is_sharded = shards and processes.world_size > 1
@@ -166,10 +166,10 @@ class TrainState:
         restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"], own_part)
         self.step = saved.step
 
-    def exportable_model(self) -> BertForPreTraining:
+    def exportable_model(self) -> PreTrainingModel:
         """The model with float32 weights; if it is sharded, call it on every rank."""
         if self.master is None and not self._is_sharded:
             return self.model
-        exported = BertForPreTraining(self.model.config)
+        exported = pretraining_model(self.model.config)
         exported.load_state_dict({name: full_tensor(tensor) for name, tensor in self.weights().items()})
         return exported
