@@ -257,9 +257,10 @@ def _settings_of(tokenizer: Tokenizer, *, rules_in_file: bool) -> dict[str, Any]
                 "strip_accents": normalizer.strip_accents,
                 "tokenize_chinese_chars": normalizer.handle_chinese_chars,
             }
+    segments = ["token_type_ids"] if any(tokenizer.encode("", "").type_ids) else []
     more = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     return {
         "tokenizer_class": RULES_IN_FILE,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *segments, "attention_mask"],
         "additional_special_tokens": [content for content in more if content not in SPECIAL],
     }

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
+from lambert.model import modernbert_config_file
 from lambert.model.bert import BertConfig
+from lambert.model.modernbert import ModernBertConfig
 from lambert.model.weight_files import damaged
 from lambert.utils.hub import CONFIG_FILE
 from lambert.utils.io import SETTINGS_BYTES, read_json
@@ -38,14 +40,12 @@ _FIELDS = {
 }
 _FRACTIONS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-    *("layer_norm_eps", "initializer_range"),
+    *("layer_norm_eps", "initializer_range", "norm_eps", "embedding_dropout", "attention_dropout"),
 )
+_ARCHITECTURES = ("bert", "modernbert")
 _NEEDED = ("vocabulary_size", "layers", "hidden_size", "attention_heads")
 # What this encoder computes; any other value means another model. `gelu_python` is the same function.
 _REQUIRED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("bert",),
-    "hidden_act": ("gelu", "gelu_python"),
-    "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
@@ -56,7 +56,12 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     # A head of the model's own task would be trained with another loss.
     "problem_type": ("single_label_classification",),
 }
+_REQUIRED_OF_BERT: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu", "gelu_python"),
+    "position_embedding_type": ("absolute",),
+}
 _WITHOUT_EFFECT = {
+    "model_type",
     # the file itself, and what a call returns
     *("architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "torchscript", "return_dict"),
     *("output_attentions", "output_hidden_states", "output_past", "use_bfloat16", "tokenizer_class", "prefix", "name"),
@@ -97,21 +102,33 @@ def read_config(folder: Path) -> BertConfig:
         raise damaged(f"{path} is not a JSON object")
     settings = {name: value for name, value in written.items() if value is not None}
     _refuse_other_models(path, settings)
-    _say_unknown(path, tuple(sorted(settings.keys() - {*_FIELDS.values()} - _REQUIRED.keys() - _WITHOUT_EFFECT)))
-    if missing := [_FIELDS[ours] for ours in _NEEDED if _FIELDS[ours] not in settings]:
+    is_modern = settings.get("model_type") == "modernbert"
+    names = modernbert_config_file.FIELDS if is_modern else _FIELDS
+    known_names = {*names.values(), *_required(settings), *_WITHOUT_EFFECT}
+    if is_modern:
+        known_names |= modernbert_config_file.WITHOUT_EFFECT
+    _say_unknown(path, tuple(sorted(settings.keys() - known_names)))
+    if missing := [names[ours] for ours in _NEEDED if names[ours] not in settings]:
         raise damaged(f"{path} lacks {', '.join(missing)}")
-    for theirs in _FIELDS.values():
+    for theirs in names.values():
         value = settings.get(theirs)
         kind, wanted = _kind(theirs)
         if value is not None and (isinstance(value, bool) != (kind is bool) or not isinstance(value, kind)):
             raise damaged(f"{path}: {theirs} is {value!r}, not {wanted}")
-    known = {ours: settings[theirs] for ours, theirs in _FIELDS.items() if theirs in settings}
+    known = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    if is_modern:
+        known |= {"feed_forward_size": 1_152, **known, **modernbert_config_file.more_fields(path, settings)}
     known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
     try:
-        return BertConfig(**known)
+        return (ModernBertConfig if is_modern else BertConfig)(**known)
     except UserError as error:
-        what = re.sub(rf"\b({'|'.join(_FIELDS)})\b", lambda ours: _FIELDS[ours[0]], error.what)
+        what = re.sub(rf"\b({'|'.join(names)})\b", lambda ours: names[ours[0]], error.what)
         raise UserError(f"{path}: {what}", remedy=error.remedy) from None
+
+
+def _required(settings: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    is_modern = settings.get("model_type") == "modernbert"
+    return _REQUIRED | (modernbert_config_file.REQUIRED if is_modern else _REQUIRED_OF_BERT)
 
 
 def _kind(theirs: str) -> tuple[Any, str]:
@@ -129,6 +146,8 @@ def config_settings(config: BertConfig, architecture: str) -> dict[str, Any]:
     Args:
         architecture: name of the class in `transformers`.
     """
+    if isinstance(config, ModernBertConfig):
+        return modernbert_config_file.settings_of(config, architecture)
     settings: dict[str, Any] = {
         "architectures": [architecture],
         "model_type": "bert",
@@ -148,12 +167,19 @@ def _say_unknown(path: Path, names: tuple[str, ...]) -> None:
 
 
 def _refuse_other_models(path: Path, settings: dict[str, Any]) -> None:
-    for name, possible in _REQUIRED.items():
+    wanted_types = " or ".join(map(repr, _ARCHITECTURES))
+    if settings.get("model_type", "bert") not in _ARCHITECTURES:
+        raise UserError(
+            f"{path}: model_type is {settings['model_type']!r}, not {wanted_types}",
+            remedy="Give a model of the original BERT or the ModernBERT family",
+        )
+    for name, possible in _required(settings).items():
         if name in settings and settings[name] not in possible:
             wanted = repr(possible[0]) if possible else "absent"
             raise UserError(
                 f"{path}: {name} is {settings[name]!r}, not {wanted}",
-                remedy="Give a model of the original BERT family, or take out a setting that its weights do not need",
+                remedy="Give a model of the original BERT or ModernBERT family, or take out a setting that its "
+                "weights do not need",
             )
     code = settings.get("auto_map")
     if isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):

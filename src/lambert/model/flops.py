@@ -17,7 +17,8 @@ def training_flops(config: BertConfig, *, tokens: int, sequences: int, masked_to
         masked_tokens: tokens with MLM logits over the whole vocabulary.
     """
     hidden, layers = config.hidden_size, config.layers
-    per_token = layers * (8 * hidden**2 + 4 * hidden * config.feed_forward_size)
+    feed_forward_maps = 2 if config.has_biases else 3  # ModernBERT's GeGLU has a gate
+    per_token = layers * (8 * hidden**2 + 2 * feed_forward_maps * hidden * config.feed_forward_size)
     attention = layers * 4 * hidden * tokens * (tokens / max(1, sequences))
     heads = masked_tokens * 2 * hidden * (hidden + config.vocabulary_size) + sequences * 2 * hidden**2
     return 3.0 * (tokens * per_token + attention + heads)

@@ -35,6 +35,7 @@ class ModernBertConfig(BertConfig):
     """Probability of dropping an element of the embeddings, or inside a feed-forward layer; that of attention weights
     is also that of attention's output."""
     layer_norm_epsilon: float = 1e-5
+    classifier_dropout: float | None = 0.0
     global_every: int = 3
     """Every so many layers, from the first on, a token attends to all tokens; in the others to its window."""
     local_window: int = 128

@@ -29,9 +29,11 @@ import json, sys, torch, transformers
 transformers.utils.logging.set_verbosity_error(); transformers.utils.logging.disable_progress_bar()
 asked = json.load(sys.stdin)
 tokenizer = transformers.AutoTokenizer.from_pretrained(asked["folder"])
-model = transformers.AutoModelForPreTraining.from_pretrained(asked["folder"], dtype=torch.float32).eval()
+kind = getattr(transformers, asked["class"])
+model = kind.from_pretrained(asked["folder"], dtype=torch.float32).eval()
 with torch.no_grad():
-    logits = [model(torch.tensor([ids])).prediction_logits[0, :, ::asked["stride"]].tolist() for ids in asked["inputs"]]
+    found = [model(torch.tensor([ids])) for ids in asked["inputs"]]
+    logits = [one[asked["logits"]][0, :, ::asked["stride"]].tolist() for one in found]
 tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
 print(json.dumps({"ids": tokenizer(asked["lines"])["input_ids"], "logits": logits, "tied": tied}))
 """
@@ -68,7 +70,10 @@ def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, f
         return None
     lines, inputs = probe_lines(tokenizer), _inputs(tokenizer, model.config.maximum_positions)
     stride = max(1, model.config.vocabulary_size // _LOGITS)
-    asked = {"folder": str(folder), "lines": lines, "inputs": inputs, "stride": stride}
+    kind = type(model).__name__
+    of_output = "prediction_logits" if kind == "BertForPreTraining" else "logits"
+    asked = {"folder": str(folder), "lines": lines, "inputs": inputs, "stride": stride, "class": kind}
+    asked["logits"] = of_output
     found = _asked_of_transformers(asked)
     logits = zip(_logits(model, inputs), found["logits"], strict=True)
     same = all(torch.allclose(a[:, ::stride].cpu(), torch.tensor(b), rtol=1e-3, atol=1e-3) for a, b in logits)

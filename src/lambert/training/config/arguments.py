@@ -23,6 +23,8 @@ class RecipeArguments:
     model: str | None = None
     """Layers × hidden size: tiny 2×128, mini 4×256, small 4×512, medium 8×512, base 12×768, large 24×1024, or
     LAYERSxHIDDEN such as 6x384. Default: the recipe's, else base."""
+    architecture: str | None = None
+    """bert or modernbert (Warner et al. 2024). Default: the recipe's, else that of `init_from`, else bert."""
     epochs: float | None = None
     """Epochs over the corpus, all phases together."""
     samples: int | None = None

@@ -92,6 +92,7 @@ class Recipe:
     samples: int | None = None
     """Total sequences, if neither the phases nor the user set them."""
     model: str | None = None
+    architecture: str | None = None
     optimizer: str | None = None
     betas: tuple[float, float] | None = None
     epsilon: float | None = None

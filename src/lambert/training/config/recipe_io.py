@@ -124,7 +124,7 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
             "masking": examples["masking"],
             "mlm_probability": examples["mlm_probability"],
         }
-        model = {"model": tables["model_name"], "dropout": tables["model"]["dropout"]}
+        model = {name: tables["model"][name] for name in ("architecture", "dropout")} | {"model": tables["model_name"]}
         if (own := tables["model"].get("attention_dropout")) is not None:
             model["attention_dropout"] = own
         return {**same, **kind, **model, "phases": phases}

@@ -13,6 +13,7 @@ from lambert.corpus.vocabulary import special_tokens
 from lambert.data.dataloader import example_source
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
+from lambert.model.architectures import architecture_of
 from lambert.model.bert import BertConfig
 from lambert.model.config_file import read_config
 from lambert.model.presets import model_config
@@ -33,13 +34,15 @@ from lambert.training.config.starting_model import initial_name, vocabulary_entr
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.optimizer import default_weight_decay, is_combined, needs_whole_matrices
 
-DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
+DEFAULT_MODEL = "base"
 SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
 """Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
 wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability")
+_CHOICES = ("model", "architecture", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability")
 """Fields of both the arguments and a recipe."""
+ARCHITECTURE_CHOICES: dict[str, dict[str, Any]] = {"modernbert": {"pairs": "none", "mlm_probability": 0.3}}
+"""What runs of an architecture have if neither the arguments nor the recipe say otherwise, as published."""
 MICRO_BATCH_TOKENS = 4_096
 """Default tokens in a micro-batch, padding included: 32 sequences of 128, 8 of 512."""
 DEFAULT_VOCABULARY_SIZE = 30_522
@@ -160,7 +163,16 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
     if samples is None and request.epochs is None:
         samples = recipe.samples
     filled: dict[str, Any] = {name: _first(getattr(request, name), getattr(recipe, name)) for name in _CHOICES}
+    filled["architecture"] = filled["architecture"] or _initial_architecture(request)
+    for name, value in ARCHITECTURE_CHOICES.get(filled["architecture"], {}).items():
+        filled[name] = _first(filled[name], value)
     return replace(request, samples=samples, **filled), recipe
+
+
+def _initial_architecture(request: RecipeArguments) -> str:
+    """That of the model that is continued, else BERT."""
+    folder = request.initial_model_folder
+    return "bert" if folder is None else architecture_of(read_config(folder))
 
 
 def merged_recipe(request: RecipeArguments, recipe: Recipe) -> Recipe:
@@ -175,10 +187,14 @@ def _first(*values: Any) -> Any:
 
 def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) -> BertConfig:
     """Size and dropout; without a corpus, BERT's vocabulary."""
-    dropout = DEFAULT_DROPOUT if request.dropout is None else request.dropout
-    init_from = request.initial_model_folder
+    init_from, architecture = request.initial_model_folder, request.architecture or "bert"
     if init_from is not None:
         config = read_config(init_from)
+        if architecture_of(config) != architecture:
+            raise UserError(
+                f"{init_from} is a model of the architecture {architecture_of(config)}, not {architecture}",
+                remedy="Leave out `architecture`",
+            )
         if request.dropout not in (None, config.dropout):
             config = replace(config, dropout=request.dropout, attention_dropout=None)
         if corpus is not None:
@@ -186,7 +202,12 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
             config = replace(config, vocabulary_size=max(config.vocabulary_size, entries[1]))
     else:
         vocabulary_size = DEFAULT_VOCABULARY_SIZE if corpus is None else corpus.vocabulary_size
-        config = model_config(request.model or DEFAULT_MODEL, vocabulary_size=vocabulary_size, dropout=dropout)
+        config = model_config(
+            request.model or DEFAULT_MODEL,
+            vocabulary_size=vocabulary_size,
+            dropout=request.dropout,
+            architecture=architecture,
+        )
         config = replace(config, maximum_positions=max(config.maximum_positions, *recipe.sequence_lengths))
     if request.attention_dropout is not None:
         config = replace(config, attention_dropout=request.attention_dropout)
@@ -263,6 +284,11 @@ def parameter_count(config: BertConfig) -> int:
     Computed arithmetically: a model on the meta device would import PyTorch's compiler, which takes two seconds.
     """
     hidden, wide, vocabulary = config.hidden_size, config.feed_forward_size, config.vocabulary_size
+    if not config.has_biases:  # ModernBERT
+        block = 4 * hidden**2 + 3 * hidden * wide + 2 * hidden
+        heads = hidden**2 + hidden + vocabulary  # the first block has one norm, and there is a last one
+        untied = 0 if config.tied_decoder else vocabulary * hidden
+        return vocabulary * hidden + hidden + config.layers * block + heads + untied
     norm, square = 2 * hidden, hidden * hidden + hidden
     embeddings = (vocabulary + config.maximum_positions + config.segment_types) * hidden + norm
     block = 4 * square + norm + 2 * hidden * wide + wide + hidden + norm
