@@ -221,3 +221,51 @@ class BertForClassification(nn.Module):
         hidden = self.encoder(token_ids, segment_ids, attention_mask)
         logits: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
         return logits
+
+
+class ModernBertForQuestionAnswering(_Pretrained):
+    """ModernBERT with a start and an end logit for every token."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__(config)
+        self.head = PredictionHead(config)
+        self.dropout = nn.Dropout(config.classifier_dropout or 0.0)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+        _initialise(self, config)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `BertForQuestionAnswering.forward`."""
+        hidden = self.head(self.encoder(token_ids, segment_ids, attention_mask))
+        start, end = self.classifier(self.dropout(hidden)).unbind(-1)
+        return start, end
+
+
+class ModernBertForSequenceClassification(_Pretrained):
+    """ModernBERT with a logit for every class of a sequence; one class means regression."""
+
+    def __init__(self, config: ModernBertConfig, classes: int) -> None:
+        super().__init__(config)
+        self.head = PredictionHead(config)
+        self.dropout = nn.Dropout(config.classifier_dropout or 0.0)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        _initialise(self, config)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """As `BertForClassification.forward`."""
+        hidden = self.encoder(token_ids, segment_ids, attention_mask)
+        logits: Tensor = self.classifier(self.dropout(self.head(hidden[:, 0])))
+        return logits
+
+
+def question_answering_model(config: BertConfig) -> nn.Module:
+    """Encoder with start and end logits, with random weights."""
+    if isinstance(config, ModernBertConfig):
+        return ModernBertForQuestionAnswering(config)
+    return BertForQuestionAnswering(config)
+
+
+def classification_model(config: BertConfig, classes: int) -> nn.Module:
+    """Encoder with a logit for every class, with random weights."""
+    if isinstance(config, ModernBertConfig):
+        return ModernBertForSequenceClassification(config, classes)
+    return BertForClassification(config, classes)

@@ -53,6 +53,8 @@ class ModernBertConfig(BertConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"model {name} = {value}", remedy="Give a whole number from 1")
+        # Beyond the layers there is nothing to tell apart; `layer_types` of a folder does not.
+        object.__setattr__(self, "global_every", min(self.global_every, self.layers))
         for name in ("global_rotary_base", "local_rotary_base"):
             value = getattr(self, name)
             if not 1 < value < math.inf:

@@ -84,7 +84,7 @@ def _global_every(path: Path, settings: Mapping[str, Any]) -> int:
             raise _other(path, f"global_attn_every_n_layers is {every!r}")
         return int(every)
     if isinstance(kinds, list) and kinds:
-        every = next((layer for layer, kind in enumerate(kinds) if layer and kind == _GLOBAL), max(3, len(kinds)))
+        every = next((layer for layer, kind in enumerate(kinds) if layer and kind == _GLOBAL), len(kinds))
         if kinds == layer_types(len(kinds), every) and len(kinds) == settings.get("num_hidden_layers"):
             return every
     raise _other(path, f"layer_types is {kinds!r}, not {_GLOBAL!r} in every n-th layer from the first")

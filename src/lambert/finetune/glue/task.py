@@ -23,7 +23,7 @@ from lambert.finetune.glue.tasks import Example, GlueTask
 from lambert.finetune.inputs import Encoded, SequenceBatch
 from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
-from lambert.model.heads import BertForClassification
+from lambert.model.heads import classification_model
 from lambert.training.step.train_step import TaskOutput
 from lambert.utils.tokenizer_calls import encode
 
@@ -94,7 +94,7 @@ def best_labels(
 
 def glue_preset(task: GlueTask) -> TaskPreset:
     """The fine-tuning task of one of GLUE's tasks."""
-    head = partial(BertForClassification, classes=task.classes)
+    head = partial(classification_model, classes=task.classes)
     return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels, _texts)
 
 

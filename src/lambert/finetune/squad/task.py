@@ -16,7 +16,7 @@ from lambert.finetune.squad.answers import AnswerCollector
 from lambert.finetune.squad.data import Question, Version
 from lambert.finetune.squad.features import Window, make_windows
 from lambert.finetune.squad.settings import SquadSettings
-from lambert.model.heads import BertForQuestionAnswering
+from lambert.model.heads import question_answering_model
 from lambert.training.step.train_step import TaskOutput
 
 
@@ -57,4 +57,4 @@ def squad_preset(version: Version = "1.1") -> TaskPreset:
     """The task of questions of a version."""
     name = f"SQuAD v{version}"
     texts = attrgetter("question", "context")
-    return TaskPreset(name, BertForQuestionAnswering, make_windows, span_logits, span_loss, best_answers, texts)
+    return TaskPreset(name, question_answering_model, make_windows, span_logits, span_loss, best_answers, texts)
