@@ -26,7 +26,7 @@ _TAKEN = re.compile(
     re.IGNORECASE,
 )
 _ENDINGS_SHOWN = 6
-_DANGLING = "links to nothing"
+DANGLING = "links to nothing"
 _EXPORT_NAME = re.compile(r"\.xml(?:-p\d+p\d+)?(?:\.[a-z0-9]+)?$")
 _ENDING = re.compile(rf"(?:{_TAKEN.pattern}|^wiki_\d+(?:{'|'.join(map(re.escape, SUFFIXES))})?)$", re.IGNORECASE)
 
@@ -49,7 +49,7 @@ class FoundFiles(list[Path]):
 
     def leave_out_link(self) -> None:
         """Counts a link to nothing."""
-        self.left_out[_DANGLING] += 1
+        self.left_out[DANGLING] += 1
 
 
 def find_files(paths: Sequence[Path | str]) -> FoundFiles:

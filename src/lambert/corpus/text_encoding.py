@@ -240,7 +240,7 @@ def _refuse_misread(file: Path, block: bytes) -> None:
             raise UserError(
                 f"{source_name(file)} is UTF-8 that was taken for {encoding} and encoded once more: {seen!r}, where "
                 f"it once said {meant!r}",
-                remedy=f"Undo it (iconv -f utf-8 -t {encoding}), or give `encoding` utf-8 to learn it as it is",
+                remedy="Undo it (the package ftfy does), or give `encoding` utf-8 to learn it as it is",
             )
 
 
