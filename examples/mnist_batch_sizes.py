@@ -12,31 +12,28 @@ train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte. `torchv
 download=True)` leaves them in root/MNIST/raw; Fashion-MNIST has the same names and format. Nothing is downloaded here.
 
 Each finished run is a line of --out, and the same command continues after an interruption. The whole takes about two
-hours on one core. To take over: `LeNet`, `make_optimizer` and `train` are all that training needs.
+hours on one core. It needs the extra `pretrain`, and `pictures` for --picture. What training itself needs, PyTorch and
+numpy, is in mnist_training.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import platform
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from mnist_training import Data, Run, measure, read_data, train
 
+from lambert.errors import UserError
 from lambert.experiments.table import Mean
-from lambert.optim import LAMB, LARS, parameter_groups
-from lambert.report.picture import standing, write_picture
+from lambert.report.picture import check_picture, standing, write_picture
 from lambert.report.spec import SERIES
 
 GRID = {name: [first * 2**power for power in range(6)]
@@ -45,143 +42,24 @@ GRID = {name: [first * 2**power for power in range(6)]
 MULTIPLIERS = (1.0, 0.5, 2.0)
 
 
-class LeNet(nn.Sequential):
-    """LeNet-5 without padding: (N, 1, 28, 28) → logits (N, 10). ReLU after the pooling gives the same, faster."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(1, 6, 5), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
-            nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-        )  # fmt: skip
-
-
-def make_optimizer(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Biases get no weight decay, and with LAMB and LARS no trust ratio; PyTorch's own ignore the latter."""
-    if name == "LAMB":
-        return LAMB(parameter_groups(model, weight_decay=0.01), lr=lr)
-    if name == "LARS":
-        return LARS(parameter_groups(model, weight_decay=1e-4), lr=lr, momentum=0.9)
-    if name == "AdamW":
-        return torch.optim.AdamW(parameter_groups(model, weight_decay=0.01), lr=lr)
-    return torch.optim.SGD(parameter_groups(model, weight_decay=1e-4), lr=lr, momentum=0.9)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images (N, 1, 28, 28), standardized, and labels (N)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def part(self, begin: int, end: int) -> Data:
-        return Data(self.images[begin:end], self.labels[begin:end])
-
-
-@dataclass(frozen=True)
-class Run:
-    """What makes a run what it is."""
-
-    optimizer: str
-    batch_size: int
-    constant: float
-    """c of the peak learning rate c / √steps."""
-    seed: int
-    epochs: int
-    train_images: int
-    """The first so many are trained on. The rest is what the run is measured on, or the test set where none is left."""
-
-    @property
-    def steps(self) -> int:
-        """Batches go over the borders of epochs, so that all batch sizes see the same number of images."""
-        return self.epochs * self.train_images // self.batch_size
-
-    @property
-    def learning_rate(self) -> float:
-        return self.constant / math.sqrt(self.steps)
-
-
-def train(run: Run, data: Data) -> nn.Module:
-    """The model after the last step."""
-    torch.manual_seed(run.seed)
-    model = LeNet().to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(run.optimizer, model, run.learning_rate)
-    warm_up = max(1, run.steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, (run.steps - step) / max(1, run.steps - warm_up))
-    )
-    order = torch.cat([torch.randperm(len(data.labels)) for _ in range(run.epochs)])
-    for batch in order.split(run.batch_size)[: run.steps]:
-        cross_entropy(model(data.images[batch]), data.labels[batch]).backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    return model
-
-
-@torch.no_grad()
-def measure(model: nn.Module, data: Data) -> dict[str, float | None]:
-    """Accuracy in percent, and loss in nats: None where it is not finite."""
-    logits = torch.cat([model(images) for images in data.images.split(1_000)])
-    loss = float(cross_entropy(logits, data.labels))
-    accuracy = 100 * float((logits.argmax(1) == data.labels).double().mean())
-    return {"accuracy": accuracy, "loss": loss if math.isfinite(loss) else None}
-
-
-def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
-    """An IDX file of bytes, packed or not.
-
-    Raises:
-        SystemExit: it is missing or malformed; the message says which file and why.
-    """
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-    if path is None:
-        raise SystemExit(f"{folder} has neither {name} nor {name}.gz; give the folder with the four files as --data")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            magic, sizes = file.read(4), file.read(4 * dimensions)
-            shape = np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4").tolist()
-            if magic != bytes([0, 0, 8, dimensions]) or len(shape) != dimensions:
-                raise ValueError(f"it does not begin as an IDX file of bytes in {dimensions} dimension(s)")
-            content = file.read(min(math.prod(shape), 2**30) + 1)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise SystemExit(f"{path} cannot be read: {error}; get the file again") from None
-    if len(content) != math.prod(shape):
-        what = "more" if len(content) > math.prod(shape) else f"{len(content):,}"
-        raise SystemExit(f"{path} says {math.prod(shape):,} bytes, and has {what}; get the file again")
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def read_data(folder: Path, part: str) -> Data:
-    """`part` is train or t10k.
-
-    Raises:
-        SystemExit: a file is missing or malformed, or the two do not belong together.
-    """
-    images, labels = read_idx(folder, f"{part}-images-idx3-ubyte", 3), read_idx(folder, f"{part}-labels-idx1-ubyte", 1)
-    if images.shape != (len(labels), 28, 28) or not len(labels) or labels.max() > 9:
-        raise SystemExit(
-            f"{folder}, {part}: images {images.shape} and {len(labels):,} labels are not MNIST's, which are as many "
-            "images of 28 × 28 pixels as labels from 0 to 9; get both files again"
-        )
-    pixels = torch.from_numpy(images.astype(np.float32)).sub_(33.3).div_(78.6)  # mean and deviation of training pixels
-    return Data(pixels[:, None], torch.from_numpy(labels.astype(np.int64)))
-
-
 class Journal:
     """The finished runs in a file, one a line."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.done = path, dict[Run, dict[str, Any]]()
-        text = path.read_text("utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # an interruption can leave a part of a line
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_text("utf-8") if path.exists() else ""
+            whole = text[: text.rfind("\n") + 1]  # an interruption can leave a part of a line
             for line in map(json.loads, whole.splitlines()):
                 self.done[Run(**{name: line[name] for name in Run.__dataclass_fields__})] = line
+            if not self.done and text:
+                raise ValueError
+            path.write_text(whole, "utf-8")
+        except OSError as error:
+            raise SystemExit(f"{path} cannot be written: {error.strerror}; give another file as --out") from None
         except (ValueError, KeyError, TypeError):
-            raise SystemExit(f"{path} is no journal of this script; give another file as --out") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(whole, "utf-8")
+            raise SystemExit(f"{path} is not a journal of this script; give another file as --out") from None
 
     def result(self, run: Run, train_data: Data, test_data: Data) -> dict[str, Any]:
         """Of a run that is finished, or that is made now."""
@@ -207,10 +85,10 @@ def ladder(constants: Mapping[str, float], options: argparse.Namespace, train_im
     """The measured runs, those that say most first."""
     ends = sorted({min(options.batches), options.tuning_batch, max(options.batches)} & set(options.batches))
     between = [batch for batch in options.batches if batch not in ends]
-    once = [(batch, 1.0, 0) for batch in options.batches]
-    seeds = [(batch, 1.0, seed) for seed in range(1, options.seeds) for batch in ends]
+    at_ends = [(batch, 1.0, seed) for seed in range(options.seeds) for batch in ends]
+    once = [(batch, 1.0, 0) for batch in between]
     other_rates = [(batch, times, 0) for batch in (*ends, *between) for times in MULTIPLIERS[1:]]
-    for batch, times, seed in (*once, *seeds, *other_rates):
+    for batch, times, seed in (*at_ends, *once, *other_rates):
         for name, constant in constants.items():
             yield Run(name, batch, constant * times, seed, options.epochs, train_images)
 
@@ -328,6 +206,11 @@ def main() -> None:
     left, sizes = len(train_data.labels) - options.held_out, (options.tuning_batch, *options.batches)
     if min(options.held_out, options.epochs, options.seeds, *sizes) < 1 or max(sizes) > left:
         parser.error(f"numbers start at 1, and a batch has at most {left:,} images: those not held out")
+    if options.picture:
+        try:
+            check_picture(options.picture)
+        except UserError as error:
+            parser.error(str(error))
     journal = Journal(options.out)
     constants = tune(journal, options, train_data, test_data)
     runs = ladder(constants, options, len(train_data.labels))
