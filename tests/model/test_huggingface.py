@@ -16,7 +16,8 @@ from lambert.errors import UserError
 from lambert.model.bert import BertConfig
 from lambert.model.config_file import read_config
 from lambert.model.heads import BertForPreTraining, BertForQuestionAnswering
-from lambert.model.huggingface import _their_names, load_model, save_model
+from lambert.model.huggingface import load_model, save_model
+from lambert.model.layouts import BERT
 from lambert.model.presets import PRESETS, model_config
 
 CONFIG = BertConfig(
@@ -116,7 +117,7 @@ def test_gradients_equal_those_of_transformers(
     ).loss.backward()
     their_gradients = {name: p.grad for name, p in theirs.named_parameters()}
     for name, parameter in ours.named_parameters():
-        expected = torch.cat([their_gradients[theirs] for theirs in _their_names(name)])
+        expected = torch.cat([their_gradients[theirs] for theirs in BERT.names(name)])
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6, msg=name)
         assert (parameter.grad - expected).norm() <= 1e-5 * expected.norm() or "query_key_value.bias" in name

@@ -7,7 +7,9 @@ Shapes: B sequences, S tokens in each, T real tokens, H hidden size, A attention
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ _FLASH_WIDTHS = range(8, 257, 8)
 """Widths of a head that FlashAttention takes as they are."""
 _MOST_SIZES = 32
 """How many different T a batch of one shape may have; the blocks are compiled for each."""
+
+HAS_WINDOWS = "window_size" in inspect.signature(varlen.varlen_attn).parameters
+"""Whether this PyTorch's attention of real tokens can be local."""
 
 Rows = Tensor | Unpadded | None
 """How tokens stand in rows: padded, with the bias of `Ops.attention_bias`; real tokens only; or full rows."""
@@ -69,8 +74,8 @@ def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoi
     if isinstance(rows, Unpadded):
         query, key, value = (part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1))
         starts, most = rows.cu_seqlens, rows.max_length
-        window = (-1, -1) if rows.reach is None else (rows.reach, rows.reach)
-        attended = varlen.varlen_attn(query, key, value, starts, starts, most, most, window_size=window)
+        window: dict[str, Any] = {} if rows.reach is None else {"window_size": (rows.reach, rows.reach)}
+        attended = varlen.varlen_attn(query, key, value, starts, starts, most, most, **window)
         assert isinstance(attended, Tensor)
         return attended.flatten(1)
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lambert.errors import UserError
-from lambert.model.attention import Rows
+from lambert.model.attention import HAS_WINDOWS, Rows
 from lambert.model.bert import BertConfig, Encoder, FusedLinear
 from lambert.model.ops import select_ops
 from lambert.model.unpadding import Unpadded
@@ -184,6 +184,11 @@ class ModernBertModel(Encoder):
             hidden = self.run_block(block, hidden, *(everywhere if config.is_global(layer) else nearby))
         normalized: Tensor = self.final_norm(hidden)
         return normalized
+
+    def _unpad(self, attention_mask: Tensor | None, real_tokens: int | None) -> Unpadded | None:
+        if not (self.embeddings.word.weight.device.type == "cpu" or HAS_WINDOWS):
+            return None
+        return super()._unpad(attention_mask, real_tokens)
 
     def _local_rows(self, hidden: Tensor, rows: Rows, mask: Tensor | None) -> Rows:
         """`rows` for layers in which a token attends to its window only."""
