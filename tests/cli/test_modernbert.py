@@ -1,0 +1,101 @@
+"""`--architecture modernbert` from outside: from a corpus to a folder that every command opens."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from finetune.squad.articles import HARBOUR, squad_document
+from lambert.cli.main import main
+from lambert.corpus.store import Corpus
+from lambert.data.objective import ObjectiveConfig
+from lambert.model.heads import ModernBertForMaskedLM
+from lambert.training.checkpoint.recorded_recipe import model_of
+from lambert.training.config.arguments import TrainingArguments
+from lambert.training.config.resolve import resolve_config
+from run_makers import RunMaker
+
+OPTIONS = [
+    *("--model", "2x32", "--architecture", "modernbert", "--batch-size", "8", "--samples", "80"),
+    *("--sequence-lengths", "32", "--probe-seconds", "0", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(small_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("modernbert") / "run"
+    assert main(["pretrain", "--corpus", str(small_corpus.path), *OPTIONS, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_has_the_objective_of_its_architecture(run: Path) -> None:
+    recipe = tomllib.loads((run / "recipe.toml").read_text())
+    assert recipe["model"]["architecture"] == "modernbert"
+    assert (recipe["examples"]["pairing"], recipe["examples"]["mlm_probability"]) == ("none", 0.3)
+    assert recipe["model"]["dropout"] == 0
+    assert model_of(run).maximum_positions == 8_192
+
+
+def test_transformers_fills_blanks_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fill", str(run), "the [MASK] of the", "--candidates", "3", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found: Any = transformers.pipeline("fill-mask", str(run / "huggingface"), top_k=3)("the [MASK] of the")
+    mine = [one["word"] for one in own["sentences"][0]["blanks"][0]]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "huggingface")
+    assert mine == [tokenizer.convert_ids_to_tokens(one["token"]) for one in found]
+
+
+def test_plan_export_and_report_know_it(run: Path, small_corpus: Corpus, tmp_path: Path) -> None:
+    assert main(["export", str(run), str(tmp_path / "exported")]) == 0
+    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert main(["plan", "--corpus", str(small_corpus.path), *OPTIONS[:-2]]) == 0
+    recipe = tmp_path / "mine.toml"
+    assert main(["plan", "--recipe", str(run), "--save-recipe", str(recipe)]) == 0
+    assert tomllib.loads(recipe.read_text())["architecture"] == "modernbert"
+
+
+def test_it_is_continued_and_fine_tuned_as_what_it_is(run: Path, small_corpus: Corpus, tmp_path: Path) -> None:
+    more = ["--init-from", str(run), *OPTIONS[4:], "--out", str(tmp_path / "more")]
+    assert main(["pretrain", "--corpus", str(small_corpus.path), *more]) == 0
+    recipe = tomllib.loads((tmp_path / "more" / "recipe.toml").read_text())
+    assert (recipe["model"]["architecture"], recipe["examples"]["pairing"]) == ("modernbert", "none")
+    questions = tmp_path / "squad.json"
+    questions.write_text(json.dumps(squad_document((HARBOUR, [("a", "Who?", [("1843", HARBOUR.index("1843"))])]))))
+    data = ["--train", str(questions), "--dev", str(questions), "--out", str(tmp_path / "squad")]
+    fast = ["--epochs", "1", "--sequence-length", "160", "--precision", "float32"]
+    assert main(["squad", str(tmp_path / "more"), *data, *fast]) == 0
+
+
+def test_a_folder_of_another_architecture_is_told(
+    run: Path, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [*OPTIONS[4:], "--architecture", "bert", "--out", str(tmp_path / "more")]
+    assert main(["pretrain", "--corpus", str(small_corpus.path), "--init-from", str(run), *wrong]) == 2
+    assert "is a model of the architecture modernbert, not bert. Leave out --architecture" in capsys.readouterr().err
+    assert main(["plan", "--corpus", str(small_corpus.path), *OPTIONS[4:-2], "--architecture", "modern"]) == 2
+    assert "unknown architecture 'modern'. Did you mean 'modernbert'" in capsys.readouterr().err
+
+
+def test_a_stopped_run_ends_in_the_same_weights(small_corpus: Corpus, make_run: RunMaker, tmp_path: Path) -> None:
+    request = TrainingArguments(
+        model="2x32", architecture="modernbert", batch_size=(8,), samples=80, sequence_lengths=(32,), dropout=0.1
+    )
+    settings = resolve_config(request, small_corpus)
+    changed = {name: getattr(settings, name) for name in ("model", "examples", "phases", "micro_batch_sizes")}
+    assert settings.examples == ObjectiveConfig("none", settings.examples.masking, 0.3)
+    make_run(tmp_path / "whole", **changed).train()
+    stopped = make_run(tmp_path / "stopped", **changed)
+    assert isinstance(stopped.model, ModernBertForMaskedLM)
+    for step, _ in enumerate(stopped, start=1):
+        if step == 4:
+            break
+    make_run(tmp_path / "stopped", **changed).train()
+    names = ("whole", "stopped")
+    one, other = (ModernBertForMaskedLM.from_pretrained(tmp_path / name / "huggingface") for name in names)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
