@@ -139,7 +139,7 @@ def fastest(trials: Sequence[MicroBatchTrial], default: int) -> int:
 
 def _step_seconds(state: TrainState, config: TrainingConfig, size: int, length: int) -> float:
     """Forward and backward pass of one micro-batch, the faster of two after a first."""
-    batch = random_batch(size, length, config.model.vocabulary_size)
+    batch = random_batch(size, length, config.model.vocabulary_size, config.examples.largest_mlm_probability)
     timer = StepTimer(next(state.model.parameters()).device)
     seconds = []
     for _ in range(3):

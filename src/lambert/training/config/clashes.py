@@ -14,8 +14,9 @@ _OF_THE_MODEL = (
     "initializer_range",
 )  # fmt: skip
 _OF_THE_RECIPE = (
-    "weight_decay", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay_power",
-    "phases.decays_from_start", "phases.min_lr_ratio", "phases.continues",
+    "weight_decay", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
+    "phases.decay_power", "phases.decays_from_start", "phases.min_lr_ratio", "phases.cooldown_steps",
+    "phases.continues",
 )  # fmt: skip
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",
@@ -25,6 +26,7 @@ ARGUMENTS = {
     "phases.batch_size": "batch_size", "phases.sequence_length": "sequence_lengths",
     "model.maximum_positions": "sequence_lengths", "micro_batch_sizes": "micro_batch_size",
     "examples.pairing": "pairs", "examples.masking": "masking", "examples.mlm_probability": "mlm_probability",
+    "examples.mlm_probability_end": "mlm_probability_end",
     "packs": "pack", **{name: name for name in _SAME}, **dict.fromkeys(_OF_THE_RECIPE, "recipe"),
     "samples": "samples", "phases.steps.value": "samples", "phases.samples": "samples", "phases.tokens": "samples",
     "phases.peak_learning_rate.value": "learning_rate", "phases.warmup_steps.value": "warmup_ratio",

@@ -14,6 +14,9 @@ from lambert.model.bert import BertConfig
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.utils.diff import flatten
 
+_PARTS: dict[str, type[Any]] = {"model": BertConfig, "examples": ObjectiveConfig}
+"""Tables of a recipe, whose settings may be None and then are left out."""
+
 
 def with_defaults(tables: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
     """The tables with the settings that they lack, at the defaults of the dataclasses.
@@ -25,7 +28,7 @@ def with_defaults(tables: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
         kind: `TrainingConfig`.
     """
     found = {**_defaults(kind), **tables}
-    for name, part in (("model", BertConfig), ("examples", ObjectiveConfig)):
+    for name, part in _PARTS.items():
         if isinstance(table := found.get(name), Mapping):
             found[name] = {**_defaults(part), **table}
     if isinstance(phases := found.get("phases"), list) and all(isinstance(phase, Mapping) for phase in phases):
@@ -45,6 +48,7 @@ def refuse_unknown_settings(recorded: Mapping[str, Any], current: Mapping[str, A
         UserError: there are others, and nobody knows what they change.
     """
     known = {_generic(key) for key in flatten(current)} | {"command", "lambert"}
+    known |= {f"{name}.{field.name}" for name, part in _PARTS.items() for field in fields(part)}
     unknown = sorted({_generic(key) for key in flatten(recorded)} - known)
     if unknown:
         own = f"lambert {version}" if version else "the version of lambert that wrote it"

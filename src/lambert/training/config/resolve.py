@@ -32,7 +32,9 @@ SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
 """Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
 wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability")
+_CHOICES = (
+    "model", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability", "mlm_probability_end",
+)  # fmt: skip
 """Fields of both the arguments and a recipe."""
 MICRO_BATCH_TOKENS = 4_096
 """Default tokens in a micro-batch, padding included: 32 sequences of 128, 8 of 512."""

@@ -107,7 +107,8 @@ class TrainingConfig:
         tables = asdict(self)
         tables["precision"] = self.precision.value
         # TOML has no null, which is the default of what can be None
-        tables["model"] = {name: value for name, value in tables["model"].items() if value is not None}
+        for part in ("model", "examples"):
+            tables[part] = {name: value for name, value in tables[part].items() if value is not None}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]
