@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lambert.corpus.store import Corpus
 from lambert.errors import UserError
+from lambert.planning.plan import describe_plan
+from lambert.planning.plan_text import plan_lines
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.phase import mask_schedule, phases_of
 from lambert.training.config.phase_config import PhaseConfig
@@ -299,3 +302,22 @@ def test_runs_unlike_the_published_ones_are_told() -> None:
     mixed = resolve_config(TrainingArguments(recipe="paper", batch_size=(65_536, 32_768)), None)
     assert beyond_the_published(mixed.phases, 1_024) == []
     assert "published for BERT-Large" in expected(32_768, 512_000_000, 128)
+
+
+def test_plan_says_the_shape_of_the_schedule_and_of_the_masks() -> None:
+    lines = plan_lines(describe_plan(settings_of("hplt-bert")))
+    assert "cosine decay, down to 0.1 of the peak, to 0 in the last 500 steps" in " ".join(lines)
+    assert sum("cosine" in line for line in lines) == 1
+    assert "masked    0.3 of the tokens at first, 0.15 at the end, on a line over the steps of the run" in lines
+
+
+def test_a_recipe_whose_batch_a_corpus_cannot_fill_says_how_to_change_it(small_corpus: Corpus) -> None:
+    """`batch_size` cannot be given beside such a recipe."""
+    for recipe, remedy in (
+        ("hplt-bert", "lambert plan --save-recipe FILE`, give its phases"),
+        ("paper", "`batch_size`"),
+    ):
+        asked = TrainingArguments(recipe=recipe, model="tiny")
+        with pytest.raises(UserError, match="is more than the") as refused:
+            resolve_config(asked, small_corpus)
+        assert remedy in refused.value.remedy

@@ -271,10 +271,16 @@ def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request:
     """Check that no batch is larger than an epoch: repeating an example does not enlarge a batch."""
     lengths = tuple(phase.sequence_length for phase in phases)
     counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
+    remedy = f"Give a `batch_size` up to {min(counts):,} or prepare more text"
+    if request.recipe not in BY_RULE:
+        remedy = (
+            "Prepare more text, or write the recipe to a file with `lambert plan --save-recipe FILE`, give its phases "
+            f"a batch_size up to {min(counts):,}, and give it as `recipe`"
+        )
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
             raise UserError(
                 f"a batch of {phase.batch_size:,} is more than the {count:,} examples of length "
                 f"{phase.sequence_length} in {corpus.path}",
-                remedy=f"Give a `batch_size` up to {min(counts):,} or prepare more text",
+                remedy=remedy,
             )
