@@ -327,7 +327,7 @@ sys.meta_path[:] = map(Blocked, sys.meta_path)
 """
 OPTIMIZE = """
 import math, warnings, torch
-from lambert.optim import LAMB, LANS, LARS, MuonAdamW, parameter_groups
+from lambert.optim import LAMB, LANS, LARS, AdamHyperball, CombinedOptimizer, Muon, parameter_groups
 model = torch.nn.Linear(4, 3)
 model(torch.ones(2, 4)).sum().backward()
 before = model.weight.detach().clone()

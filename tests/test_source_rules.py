@@ -35,7 +35,8 @@ ONLY = {
     **dict.fromkeys(("SystemExit", "exit", "quit", "input", "print"), CONSOLE),
     **dict.fromkeys(("eval", "exec", "__import__"), ()),
 }
-ONLY_CALLS = {"step": (*STEP, "optim/muon.py"), "backward": STEP}  # method of any object -> its only callers
+# method of any object -> its only callers
+ONLY_CALLS = {"step": (*STEP, "optim/combined.py", "optim/muon.py"), "backward": STEP}
 TORCHRUN = re.compile("(LOCAL_|GROUP_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)")
 
 # Third-party packages: those that these parts of the package may import, or any declared dependency.

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 
-from lambert.optim import LAMB, LANS, LARS, parameter_groups
+from lambert.optim import LAMB, LANS, LARS, AdamHyperball, LayerwiseOptimizer, MuonHyperball, parameter_groups
 from lambert.training.distributed.process_group import init_process_group
 
 STEPS = 5
@@ -73,7 +73,7 @@ def as_dtensors(
     mesh: Any,
     placements: list[Placement],
     shapes: list[tuple[int, ...]],
-    make: type[LAMB] | type[LARS] | type[LANS] = LAMB,
+    make: Callable[..., LayerwiseOptimizer] = LAMB,
     **options: Any,
 ) -> dict[str, float]:
     expected = whole_run(lambda parameters: make(parameters, lr=0.01, **options), shapes)
@@ -138,6 +138,8 @@ def main() -> None:
     results: dict[str, Any] = {
         "LARS, rows": as_dtensors(line, [Shard(0)], SHAPES, LARS),
         "LANS, rows": as_dtensors(line, [Shard(0)], SHAPES, LANS),
+        "LARS of 2017, rows": as_dtensors(line, [Shard(0)], SHAPES, LARS, trust_coefficient=0.5),
+        "Hyperball, rows": as_dtensors(line, [Shard(0)], SHAPES, AdamHyperball),
     }
     for fused in (None, False):
         way = "plain " if fused is False else ""
@@ -159,6 +161,10 @@ def main() -> None:
             results[way + "hybrid fully_shard"] = by_fully_shard(grid, fused=fused)
     if count == 2:
         results["fsdp1"] = by_fsdp1()
+        try:
+            as_dtensors(line, [Shard(0)], [(6, 6)], MuonHyperball)
+        except RuntimeError as error:
+            results["Muon's direction"] = str(error)
     if distributed.get_rank() == 0:
         print(json.dumps(results), flush=True)
     distributed.barrier()  # nobody hangs up while another still listens

@@ -48,8 +48,10 @@ def test_one_dimension_takes_one_reduction_for_all_norms(processes: str, request
     check(results, "fully_shard", 2)
 
 
-@pytest.mark.parametrize(("name", "all_reduces"), [("LARS, rows", 1), ("LANS, rows", 2)])
-def test_lars_and_lans_over_shards(name: str, all_reduces: int, two: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "all_reduces"), [("LARS, rows", 1), ("LANS, rows", 2), ("LARS of 2017, rows", 1), ("Hyperball, rows", 2)]
+)
+def test_other_rules_over_shards(name: str, all_reduces: int, two: dict[str, Any]) -> None:
     assert two[name]["difference"] <= CLOSE
     assert two[name]["all_reduces"] == all_reduces
 
@@ -65,3 +67,7 @@ def test_two_dimensions_take_a_reduction_each_and_count_no_copy_twice(four: dict
 def test_flat_shards_of_fsdp1_are_refused(two: dict[str, Any]) -> None:
     said = two["fsdp1"].split(" | ")
     assert len(said) == 2 and all("flat shard of FSDP1" in one for one in said), said
+
+
+def test_a_shard_of_a_matrix_is_refused_where_whole_ones_are_needed(two: dict[str, Any]) -> None:
+    assert "MuonHyperball needs whole matrices, and a parameter of shape (6, 6) is sharded" in two["Muon's direction"]

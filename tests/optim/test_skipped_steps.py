@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lamb_by_hand import Options, lamb_by_hand
-from lambert.optim import LAMB, LANS, LARS, MuonAdamW, muon
+from lambert.optim import LAMB, LANS, LARS, AdamHyperball, Muon, MuonHyperball, muon
 
 STEPS = ((8.0, False), (8.0, True), (2.0, False))
 """The loss scale, and whether the step is skipped; with one scale throughout, these optimizers would not care."""
@@ -47,12 +47,8 @@ def test_lamb_divides_by_the_scale_and_skips_like_the_equations(options: dict[st
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def of_one_group(parameters: list[nn.Parameter]) -> MuonAdamW:
-    return MuonAdamW([{"params": parameters, "uses_muon": True}])
-
-
 @pytest.mark.parametrize("stacked", [True, False])
-@pytest.mark.parametrize("make", [LAMB, LANS, LARS, of_one_group])
+@pytest.mark.parametrize("make", [LAMB, LANS, LARS, Muon, AdamHyperball, MuonHyperball])
 def test_a_skipped_step_changes_nothing_as_with_fused_adamw(
     make: Any, stacked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +64,7 @@ def test_a_skipped_step_changes_nothing_as_with_fused_adamw(
 def test_muon_divides_by_the_scale(stacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "_are_stacked", lambda parameters: stacked)
     ours, theirs = (nn.Parameter(torch.ones(3, 4)) for _ in range(2))
-    applied, _ = train(ours, of_one_group([ours]))
+    applied, _ = train(ours, Muon([ours], 1e-3, 0.01, adjust_lr_fn="match_rms_adamw"))
     torchs = torch.optim.Muon([theirs], 1e-3, 0.01, adjust_lr_fn="match_rms_adamw")
     for gradient in applied:
         theirs.grad = gradient
@@ -76,15 +72,17 @@ def test_muon_divides_by_the_scale(stacked: bool, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(ours - 1, theirs - 1, rtol=0.02, atol=1e-6)
 
 
-def test_matrices_orthogonalized_together_move_as_by_torchs_muon(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
+def test_matrices_orthogonalized_together_move_as_by_torchs_muon(adjust: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "_are_stacked", lambda parameters: True)
     monkeypatch.setattr(muon, "TOGETHER", 60)  # two of the tall ones at once
     torch.manual_seed(0)
     shapes = [(6, 4), (6, 4), (4, 8), (5, 5), (6, 4), (4, 8)]
     starts = [torch.randn(shape) for shape in shapes]
     ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
-    optimizer = MuonAdamW([{"params": ours, "uses_muon": True}], lr=0.1, weight_decay=0.1)
-    torchs = torch.optim.Muon(theirs, 0.1, 0.1, adjust_lr_fn="match_rms_adamw")
+    optimizer, torchs = (
+        kind(own, 0.1, 0.1, adjust_lr_fn=adjust) for kind, own in ((Muon, ours), (torch.optim.Muon, theirs))
+    )
     for _ in range(3):
         for one, other in zip(ours, theirs, strict=True):
             one.grad = torch.randn_like(one)

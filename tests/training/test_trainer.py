@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from tokenizers import Tokenizer
 
 import warm
@@ -296,6 +297,18 @@ def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> Non
         export_run(run, tmp_path / "out")
     with pytest.raises(UserError, match="is not a run"):
         export_run(tmp_path / "out", tmp_path / "other")
+
+
+def test_an_earlier_checkpoint_that_was_kept_can_be_exported(tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run, trainer_options=TrainerOptions(checkpoint_steps=2, keep_last=1, keep_every=4)).train()
+    with pytest.raises(UserError, match=r"no checkpoint of step 6, but of 4, 8, 10.*keep-every"):
+        export_run(run, tmp_path / "out", step=6)
+    assert export_run(run, tmp_path / "out", step=4).step == 4
+    saved = load_checkpoint(run, 4).tensors["model"]
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as exported:
+        words = exported.get_tensor("bert.embeddings.word_embeddings.weight")
+    assert any(torch.equal(words, tensor) for name, tensor in saved.items() if "embedding" in name)
 
 
 def test_a_checkpoint_holds_weights_moments_and_hashes(tmp_path: Path, make_run: Any) -> None:

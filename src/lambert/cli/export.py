@@ -13,18 +13,20 @@ from lambert.cli.subcommand import Subcommand, say
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Subcommand):
-    """Write a run's newest checkpoint as a Hugging Face folder, whether the run has finished or not."""
+    """Write a checkpoint of a run as a Hugging Face folder, whether the run has finished or not."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """The run."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
+    step: int | None = None
+    """Step of the checkpoint; the newest otherwise. `pretrain --keep-every` keeps more than the last."""
 
     def run(self) -> dict[str, Any]:
         """Results: `folder`, `step`, `checked_with_transformers` and `rules_in_file`."""
         from lambert.training.checkpoint.export import export_run
 
-        exported = export_run(self.run_folder, self.folder)
+        exported = export_run(self.run_folder, self.folder, step=self.step)
         say(f"Step {exported.step} of {self.run_folder} is in {self.folder}")
         with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
         if exported.rules_in_file:

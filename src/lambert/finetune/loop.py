@@ -23,7 +23,7 @@ from lambert.errors import UserError
 from lambert.finetune.inputs import Encoded, SequenceBatch, make_batch
 from lambert.finetune.model import check_fit
 from lambert.finetune.seeds import shuffled
-from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress
+from lambert.finetune.settings import FineTuneProgress, FineTuneSettings, Progress, default_learning_rate
 from lambert.model.bert import BertConfig
 from lambert.training.optimizer import make_optimizer, named_groups
 from lambert.training.step.download import Download
@@ -130,7 +130,11 @@ def fine_tune(
     schedule = LRSchedule(peak, round(settings.warmup_ratio * total_steps), total_steps)
     if optimizer is None:
         groups, names = named_groups(model, weight_decay=settings.weight_decay)
-        optimizer = make_optimizer(settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON)
+        ratio = default_learning_rate("adamw", config.hidden_size)
+        ratio /= default_learning_rate(settings.optimizer, config.hidden_size)
+        optimizer = make_optimizer(
+            settings.optimizer, groups, names, betas=_BETAS, epsilon=_EPSILON, adamw_lr_ratio=ratio
+        )
     began, step, pad_id = time.monotonic(), 0, special_tokens(tokenizer).pad
     reader = _StepReader(FineTuneProgress(seed, "training", 0, total_steps, 0.0), began, progress)
     most_unread = int(next(model.parameters()).device.type == "cuda")  # it works on the next step meanwhile

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from lambert.errors import UserError, unknown_name
 from lambert.planning.hardware import inspect_hardware
 from lambert.training.config.precision import Precision, resolve_precision
-from lambert.training.optimizer import LAYERWISE, check_optimizer
+from lambert.training.optimizer import check_optimizer, is_layerwise
 
 MIN_SEQUENCE_TOKENS = 8
 
@@ -114,4 +114,4 @@ def default_learning_rate(optimizer: str, hidden_size: int) -> float:
     LANS use it too.
     """
     adamw = 3e-5 if hidden_size >= 768 else 1e-4 if hidden_size >= 512 else 3e-4
-    return adamw / 0.03 if optimizer in LAYERWISE else adamw
+    return adamw / 0.03 if is_layerwise(optimizer) else adamw

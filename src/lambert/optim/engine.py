@@ -67,6 +67,8 @@ def step_layers(
     cpu.apply_update(*by_cpu)
     for layer, row in zip(*by_plain, strict=True):
         plain.apply_update(layer, row, rule)
+    if rule.keeps_norm:
+        plain.restore_norms(*by_plain)
     return rows
 
 
@@ -134,10 +136,10 @@ def _global_norm(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | Tensor:
     return total.sqrt() if gpu.waits(total) else math.sqrt(total.item())
 
 
-def layer_norms(layers: Sequence[Layer]) -> Tensor:
-    """L2 norm of each layer's gradient [layers], over all ranks that hold shards of it; on the first layer's device."""
-    device = layers[0].g.device
-    squares = torch.stack([square.to(device) for square in gradient_squares([layer.g for layer in layers])])
+def layer_norms(tensors: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:
+    """L2 norm of each layer's tensor [layers], over all ranks that hold shards of it; on the first layer's device."""
+    device = tensors[0].device
+    squares = torch.stack([square.to(device) for square in gradient_squares(tensors)])
     return norms.all_reduce_partial_norms(squares[:, None], [layer.sharded_over for layer in layers])[:, 0].sqrt()
 
 

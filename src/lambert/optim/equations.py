@@ -13,9 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from lambert.optim.newton_schulz import orthogonal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class LayerHyperparameters:
     """False takes the trust ratio as 1."""
     norm_bounds: tuple[float, float] | None
     """Min and max of φ; None is φ = ‖x‖."""
+    local_rate: float | Tensor = 1.0
+    """Of LARS as of 2017: τ‖x‖ / (‖g‖ + λ‖x‖); a tensor as η."""
     corrections: tuple[Tensor, Tensor] | None = None
     """The two bias corrections, where the layer's device counts the steps and plain operations need them."""
 
@@ -75,12 +80,16 @@ class UpdateRule:
     weights: Callable[[LayerHyperparameters], tuple[float, ...]] = lambda hyper: (1.0,)
     """The weight of each direction."""
     direction_count: int = 1
-    normalises_gradient: bool = False
-    """g is divided by its own norm first, layer by layer."""
+    gradient_scale: Literal["none", "inverse_norm", "lars"] = "none"
+    """What g is multiplied by first, layer by layer: 1/‖g‖ (LANS), or τ‖x‖/(‖g‖ + λ‖x‖) (LARS, `local_rate`)."""
     corrects_bias: bool = True
     """`directions` uses the bias corrections."""
     has_kernel: bool = False
     """The compiled loops compute it."""
+    keeps_norm: bool = False
+    """An adapted layer is scaled back to the norm that it had before the step."""
+    is_elementwise: bool = True
+    """An element of u follows from that element of x, g and the moments; otherwise a layer is one whole matrix."""
 
 
 def lamb_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> None:
@@ -113,6 +122,43 @@ def lars_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: La
 LARS = UpdateRule(("momentum_buffer",), lars_moments, lars_directions, corrects_bias=False)
 
 
+def lars_local_rate(x_norm: Tensor, g_norm: Tensor, weight_decay: Tensor, coefficient: Tensor) -> Tensor:
+    """LARS of 2017, local rate: τ‖x‖ / (‖g‖ + λ‖x‖), and 1 where either norm is 0; tensors of one shape in and out."""
+    defined = (x_norm > 0) & (g_norm > 0)
+    return torch.where(defined, coefficient * x_norm / (g_norm + weight_decay * x_norm), 1.0)
+
+
+def lars_2017_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> None:
+    """LARS of 2017 (arXiv 1708.03888): v ← μv + local rate · (g + λx).
+
+    The learning rate multiplies v, as in PyTorch's SGD. In the paper it is inside: the same at a constant rate.
+    """
+    moments[0].mul_(hyper.beta1).add_(g.add(x, alpha=hyper.weight_decay) * hyper.local_rate)
+
+
+LARS_2017 = UpdateRule(
+    ("momentum_buffer",), lars_2017_moments, lars_directions, corrects_bias=False, gradient_scale="lars"
+)
+
+ADAM_HYPERBALL = UpdateRule(("exp_avg", "exp_avg_sq"), lamb_moments, lamb_directions, keeps_norm=True)
+"""LAMB's step without decay, then back to the norm before it (Wen et al. 2026, arXiv 2606.16899)."""
+
+
+def muon_moments(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> None:
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), momentum: m ← β₁m + (1 − β₁)g."""
+    moments[0].lerp_(g, 1 - hyper.beta1)
+
+
+def muon_directions(x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters) -> tuple[Tensor]:
+    """Muon, direction: the nearest orthogonal matrix to (1 − β₁)g + β₁m, by Newton–Schulz iterations."""
+    return (orthogonal(g.lerp(moments[0], hyper.beta1)[None])[0].to(x.dtype),)
+
+
+MUON_HYPERBALL = UpdateRule(
+    ("momentum_buffer",), muon_moments, muon_directions, corrects_bias=False, keeps_norm=True, is_elementwise=False
+)
+
+
 def lans_directions(
     x: Tensor, g: Tensor, moments: tuple[Tensor, ...], hyper: LayerHyperparameters
 ) -> tuple[Tensor, Tensor]:
@@ -129,5 +175,5 @@ LANS = UpdateRule(
     lans_directions,
     weights=lambda hyper: (hyper.beta1, 1 - hyper.beta1),
     direction_count=2,
-    normalises_gradient=True,
+    gradient_scale="inverse_norm",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lambert.optim import norms
 from lambert.optim.engine import Kernel, global_norms, is_counted, kernel_of, layer_norms, step_layers
-from lambert.optim.equations import LayerHyperparameters, UpdateRule
+from lambert.optim.equations import LayerHyperparameters, UpdateRule, lars_local_rate
 from lambert.optim.foreign_state import translated
 from lambert.optim.kept_layers import KeptLayers
 from lambert.optim.kernels import gpu
@@ -65,14 +65,13 @@ def _number_on(device: torch.device, number: float | Tensor) -> float | Tensor:
 
 
 class LayerwiseOptimizer(Optimizer):
-    """Base of optimizers with a trust ratio per layer; `rule` gives moments and directions.
+    """Base of optimizers with a trust ratio per layer.
 
     Args:
         params: tensors, named tensors, or groups of either.
         arguments: the constructor's `locals()`: every option, for groups that do not give it.
     """
 
-    rule: ClassVar[UpdateRule]
     _step_supports_amp_scaling = True  # torch.amp.GradScaler then hands over `grad_scale` and `found_inf`
 
     def __init__(self, params: Parameters, arguments: dict[str, Any]) -> None:
@@ -82,8 +81,14 @@ class LayerwiseOptimizer(Optimizer):
                 f"{name} takes parameters: give model.parameters() or parameter_groups(model, ...), not the model"
             )
         self._recorder, self._tables, self._kept = LayerStatsRecorder(), gpu.Tables(), KeptLayers()
-        defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        options = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        defaults = {"adapt": True, "norm_bounds": None, "weight_decay": 0.0} | options
         super().__init__(params, defaults)
+
+    @property
+    def rule(self) -> UpdateRule:
+        """Moments and directions."""
+        raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to train, with options of their own.
@@ -175,8 +180,10 @@ class LayerwiseOptimizer(Optimizer):
                     layer.hyper = hypers.of(layer, counted=is_counted(layer, kernel))
                 layers += found
                 kernels += chosen
-        if self.rule.normalises_gradient and layers:
+        if layers and self.rule.gradient_scale == "inverse_norm":
             self._normalise(layers)
+        elif layers and self.rule.gradient_scale == "lars":
+            self._scale_by_local_rates(layers)
         return layers, kernels
 
     def _make_layers(
@@ -191,6 +198,11 @@ class LayerwiseOptimizer(Optimizer):
         """The layers of a parameter, and their kernels: that of GPUs takes all or none, since it counts the steps."""
         weights, *moments, step = tensors
         layers = layers_of(parameter, weights, gradient, tuple(moments), step, slices)
+        if not self.rule.is_elementwise and layers[0].sharded_over:
+            raise RuntimeError(
+                f"{type(self).__name__} needs whole matrices, and a parameter of shape {tuple(parameter.shape)} is "
+                "sharded: use DistributedDataParallel, or LAMB"
+            )
         kernels = [kernel_of(layer, fused, self.rule) for layer in layers]
         if any(kernel != "gpu" for kernel in kernels):
             kernels = ["none" if kernel == "gpu" else kernel for kernel in kernels]
@@ -203,7 +215,7 @@ class LayerwiseOptimizer(Optimizer):
 
     def _normalise(self, layers: Sequence[Layer]) -> None:
         """Make every gradient's norm 1; a gradient of zeros stays. The loss scale and any clip cancel out."""
-        norms_ = layer_norms(layers)
+        norms_ = layer_norms([layer.g for layer in layers], layers)
         factors: Sequence[float | Tensor]
         if gpu.waits(norms_):
             factors = list(torch.where(norms_ > 0, 1 / norms_, 1.0))
@@ -212,6 +224,24 @@ class LayerwiseOptimizer(Optimizer):
         signs = {id(p): -1.0 if group["maximize"] else 1.0 for group in self.param_groups for p in group["params"]}
         for layer, factor in zip(layers, factors, strict=True):
             layer.hyper = replace(layer.hyper, gradient_factor=signs[id(layer.parameter)] * factor)
+
+    def _scale_by_local_rates(self, layers: Sequence[Layer]) -> None:
+        """Give every adapted layer LARS's local rate; it then needs no trust ratio."""
+        layers = [layer for layer in layers if layer.hyper.adapt]
+        if not layers:
+            return
+        both = [layer.x for layer in layers] + [layer.g for layer in layers]
+        x_norms, g_norms = layer_norms(both, [*layers, *layers]).chunk(2)
+        taus = {id(p): float(group["trust_coefficient"]) for group in self.param_groups for p in group["params"]}
+
+        def row(values: Iterable[float | Tensor]) -> Tensor:
+            return torch.stack([torch.as_tensor(value, dtype=g_norms.dtype, device=g_norms.device) for value in values])
+
+        g_norms = g_norms * row(layer.hyper.gradient_factor for layer in layers).abs()
+        decays = row(layer.hyper.weight_decay for layer in layers)
+        rates = lars_local_rate(x_norms, g_norms, decays, row(taus[id(layer.parameter)] for layer in layers))
+        for layer, rate in zip(layers, rates if gpu.waits(rates) else rates.tolist(), strict=True):
+            layer.hyper = replace(layer.hyper, local_rate=rate, adapt=False)
 
     def _refuse_what_cannot_be_updated(self, parameter: Tensor) -> None:
         name = type(self).__name__

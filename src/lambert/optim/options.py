@@ -72,6 +72,10 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eps": (lambda value: _is_number(value, lambda z: 0 < z < math.inf), "a number above 0"),
     "weight_decay": (_is_from_zero, "a number from 0"),
     "betas": (lambda value: _is_pair(value) and all(map(_is_decay, value)), "two numbers from 0 to below 1"),
+    "trust_coefficient": (
+        lambda value: value is None or _is_number(value, lambda z: 0 < z < math.inf),
+        "None, or a number above 0",
+    ),
     "momentum": (_is_decay, "a number from 0 to below 1"),
     "adapt": (lambda value: value in ("decayed",) or isinstance(value, bool), 'True, False or "decayed"'),
     "max_grad_norm": (

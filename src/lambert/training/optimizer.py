@@ -9,14 +9,45 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lambert.errors import unknown_name
-from lambert.optim import LAMB, LANS, LARS, parameter_groups
-from lambert.optim.muon import MuonAdamW, split_hidden_matrices
+from lambert.optim import (
+    LAMB,
+    LANS,
+    LARS,
+    AdamHyperball,
+    CombinedOptimizer,
+    Muon,
+    MuonHyperball,
+    parameter_groups,
+    split_groups,
+)
 
-LAYERWISE = ("lamb", "lars", "lans")
-"""Optimizers whose learning rate is relative to the norm of each layer."""
-OPTIMIZERS = ("lamb", "adamw", "lars", "lans", "muon")
+OPTIMIZERS = (
+    "lamb", "adamw", "lars", "lans", "muon", "lamb+adamw", "lars+adamw", "lans+adamw", "adam-hyperball",
+    "muon-hyperball",
+)  # fmt: skip
+"""Those with `+adamw`, muon and both hyperballs update hidden matrices only, and AdamW all other parameters."""
 _HIDDEN = (".blocks.", "pooler.", "mlm_head.transform.")
 """Substrings in the names of matrices that are neither embeddings nor output layers."""
+
+
+def is_layerwise(name: str) -> bool:
+    """Whether the learning rate of an optimizer is relative to the norm of each layer."""
+    return name not in ("adamw", "muon")
+
+
+def is_combined(name: str) -> bool:
+    """Whether AdamW updates embeddings, output layers and vectors beside the optimizer `name`."""
+    return "+" in name or name == "muon" or name.endswith("-hyperball")
+
+
+def needs_whole_matrices(name: str) -> bool:
+    """Whether the optimizer cannot update a shard of a matrix."""
+    return name.startswith("muon")
+
+
+def default_weight_decay(name: str) -> float:
+    """λ where no recipe says it: BERT's 0.01, but none for LARS, whose λx stands beside raw gradients."""
+    return 0.0 if name.startswith("lars") else 0.01
 
 
 def check_optimizer(name: str) -> None:
@@ -45,24 +76,47 @@ def make_optimizer(
     *,
     betas: tuple[float, float],
     epsilon: float,
+    adamw_lr_ratio: float = 1.0,
 ) -> Optimizer:
-    """Create the optimizer `name`; the training step sets its learning rate.
+    """Create the optimizer `name`; the training step sets its learning rate, times `lr_scale` in groups that have it.
 
     Args:
         name: one of `OPTIMIZERS`.
         groups, names: from `named_groups`.
         betas, epsilon: decay rates of both moments, and ε.
+        adamw_lr_ratio: AdamW's learning rate beside another optimizer, as a fraction of that one's.
     """
     check_optimizer(name)
-    if name == "lars":
-        return LARS(groups, momentum=betas[0])
-    if name in LAYERWISE:
-        return (LANS if name == "lans" else LAMB)(groups, betas=betas, eps=epsilon)
-    plain = [{key: value for key, value in group.items() if key not in ("adapt", "slices")} for group in groups]
-    if name == "muon":
-        apart = split_hidden_matrices(plain, lambda tensor: any(part in names[tensor] for part in _HIDDEN))
-        return MuonAdamW(apart, betas=betas, eps=epsilon)
-    return AdamW(plain, betas=betas, eps=epsilon, fused=True)
+    adaptive: dict[str, Any] = {"betas": betas, "eps": epsilon}
+    if name == "adamw":
+        return AdamW(_plain(groups), **adaptive, fused=True)
+    main = name.removesuffix("+adamw")
+    rest: list[dict[str, Any]] = []
+    if is_combined(name):
+        groups, rest = split_groups(groups, lambda tensor: tensor.ndim == 2 and _is_hidden(names[tensor]))
+    if main.endswith("hyperball"):
+        groups = [{**group, "weight_decay": 0.0} for group in groups]
+    own: Optimizer
+    if main == "muon":
+        own = Muon(_plain(groups), adjust_lr_fn="match_rms_adamw")
+    elif main == "muon-hyperball":
+        own = MuonHyperball(groups)
+    elif main == "lars":
+        own = LARS(groups, momentum=betas[0])
+    else:
+        own = {"lamb": LAMB, "lans": LANS, "adam-hyperball": AdamHyperball}[main](groups, **adaptive)
+    if not rest:
+        return own
+    return CombinedOptimizer(own, AdamW(_plain(rest, lr_scale=adamw_lr_ratio), **adaptive, fused=True))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part in name for part in _HIDDEN)
+
+
+def _plain(groups: list[dict[str, Any]], **options: float) -> list[dict[str, Any]]:
+    """The groups without what only layer-wise optimizers read."""
+    return [{key: v for key, v in group.items() if key not in ("adapt", "slices")} | options for group in groups]
 
 
 def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:

@@ -90,3 +90,27 @@ def test_attention_weights_may_have_a_dropout_of_their_own(
     save_model(BertForPreTraining(own), folder)
     config = resolve_config(RecipeArguments.of(init_from=folder, **run), None)
     assert (config.model.dropout, config.model.attention_dropout) == continued
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "ratio", "decay"),
+    [
+        ("lamb", 1.0, 0.01),
+        ("muon", 1.0, 0.01),
+        ("lars", 1.0, 0.0),
+        # rates by hand: LAMB .24/√750, Hyperball min(.55/√750, 2e-2); AdamW beside them min(.1/√750, 2e-3)
+        ("lamb+adamw", 2e-3 / (0.24 / math.sqrt(750)), 0.01),
+        ("lars+adamw", 2e-3 / (0.24 / math.sqrt(750)), 0.0),
+        ("muon-hyperball", 2e-3 / 2e-2, 0.01),
+    ],
+)
+def test_adamw_beside_another_optimizer_keeps_its_own_rate(optimizer: str, ratio: float, decay: float) -> None:
+    request = RecipeArguments(batch_size=(256,), samples=192_000, sequence_lengths=(16,), optimizer=optimizer)
+    config = resolve_config(request, None)
+    assert config.adamw_lr_ratio == pytest.approx(ratio) and config.weight_decay == decay
+    adamw = config.adamw_lr_ratio * config.phases[0].peak_learning_rate.value
+    given = resolve_config(replace(request, learning_rate=0.004), None)
+    doubled = resolve_config(replace(request, learning_rate_multiplier=2.0), None)
+    if "+" in optimizer or "hyperball" in optimizer:
+        assert given.adamw_lr_ratio * 0.004 == pytest.approx(adamw)
+        assert doubled.adamw_lr_ratio == pytest.approx(ratio)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lambert.optim.equations import LayerHyperparameters, UpdateRule, trust_ratio
 from lambert.optim.layers import Layer
-from lambert.optim.norms import accumulator
+from lambert.optim.norms import accumulator, all_reduce_partial_norms
 
 BLOCK = 32_768
 """Elements of a block on a CPU for each thread: with its four inputs and two temporaries 0.8 MB."""
@@ -43,7 +43,7 @@ def update_moments(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept |
         kept: receives the directions, so that `apply_update` need not compute them again.
     """
     by_adamw = _by_adamw(layer, rule)
-    for x, g, moments in _blocks(layer, ADAMW_BLOCK if by_adamw else BLOCK * torch.get_num_threads()):
+    for x, g, moments in _blocks(layer, rule):
         wide, gradient = _working(x), _scaled(g, layer.hyper)
         directions: tuple[Tensor, ...]
         if by_adamw:
@@ -52,7 +52,8 @@ def update_moments(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept |
             rule.update_moments(wide, gradient, moments, layer.hyper)
             directions = rule.directions(wide, gradient, moments, layer.hyper)
         if layer.hyper.adapt:
-            norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in (wide, *directions)])
+            kind = squares.dtype if rule.keeps_norm else wide.dtype
+            norms = torch.stack([torch.linalg.vector_norm(tensor, dtype=kind) for tensor in (wide, *directions)])
             squares += norms.to(squares.dtype).square()
         if kept is not None:
             kept.append(directions)
@@ -66,14 +67,31 @@ def apply_update(layer: Layer, squares: Tensor, rule: UpdateRule, kept: Kept | N
         norms = squares.sqrt()
         ratios = trust_ratio(norms[:1], norms[1:], layer.hyper.norm_bounds)
         steps = [step * ratio.to(_working_dtype(layer.x)) for step, ratio in zip(steps, ratios, strict=True)]
-    length = ADAMW_BLOCK if _by_adamw(layer, rule) else BLOCK * torch.get_num_threads()
-    for block, (x, g, moments) in enumerate(_blocks(layer, length)):
+    for block, (x, g, moments) in enumerate(_blocks(layer, rule)):
         new = _working(x)
         directions = kept[block] if kept else rule.directions(new, _scaled(g, layer.hyper), moments, layer.hyper)
         for step, u in zip(steps, directions, strict=True):
             new = new.sub_(u.mul_(step))
         if new is not x:
             x.copy_(new)
+
+
+def restore_norms(layers: Sequence[Layer], rows: Sequence[Tensor]) -> None:
+    """Scale every adapted layer to the norm that it had before the step, unless that was 0.
+
+    The norms are summed in float64 where the device has it, so that rounding does not add up over steps.
+
+    Args:
+        rows: of each layer, from `update_moments`: ‖x‖² before the step is first.
+    """
+    pairs = [(layer, row) for layer, row in zip(layers, rows, strict=True) if layer.hyper.adapt]
+    if not pairs:
+        return
+    squares = [torch.linalg.vector_norm(layer.x, dtype=row.dtype).square().to(pairs[0][1]) for layer, row in pairs]
+    sums = all_reduce_partial_norms(torch.stack(squares)[:, None], [layer.sharded_over for layer, _ in pairs])
+    for (layer, row), square in zip(pairs, sums[:, 0], strict=True):
+        scale = torch.where(row[0] > 0, (row[0] / square.to(row.device)).sqrt(), 1.0)
+        layer.x.mul_(scale.to(_working_dtype(layer.x)))
 
 
 def is_counted(layer: Layer) -> bool:
@@ -92,7 +110,7 @@ def fused_step(
         found_inf: where it is not 0, nothing changes and `rows` stay; only if `is_counted` of every layer.
     """
     pairs = list(zip(layers, rows, strict=True))
-    for batch in _batches([pair for pair in pairs if pair[0].x.device.type != "cpu"]):
+    for batch in _batches([pair for pair in pairs if pair[0].x.device.type != "cpu"], rule):
         _step_end_to_end(batch, rule, found_inf)
     own = [pair for pair in pairs if pair[0].x.device.type == "cpu"]
     budget = sum(layer.x.numel() for layer, _ in own) // (4 * rule.direction_count)
@@ -100,20 +118,23 @@ def fused_step(
         kept: Kept | None = [] if layer.x.numel() <= budget else None
         update_moments(layer, row, rule, kept)
         apply_update(layer, row, rule, kept)
+    if rule.keeps_norm:
+        restore_norms([layer for layer, _ in own], [row for _, row in own])
 
 
 Pair = tuple[Layer, Tensor]
 """A layer, and its row of sums of squares."""
 
 
-def _batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def _batches(pairs: Sequence[Pair], rule: UpdateRule) -> list[list[Pair]]:
     """Layers with the same hyperparameters (the factor of g apart), types and device, in batches of at most `BATCH`
-    elements; layers without flat views, and larger ones, are alone."""
+    elements; layers without flat views, larger ones, and those that are whole matrices, are alone."""
     batches: list[list[Pair]] = []
     open_ones: dict[Any, tuple[int, list[Pair]]] = {}
     for pair in pairs:
         layer, size = pair[0], pair[0].x.numel()
-        if layer.flat is None or layer.x.dtype != _working_dtype(layer.x) or size > BATCH:
+        is_alone = layer.flat is None or layer.x.dtype != _working_dtype(layer.x) or size > BATCH
+        if is_alone or not rule.is_elementwise or isinstance(layer.hyper.local_rate, Tensor):
             batches.append([pair])
             continue
         hyper = replace(layer.hyper, gradient_factor=1.0)
@@ -139,6 +160,8 @@ def _step_end_to_end(batch: Sequence[Pair], rule: UpdateRule, found_inf: Tensor 
         layer.hyper = replace(layer.hyper, corrections=_corrections(batch, rule, [1]))
         update_moments(layer, row, rule, kept)
         apply_update(layer, row, rule, kept)
+        if rule.keeps_norm:
+            restore_norms([layer], [row])
         if is_skipped is not None and before is not None:
             for tensor, old in zip(changed, before, strict=True):
                 tensor.copy_(torch.where(is_skipped, old, tensor))
@@ -161,6 +184,9 @@ def _step_end_to_end(batch: Sequence[Pair], rule: UpdateRule, found_inf: Tensor 
         steps = [_each(step * ratio, sizes) for step, ratio in zip(steps, ratios, strict=True)]
     for step, u in zip(steps, directions, strict=True):
         x = x.sub_(u.mul_(step))
+    if hyper.adapt and rule.keeps_norm:
+        after = torch.stack(torch._foreach_norm(x.split(sizes), dtype=squares.dtype)).square()
+        x = x.mul_(_each(torch.where(squares[0] > 0, (squares[0] / after).sqrt(), 1.0).to(x.dtype), sizes))
     for column, new in zip((0, *range(2, len(views[0]))), (x, *moments), strict=True):
         own = [view[column] for view in views]
         if is_skipped is not None:
@@ -258,8 +284,9 @@ def _flat_on_cpu(layer: Layer) -> list[Tensor] | None:
     return layer.flat if all(tensor.device.type == "cpu" for tensor in layer.tensors) else None
 
 
-def _blocks(layer: Layer, length: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
-    views = _flat_on_cpu(layer)
+def _blocks(layer: Layer, rule: UpdateRule) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
+    views = _flat_on_cpu(layer) if rule.is_elementwise else None
+    length = ADAMW_BLOCK if _by_adamw(layer, rule) else BLOCK * torch.get_num_threads()
     if views is None:
         yield layer.x, layer.g, layer.moments
         return

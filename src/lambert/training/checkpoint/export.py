@@ -1,4 +1,4 @@
-"""Exports a run's newest checkpoint as a Hugging Face folder."""
+"""Exports a run's checkpoint as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lambert.errors import Interrupted, UserError
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
 from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
-from lambert.training.checkpoint.format import newest_checkpoint
+from lambert.training.checkpoint.format import Checkpoint, finished_steps, load_checkpoint, newest_checkpoint
 from lambert.training.checkpoint.recorded_recipe import model_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.utils.io import atomic_folder, why_unwritable
@@ -35,17 +35,18 @@ class Exported:
     `tokenizer.json`, as a `PreTrainedTokenizerFast`."""
 
 
-def export_run(run: Path, folder: Path) -> Exported:
-    """Write the model of `run`'s newest complete checkpoint and its tokenizer to `folder`, and open it again.
+def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
+    """Write the model of a complete checkpoint of `run` and its tokenizer to `folder`, and open it again.
+
+    Args:
+        step: of the checkpoint; None takes the newest.
 
     Raises:
-        UserError: `run` is not a run, has no checkpoint yet or only damaged ones, `folder` exists, or what is read from
-            it is not what was written.
+        UserError: `run` is not a run, has no such checkpoint or only damaged ones, `folder` exists, or what is read
+            from it is not what was written.
     """
     config = model_of(run)
-    saved, _ = newest_checkpoint(run)
-    if saved is None:
-        raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
+    saved = _checkpoint(run, step)
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER / "tokenizer.json", cased=False)
     model = BertForPreTraining(config)
     with torch.no_grad():
@@ -64,6 +65,20 @@ def export_run(run: Path, folder: Path) -> Exported:
                 remedy="Use another version of transformers, or export where none is installed",
             )
     return Exported(saved.step, checked_with_transformers=differences is not None, rules_in_file=rules_in_file)
+
+
+def _checkpoint(run: Path, step: int | None) -> Checkpoint:
+    kept = finished_steps(run)
+    if step is not None and step not in kept:
+        steps = ", ".join(f"{one:,}" for one in sorted(kept)) or "none"
+        raise UserError(
+            f"{run} has no checkpoint of step {step:,}, but of {steps}",
+            remedy="Give one of these steps; `lambert pretrain --keep-every` keeps more of them",
+        )
+    saved = newest_checkpoint(run)[0] if step is None else load_checkpoint(run, step)
+    if saved is None:
+        raise UserError(f"{run} has no checkpoint yet", remedy="Let the run reach its first checkpoint")
+    return saved
 
 
 def export_finished(run: Path, model: BertForPreTraining, tokenizer: Tokenizer) -> None:

@@ -14,7 +14,7 @@ _OF_THE_MODEL = (
     "initializer_range",
 )  # fmt: skip
 _OF_THE_RECIPE = (
-    "weight_decay", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
+    "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
     "phases.decay_power", "phases.decays_from_start", "phases.min_lr_ratio", "phases.cooldown_steps",
     "phases.continues",
 )  # fmt: skip

@@ -23,9 +23,15 @@ from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.recipe import Recipe, make_phases, recipe_by_rule
 from lambert.training.config.recipe_io import BY_RULE, load_recipe
-from lambert.training.config.scaling_rules import PAPER_MIXED_BATCH, PAPER_SAMPLES
+from lambert.training.config.scaling_rules import (
+    PAPER_MIXED_BATCH,
+    PAPER_SAMPLES,
+    continued_learning_rate,
+    peak_learning_rate,
+)
 from lambert.training.config.starting_model import initial_name, vocabulary_entries
 from lambert.training.config.training_config import TrainingConfig
+from lambert.training.optimizer import default_weight_decay, is_combined, needs_whole_matrices
 
 DEFAULT_MODEL, DEFAULT_DROPOUT = "base", 0.1
 SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
@@ -66,6 +72,7 @@ def resolve_config(
     samples = _samples(request, recipe, corpus)
     optimizer = request.optimizer or _default_optimizer(request, recipe, samples)
     config = _model_config(request, recipe, corpus)
+    is_continued = init_from is not None and request.recipe != "paper"
     phases = make_phases(
         recipe,
         samples=samples,
@@ -73,11 +80,12 @@ def resolve_config(
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
         warmup_ratio=request.warmup_ratio,
-        is_continued=init_from is not None and request.recipe != "paper",
+        is_continued=is_continued,
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
-    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "weight_decay", "max_grad_norm")}
+    defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "max_grad_norm")}
+    decay = recipe.weight_decay
     return TrainingConfig(
         model_name=initial_name(request.init_from) or request.model or DEFAULT_MODEL,
         model=config,
@@ -91,8 +99,22 @@ def resolve_config(
         packs=request.pack,
         precision=precision,
         initial_weights=initial_weights,
+        weight_decay=default_weight_decay(optimizer) if decay is None else decay,
+        adamw_lr_ratio=_adamw_lr_ratio(phases, optimizer, request.learning_rate_multiplier, is_continued=is_continued),
         **{name: value for name, value in defaults.items() if value is not None},
     )
+
+
+def _adamw_lr_ratio(phases: Sequence[PhaseConfig], optimizer: str, multiplier: float, *, is_continued: bool) -> float:
+    """AdamW's rate by its own rule, over that of the optimizer beside it in the first phase; 1 beside Muon, whose rate
+    was fitted for both."""
+    if optimizer == "muon" or not is_combined(optimizer):
+        return 1.0
+    first, samples = phases[0], sum(phase.samples for phase in phases)
+    by_rule = (
+        continued_learning_rate if is_continued else functools.partial(peak_learning_rate, provenance="extrapolated")
+    )
+    return multiplier * by_rule(samples, first.batch_size, "adamw").value / first.peak_learning_rate.value
 
 
 def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:
@@ -203,8 +225,10 @@ def check_world_size(settings: TrainingConfig, count: int, *, shards: bool = Fal
     Raises:
         UserError: more ranks than micro-batches, or a number that a deterministic or sharded run does not support.
     """
-    if shards and settings.optimizer == "muon":
-        raise UserError("Muon needs whole matrices", remedy="Leave out `shard=True`, or choose another `optimizer`")
+    if shards and needs_whole_matrices(settings.optimizer):
+        raise UserError(
+            f"{settings.optimizer} needs whole matrices", remedy="Leave out `shard=True`, or choose another `optimizer`"
+        )
     if shards and settings.deterministic:
         raise UserError(
             "the gradient sum of a sharded run depends on the number of ranks, so it is not deterministic",

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from lambert.errors import UserError
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig, Provenance
-from lambert.training.optimizer import LAYERWISE
+from lambert.training.optimizer import is_layerwise
 
 PAPER_SAMPLES = 512_000_000
 """1,000,000 steps of 512 sequences: the fixed number of epochs of every run in the LAMB paper."""
@@ -48,6 +48,8 @@ MUON_RATE_TIMES_ROOT_STEPS = 0.2
 MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
 """All fitted here, as for LAMB."""
+HYPERBALL_RATE_TIMES_ROOT_STEPS = 0.55
+"""Fitted here to one run of 750 steps with Muon's direction."""
 CONTINUED_RATE, CONTINUED_BATCH = 1e-4, 256
 """Of AdamW where a trained model is continued: BERT's own peak, reached again (Ibrahim et al. 2024, arXiv 2403.08763),
 and that of task-adaptive pre-training (Gururangan et al. 2020, arXiv 2004.10964), both at this batch."""
@@ -127,13 +129,19 @@ def step_counts(
 def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> DerivedValue:
     """c · √(B/S), which is c / √T if all phases have one batch size; limited for short runs."""
     root = math.sqrt(batch_size / samples)
-    if optimizer not in LAYERWISE:
+    if not is_layerwise(optimizer):
         factor = ADAMW_RATE_TIMES_ROOT_STEPS
         cap = rate_cap(batch_size, ADAMW_RATE_OVER_ROOT_BATCH, LEAST_ADAMW_CAP, LARGEST_ADAMW_RATE)
         if optimizer == "muon":
             factor = MUON_RATE_TIMES_ROOT_STEPS
             cap = rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, 0.0, LARGEST_MUON_RATE)
         return DerivedValue(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
+    if optimizer.endswith("-hyperball"):
+        return DerivedValue(
+            min(HYPERBALL_RATE_TIMES_ROOT_STEPS * root, LARGEST_SHORT_RATE),
+            f"min({HYPERBALL_RATE_TIMES_ROOT_STEPS} · √(B/S), {LARGEST_SHORT_RATE:g})",
+            "fitted here",
+        )
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):

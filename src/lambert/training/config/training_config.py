@@ -69,6 +69,8 @@ class TrainingConfig:
     """Decay rates of both moments."""
     epsilon: float = 1e-6
     """ε in m̂ / (√v̂ + ε)."""
+    adamw_lr_ratio: float = 1.0
+    """AdamW's learning rate beside another optimizer, as a fraction of that one's."""
     max_grad_norm: float = 1.0
     """Largest L2 norm of the whole gradient, as in BERT; 0 turns clipping off."""
 

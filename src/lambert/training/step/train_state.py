@@ -14,6 +14,7 @@ from lambert.errors import UserError
 from lambert.model.compilation import compile_layers
 from lambert.model.heads import BertForPreTraining
 from lambert.optim import LayerwiseOptimizer
+from lambert.optim.combined import parts_of
 from lambert.training.checkpoint.format import Checkpoint
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.config.training_config import TrainingConfig
@@ -98,15 +99,20 @@ class TrainState:
         )
         self._names, self.master, self.gradients = working.names, working.master, working.gradients
         self.optimizer = make_optimizer(
-            settings.optimizer, working.groups, working.names, betas=settings.betas, epsilon=settings.epsilon
+            settings.optimizer,
+            working.groups,
+            working.names,
+            betas=settings.betas,
+            epsilon=settings.epsilon,
+            adamw_lr_ratio=settings.adamw_lr_ratio,
         )
         self.step = 0
 
     def trust_ratios(self) -> dict[str, float]:
         """Layer name → trust ratio of the last step; empty for optimizers without."""
-        if not isinstance(self.optimizer, LayerwiseOptimizer):
-            return {}
-        return self.optimizer.trust_ratios((name, parameter) for parameter, name in self._names.items())
+        named = [(name, parameter) for parameter, name in self._names.items()]
+        layerwise = [part for part in parts_of(self.optimizer) if isinstance(part, LayerwiseOptimizer)]
+        return {name: ratio for part in layerwise for name, ratio in part.trust_ratios(named).items()}
 
     def layer_stats(self) -> dict[str, float]:
         """Layer name → trust ratio, or the weight norm for optimizers without trust ratios."""

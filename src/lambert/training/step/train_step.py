@@ -193,7 +193,7 @@ def _update(
         optimizer.found_inf = numbers.sum().mul(0).ne(0).float()  # type: ignore[attr-defined]
     if skips_on_device or pending.result.applied:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         if skips_on_device and not optimizer.state:
             _rehearse(optimizer)
         optimizer.step()
