@@ -62,7 +62,10 @@ def test_a_run_without_room_for_a_checkpoint_does_not_start(
 
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("line", ["prepare TEXT --out OUT --vocab-size 60", "pretrain --corpus CORPUS --out OUT"])
-@pytest.mark.parametrize(("left", "number", "said"), [(0, errno.ENOSPC, "no inodes left"), (9, errno.EDQUOT, "quota")])
+@pytest.mark.parametrize(
+    ("left", "number", "said"),
+    [(0, errno.ENOSPC, "no inodes left"), (9, errno.EDQUOT, "quota"), (9, errno.EFBIG, "`ulimit -f`")],
+)
 def test_what_ran_out_is_named(
     line: str,
     left: int,
@@ -86,7 +89,8 @@ def test_what_ran_out_is_named(
     words = [str(paths.get(word, word)) for word in line.split()]
     assert main([*words, *(OPTIONS.split() if words[0] == "pretrain" else [])]) == 2
     message = capsys.readouterr().err
-    assert said in message and "Free disk space" in message and message.count("\n") == 1 and " GB" not in message
+    remedy = "Raise that limit" if number == errno.EFBIG else "Free disk space"
+    assert said in message and remedy in message and message.count("\n") == 1 and " GB" not in message
 
 
 def test_a_checkpoint_needs_inodes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

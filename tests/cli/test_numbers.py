@@ -43,6 +43,7 @@ def commands(tiny_places: dict[str, str]) -> dict[str, list[str]]:
         "demo": [],
         "prepare": [places["text"], "--vocab-size", "100", "--workers", "1"],
         "inspect": [places["corpus"]],
+        "export": [places["run"], places["new"]],
         "plan": [*short, "--samples", "160", "--probe-seconds", "0"],
         "pretrain": [*short, "--samples", "160", "--probe-seconds", "0"],
         "sweep": [places["sweep"], "--dry-run"],

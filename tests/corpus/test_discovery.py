@@ -53,6 +53,7 @@ def test_links_are_followed_once_and_loops_are_harmless(tmp_path: Path) -> None:
     for name, target in links.items():
         (tmp_path / name).symlink_to(target)
     assert found(tmp_path, "set") == ["set/a.txt", "set/other/c.txt", "set/sub/b.txt"]
+    assert find_files([tmp_path / "set"]).left_out == {"links to nothing": 2}
     assert found(tmp_path, "set", "elsewhere", "set/loop") == ["set/a.txt", "set/other/c.txt", "set/sub/b.txt"]
     assert found(tmp_path, "set/**/*.txt")[0] == "set/a.txt"
     with pytest.raises(UserError, match="gone.txt is a link to .*nothing, which does not exist"):

@@ -43,6 +43,16 @@ MARKUP = {
     "LaTeX": "% a paper\n\\documentclass{article}\n\\begin{document}Text.\\end{document}",
     "subtitles": "1\n00:00:01,000 --> 00:00:04,000\nThe clerk opened it.\n",
     "web archive": "WARC/1.0\r\nWARC-Type: response\r\n",
+    "mailbox": "From a@b.c Sat Jan  1 00:00:00 2022\nFrom: a@b.c\n\nThe clerk opened it.\n",
+    "a mail": "Message-ID: <1@b.c>\nFrom: a@b.c\n\nThe clerk opened it.\n",
+    "dump": "--\n-- PostgreSQL database dump\n--\nINSERT INTO t VALUES ('Text.');\n",
+    "translations": '# German\nmsgid ""\nmsgstr ""\n',
+    "bibliography": "@Article{a, title = {The clerk}}\n",
+    "annotated": "-DOCSTART- -X- -X- O\n\nThe DT B-NP O\nclerk NN I-NP O\n",
+    "CoNLL-U": "# text = It rained.\n1\tIt\tit\tPRON\t_\n2\trained\train\tVERB\t_\n\n" * 20,
+    "a table": "label\ttext\n" + "1\tThe clerk opened it.\n" * 20,
+    "YAML": "".join(f"- id: {i}\n  text: The clerk opened it.\n" for i in range(20)),
+    "entities": "The &quot;clerk&quot; opened the caf&eacute; &#8211; it rained.\n" * 20,
 }
 
 
@@ -54,11 +64,23 @@ def test_markup_is_refused_unless_it_is_wanted(tmp_path: Path, name: str) -> Non
     assert list(TextReader([tmp_path / "a.txt"], text_format="text"))
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_a_file_that_git_lfs_did_not_fetch_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(UserError, match="pointer of Git LFS.*git lfs pull"):
+        list(TextReader([tmp_path / name]))
+
+
 PROSE = [
     "He wrote {x} and <b> once. a < b </b> c.",
     "# Title\n\n* an item\n",
     '2024-05-01 INFO {"state":"ok"}',
     "<doc>",
+    "\tThe clerk opened it.\n\tIt rained.\n" * 20,
+    "A: a\tb\n" + "He wrote R&D; and AT&T, a line of text.\n" * 20,
+    "Anna: It rained.\nBert: It did.\n" * 20,
+    "- It rained.\n- It did: for days.\n" * 20,
+    "From the start Monday was wet.\n",
 ]
 
 

@@ -52,10 +52,13 @@ def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_quote_that_is_never_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "why"), [(1_000, "field larger"), (3, "still open at the end"), (0, "still open")])
+def test_a_quote_that_is_never_closed_is_refused(
+    rows: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(separated_values, "RECORD_LIMIT_BYTES", 1_000)
     path = tmp_path / "a.csv"
-    path.write_text('id,text\n1,fine\n2,"open\n' + "3,line\n" * 1_000)
-    with pytest.raises(UserError, match=r"a.csv, before line \d+: field larger .*Close the quote"):
+    path.write_text('id,text\n1,fine\n2,"open\n' + "3,line\n" * rows)
+    with pytest.raises(UserError, match=rf"a.csv, the row that begins in line 3: .*{why}.*Close the quote"):
         read(path)
     csv.field_size_limit(json_lines.RECORD_LIMIT_BYTES)

@@ -105,6 +105,24 @@ def test_damaged_utf8_is_refused_beyond_a_few_bytes_unless_it_is_accepted(tmp_pa
     assert found.count("\ufffd") > 100
 
 
+def misread(raw: bytes, encoding: str) -> str:
+    """As programs read it: a byte that the encoding does not name stays the control character of its number."""
+    each = (bytes([byte]).decode(encoding, "replace").replace("\ufffd", chr(byte)) for byte in raw)
+    return "".join(each)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "mac-roman", "cp437"])
+@pytest.mark.parametrize("language", WORDS)
+def test_utf8_that_was_misread_and_written_again_is_refused(tmp_path: Path, language: str, encoding: str) -> None:
+    wanted = text(language)
+    twice = misread(wanted.encode(), encoding).encode()
+    with pytest.raises(UserError, match=r"a.txt is UTF-8 that was taken for .*`encoding` utf-8 to learn it"):
+        read(tmp_path / "a.txt", twice)
+    assert read(tmp_path / "a.txt", twice, encoding="utf-8")[1] == {}
+    little = wanted.encode() + b"caf\xc3\x83\xc2\xa9\n"
+    assert read(tmp_path / "a.txt", little)[0].startswith(wanted)
+
+
 @pytest.mark.parametrize("name", ["cp99999", "zip", "rot13", "unicode_escape", "idna", "", "utf-8\0"])
 def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="no encoding of text.*cp1251"):

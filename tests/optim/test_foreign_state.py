@@ -165,6 +165,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
             {**saved("nowhere"), "state": {0: {"momentum_buffer": torch.zeros(6, 4)}}},
             "momentum_buffer and no exp_avg, exp_avg_sq",
         ),
+        (changed("exp_avg_diff", torch.zeros(6, 4)), "exp_avg_diff beside exp_avg, exp_avg_sq"),
     ],
 )
 def test_what_cannot_be_continued_is_refused(state: dict[str, Any], why: str) -> None:
@@ -173,6 +174,15 @@ def test_what_cannot_be_continued_is_refused(state: dict[str, Any], why: str) ->
     with pytest.raises(ValueError, match=why):
         optimizer.load_state_dict(state)
     assert optimizer.state_dict() == before
+
+
+def test_momentum_of_gradients_that_were_divided_is_no_momentum_of_lars() -> None:
+    parameter = nn.Parameter(torch.ones(6, 4))
+    other = torch.optim.RMSprop([parameter], lr=LR, momentum=0.9, weight_decay=0.01)
+    parameter.grad = torch.ones(6, 4)
+    other.step()
+    with pytest.raises(ValueError, match="square_avg beside momentum_buffer: it is of another kind"):
+        LARS([parameter], lr=LR).load_state_dict(other.state_dict())
 
 
 def test_the_same_names_in_another_order_are_refused() -> None:

@@ -115,13 +115,17 @@ def say_summary(summary: BuildSummary) -> None:
         worst = ", ".join(f"{name} ({encoding})" for name, encoding in list(summary.encodings.items())[:3])
         say(f"decoded from other encodings than UTF-8: {len(summary.encodings):,} files, {worst}")
     if summary.left_out:
-        from lambert.corpus.discovery import endings_told
+        from lambert.corpus.discovery import DANGLING, endings_told
 
-        count, megabytes = sum(summary.left_out.values()), summary.left_out_bytes / 1e6
-        say(
-            f"not taken from the folders: {count:,} files of {megabytes:,.1f} MB ({endings_told(summary.left_out)}); "
-            "name them by a pattern to take them, such as 'FOLDER/**/*.md'"
-        )
+        files = {ending: count for ending, count in summary.left_out.items() if ending != DANGLING}
+        if files:
+            count, megabytes = sum(files.values()), summary.left_out_bytes / 1e6
+            say(
+                f"not taken from the folders: {count:,} files of {megabytes:,.1f} MB ({endings_told(files)}); "
+                "name them by a pattern to take them, such as 'FOLDER/**/*.md'"
+            )
+        if links := summary.left_out.get(DANGLING):
+            say(f"links to nothing in the folders: {links:,}; fix or remove them")
     if summary.skipped_records:
         skipped = [
             f"{name} ({count:,}, first {summary.first_skipped.get(name, 'unknown')})"

@@ -23,7 +23,7 @@ from lambert.corpus.store import MANIFEST_NAME, TOKENIZER_FOLDER
 from lambert.errors import UserError
 from lambert.utils.diff import differences
 from lambert.utils.folder_lock import LOCK_FILES, FolderInUse, FolderLock
-from lambert.utils.io import is_full, refuse_existing, set_default_mode, unwritable, why_unwritable, write_json
+from lambert.utils.io import refuse_existing, room_for, set_default_mode, unwritable, why_unwritable, write_json
 
 PARTITIONS_FOLDER = "parts"
 _PLAN = "plan.json"
@@ -70,7 +70,7 @@ def build_folder(out: Path, plan: Plan | None, *, restart: bool) -> Iterator[Pat
             hint = f"; finished partitions stay in {folder}, and the same call resumes" if can_resume else ""
             raise UserError(
                 f"{out} cannot be written ({why_unwritable(error, out)})",
-                remedy=f"{'Free disk space' if is_full(error) else 'Check the permissions'}{hint}",
+                remedy=f"{room_for(error) or 'Check the permissions'}{hint}",
             ) from error
         raise
 

@@ -27,6 +27,7 @@ MAX_CONTROLS, MAX_CONTROL_FRACTION = 8, 0.05
 _CONTROL_BYTES = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _NOT_TEXT = {
     b"%PDF-": "a PDF",
     b"PK\x03\x04": "a ZIP archive or office document",
@@ -126,6 +127,11 @@ def refuse_other_formats(file: Path, start: bytes) -> None:
             raise UserError(
                 f"{source_name(file)} is {kind}, not plain text", remedy="Convert it to plain text in UTF-8 first"
             )
+    if start.startswith(_LFS_POINTER):
+        raise UserError(
+            f"{source_name(file)} is a pointer of Git LFS, and its content was not fetched",
+            remedy="Fetch it with: git lfs pull",
+        )
     if start[257:262] == b"ustar":
         raise UserError(f"{source_name(file)} is a tar archive, not plain text", remedy="Unpack it and name its folder")
     bytes_of = np.bincount(np.frombuffer(start, np.uint8), minlength=256)

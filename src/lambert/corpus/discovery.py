@@ -26,6 +26,7 @@ _TAKEN = re.compile(
     re.IGNORECASE,
 )
 _ENDINGS_SHOWN = 6
+DANGLING = "links to nothing"
 _EXPORT_NAME = re.compile(r"\.xml(?:-p\d+p\d+)?(?:\.[a-z0-9]+)?$")
 _ENDING = re.compile(rf"(?:{_TAKEN.pattern}|^wiki_\d+(?:{'|'.join(map(re.escape, SUFFIXES))})?)$", re.IGNORECASE)
 
@@ -34,7 +35,7 @@ class FoundFiles(list[Path]):
     """Sources in order, and what the folders hold beside them."""
 
     left_out: Counter[str]
-    """Ending → files in folders that are not taken; "" for those without one."""
+    """Ending → files in folders that are not taken; "" for those without one, "links to nothing" for those."""
     left_out_bytes: int = 0
 
     def __init__(self, files: Iterable[Path] = ()) -> None:
@@ -45,6 +46,10 @@ class FoundFiles(list[Path]):
         """Counts a file that is not taken."""
         self.left_out[Path(entry.name).suffix.lower()] += 1
         self.left_out_bytes += entry.stat().st_size
+
+    def leave_out_link(self) -> None:
+        """Counts a link to nothing."""
+        self.left_out[DANGLING] += 1
 
 
 def find_files(paths: Sequence[Path | str]) -> FoundFiles:
@@ -184,9 +189,13 @@ def _walked(folder: str, real_folder: str, beside: FoundFiles | None, visited: s
                     yield real, Path(entry.path)
                 else:
                     beside.leave_out(entry)
+            elif beside is not None and entry.is_symlink() and not os.path.exists(entry.path):
+                beside.leave_out_link()
         except OSError as error:
             if error.errno != errno.ELOOP:  # a link to itself leads nowhere, as one to nothing does
                 raise
+            if beside is not None:
+                beside.leave_out_link()
 
 
 def endings_told(left_out: Mapping[str, int]) -> str:

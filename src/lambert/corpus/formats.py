@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,25 @@ _MARKUP_STARTS = {
     "PostScript": re.compile(rb"%!PS"),
     "a web archive (WARC)": re.compile(rb"WARC/\d"),
     "subtitles": re.compile(rb"\s*+(?:WEBVTT\b|\d{1,9}\s*+\d\d:\d\d:\d\d[,.]\d{3} --> )"),
+    "a mailbox": re.compile(
+        rb"From \S{1,200}+ +(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b"
+        rb"|(?:Return-Path|Received|Delivered-To|Message-ID|MIME-Version|Xref|Newsgroups):",
+        re.I,
+    ),
+    "a dump of a database": re.compile(rb"-- (?:MySQL|MariaDB|PostgreSQL|phpMyAdmin)\b|--\n-- PostgreSQL\b"),
+    "a catalogue of translations": re.compile(rb'(?:#[^\n]*+\n|\s)*+msgid "'),
+    "a bibliography": re.compile(rb"\s*+@(?:article|book|inproceedings|misc|comment|string)\s*+[{(]", re.I),
+    "annotated tokens": re.compile(rb"-DOCSTART-"),
+    "YAML": re.compile(rb"%YAML\b"),
 }
-_TAG = re.compile(rb"</[A-Za-z][\w:-]{0,30}>|<(?:p|br|hr|div|li|td|tr)\b[^<>]{0,200}>")
-_TAGS_SEEN_BYTES, _FEWEST_TAGS, _BYTES_PER_TAG = 1 << 16, 10, 300
+_TAG = re.compile(
+    rb"</[A-Za-z][\w:-]{0,30}>|<(?:p|br|hr|div|li|td|tr)\b[^<>]{0,200}>"
+    rb"|&(?:[A-Za-z][A-Za-z\d]{1,15}|#\d{1,7}|#[xX][\dA-Fa-f]{1,6});"
+)
+_SEEN_BYTES, _FEWEST_TAGS, _BYTES_PER_TAG = 1 << 16, 10, 300
+_YAML_LINE = re.compile(rb"(?:- |[ ]{2,}+)(?:- )?+[\w.-]{1,60}+:(?:\s|$)")
+_FEWEST_LINES, _MOST_LINES = 10, 0.9
+"""A file of at least so many lines is a table or a list where so many of them have its form."""
 
 
 def parser_of(file: Path, start: bytes, text_format: str = "auto") -> str:
@@ -98,14 +115,27 @@ def check_format(text_format: str, *, joins_lines: bool, has_sentences: bool) ->
 
 def _refuse_markup(file: Path, start: bytes) -> None:
     """Raises UserError for formats whose marks would become training text."""
-    kind = next((kind for kind, pattern in _MARKUP_STARTS.items() if pattern.match(start[: 1 << 13])), None)
-    if kind is None:
-        head = start[:_TAGS_SEEN_BYTES]
-        tags = sum(1 for _ in _TAG.finditer(head))
-        if tags < _FEWEST_TAGS or tags * _BYTES_PER_TAG < len(head):
-            return
-        kind = f"text with markup ({tags:,} tags in its first {len(head):,} bytes)"
+    head = start[:_SEEN_BYTES]
+    kind = next((kind for kind, pattern in _MARKUP_STARTS.items() if pattern.match(head[: 1 << 13])), _form_of(head))
+    if not kind:
+        return
     raise UserError(
         f"{source_name(file)} is {kind}, not plain text",
         remedy="Convert it to plain text or JSON lines, or give `text_format` text to learn the marks too",
     )
+
+
+def _form_of(head: bytes) -> str:
+    """What the lines of a file are, if their form repeats and is none of text; else ""."""
+    lines = [stripped for line in head.splitlines() if (stripped := line.strip()) and not stripped.startswith(b"#")]
+    if len(lines) >= _FEWEST_LINES:
+        most = _MOST_LINES * len(lines)
+        tabs, count = Counter(line.count(b"\t") for line in lines).most_common(1)[0]
+        if tabs and count >= most:
+            return f"a table ({tabs + 1} columns with tabs between in its first {len(lines):,} lines)"
+        if sum(1 for line in head.splitlines() if _YAML_LINE.match(line)) >= most:
+            return "YAML"
+    tags = sum(1 for _ in _TAG.finditer(head))
+    if tags >= _FEWEST_TAGS and tags * _BYTES_PER_TAG >= len(head):
+        return f"text with markup ({tags:,} tags or entities in its first {len(head):,} bytes)"
+    return ""

@@ -43,6 +43,13 @@ _LEAST_COHERENCE = {True: 0.1, False: 0.25}
 _SEVERAL_BYTES = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
 _SAMPLE_BYTES = 1 << 16
 _NAMES_SHOWN = 4
+_MISREAD_AS = ("cp1252", "cp1251", "mac_roman", "cp437")
+# cp1252 names 27 of the 32 control characters of Latin-1; programs read the other five as these.
+_BYTE_OF = {
+    ord(bytes([byte]).decode("cp1252")): byte for byte in range(128, 160) if byte not in b"\x81\x8d\x8f\x90\x9d"
+}
+_MISREAD_FRACTION, _FEWEST_MISREAD = 0.5, 3
+"""Of the lines beyond ASCII, from so many on: the file is refused where more of them were misread."""
 _CHARACTERS_SHOWN = 24
 
 
@@ -75,7 +82,8 @@ def as_utf8(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, giv
     `statistics.encodings`. A few stray bytes pass too, and the readers replace and count them.
 
     Raises:
-        UserError: more than `MAX_REPLACED_FRACTION` of a block are not UTF-8, and no encoding is certain.
+        UserError: more than `MAX_REPLACED_FRACTION` of a block are not UTF-8, and no encoding is certain; or most of
+            the text was made by reading UTF-8 as something else, and `given` is None.
     """
     start = next(blocks, b"")
     mark, encoding = _mark(start)
@@ -85,11 +93,14 @@ def as_utf8(file: Path, blocks: Iterator[bytes], statistics: ReadStatistics, giv
         encoding = given
     elif not encoding and any(escape in start for escape in _JAPANESE_ESCAPES):
         encoding = "iso2022_jp"
-    before = b""
+    before, is_checked = b"", given is not None or bool(encoding)
     decoder: codecs.IncrementalDecoder | None = None
     for block in chain([start], blocks):
         if decoder is None and not encoding and _is_foreign(block, before):
             encoding = given or _detected(file, block)
+        elif not is_checked and not block.isascii():
+            _refuse_misread(file, block)
+            is_checked = True
         if encoding:
             if decoder is None:
                 decoder = codecs.getincrementaldecoder(encoding)("replace")
@@ -202,16 +213,45 @@ def likely_encodings(block: bytes) -> list[tuple[str, float, float]]:
     """(name, coherence, coherence less chaos) of each reading of the lines beyond ASCII, the best first."""
     from charset_normalizer import from_bytes
 
+    found = from_bytes(b"\n".join(_lines_beyond_ascii(block)), cp_isolation=list(_CANDIDATES), threshold=0.3)
+    readings: dict[str, tuple[str, float, float]] = {}
+    for match in found:
+        readings.setdefault(str(match), (match.encoding, match.coherence, match.coherence - match.chaos))
+    return sorted(readings.values(), key=lambda reading: -reading[2])
+
+
+def _lines_beyond_ascii(block: bytes) -> list[bytes]:
+    """The first of them."""
     lines, size = [], 0
     for line in block[: block.rfind(b"\n") + 1 or None].split(b"\n"):
         if size < _SAMPLE_BYTES and not line.isascii():
             lines.append(_whole(line))
             size += len(line)
-    found = from_bytes(b"\n".join(lines), cp_isolation=list(_CANDIDATES), threshold=0.3)
-    readings: dict[str, tuple[str, float, float]] = {}
-    for match in found:
-        readings.setdefault(str(match), (match.encoding, match.coherence, match.coherence - match.chaos))
-    return sorted(readings.values(), key=lambda reading: -reading[2])
+    return lines
+
+
+def _refuse_misread(file: Path, block: bytes) -> None:
+    """Raises UserError for text such as "cafÃ©": UTF-8 that was read in an encoding of one byte, and written again."""
+    lines = [line.decode("utf-8", "replace") for line in _lines_beyond_ascii(block)]
+    for encoding in _MISREAD_AS:
+        undone = [text for line in lines if (text := _undone(line, encoding)) is not None]
+        if len(undone) >= _FEWEST_MISREAD and len(undone) > _MISREAD_FRACTION * len(lines):
+            seen, meant = (_seen_as(line.encode(), "utf_8") for line in (lines[0], undone[0]))
+            raise UserError(
+                f"{source_name(file)} is UTF-8 that was taken for {encoding} and encoded once more: {seen!r}, where "
+                f"it once said {meant!r}",
+                remedy="Undo it (the package ftfy does), or give `encoding` utf-8 to learn it as it is",
+            )
+
+
+def _undone(line: str, encoding: str) -> str | None:
+    """The line in UTF-8 that gives this one when it is read in an encoding of one byte; None where there is none."""
+    try:
+        if encoding == "cp1252":
+            return line.translate(_BYTE_OF).encode("latin_1").decode()
+        return line.encode(encoding).decode()
+    except UnicodeError:
+        return None
 
 
 def _whole(line: bytes) -> bytes:

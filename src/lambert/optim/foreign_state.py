@@ -16,6 +16,8 @@ from torch import Tensor
 
 _OWN_OPTION = "adapt"
 """An option that only this package's groups have."""
+_SPARE = ("max_exp_avg_sq", "master")
+"""Tensors beside the moments that had no part in making them: AMSGrad's maximum, another copy of the weights."""
 
 
 def translated(
@@ -90,6 +92,11 @@ def _state(
     if missing := [name for name in moments if name not in found]:
         raise ValueError(
             f"{where} has {', '.join(map(str, found))} and no {', '.join(missing)}: it is of another kind of optimizer"
+        )
+    shaped = [name for name, value in found.items() if isinstance(value, Tensor) and value.shape == parameter.shape]
+    if (others := sorted({*shaped} - {*moments, *_SPARE, "step"})) and parameter.ndim:
+        raise ValueError(
+            f"{where} has {', '.join(others)} beside {', '.join(moments)}: it is of another kind of optimizer"
         )
     new = {name: found[name] for name in (*moments, "master") if name in found}
     for name, value in new.items():

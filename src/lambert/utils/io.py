@@ -169,14 +169,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether an error says that the disk is full; safetensors has the number only in its text."""
+    """Whether an error says that the disk is full."""
+    return _number_of(error) in FULL_DISK
+
+
+def _number_of(error: Exception) -> int | None:
+    """The system's number of an error; safetensors has it only in its text."""
+    if isinstance(error, OSError):
+        return error.errno
     found = re.search(r"os error (\d+)", str(error))
-    return (error.errno if isinstance(error, OSError) else int(found[1]) if found else 0) in FULL_DISK
+    return int(found[1]) if found else None
 
 
 def why_unwritable(error: Exception, path: Path) -> str:
     """Why `path` cannot be written: the system's words, and where the disk is full what is left of it."""
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if _number_of(error) == errno.EFBIG:
+        return "a file would be larger than the limit of your processes (`ulimit -f`) or of the file system"
     if not is_full(error) or " free" in words:
         return words
     if isinstance(error, OSError) and error.errno == errno.EDQUOT:
@@ -185,6 +194,13 @@ def why_unwritable(error: Exception, path: Path) -> str:
     if not free_inodes(there):
         return "the disk has no inodes left, it needs fewer files (`df -i`)"
     return f"the disk is full, {size(shutil.disk_usage(there).free)} are free"
+
+
+def room_for(error: Exception) -> str:
+    """What makes room where an error says that there is none; "" for other errors."""
+    if _number_of(error) == errno.EFBIG:
+        return "Raise that limit"
+    return "Free disk space" if is_full(error) else ""
 
 
 def free_inodes(folder: Path) -> int:
@@ -197,7 +213,7 @@ def unwritable(error: Exception, path: Path, *, remedy: str) -> UserError:
     """The error for a file or folder that cannot be written; `remedy` is for other causes than a full disk."""
     return UserError(
         f"{path} cannot be written ({why_unwritable(error, path)})",
-        remedy="Free disk space, or choose a folder on another disk" if is_full(error) else remedy,
+        remedy=f"{room}, or choose a folder on another disk" if (room := room_for(error)) else remedy,
     )
 
 

@@ -131,6 +131,20 @@ def test_a_regression_over_seeds(folder: Path) -> None:
     assert result.score_interval is not None and result.majority_baseline == {"pearson": 0.0, "spearman": 0.0}
 
 
+@pytest.mark.parametrize(("task", "label"), [("cola", 1), ("sts-b", 2.5)])
+def test_examples_of_one_label_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture, task: str, label: float
+) -> None:
+    """As of a file in order of its labels, of which the first few are taken."""
+    one, other = Example(GOOD, None, label), Example(BAD, None, 0)
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    finetune_glue(folder, task, data=([one, one, other], [one, other]), settings=settings)
+    assert "the same label" not in caplog.text
+    finetune_glue(folder, task, data=([one, one, other], [one]), settings=settings, train_examples=2)
+    assert f"all 2 training examples of {task} have the same label" in caplog.text
+    assert f"all 1 dev examples of {task} have the same label" in caplog.text
+
+
 def test_finished_seeds_are_not_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(seeds: int, **options: Any) -> GlueResult:
         data = (EXAMPLES, EXAMPLES)

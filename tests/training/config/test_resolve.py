@@ -98,10 +98,11 @@ def test_attention_weights_may_have_a_dropout_of_their_own(
         ("lamb", 1.0, 0.01),
         ("muon", 1.0, 0.01),
         ("lars", 1.0, 0.0),
-        # rates by hand: LAMB .24/√750, Hyperball min(.55/√750, 2e-2); AdamW beside them min(.1/√750, 2e-3)
+        # rates by hand: LAMB .24/√750, Hyperball 2e-2 and 4e-2 (of .55 and 1.1/√750); AdamW beside them 2e-3
         ("lamb+adamw", 2e-3 / (0.24 / math.sqrt(750)), 0.01),
         ("lars+adamw", 2e-3 / (0.24 / math.sqrt(750)), 0.0),
-        ("muon-hyperball", 2e-3 / 2e-2, 0.01),
+        ("adam-hyperball", 2e-3 / 2e-2, 0.01),
+        ("muon-hyperball", 2e-3 / 4e-2, 0.01),
     ],
 )
 def test_adamw_beside_another_optimizer_keeps_its_own_rate(optimizer: str, ratio: float, decay: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from lambert.corpus.readers.document import (
@@ -20,6 +21,8 @@ from lambert.errors import UserError
 
 ENDINGS = (".csv", ".tsv", ".tab")
 _NAMES_SHOWN = 12
+_END = "\ue000end of the file\ue000"
+"""A row of its own behind the last one, unless a quote is still open there."""
 
 
 def tabbed_documents(
@@ -43,10 +46,10 @@ def documents(
     and hold line ends. TSV has one row a line; only quotes around a whole field are taken off.
 
     Raises:
-        UserError: no such column, or a quote that is not closed within 16 MB.
+        UserError: no such column, or a quote that is not closed within 16 MB or at the end of the file.
     """
     text_field = options.text_field
-    lines = (decoded(line, file, statistics) + "\n" for line in records(blocks) if line is not None)
+    lines: Iterator[str] = (decoded(line, file, statistics) + "\n" for line in records(blocks) if line is not None)
     first = next(lines, "")
     delimiter = "\t" if is_tabbed else max(",;\t", key=first.count)
     csv.field_size_limit(RECORD_LIMIT_BYTES)
@@ -58,9 +61,15 @@ def documents(
             remedy=f"Name the column of the text with `text_field`; there is {shown or 'none'}",
         )
     column = names.index(text_field)
+    lines = chain(lines, [_END])
     rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL)
+    begins = 2
     try:
         for row in rows:
+            if row == [_END]:
+                return
+            if row and row[-1].endswith(_END):
+                raise csv.Error("its quote is still open at the end of the file")
             statistics.lines += 1
             if len(row) > column:
                 text = row[column]
@@ -70,8 +79,9 @@ def documents(
             elif row:
                 columns = f"{len(row)} column{'s' * (len(row) > 1)} where the first line has {len(names)}"
                 statistics.skip(file, f"line {rows.line_num + 1:,}", columns)
+            begins = rows.line_num + 2
     except csv.Error as error:
         raise UserError(
-            f"{source_name(file)}, before line {rows.line_num + 1:,}: {error}",
+            f"{source_name(file)}, the row that begins in line {begins:,}: {error}",
             remedy="Close the quote that is open there, or write a quote within a field twice",
         ) from None

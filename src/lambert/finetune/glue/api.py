@@ -126,11 +126,21 @@ def finetune_glue(
     train, dev = data
     if not train or not dev:
         raise UserError(f"there are no examples of {about.name} to train on or to measure", remedy="Give both")
+    train = train[:train_examples]
+    _warn_of_one_label(about, train, dev)
     how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
     how["out"] = None if out is None else Path(out)
-    job = FineTuneJob(Path(model), glue_preset(about), train[:train_examples], dev, settings, **how)
+    job = FineTuneJob(Path(model), glue_preset(about), train, dev, settings, **how)
     job.prepare(fresh=fresh)
     return _run(job, about, seeds)
+
+
+def _warn_of_one_label(task: GlueTask, train: Sequence[Example], dev: Sequence[Example]) -> None:
+    mix = "Train on more of them, or mix the lines of the file"
+    for name, examples, remedy in (("training", train, mix), ("dev", dev, "Measure others")):
+        if len({example.label for example in examples}) == 1:
+            what = f"all {len(examples):,} {name} examples of {task.name} have the same label"
+            log.warning(f"{what}, so nothing can be told apart. {remedy}.")
 
 
 def _run(job: FineTuneJob[GlueSettings], task: GlueTask, seeds: Sequence[int]) -> GlueResult:

@@ -34,9 +34,9 @@ def _metric(name: str, labels: Any, predictions: Any) -> float:
     from scipy import stats
     from sklearn import metrics
 
+    if name in ("pearson", "spearman", "matthews") and min(np.ptp(labels), np.ptp(predictions)) == 0:
+        return 0.0  # of one value nothing is told apart
     if name in ("pearson", "spearman"):
-        if min(np.ptp(labels), np.ptp(predictions)) == 0 or len(labels) < 2:
-            return 0.0
         correlation = stats.pearsonr if name == "pearson" else stats.spearmanr
         value = float(correlation(predictions, labels).statistic)
         return value if math.isfinite(value) else 0.0

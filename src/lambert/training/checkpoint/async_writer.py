@@ -19,7 +19,7 @@ from lambert.training.checkpoint.format import (
     write_checkpoint,
 )
 from lambert.training.config.trainer_options import TrainerOptions
-from lambert.utils.io import is_full, why_unwritable
+from lambert.utils.io import is_full, room_for, why_unwritable
 from lambert.utils.memory import is_out_of_memory, memory_words
 
 log = logging.getLogger("lambert")
@@ -145,8 +145,7 @@ class AsyncCheckpointWriter:
             return cause
         folder = self._run / FOLDER
         mend = "Free memory" if is_out_of_memory(error) else "Fix the disk or the permissions"
-        mend = "Free disk space" if is_full(error) else mend
         return Interrupted(
             f"the checkpoint of step {step} cannot be written to {folder}: {why_unwritable(error, folder)}",
-            remedy=f"{mend}, then give the same command to {self._then()}",
+            remedy=f"{room_for(error) or mend}, then give the same command to {self._then()}",
         )

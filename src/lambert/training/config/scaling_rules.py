@@ -48,8 +48,9 @@ MUON_RATE_TIMES_ROOT_STEPS = 0.2
 MUON_RATE_OVER_ROOT_BATCH = 4.6e-4
 LARGEST_MUON_RATE = 3.2e-2
 """All fitted here, as for LAMB."""
-HYPERBALL_RATE_TIMES_ROOT_STEPS = 0.55
-"""Fitted here to one run of 750 steps with Muon's direction."""
+HYPERBALL_RATE_TIMES_ROOT_STEPS = {"adam-hyperball": 0.55, "muon-hyperball": 1.1}
+LARGEST_HYPERBALL_RATE = {"adam-hyperball": 2e-2, "muon-hyperball": 4e-2}
+"""The best of three rates at 750 steps, each twice the last; the limit is that rate (docs/recipes.md)."""
 CONTINUED_RATE, CONTINUED_BATCH = 1e-4, 256
 """Of AdamW where a trained model is continued: BERT's own peak, reached again (Ibrahim et al. 2024, arXiv 2403.08763),
 and that of task-adaptive pre-training (Gururangan et al. 2020, arXiv 2004.10964), both at this batch."""
@@ -136,12 +137,9 @@ def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance
             factor = MUON_RATE_TIMES_ROOT_STEPS
             cap = rate_cap(batch_size, MUON_RATE_OVER_ROOT_BATCH, 0.0, LARGEST_MUON_RATE)
         return DerivedValue(min(factor * root, cap), f"min({factor} · √(B/S), {cap:.3g})", "fitted here")
-    if optimizer.endswith("-hyperball"):
-        return DerivedValue(
-            min(HYPERBALL_RATE_TIMES_ROOT_STEPS * root, LARGEST_SHORT_RATE),
-            f"min({HYPERBALL_RATE_TIMES_ROOT_STEPS} · √(B/S), {LARGEST_SHORT_RATE:g})",
-            "fitted here",
-        )
+    if optimizer in HYPERBALL_RATE_TIMES_ROOT_STEPS:
+        factor, cap = HYPERBALL_RATE_TIMES_ROOT_STEPS[optimizer], LARGEST_HYPERBALL_RATE[optimizer]
+        return DerivedValue(min(factor * root, cap), f"min({factor} · √(B/S), {cap:g})", "fitted here")
     rate = LEARNING_RATE_TIMES_ROOT_STEPS * root
     largest = LARGEST_PAPER_RATE * max(1.0, math.sqrt(batch_size / PAPER_BATCH_SIZES[-1]))
     if rate > largest * (1 + 1e-9):
