@@ -68,6 +68,7 @@ prepare --corpus {{text}} --out {{new}}
 {PLANNED} --batch-size 8 --samples 160 --precision float16
 {PLANNED} --batch-size 8 --samples 160 --masking words
 {PLANNED} --batch-size 8 --samples 160 --mlm-probability 1
+{PLANNED} --batch-size 8 --samples 160 --mlm-probability-end 0
 {RUN} --batch-size 8 --samples 160 --timeout-minutes 0
 {RUN} --batch-size 8 --samples 160 --probe-seconds -1
 {PLANNED} --batch-size 8 --samples 160 --sequence-lengths 4 8
@@ -184,6 +185,7 @@ prepare {{empty}} --out {{new}}
 {RUN} --batch-size 8 --samples 160 --vocab-size 100
 {PLAN} --chips 2 --cluster nothing
 {PLAN} --noise-from nowhere
+plan --no-probe --corpus {{corpus}} --recipe hplt-bert
 {PLAN} --save-recipe {{text}}
 {PLAN} --out x
 {CLUSTER} --chips 8 --plot x.txt

@@ -16,7 +16,15 @@ from lambert.experiments.grid import AXES
 
 NEVER = ("nan", "[[]]", "[nan]", '"eight"')
 """Values that are not numbers."""
-PLANNED = ("epochs", "phase_fractions", "warmup_ratio", "dropout", "attention_dropout", "mlm_probability")
+PLANNED = (
+    "epochs",
+    "phase_fractions",
+    "warmup_ratio",
+    "dropout",
+    "attention_dropout",
+    "mlm_probability",
+    "mlm_probability_end",
+)
 """`plan` refuses these when it estimates the time of the runs, still before any of them."""
 
 

@@ -9,6 +9,8 @@ import torch
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, as_batch, example_source
 from lambert.data.dataset import Rows
+from lambert.data.mask_schedule import MaskSchedule
+from lambert.data.masking import max_predictions
 from lambert.data.objective import ObjectiveConfig
 
 
@@ -78,17 +80,21 @@ def test_a_pass_shows_every_example_once_and_the_next_masks_afresh(small_corpus:
     assert not np.array_equal(first.masked_positions, second.masked_positions)
 
 
+FALLING = MaskSchedule(0.4, 0.1, total_steps=60, first_step=11, last_step=60, batch_size=8)
+
+
+@pytest.mark.parametrize("schedule", [None, FALLING])
 @pytest.mark.parametrize("masking", ["token", "whole_word", "span"])
 @pytest.mark.parametrize(
     ("pairing", "packs", "fixed"), [("nsp", False, True), ("sop", True, False), ("none", False, False)]
 )
 def test_many_batches_at_once_are_those_made_one_by_one(
-    small_corpus: Corpus, masking: str, pairing: str, packs: bool, fixed: bool
+    small_corpus: Corpus, masking: str, pairing: str, packs: bool, fixed: bool, schedule: MaskSchedule | None
 ) -> None:
     """Of any sizes, with rows of other widths than their neighbours', and past the end of an epoch."""
     objective = ObjectiveConfig(pairing=pairing, masking=masking)
     source = example_source(small_corpus, "train", sequence_length=128, seed=1, phase=1, objective=objective)
-    stream = SampleStream(source, packs=packs, fixed_shapes=fixed)
+    stream = SampleStream(source, packs=packs, fixed_shapes=fixed, mask_schedule=schedule)
     widths = set()
     for first, counts in ((0, [1] * 30), (7, [5, 1, 9]), (len(source) - 6, [4, 4]), (2, [20])):
         starts = [first + sum(counts[:at]) for at in range(len(counts))]
@@ -98,3 +104,38 @@ def test_many_batches_at_once_are_those_made_one_by_one(
             assert made.parts()[1] == one.parts()[1] and made.parts()[0].keys() == one.parts()[0].keys()
             assert all(torch.equal(tensor, one.parts()[0][name]) for name, tensor in made.parts()[0].items())
     assert min(widths) <= 64 < max(widths)
+
+
+@pytest.mark.parametrize("masking", ["token", "span"])
+def test_each_sample_has_the_masked_fraction_of_its_step(small_corpus: Corpus, masking: str) -> None:
+    """Restated from lengths and steps. The example is that of another fraction, and masks the same tokens first."""
+    objective = ObjectiveConfig(pairing="none", masking=masking, mlm_probability=0.4, mlm_probability_end=0.1)
+    source = example_source(small_corpus, "train", sequence_length=64, seed=0, phase=1, objective=objective)
+    stream = SampleStream(source, mask_schedule=FALLING)
+    count = len(source) + 9
+    for sample in (0, 7, 8, 100, len(source) - 1, len(source), count):
+        fraction = 0.4 - 0.3 * (10 + sample // 8) / 60
+        batch = stream.batch(sample, 1)
+        wanted = max(1, min(round(batch.real_tokens * fraction), round(10 * fraction / 0.15)))
+        assert batch.masked_tokens == wanted
+        text = batch.token_ids.flatten().clone()
+        text[batch.masked_positions] = batch.masked_labels
+        ((epoch, index),) = stream.order(sample, 1)
+        other = source.rows(epoch, index)
+        original = other.token_ids.reshape(-1).copy()
+        original[other.masked.positions] = other.masked.labels
+        assert text.tolist() == original.tolist()
+        if masking == "token":
+            assert set(batch.masked_positions.tolist()) <= set(other.masked.positions.tolist())
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.4, 0.1), (0.1, 0.4)])
+def test_batches_of_one_shape_have_room_for_the_largest_fraction_of_the_phase(
+    small_corpus: Corpus, start: float, end: float
+) -> None:
+    source = example_source(small_corpus, "train", sequence_length=64, seed=0, phase=1)
+    schedule = MaskSchedule(start, end, total_steps=60, first_step=11, last_step=30, batch_size=8)
+    stream = SampleStream(source, fixed_shapes=True, mask_schedule=schedule)
+    shapes = {tuple(stream.batch(8 * step, 8).masked_labels.shape) for step in range(20)}
+    largest = start + (end - start) * (10 if start > end else 29) / 60
+    assert shapes == {(8 * max_predictions(64, largest),)}

@@ -8,12 +8,14 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
+from lambert.data.mask_schedule import MaskSchedule
 from lambert.data.objective import ObjectiveConfig
 from lambert.data.workers import BatchWorkers
 from lambert.errors import Interrupted, UserError
@@ -23,10 +25,11 @@ STREAMS = (
     {"pairing": "nsp", "packs": True},
     {"pairing": "sop", "masking": "span"},
     {"pairing": "none", "masking": "whole_word", "fixed_shapes": True},
+    {"pairing": "none", "fixed_shapes": True, "mask_schedule": MaskSchedule(0.3, 0.15, 90, 11, 90, 8)},
 )
 
 
-def stream(corpus: Corpus, *, pairing: str, masking: str = "token", phase: int = 1, **options: bool) -> SampleStream:
+def stream(corpus: Corpus, *, pairing: str, masking: str = "token", phase: int = 1, **options: Any) -> SampleStream:
     objective = ObjectiveConfig(pairing=pairing, masking=masking)
     source = example_source(corpus, "train", sequence_length=64, seed=5, phase=phase, objective=objective)
     return SampleStream(source, **options)

@@ -28,6 +28,16 @@ def test_a_phase_needs_what_its_longest_rows_need() -> None:
     assert estimate_memory(config, config.phases[0], 8) == by_hand
 
 
+@pytest.mark.parametrize(("fractions", "masked"), [((0.3, None), 40), ((0.3, 0.15), 40), ((0.15, 0.6), 80)])
+def test_it_has_room_for_the_largest_masked_fraction(fractions: tuple[float, float | None], masked: int) -> None:
+    """Of 128 tokens 20 at 15 %, and in proportion."""
+    kind = dict(zip(("mlm_probability", "mlm_probability_end"), fractions, strict=True))
+    request = TrainingArguments(model="2x128", batch_size=(64,), samples=6_400, sequence_lengths=(128,), **kind)  # type: ignore[arg-type]
+    config = resolve_config(request, None)
+    by_hand = model_memory(config.model, sequences=8, sequence_length=128, masked_tokens=8 * masked)
+    assert estimate_memory(config, config.phases[0], 8) == by_hand
+
+
 def test_it_grows_with_the_micro_batch_alone() -> None:
     def total(sequences: int) -> int:
         return model_memory(SMALL, sequences=sequences, sequence_length=128, masked_tokens=20 * sequences).total_bytes

@@ -49,6 +49,11 @@ def test_random_rows_have_padding_and_a_mask_as_real_ones(sequences: int, length
     assert mask.flatten()[batch.masked_positions].all() and not batch.token_ids[~mask].any()
 
 
+def test_random_rows_have_the_masked_fraction_of_the_run() -> None:
+    counts = [len(probe.random_batch(3, 128, 1_000, *fraction).masked_positions) for fraction in ((), (0.15,), (0.3,))]
+    assert counts == [3 * 19, 3 * 19, 3 * 38]
+
+
 @pytest.mark.parametrize(("micro_batch_size", "micro_batches"), [(4, (16, 32)), (16, (4, 8)), (64, (1, 2))])
 def test_parts_of_a_step_follow_from_steps_of_two_lengths(
     micro_batch_size: int, micro_batches: tuple[int, int], monkeypatch: pytest.MonkeyPatch

@@ -89,6 +89,7 @@ SHAPES = [
     {},
     {"stable_steps": 20, "decay_power": 0.5},
     {"decays_from_start": True, "min_lr_ratio": 0.1},
+    {"decay": "cosine", "min_lr_ratio": 0.1, "cooldown_steps": 15},
 ]
 
 

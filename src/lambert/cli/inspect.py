@@ -40,7 +40,7 @@ class Inspect(Subcommand):
         from lambert.corpus.store import Corpus
         from lambert.data.inspection import example_statistics, sample_examples
         from lambert.data.objective import ObjectiveConfig
-        from lambert.training.config.recipe import LONGEST_SEQUENCE, SHORTEST_SEQUENCE
+        from lambert.training.config.phase_recipe import LONGEST_SEQUENCE, SHORTEST_SEQUENCE
 
         kind = ObjectiveConfig(self.pairs, self.masking, self.mlm_probability)
         wrong = [length for length in self.lengths if not SHORTEST_SEQUENCE <= length <= LONGEST_SEQUENCE]

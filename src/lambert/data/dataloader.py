@@ -22,6 +22,7 @@ from lambert.corpus.store import Corpus
 from lambert.corpus.vocabulary import SpecialTokens
 from lambert.data.dataset import ROW_MULTIPLE, ExampleSource, Index, Rows
 from lambert.data.full_sentences import WindowSource
+from lambert.data.mask_schedule import MaskSchedule
 from lambert.data.masking import MaskedTokens, key_bits, max_predictions
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.data.packing import pack
@@ -209,7 +210,7 @@ def example_source(
     index: Index | None = None,
 ) -> ExampleSource:
     """The examples of one split at one sequence length, as `ExampleSource` describes them."""
-    source: Callable[..., ExampleSource] = WindowSource if objective.pairing == "none" else PairSource
+    source: Callable[..., ExampleSource] = PairSource if objective.has_pairs else WindowSource
     return source(
         corpus,
         split_name,
@@ -231,17 +232,26 @@ class SampleStream:
         packs: pack short examples where that saves rows.
         fixed_shapes: give all batches of as many rows the same shapes, for devices that compile for each shape. Packed
             rows keep their own.
+        mask_schedule: the masked fraction of each sample; that of the objective when None.
     """
 
-    def __init__(self, examples: ExampleSource, *, packs: bool = False, fixed_shapes: bool = False) -> None:
+    def __init__(
+        self,
+        examples: ExampleSource,
+        *,
+        packs: bool = False,
+        fixed_shapes: bool = False,
+        mask_schedule: MaskSchedule | None = None,
+    ) -> None:
         self.examples = examples
+        self.mask_schedule = mask_schedule
         self.packs, self.fixed_shapes = packs, fixed_shapes
         # The order is computed in blocks: many positions of a permutation at once are cheaper.
         self._order_block = functools.lru_cache(maxsize=4)(self._ordered)
 
     def batch(self, first: int, count: int) -> PretrainingBatch:
         """Samples first … first + count − 1 (from 0) as one batch."""
-        return self._batch([self.examples.rows(number, indices) for number, indices in self.order(first, count)])
+        return self._batch(self._rows(first, count))
 
     def batches(self, first: int, counts: Sequence[int]) -> list[PretrainingBatch]:
         """Batches of `counts` samples, one after another from sample `first` on: those of `batch`, in less time.
@@ -249,10 +259,11 @@ class SampleStream:
         What is computed for many examples at once is computed for all of them.
         """
         starts = list(itertools.accumulate(counts, initial=first))[:-1]
-        epochs = self.order(first, sum(counts))
-        if len(counts) == 1 or len(epochs) > 1 or self.examples.objective.masking == "whole_word":
+        length, count = len(self.examples), sum(counts)
+        is_one_epoch = first // length == (first + count - 1) // length
+        if len(counts) == 1 or not is_one_epoch or self.examples.objective.masking == "whole_word":
             return [self.batch(start, count) for start, count in zip(starts, counts, strict=True)]
-        rows = self.examples.rows(*epochs[0])
+        (rows,) = self._rows(first, count)
         parts = [rows.part(start - first, start - first + count) for start, count in zip(starts, counts, strict=True)]
         made = []
         for start, count, part in zip(starts, counts, parts, strict=True):
@@ -264,9 +275,21 @@ class SampleStream:
         batch = as_batch(parts, special=self.examples.special, packs=self.packs)
         if not self.fixed_shapes or self.packs:
             return batch
-        length = self.examples.sequence_length
-        per_row = max_predictions(length, self.examples.objective.mlm_probability)
+        length, schedule = self.examples.sequence_length, self.mask_schedule
+        largest = self.examples.objective.mlm_probability if schedule is None else schedule.largest
+        per_row = max_predictions(length, largest)
         return batch.padded(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, len(batch.token_ids) * per_row)
+
+    def _rows(self, first: int, count: int) -> list[Rows]:
+        """The examples of samples first … first + count − 1, of each epoch together."""
+        epochs = self.order(first, count)
+        if self.mask_schedule is None:
+            return [self.examples.rows(number, indices) for number, indices in epochs]
+        bounds = np.cumsum([len(indices) for _, indices in epochs])[:-1]
+        fractions = np.split(self.mask_schedule.fractions(first, count), bounds)
+        return [
+            self.examples.rows(number, indices, own) for (number, indices), own in zip(epochs, fractions, strict=True)
+        ]
 
     def order(self, first: int, count: int) -> list[tuple[int, NDArray[np.int64]]]:
         """The examples of samples first … first + count − 1, as (epoch, indices) pairs."""

@@ -172,8 +172,14 @@ class ExampleSource(ABC):
             rows.is_random_next is not None and bool(rows.is_random_next[0]),
         )
 
-    def rows(self, epoch: int, indices: NDArray[np.int64]) -> Rows:
-        """Examples `indices` [N] (from 0) of `epoch` (from 0)."""
+    def rows(
+        self, epoch: int, indices: NDArray[np.int64], mlm_probabilities: NDArray[np.float64] | None = None
+    ) -> Rows:
+        """Examples `indices` [N] (from 0) of `epoch` (from 0).
+
+        Args:
+            mlm_probabilities: [N] masked fraction of each; that of the objective when None.
+        """
         draws = CounterRNG.of((_EXAMPLE_STREAM, self.seed, self.phase, epoch), indices)
         spans = self.spans(indices, draws)
         a_length, b_length = spans.a_stop - spans.a_start, spans.b_stop - spans.b_start
@@ -187,7 +193,9 @@ class ExampleSource(ABC):
         token_ids[:, 0] = self.special.classify
         token_ids[every, a_length + 1] = token_ids[every, lengths - 1] = self.special.separate
         second_starts = np.minimum(a_length + 2, lengths)
-        masked = self._mask(token_ids, lengths, candidates, second_starts, CounterRNG(draws.bits(MASKING_DRAW)))
+        fractions = self.objective.mlm_probability if mlm_probabilities is None else mlm_probabilities
+        counts = prediction_counts(lengths, self.sequence_length, fractions)
+        masked = self._mask(token_ids, counts, candidates, second_starts, CounterRNG(draws.bits(MASKING_DRAW)))
         return Rows(token_ids, lengths, second_starts, masked, spans.is_random_next)
 
     def _text(self, spans: SegmentSpans) -> TokenArray:
@@ -200,12 +208,11 @@ class ExampleSource(ABC):
     def _mask(
         self,
         token_ids: NDArray[np.int64],
-        lengths: NDArray[np.int64],
+        counts: NDArray[np.int64],
         candidates: NDArray[np.bool_],
         second_starts: NDArray[np.int64],
         draws: CounterRNG,
     ) -> MaskedTokens:
-        counts = prediction_counts(lengths, self.sequence_length, self.objective.mlm_probability)
         outcome_positions = None
         if self._continues is None:
             chosen = choose_positions(draws, candidates, counts)

@@ -45,15 +45,26 @@ class MaskedTokens:
 
 def max_predictions(sequence_length: int, mlm_probability: float = MLM_PROBABILITY) -> int:
     """BERT's cap on masked tokens per sequence: 20 at length 128, 80 at 512, in proportion elsewhere."""
-    return max(1, round(sequence_length * (20 / 128) * (mlm_probability / MLM_PROBABILITY)))
+    return int(_most(sequence_length, mlm_probability))
 
 
 def prediction_counts(
-    lengths: NDArray[np.int64], sequence_length: int, mlm_probability: float = MLM_PROBABILITY
+    lengths: NDArray[np.int64],
+    sequence_length: int,
+    mlm_probability: float | NDArray[np.float64] = MLM_PROBABILITY,
 ) -> NDArray[np.int64]:
-    """[N] masked tokens of sequences of `lengths` [N] real tokens, special ones included."""
+    """[N] masked tokens of sequences of `lengths` [N] real tokens, special ones included.
+
+    Args:
+        mlm_probability: of all of them, or [N] of each.
+    """
     wanted = np.maximum(1, np.round(lengths * mlm_probability).astype(np.int64))
-    return np.minimum(max_predictions(sequence_length, mlm_probability), wanted)
+    return np.minimum(_most(sequence_length, mlm_probability), wanted)
+
+
+def _most(sequence_length: int, mlm_probability: float | NDArray[np.float64]) -> NDArray[np.int64]:
+    most = np.round(sequence_length * (20 / 128) * (np.asarray(mlm_probability) / MLM_PROBABILITY))
+    return np.maximum(1, most.astype(np.int64))
 
 
 def choose_positions(draws: CounterRNG, candidates: NDArray[np.bool_], counts: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -27,15 +27,27 @@ class ObjectiveConfig:
     1907.10529)."""
     mlm_probability: float = 0.15
     """Fraction of the tokens that are masked."""
+    mlm_probability_end: float | None = None
+    """What that fraction falls or rises to, on a line over the steps of the run (`MaskSchedule`); None keeps it."""
 
     def __post_init__(self) -> None:
         for name, value, valid in (("pairs", self.pairing, PAIRINGS), ("masking", self.masking, MASKINGS)):
             if value not in valid:
                 raise UserError(f"`{name}` is {value!r}", remedy=f"Choose one of {', '.join(valid)}")
-        if not 0 < self.mlm_probability < 1:
-            raise UserError(
-                f"`mlm_probability` is {self.mlm_probability}", remedy="Give a number between 0 and 1; BERT's is 0.15"
-            )
+        for name in ("mlm_probability", "mlm_probability_end"):
+            fraction = getattr(self, name)
+            if fraction is not None and not 0 < fraction < 1:
+                raise UserError(f"`{name}` is {fraction}", remedy="Give a number between 0 and 1; BERT's is 0.15")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether an example has two segments, and a label of the two."""
+        return self.pairing != "none"
+
+    @property
+    def largest_mlm_probability(self) -> float:
+        """The larger one of both ends."""
+        return max(self.mlm_probability, self.mlm_probability_end or 0.0)
 
 
 BERT_OBJECTIVE = ObjectiveConfig()

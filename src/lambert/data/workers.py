@@ -28,6 +28,7 @@ import torch
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
+from lambert.data.mask_schedule import MaskSchedule
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import Interrupted, UserError
 from lambert.utils.shared_arrays import SharedArrays
@@ -282,6 +283,7 @@ def _described(stream: SampleStream) -> dict[str, Any]:
         "examples": {name: getattr(examples, name) for name in ("sequence_length", "seed", "phase", "all_masked")},
         "objective": asdict(examples.objective),
         "stream": {"packs": stream.packs, "fixed_shapes": stream.fixed_shapes},
+        "mask_schedule": None if stream.mask_schedule is None else asdict(stream.mask_schedule),
     }
 
 
@@ -291,4 +293,5 @@ def _opened(described: dict[str, Any], index: dict[str, Any]) -> SampleStream:
         raise UserError(f"the corpus {corpus.path} has changed since the run began", remedy="Restore it, or start anew")
     objective = ObjectiveConfig(**described["objective"])
     examples = example_source(corpus, described["split"], objective=objective, index=index, **described["examples"])
-    return SampleStream(examples, **described["stream"])
+    schedule = described["mask_schedule"] and MaskSchedule(**described["mask_schedule"])
+    return SampleStream(examples, mask_schedule=schedule, **described["stream"])

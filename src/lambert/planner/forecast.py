@@ -76,7 +76,8 @@ def workload_of(config: TrainingConfig) -> Workload:
 
 def _phase_workload(config: TrainingConfig, phase: PhaseConfig) -> PhaseWorkload:
     length = phase.sequence_length
-    flops = training_flops(config.model, tokens=length, sequences=1, masked_tokens=max_predictions(length))
+    masked = max_predictions(length, config.examples.largest_mlm_probability)
+    flops = training_flops(config.model, tokens=length, sequences=1, masked_tokens=masked)
     return PhaseWorkload(
         sequence_length=length,
         batch_size=phase.batch_size,

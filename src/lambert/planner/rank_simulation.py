@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -307,7 +307,4 @@ def _model_on_meta(config: TrainingConfig) -> PreTrainingModel:
 
 def _small_batch(config: TrainingConfig, device: torch.device) -> PretrainingBatch:
     """One sequence; no collective depends on its length or contents."""
-    batch = random_batch(1, _TOKENS, config.model.vocabulary_size)
-    if config.examples.pairing == "none":
-        batch = replace(batch, next_sentence_labels=batch.next_sentence_labels[:0])
-    return batch.to(device)
+    return random_batch(1, _TOKENS, config.model.vocabulary_size, pairs=config.examples.has_pairs).to(device)

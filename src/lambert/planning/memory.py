@@ -54,7 +54,7 @@ def estimate_memory(
         config.model,
         sequences=micro_batch_size,
         sequence_length=length,
-        masked_tokens=micro_batch_size * max_predictions(length),
+        masked_tokens=micro_batch_size * max_predictions(length, config.examples.largest_mlm_probability),
         bytes_per_value=4 if config.precision is Precision.FLOAT32 else 2,
         activation_checkpointing=activation_checkpointing,
     )

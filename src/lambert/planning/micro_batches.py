@@ -139,7 +139,8 @@ def fastest(trials: Sequence[MicroBatchTrial], default: int) -> int:
 
 def _step_seconds(state: TrainState, config: TrainingConfig, size: int, length: int) -> float:
     """Forward and backward pass of one micro-batch, the faster of two after a first."""
-    batch = random_batch(size, length, config.model.vocabulary_size)
+    masked, pairs = config.examples.largest_mlm_probability, config.examples.has_pairs
+    batch = random_batch(size, length, config.model.vocabulary_size, masked, pairs=pairs)
     timer = StepTimer(next(state.model.parameters()).device)
     seconds = []
     for _ in range(3):

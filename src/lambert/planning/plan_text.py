@@ -48,6 +48,11 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
         )
     for number, phase in enumerate(plan.phases, start=1):
         lines += _phase_lines(number, phase, is_here=is_here)
+    start, end = config.examples.mlm_probability, config.examples.mlm_probability_end
+    if end is not None:
+        lines.append(
+            f"masked    {start:g} of the tokens at first, {end:g} at the end, on a line over the steps of the run"
+        )
     if plan.counts:
         lines.append(f"corpus    {shares(plan.counts)}")
     lines += [f"note      {finding}" for finding in plan.findings]
@@ -114,9 +119,11 @@ def _schedule_shape(phase: PhaseConfig) -> str:
         return ""
     parts = {
         f"{phase.stable_steps:,} steps at the peak": phase.stable_steps,
+        "cosine decay": phase.decay == "cosine",
         f"decay of power {phase.decay_power:g}": phase.decay_power != 1,
         "counted from the first step, so that the rate drops at once after the warm-up": phase.decays_from_start,
         f"down to {phase.min_lr_ratio:g} of the peak": phase.min_lr_ratio,
+        f"to 0 in the last {phase.cooldown_steps:,} steps": phase.cooldown_steps,
     }
     return ", ".join(text for text, is_there in parts.items() if is_there)
 

@@ -21,7 +21,7 @@ import torch
 from lambert import __version__
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
-from lambert.data.masking import prediction_counts
+from lambert.data.masking import MLM_PROBABILITY, prediction_counts
 from lambert.model.heads import pretraining_model
 from lambert.planning.hardware import inspect_hardware
 from lambert.planning.memory import max_memory
@@ -207,7 +207,8 @@ class _PhaseProbe:
         self._batch: Callable[[int, int], PretrainingBatch]  # first sample, number of samples
         if corpus is None:
             length, vocabulary = phase.config.sequence_length, config.model.vocabulary_size
-            self._batch = lambda first, count: random_batch(count, length, vocabulary)
+            masked, pairs = config.examples.largest_mlm_probability, config.examples.has_pairs
+            self._batch = lambda first, count: random_batch(count, length, vocabulary, masked, pairs=pairs)
             return
         began = time.monotonic()
         self._batch = training_stream(corpus, config, phase, fixed_shapes=processes.device.type == "cuda").batch
@@ -294,12 +295,14 @@ def probe_step(
     )
 
 
-def random_batch(sequences: int, length: int, vocabulary_size: int) -> PretrainingBatch:
+def random_batch(
+    sequences: int, length: int, vocabulary_size: int, mlm_probability: float = MLM_PROBABILITY, *, pairs: bool = True
+) -> PretrainingBatch:
     """A batch [sequences, length] of random ids. As with real text, most rows are full and there is an attention mask:
     of every other row the last positions are padding, 1 in 32.
     """
     random = torch.Generator().manual_seed(0)
-    per_row = int(prediction_counts(np.array([length]), length)[0])
+    per_row = int(prediction_counts(np.array([length]), length, mlm_probability)[0])
     indices = torch.arange(1, per_row + 1) * (length // (per_row + 1))
     positions = (torch.arange(sequences)[:, None] * length + indices).flatten()
     is_real = torch.ones(sequences, length, dtype=torch.bool)
@@ -310,6 +313,6 @@ def random_batch(sequences: int, length: int, vocabulary_size: int) -> Pretraini
         attention_mask=is_real,
         masked_positions=positions,
         masked_labels=torch.randint(0, vocabulary_size, (len(positions),), generator=random),
-        next_sentence_labels=torch.zeros(sequences, dtype=torch.int64),
+        next_sentence_labels=torch.zeros(sequences if pairs else 0, dtype=torch.int64),
         real_tokens=int(is_real.sum()),
     )

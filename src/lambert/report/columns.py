@@ -252,9 +252,11 @@ def _schedule(phase: Phase, table: Mapping[str, Any], total: int) -> LRSchedule:
     return LRSchedule(
         phase.peak_learning_rate, phase.warmup_steps, total,
         stable_steps=int(table.get("stable_steps", 0)),
+        decay=str(table.get("decay", "power")),
         decay_power=float(table.get("decay_power", 1.0)),
         decays_from_start=bool(table.get("decays_from_start")),
         min_lr_ratio=float(table.get("min_lr_ratio", 0.0)),
+        cooldown_steps=int(table.get("cooldown_steps", 0)),
     )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
+from lambert.errors import UserError
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.clashes import ARGUMENTS, clashes
 from lambert.training.config.precision import Precision
 from lambert.training.config.resolve import resolve_config
-from lambert.training.config.training_config import TrainingConfig, write_recipe
+from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.utils.diff import flatten
 
 BASE = {"model": "2x32", "batch_size": (8,), "samples": 160, "sequence_lengths": (16, 32), "optimizer": "adamw"}
@@ -53,12 +54,25 @@ def test_every_setting_has_its_argument() -> None:
         ({"attention_dropout": 0.0}, ["`attention_dropout` 0 (the run has none)"]),
         ({"pairs": "none", "masking": "span"},
          ["`pairs` none (the run has nsp)", "`masking` span (the run has token)"]),
+        ({"mlm_probability_end": 0.05}, ["`mlm_probability_end` 0.05 (the run has none)"]),
         ({"pack": True}, ["`pack=True` (the run is without)"]),
     ],
 )  # fmt: skip
 def test_only_what_was_given_differently_is_listed(changed: dict[str, Any], expected: list[str]) -> None:
     there, now = config_of(None), config_of(None, **changed)
     assert sorted(clashes(there.as_tables(), now.as_tables(), ignored=("micro_batch_sizes",))) == sorted(expected)
+
+
+@pytest.mark.parametrize(("name", "value"), [("attention_dropout", 0.0), ("mlm_probability_end", 0.05)])
+def test_a_setting_that_may_be_left_out_is_named_whichever_side_has_it(name: str, value: float, tmp_path: Path) -> None:
+    with_it, without = config_of(None, **{name: value}), config_of(None)
+    for number, (there, now) in enumerate([(with_it, without), (without, with_it)]):
+        run = tmp_path / str(number)
+        run.mkdir()
+        write_recipe(run, there)
+        with pytest.raises(UserError, match=f"holds a run with other settings: `{name}` "):
+            refuse_other_config(run, now)
+        refuse_other_config(run, there)
 
 
 def test_settings_beyond_the_arguments() -> None:

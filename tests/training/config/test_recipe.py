@@ -11,9 +11,11 @@ import pytest
 from lambert.errors import UserError
 from lambert.training.config import recipe as recipes
 from lambert.training.config.phase_config import PhaseConfig
-from lambert.training.config.recipe import recipe_by_rule
+from lambert.training.config.phase_recipe import PhaseRecipe
+from lambert.training.config.recipe import Recipe, recipe_by_rule
 from lambert.training.config.scaling_rules import PAPER_SAMPLES, round_half_up
 from lambert.utils.lr_schedule import LRSchedule
+from schedules import cosine_with_warmup_and_cooldown
 
 
 def make_phases(
@@ -253,6 +255,37 @@ def test_schedule_with_a_constant_part_and_a_min_lr_ratio_by_hand() -> None:
     schedule = LRSchedule(1.0, warmup_steps=2, total_steps=8, stable_steps=2, min_lr_ratio=0.5)
     # From the fourth step on .5 + .5 · 5/5, 4/5, 3/5, 2/5, 1/5.
     assert [schedule.rate(t) for t in range(1, 9)] == pytest.approx([0.5, 1, 1, 1, 0.9, 0.8, 0.7, 0.6])
+
+
+@pytest.mark.parametrize(("steps", "warmup", "cooldown"), [(100, 10, 10), (99, 1, 1), (40, 7, 0), (12, 4, 8)])
+def test_a_cosine_with_cool_down_is_theirs_of_one_step_more_without_the_first(
+    steps: int, warmup: int, cooldown: int
+) -> None:
+    """Their first step has rate 0. The last of both has a rate above 0."""
+    schedule = LRSchedule(2.0, warmup, steps, decay="cosine", min_lr_ratio=0.1, cooldown_steps=cooldown)
+    theirs = cosine_with_warmup_and_cooldown(steps + 1, warmup, cooldown, 0.1)
+    assert theirs[0] == 0
+    assert [schedule.rate(step) / 2 for step in range(1, steps + 1)] == pytest.approx(theirs[1:], rel=1e-12)
+
+
+@pytest.mark.parametrize("fields", [{"decay": "line"}, {"cooldown_steps": -1}])
+def test_a_schedule_that_is_none_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"schedule|decay"):
+        LRSchedule(1.0, 1, 5, **fields)
+
+
+SCHEDULE = {
+    "peak_learning_rate": 1e-3, "warmup_ratio": 0.1, "warmup_steps": 1, "stable_ratio": 0.1, "decay": "cosine",
+    "decay_power": 0.5, "decays_from_start": True, "min_lr_ratio": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*SCHEDULE, "cooldown_ratio"])
+def test_a_phase_that_continues_another_has_no_schedule_of_its_own(name: str) -> None:
+    own = {name: SCHEDULE[name]} if name in SCHEDULE else {"cooldown_ratio": 0.1, "min_lr_ratio": 0.1}
+    second = PhaseRecipe(16, 8, steps=5, continues=True, **own)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"phase 2 continues the previous phase, but sets .*{name}"):
+        Recipe("mine", (PhaseRecipe(16, 8, steps=5), second))
 
 
 def test_a_decay_from_the_first_step_drops_when_the_warm_up_ends() -> None:

@@ -8,18 +8,39 @@ from pathlib import Path
 
 import pytest
 
+from lambert.corpus.store import Corpus
 from lambert.errors import UserError
+from lambert.planning.plan import describe_plan
+from lambert.planning.plan_text import plan_lines
 from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.phase import phases_of
+from lambert.training.config.phase import mask_schedule, phases_of
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.recipe import Recipe, make_phases
 from lambert.training.config.recipe_io import NAMED, load_recipe, recipe_as_toml
 from lambert.training.config.resolve import resolve_config, with_recipe
 from lambert.training.config.scaling_rules import beyond_the_published
 from lambert.training.config.training_config import TrainingConfig, write_recipe
+from schedules import cosine_with_warmup_and_cooldown
+
+# ltgoslo/gpt-bert 9fc15074: lengths 128, 256 and 512 from .7 and .9 of the steps on, 32,768 · 128 tokens in a batch at
+# the end and a quarter of that at first, on a line; .016 of warm-up and cool-down, rounded down.
+TENTHS = [(128, 1)] * 7 + [(256, 2)] * 2 + [(512, 4)]
+
+
+def gpt_bert(steps: int, peak: float) -> list[tuple[object, ...]]:
+    phases: list[tuple[object, ...]] = []
+    for tenth, (length, divisor) in enumerate(TENTHS):
+        middle = (tenth + 0.5) / 10
+        batch = 64 * round((32_768 / 4 * (1 - middle) + 32_768 * middle) / divisor / 64)
+        own = steps * (tenth + 1) // 10 - steps * tenth // 10
+        short = int(0.016 * steps) if tenth == 0 else 0
+        phases.append((length, batch, own, peak, short, 0, 1.0, False, 0.1, tenth > 0, "cosine", short))
+    return phases
+
 
 # Written from the sources, not from the files: (length, batch, steps, peak, warm-up steps, steps at the peak,
-# power of the decay, from the first step on, final share, along the schedule of the phase before).
+# power of the decay, from the first step on, final share, along the schedule of the phase before), then, where they are
+# not a power and 0, the kind of decay and the steps of the cool-down.
 PHASES = {
     # NVIDIA DeepLearningExamples 729963dd: 6e-3 and 4e-3, .2843 and .128 of 7,038 and 1,563 steps, degree .5.
     "nvidia": [
@@ -42,6 +63,14 @@ PHASES = {
     "mosaic": [(128, 4_096, 286_720_000 // 4_096, 5e-4, 4_200, 0, 1.0, False, 0.02, False)],
     # README of academic-budget-bert, here with a run of 24,000 steps.
     "academic-budget": [(128, 4_096, 24_000, 1e-3, 1_440, 0, 1.0, False, 0.0, False)],
+    "gpt-bert-100m": gpt_bert(31_250 // 2, 1e-2),
+    "gpt-bert-10m": gpt_bert(31_250 // 4, 1.41e-2),
+    # hplt-project/HPLT-WP4 4749f45b: 256 sequences on each of 16 · 8 GPUs, a half from .7 and a quarter from .9 on.
+    "hplt-bert": [
+        (128, 256 * 128, 21_875, 1e-2, 500, 0, 1.0, False, 0.1, False, "cosine", 500),
+        (256, 128 * 128, 6_250, 1e-2, 0, 0, 1.0, False, 0.1, True, "cosine", 0),
+        (512, 64 * 128, 3_125, 1e-2, 0, 0, 1.0, False, 0.1, True, "cosine", 0),
+    ],
 }
 # Model, optimizer, β, ε, λ, clipping, pairs, masked fraction. Mosaic's λ of 1e-5 is not multiplied by the rate:
 # over the peak of 5e-4 it is .02.
@@ -52,7 +81,12 @@ CHOICES = {
     "roberta": ("base", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
     "mosaic": ("base", "adamw", (0.9, 0.98), 1e-6, 0.02, 0.0, "none", 0.3),
     "academic-budget": ("large", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
+    "gpt-bert-100m": ("base", "lamb", (0.9, 0.98), 1e-8, 0.1, 2.0, "none", 0.3),
+    "gpt-bert-10m": ("12x384", "lamb", (0.9, 0.98), 1e-8, 0.1, 2.0, "none", 0.3),
+    "hplt-bert": ("base", "lamb", (0.9, 0.98), 1e-6, 0.1, 2.0, "none", 0.3),
 }
+FALLING = {"gpt-bert-100m": 0.1, "gpt-bert-10m": 0.1, "hplt-bert": 0.0}
+"""Recipes whose masked fraction falls from .3 to .15, with their dropout."""
 
 
 def settings_of(name: str, **asked: object) -> TrainingConfig:
@@ -65,7 +99,7 @@ def numbers_of(phase: PhaseConfig) -> tuple[object, ...]:
     return (
         phase.sequence_length, phase.batch_size, phase.steps.value, phase.peak_learning_rate.value,
         phase.warmup_steps.value, phase.stable_steps, phase.decay_power, phase.decays_from_start, phase.min_lr_ratio,
-        phase.continues,
+        phase.continues, phase.decay, phase.cooldown_steps,
     )  # fmt: skip
 
 
@@ -76,7 +110,7 @@ def test_every_named_recipe_is_held_to_its_source() -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
     settings = settings_of(name)
-    assert [numbers_of(phase) for phase in settings.phases] == PHASES[name]
+    assert [numbers_of(phase) for phase in settings.phases] == [(*row, "power", 0)[:12] for row in PHASES[name]]
     assert (
         settings.model_name, settings.optimizer, settings.betas, settings.epsilon, settings.weight_decay,
         settings.max_grad_norm, settings.examples.pairing, settings.examples.mlm_probability,
@@ -87,6 +121,34 @@ def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
             number.provenance for phase in settings.phases for number in (phase.steps, phase.peak_learning_rate)
         } == wanted
     assert load_recipe(name).source
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_the_masked_fraction_of_a_recipe_falls_as_in_its_source(name: str) -> None:
+    """Theirs: mask_p_start + (mask_p_end - mask_p_start) * global_step / max_steps, with the first step 0."""
+    settings = settings_of(name)
+    total, dropout = settings.total_steps, FALLING[name]
+    assert settings.examples.masking == "span" and settings.model.dropout == dropout
+    for phase in phases_of(settings):
+        schedule = mask_schedule(settings, phase)
+        assert schedule is not None and schedule.largest == schedule.fractions(0, 1)[0]
+        for step in (phase.first_step, (phase.first_step + phase.last_step) // 2, phase.last_step):
+            first, _ = phase.samples_of(step, 0)
+            theirs = 0.3 + (0.15 - 0.3) * (step - 1) / total
+            ours = schedule.fractions(first, phase.config.batch_size)
+            assert ours == pytest.approx(theirs, rel=1e-12) and len({*ours}) == 1
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_the_rate_of_a_recipe_is_theirs_in_every_phase(name: str) -> None:
+    settings = settings_of(name)
+    first = settings.phases[0]
+    peak, total = first.peak_learning_rate.value, settings.total_steps
+    wanted = cosine_with_warmup_and_cooldown(total + 1, int(first.warmup_steps.value), first.cooldown_steps, 0.1)
+    for phase in phases_of(settings):
+        for step in {*range(phase.first_step, phase.last_step + 1, 97), phase.last_step, total - first.cooldown_steps}:
+            if phase.first_step <= step <= phase.last_step:
+                assert phase.learning_rate(step) == pytest.approx(peak * wanted[step], rel=1e-9)
 
 
 def test_berts_rate_goes_on_over_both_lengths() -> None:
@@ -165,6 +227,14 @@ GOOD = "[[phases]]\nsequence_length = 64\nbatch_size = 32\n"
         (GOOD + "steps = 10\nwarmup_ratio = 0.7\nstable_ratio = 0.7\n", "sum to more than 1"),
         (GOOD + "steps = 10\ncontinues = true\n", "first phase has continues = true"),
         (GOOD + "steps = 10\ndecay_power = 0\n", "decay power 0"),
+        (GOOD + "steps = 10\ndecay = 'cosin'\n", "Did you mean 'cosine'"),
+        (GOOD + "steps = 10\ndecay = 'cosine'\ndecay_power = 2\n", "decay power 2 beside decay = 'cosine'"),
+        (GOOD + "steps = 10\ncooldown_ratio = 0.1\n", "from a rate of 0. Give min_lr_ratio"),
+        (GOOD + "steps = 10\ncooldown_ratio = 1.1\n", "cool-down ratio 1.1. Give 0 to 1"),
+        (
+            GOOD + "steps = 10\nstable_ratio = 0.7\ncooldown_ratio = 0.7\nmin_lr_ratio = 0.1\n",
+            "stable ratio 0.7 and cool-down ratio 0.7 sum",
+        ),
         (GOOD + "steps = 10\n" + GOOD + "share = 1.0\n", "1 of 2 phases have share"),
         (GOOD + "steps = 10\n" + GOOD + "steps = 1\ncontinues = true\npeak_learning_rate = 1\n", "phase 2 continues"),
         ("betas = [0.9]\n" + GOOD + "steps = 1\n", "betas"),
@@ -232,3 +302,22 @@ def test_runs_unlike_the_published_ones_are_told() -> None:
     mixed = resolve_config(TrainingArguments(recipe="paper", batch_size=(65_536, 32_768)), None)
     assert beyond_the_published(mixed.phases, 1_024) == []
     assert "published for BERT-Large" in expected(32_768, 512_000_000, 128)
+
+
+def test_plan_says_the_shape_of_the_schedule_and_of_the_masks() -> None:
+    lines = plan_lines(describe_plan(settings_of("hplt-bert")))
+    assert "cosine decay, down to 0.1 of the peak, to 0 in the last 500 steps" in " ".join(lines)
+    assert sum("cosine" in line for line in lines) == 1
+    assert "masked    0.3 of the tokens at first, 0.15 at the end, on a line over the steps of the run" in lines
+
+
+def test_a_recipe_whose_batch_a_corpus_cannot_fill_says_how_to_change_it(small_corpus: Corpus) -> None:
+    """`batch_size` cannot be given beside such a recipe."""
+    for recipe, remedy in (
+        ("hplt-bert", "lambert plan --save-recipe FILE`, give its phases"),
+        ("paper", "`batch_size`"),
+    ):
+        asked = TrainingArguments(recipe=recipe, model="tiny")
+        with pytest.raises(UserError, match="is more than the") as refused:
+            resolve_config(asked, small_corpus)
+        assert remedy in refused.value.remedy

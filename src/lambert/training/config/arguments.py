@@ -41,7 +41,8 @@ class RecipeArguments:
     than 15,625 steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
     """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
-    bert-2018, roberta, academic-budget, mosaic: published recipes; or a TOML file, or a run (docs/recipes.md)."""
+    bert-2018, roberta, academic-budget, mosaic, gpt-bert-100m, gpt-bert-10m, hplt-bert: published recipes; or a TOML
+    file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size; with `init_from`, that for continuing."""
     learning_rate_multiplier: float = 1.0
@@ -61,6 +62,9 @@ class RecipeArguments:
     """Masking unit: token (BERT), whole_word, or span (SpanBERT). Default: the recipe's, else token."""
     mlm_probability: float | None = None
     """Fraction of tokens that are masked. Default: the recipe's, else .15."""
+    mlm_probability_end: float | None = None
+    """Fraction at the end of the run, where it is another: it changes on a line over the steps. Default: the
+    recipe's."""
     pack: bool = False
     """Pack several short examples into one row; for corpora of short documents."""
     seed: int = 0
@@ -115,8 +119,13 @@ class RecipeArguments:
     @property
     def examples(self) -> ObjectiveConfig:
         """Masking and sentence-pair objective."""
-        given = {"pairing": self.pairs, "masking": self.masking, "mlm_probability": self.mlm_probability}
-        return replace(BERT_OBJECTIVE, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        given: dict[str, Any] = {
+            "pairing": self.pairs,
+            "masking": self.masking,
+            "mlm_probability": self.mlm_probability,
+            "mlm_probability_end": self.mlm_probability_end,
+        }
+        return replace(BERT_OBJECTIVE, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ _OF_MODERNBERT = (
     "model.global_every", "model.local_window", "model.global_rotary_base", "model.local_rotary_base",
 )  # fmt: skip
 _OF_THE_RECIPE = (
-    "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay_power",
-    "phases.decays_from_start", "phases.min_lr_ratio", "phases.continues",
+    "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
+    "phases.decay_power", "phases.decays_from_start", "phases.min_lr_ratio", "phases.cooldown_steps",
+    "phases.continues",
 )  # fmt: skip
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",
@@ -29,6 +30,7 @@ ARGUMENTS = {
     "phases.batch_size": "batch_size", "phases.sequence_length": "sequence_lengths",
     "model.maximum_positions": "sequence_lengths", "micro_batch_sizes": "micro_batch_size",
     "examples.pairing": "pairs", "examples.masking": "masking", "examples.mlm_probability": "mlm_probability",
+    "examples.mlm_probability_end": "mlm_probability_end",
     "packs": "pack", **{name: name for name in _SAME}, **dict.fromkeys(_OF_THE_RECIPE, "recipe"),
     "samples": "samples", "phases.steps.value": "samples", "phases.samples": "samples", "phases.tokens": "samples",
     "phases.peak_learning_rate.value": "learning_rate", "phases.warmup_steps.value": "warmup_ratio",

@@ -12,6 +12,7 @@ import numpy as np
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import SampleStream, example_source
+from lambert.data.mask_schedule import MaskSchedule
 from lambert.errors import UserError
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.training_config import TrainingConfig
@@ -117,9 +118,11 @@ def _schedule(phases: Sequence[PhaseConfig]) -> LRSchedule:
         int(first.warmup_steps.value),
         first.step_count + sum(phase.step_count for phase in continued),
         stable_steps=first.stable_steps,
+        decay=first.decay,
         decay_power=first.decay_power,
         decays_from_start=first.decays_from_start,
         min_lr_ratio=first.min_lr_ratio,
+        cooldown_steps=first.cooldown_steps,
     )
 
 
@@ -135,7 +138,23 @@ def training_stream(
         phase=phase.number,
         objective=settings.examples,
     )
-    return SampleStream(source, packs=settings.packs, fixed_shapes=fixed_shapes)
+    schedule = mask_schedule(settings, phase)
+    return SampleStream(source, packs=settings.packs, fixed_shapes=fixed_shapes, mask_schedule=schedule)
+
+
+def mask_schedule(settings: TrainingConfig, phase: Phase) -> MaskSchedule | None:
+    """The masked fraction of each sample of the phase; None where all have the objective's."""
+    objective = settings.examples
+    if objective.mlm_probability_end is None:
+        return None
+    return MaskSchedule(
+        objective.mlm_probability,
+        objective.mlm_probability_end,
+        settings.total_steps,
+        phase.first_step,
+        phase.last_step,
+        phase.config.batch_size,
+    )
 
 
 def dropout_seed(seed: int, step: int, index: int) -> int:

@@ -33,10 +33,12 @@ class PhaseConfig:
     """From zero; in all phases but the first this is the re-warm-up."""
     stable_steps: int = 0
     """Steps at the peak after the warm-up."""
+    decay: str = "power"
+    """See `LRSchedule`, as for the next four."""
     decay_power: float = 1.0
-    """See `LRSchedule`, as for the next two."""
     decays_from_start: bool = False
     min_lr_ratio: float = 0.0
+    cooldown_steps: int = 0
     continues: bool = False
     """Continues the schedule of the previous phase, which then spans both: no separate warm-up or peak."""
 

@@ -14,67 +14,10 @@ from typing import Any
 from lambert.errors import UserError
 from lambert.training.config import scaling_rules
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig, Provenance
+from lambert.training.config.phase_recipe import MOST_SAMPLES, PhaseRecipe
 from lambert.training.optimizer import check_optimizer
 
-SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 8, 8_192
-MOST_SAMPLES = 10**15
 MOST_PHASES = 32
-
-
-@dataclass(frozen=True)
-class PhaseRecipe:
-    """Hyperparameters of one phase; None is derived by the rule."""
-
-    sequence_length: int
-    batch_size: int
-    share: float | None = None
-    """Fraction of the run's samples; all phases set this, or all set `steps`."""
-    steps: int | None = None
-    peak_learning_rate: float | None = None
-    warmup_ratio: float | None = None
-    """Fraction of the steps of the phase and those that continue it; or `warmup_steps`, if `steps` is set."""
-    warmup_steps: int | None = None
-    stable_ratio: float = 0.0
-    decay_power: float = 1.0
-    decays_from_start: bool = False
-    min_lr_ratio: float = 0.0
-    continues: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch size {self.batch_size}", remedy="Give a whole number of sequences from 1")
-        if not SHORTEST_SEQUENCE <= self.sequence_length <= LONGEST_SEQUENCE:
-            raise UserError(
-                f"sequence length {self.sequence_length}",
-                remedy=f"Give a whole number of tokens from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}",
-            )
-        rate = self.peak_learning_rate
-        if rate is not None and not (rate > 0 and math.isfinite(rate)):
-            raise UserError(f"learning rate {rate}", remedy="Give a number above 0")
-        for name in ("share", "warmup_ratio", "stable_ratio", "min_lr_ratio"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name.replace('_', ' ').replace('warmup', 'warm-up')} {value}", remedy="Give 0 to 1")
-        if self.share == 0 or (self.steps is not None and self.steps < 1):
-            length = "share 0" if self.share == 0 else f"{self.steps} steps"
-            raise UserError(f"a phase with {length}", remedy="Leave the phase out, or give it at least one step")
-        if self.steps is not None and self.steps > MOST_SAMPLES:
-            raise UserError(f"a phase with {self.steps:.3g} steps", remedy=f"Give at most {MOST_SAMPLES:,}")
-        if (self.warmup_ratio or 0) + self.stable_ratio > 1:
-            raise UserError(
-                f"warm-up ratio {self.warmup_ratio} and stable ratio {self.stable_ratio} sum to more than 1",
-                remedy="Give ratios whose sum is at most 1",
-            )
-        if self.warmup_steps is not None and (
-            self.warmup_ratio is not None or self.steps is None or self.warmup_steps < 0
-        ):
-            raise UserError(
-                f"{self.warmup_steps} steps of warm-up in a phase with {self.steps} steps and a share "
-                f"{self.warmup_ratio}",
-                remedy="Give warmup_steps from 0 beside steps, or warmup_ratio",
-            )
-        if not 0 < self.decay_power <= 100:
-            raise UserError(f"decay power {self.decay_power}", remedy="Give a number above 0, at most 100; 1 is a line")
 
 
 @dataclass(frozen=True)
@@ -104,6 +47,7 @@ class Recipe:
     pairs: str | None = None
     masking: str | None = None
     mlm_probability: float | None = None
+    mlm_probability_end: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.phases) <= MOST_PHASES:
@@ -113,11 +57,10 @@ class Recipe:
                 "the first phase has continues = true, but no phase comes before it", remedy="Leave it out there"
             )
         for number, phase in enumerate(self.phases, start=1):
-            own = (phase.peak_learning_rate, phase.warmup_ratio, phase.warmup_steps, phase.stable_ratio or None)
-            if phase.continues and any(value is not None for value in own):
+            if phase.continues and (own := phase.own_schedule):
                 raise UserError(
-                    f"phase {number} continues the previous phase, but sets a learning rate or warm-up",
-                    remedy="Leave out continues = true, or the phase's learning rate and warm-up",
+                    f"phase {number} continues the previous phase, but sets {' and '.join(own)}",
+                    remedy="Set the schedule in the first of these phases, or leave out continues = true",
                 )
         for name in ("share", "steps"):
             count = sum(getattr(phase, name) is not None for phase in self.phases)
@@ -244,9 +187,11 @@ def make_phases(
                 open_numbers.peak(learning_rate_multiplier),
                 warmup,
                 stable_steps=min(round(phase.stable_ratio * total), total - int(warmup.value)),
+                decay=phase.decay,
                 decay_power=phase.decay_power,
                 decays_from_start=phase.decays_from_start,
                 min_lr_ratio=phase.min_lr_ratio,
+                cooldown_steps=min(round(phase.cooldown_ratio * total), total - int(warmup.value)),
             )
         )
     return tuple(phases)
@@ -268,6 +213,7 @@ def _continued(before: PhaseConfig, phase: PhaseRecipe, steps: DerivedValue) -> 
         steps=steps,
         warmup_steps=DerivedValue(0, "continues the schedule of the phase before", steps.provenance),
         stable_steps=0,
+        cooldown_steps=0,
         continues=True,
     )
 

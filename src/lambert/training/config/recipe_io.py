@@ -13,7 +13,8 @@ import tomli_w
 
 from lambert.errors import UserError, unknown_name
 from lambert.training.config.phase_config import Provenance
-from lambert.training.config.recipe import PhaseRecipe, Recipe
+from lambert.training.config.phase_recipe import PhaseRecipe
+from lambert.training.config.recipe import Recipe
 from lambert.training.config.recorded import with_defaults
 from lambert.training.config.training_config import TrainingConfig
 from lambert.utils.io import read_toml
@@ -113,10 +114,11 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
             if phase["continues"]:
                 phases.append({**own, "continues": True})
                 continue
-            shape = {name: phase[name] for name in ("decay_power", "decays_from_start", "min_lr_ratio")}
+            shape = {name: phase[name] for name in ("decay", "decay_power", "decays_from_start", "min_lr_ratio")}
             phases.append({
                 **own, **shape, "peak_learning_rate": phase["peak_learning_rate"]["value"],
                 "warmup_steps": phase["warmup_steps"]["value"], "stable_ratio": phase["stable_steps"] / span,
+                "cooldown_ratio": phase["cooldown_steps"] / span,
             })  # fmt: skip
         same = {name: tables[name] for name in ("optimizer", "betas", "epsilon", "weight_decay", "max_grad_norm")}
         kind = {
@@ -124,6 +126,8 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
             "masking": examples["masking"],
             "mlm_probability": examples["mlm_probability"],
         }
+        if (end := examples.get("mlm_probability_end")) is not None:
+            kind["mlm_probability_end"] = end
         model = {name: tables["model"][name] for name in ("architecture", "dropout")} | {"model": tables["model_name"]}
         if (own := tables["model"].get("attention_dropout")) is not None:
             model["attention_dropout"] = own

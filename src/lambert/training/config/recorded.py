@@ -10,9 +10,12 @@ from typing import Any
 
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import UserError
-from lambert.model.architectures import config_class
+from lambert.model.architectures import CONFIGS, config_class
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.utils.diff import flatten
+
+_PARTS: dict[str, tuple[type[Any], ...]] = {"model": tuple(CONFIGS.values()), "examples": (ObjectiveConfig,)}
+"""Tables of a recipe, whose settings may be None and then are left out; what they may be made of."""
 
 
 def with_defaults(tables: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def refuse_unknown_settings(recorded: Mapping[str, Any], current: Mapping[str, A
         UserError: there are others, and nobody knows what they change.
     """
     known = {_generic(key) for key in flatten(current)} | {"command", "lambert"}
+    known |= {f"{name}.{field.name}" for name, parts in _PARTS.items() for part in parts for field in fields(part)}
     unknown = sorted({_generic(key) for key in flatten(recorded)} - known)
     if unknown:
         own = f"lambert {version}" if version else "the version of lambert that wrote it"

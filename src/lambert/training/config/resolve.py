@@ -39,7 +39,10 @@ SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
 """Runs of fewer steps and batches of at most so many sequences: LAMB was not published for them, and Muon ended lower
 wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
-_CHOICES = ("model", "architecture", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability")
+_CHOICES = (
+    "model", "architecture", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability",
+    "mlm_probability_end",
+)  # fmt: skip
 """Fields of both the arguments and a recipe."""
 ARCHITECTURE_CHOICES: dict[str, dict[str, Any]] = {"modernbert": {"pairs": "none", "mlm_probability": 0.3}}
 """What runs of an architecture have if neither the arguments nor the recipe say otherwise, as published."""
@@ -164,6 +167,11 @@ def with_recipe(request: RecipeArguments) -> tuple[RecipeArguments, Recipe]:
         samples = recipe.samples
     filled: dict[str, Any] = {name: _first(getattr(request, name), getattr(recipe, name)) for name in _CHOICES}
     filled["architecture"] = filled["architecture"] or _initial_architecture(request)
+    if filled["architecture"] != "bert" and (filled["pairs"] or "none") != "none":
+        raise UserError(
+            f"`pairs` {filled['pairs']} with {filled['architecture']}, which has no segments and no NSP head",
+            remedy="Leave out `pairs`, or train a BERT",
+        )
     for name, value in ARCHITECTURE_CHOICES.get(filled["architecture"], {}).items():
         filled[name] = _first(filled[name], value)
     return replace(request, samples=samples, **filled), recipe
@@ -319,10 +327,16 @@ def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request:
     """Check that no batch is larger than an epoch: repeating an example does not enlarge a batch."""
     lengths = tuple(phase.sequence_length for phase in phases)
     counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
+    remedy = f"Give a `batch_size` up to {min(counts):,} or prepare more text"
+    if request.recipe not in BY_RULE:
+        remedy = (
+            "Prepare more text, or write the recipe to a file with `lambert plan --save-recipe FILE`, give its phases "
+            f"a batch_size up to {min(counts):,}, and give it as `recipe`"
+        )
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
             raise UserError(
                 f"a batch of {phase.batch_size:,} is more than the {count:,} examples of length "
                 f"{phase.sequence_length} in {corpus.path}",
-                remedy=f"Give a `batch_size` up to {min(counts):,} or prepare more text",
+                remedy=remedy,
             )

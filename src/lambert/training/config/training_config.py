@@ -110,8 +110,9 @@ class TrainingConfig:
         tables = asdict(self)
         tables["precision"] = self.precision.value
         # TOML has no null, which is the default of what can be None
-        settings = {name: value for name, value in tables["model"].items() if value is not None}
-        tables["model"] = {"architecture": architecture_of(self.model), **settings}
+        for part in ("model", "examples"):
+            tables[part] = {name: value for name, value in tables[part].items() if value is not None}
+        tables["model"] = {"architecture": architecture_of(self.model), **tables["model"]}
         tables["phases"] = [
             {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
         ]
