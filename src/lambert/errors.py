@@ -74,7 +74,8 @@ def missing_package(error: ModuleNotFoundError) -> UserError:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown name; suggests the nearest known one."""
     choices = sorted(known)
-    begun = sorted((choice for choice in choices if name and choice.startswith(name.lower())), key=len)
+    begun = [choice for choice in choices if name and choice.startswith(name.lower())]
+    begun.sort(key=lambda choice: len(choice) > len(name) + 1)  # adamw before adam-hyperball
     nearest = begun or difflib.get_close_matches(name.lower(), choices, n=1)
     hint = f"Did you mean {nearest[0]!r}? Known" if nearest else "Known"
     return UserError(f"unknown {kind} {name!r}", remedy=f"{hint}: {', '.join(choices)}")
