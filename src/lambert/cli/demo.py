@@ -31,6 +31,8 @@ class Demo(Subcommand):
 
     out: Path = Path("runs/demo")
     """Folder of the run; the corpus goes beside it. The same command resumes it, or shows its results."""
+    architecture: str = "bert"
+    """bert or modernbert."""
     fresh: bool = False
     """Start from scratch."""
 
@@ -54,6 +56,7 @@ class Demo(Subcommand):
             out=self.out,
             command=shell_command(*self.as_command("demo")),
             model="tiny",
+            architecture=self.architecture,
             batch_size=BATCH_SIZE,
             optimizer="muon",
             samples=SAMPLES,
