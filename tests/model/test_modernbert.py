@@ -257,11 +257,13 @@ def test_heads_of_tasks_are_theirs(head: Any, kind: Any, options: dict[str, Any]
         torch.testing.assert_close(one[mask], other[mask], rtol=1e-5, atol=1e-5)
 
 
-def test_the_initialization_is_theirs_in_scale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_initialization_is_theirs_in_scale(tied: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    ours = ModernBertForMaskedLM(CONFIG)
+    config = replace(CONFIG, tied_decoder=tied)
+    ours = ModernBertForMaskedLM(config)
     save_model(ours, tmp_path)
-    theirs = dict(theirs_of(CONFIG, tmp_path).named_parameters())
+    theirs = dict(theirs_of(config, tmp_path).named_parameters())
     for name, tensor in huggingface_state(ours).items():
         own, other = float(tensor.std()), float(theirs[name].detach().std())
         assert own == pytest.approx(other, rel=0.15), name

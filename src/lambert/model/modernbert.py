@@ -237,7 +237,7 @@ def initialise(module: nn.Module, config: ModernBertConfig) -> None:
     for name, part in module.named_modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             std = config.initializer_range
-            if name.endswith((".output", ".contract", ".transform")):
+            if name.endswith((".output", ".contract", ".transform", ".decoder")):
                 std /= math.sqrt(2 * config.layers)
             elif not name.startswith("encoder."):
                 std = config.hidden_size**-0.5
