@@ -106,6 +106,21 @@ def test_the_step_is_gradient_descent_by_hand() -> None:
     assert math.isfinite(rest.loss) and math.isnan(rest.losses["ones"]) and rest.applied
 
 
+def test_a_group_may_have_a_fraction_of_the_learning_rate() -> None:
+    model = nn.Linear(6, 3)
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "lr_scale": 0.25}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    batch = Toy(torch.randn(4, 6), torch.tensor([0, 1, 2, 1]))
+    before = model.bias.detach().clone()
+    functional.cross_entropy(model(batch.inputs), batch.labels, reduction="mean").backward()
+    assert model.bias.grad is not None
+    gradient = model.bias.grad.clone()
+    optimizer.zero_grad()
+    train_step(model, optimizer, [batch], task=toy_task, learning_rate=0.5, max_grad_norm=None, dropout_seeds=[0])
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.125]
+    torch.testing.assert_close(model.bias.detach(), before - 0.125 * gradient)
+
+
 def test_clipping_bounds_the_whole_gradient() -> None:
     free, before = toy_step([12])
     clipped, _ = toy_step([12], max_grad_norm=before.gradient_norm / 4)
