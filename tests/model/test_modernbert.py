@@ -16,6 +16,7 @@ from torch.nn import functional
 from lambert.errors import UserError
 from lambert.model.config_file import read_config
 from lambert.model.heads import (
+    BertForPreTraining,
     ModernBertForMaskedLM,
     ModernBertForQuestionAnswering,
     ModernBertForSequenceClassification,
@@ -267,3 +268,9 @@ def test_the_initialization_is_theirs_in_scale(tied: bool, tmp_path: Path) -> No
     for name, tensor in huggingface_state(ours).items():
         own, other = float(tensor.std()), float(theirs[name].detach().std())
         assert own == pytest.approx(other, rel=0.15), name
+
+
+def test_the_heads_of_bert_keep_their_order() -> None:
+    """Random weights are drawn in the order of the modules: another order would be other runs from the same seed."""
+    model = BertForPreTraining(model_config("1x32", vocabulary_size=50))
+    assert [name for name, _ in model.named_children()] == ["encoder", "pooler", "mlm_head", "nsp_head"]

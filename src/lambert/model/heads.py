@@ -118,10 +118,7 @@ class PreTrainingModel(_Pretrained):
 
     is_compiled = False
     """Whether `compile_layers` has compiled it."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
-        self.mlm_head = MLMHead(config)
+    mlm_head: MLMHead
 
     def forward(
         self,
@@ -168,6 +165,7 @@ class BertForPreTraining(PreTrainingModel):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.pooler = Pooler(config)
+        self.mlm_head = MLMHead(config)  # in this order: random weights are drawn in that of the modules
         self.nsp_head = nn.Linear(config.hidden_size, 2)
         _initialise(self, config)
 
@@ -181,6 +179,7 @@ class ModernBertForMaskedLM(PreTrainingModel):
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__(config)
+        self.mlm_head = MLMHead(config)
         _initialise(self, config)
 
 
