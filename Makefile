@@ -50,7 +50,7 @@ results: $(VENV)/installed-test
 	@echo "Longer ones, with the command of each next to its numbers:"
 	@echo "  minutes  docs/results.md (demo, agreement), docs/corpus.md, docs/lamb.md, docs/performance.md"
 	@echo "  an hour  docs/results.md (lambert sweep benchmarks/sweeps/claim.toml, mixed.toml, unseen.toml, wider.toml), docs/planning.md (benchmarks/forecast.py)"
-	@echo "  hours    docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
+	@echo "  hours    docs/results.md (examples/mnist_batch_sizes.py), docs/reliability.md (benchmarks/faults.py, fault_soak.py, scaling.py)"
 	@echo "  a GPU    docs/gpu.md (benchmarks/gpu_check, 21 minutes); nothing yet: every GPU path is untested on GPU"
 
 # -E: a page that has not changed is read again, since its warnings count too.

@@ -113,6 +113,24 @@ def test_every_optimizer_gets_the_same_rates_and_seeds(compare: Callable[..., di
     assert "AdamW" in (tmp_path / "mnist.svg").read_text("utf-8")
 
 
+def test_a_run_that_did_not_learn_leaves_the_others_apart_in_the_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn = list[dict[str, Any]]()
+    monkeypatch.setattr(mnist_batch_sizes, "write_picture", lambda picture, out: drawn.append(picture))
+    row = {"times": 1.0, "batch_size": 32, "half_interval": None}
+    rows = [
+        {**row, "optimizer": "LAMB", "accuracy": 99.2},
+        {**row, "optimizer": "LARS", "accuracy": 98.6},
+        {**row, "optimizer": "SGD", "accuracy": 11.35},
+    ]
+    mnist_batch_sizes.draw(rows, tmp_path / "mnist.svg")
+    scale = drawn[0]["encoding"]["y"]["scale"]
+    assert 96 < scale["domainMin"] < 98.6
+    assert 99.2 <= scale["domainMax"] <= 100
+    assert all(layer["mark"]["clip"] for layer in drawn[0]["layer"])
+
+
 def test_an_interrupted_comparison_continues(compare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """From a journal whose last line is torn it comes to the same results, and makes no run again."""
     path = tmp_path / "runs" / "mnist.jsonl"
