@@ -55,6 +55,7 @@ class Steps:
             optimizer=optimizer,
             betas=(0.9, 0.999),
             epsilon=1e-6,
+            adamw_lr_ratio=1.0,
             max_grad_norm=1.0,
         )
         self.processes = processes or ProcessGroup(device=GPU)

@@ -8,7 +8,6 @@ from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from lambert.corpus.judgement import shares
-from lambert.training.optimizer import is_combined
 
 if TYPE_CHECKING:
     from lambert.model.huggingface import LoadReport
@@ -37,7 +36,7 @@ def plan_lines(plan: Plan, *, is_here: bool = True) -> list[str]:
     lines = [
         f"{config.model_name}: {model.layers} layers, hidden size {model.hidden_size}, {plan.parameters:,} parameters, "
         f"vocabulary {model.vocabulary_size:,}, {config.optimizer}, {config.precision.value}"
-        + (f", AdamW beside it at {config.adamw_lr_ratio:.3g} of its rate" if is_combined(config.optimizer) else "")
+        + (f", AdamW beside it at {config.adamw_lr_ratio:.3g} of its rate" if config.adamw_lr_ratio != 1 else "")
         + ("" if model.attention_dropout is None else f", attention dropout {model.attention_dropout:g}")
         + (f", about {memory['none']}" if is_here else "")
     ]

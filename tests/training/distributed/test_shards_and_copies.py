@@ -46,6 +46,7 @@ def _weights(optimizer: str, processes: ProcessGroup, *, shards: bool = False, n
         optimizer=optimizer,
         betas=(0.9, 0.999),
         epsilon=1e-6,
+        adamw_lr_ratio=1.0,
     )
     model = BertForPreTraining(size)
     with torch.no_grad():
