@@ -31,6 +31,7 @@ from lambert.training.step.train_step import train_step
 STEPS, ROWS, LENGTH, VOCABULARY = 10, 4, 16, 50
 
 
+SHARDED = [name for name in OPTIMIZERS if name != "muon-hyperball"]  # which refuses shards
 Weights = dict[str, torch.Tensor]
 
 
@@ -92,7 +93,7 @@ def _compare(rank: int, count: int, folder: str) -> None:
     processes, told = ProcessGroup(rank, count), {}
     in_bfloat16 = [_weights("muon", processes, shards=shards) for shards in (False, True)]
     _muon._zeropower_via_newtonschulz = _in_float32
-    for optimizer in OPTIMIZERS:
+    for optimizer in SHARDED:
         copies = _weights(optimizer, processes)
         others = {"cut": {"shards": True}, "nudged": {"nudged": True}}
         told[optimizer] = {
@@ -110,7 +111,7 @@ def test_shards_make_the_steps_of_copies(tmp_path: Path) -> None:
     warm.run_all(_compare, 2, str(tmp_path))
     told = json.loads((tmp_path / "told.json").read_text())
     in_bfloat16 = told.pop("bfloat16")
-    assert told.keys() == set(OPTIMIZERS)
+    assert told.keys() == set(SHARDED)
     unit = torch.finfo(torch.float32).eps / 2
     for optimizer, found in told.items():
         for name, distance in found["cut"].items():
