@@ -31,7 +31,7 @@ class Glue(Subcommand):
     train_examples: int | None = None
     """Fine-tune on the first so many examples; all otherwise."""
     optimizer: str = "adamw"
-    """adamw, lamb, lars, lans or muon."""
+    """adamw, or another of `pretrain`: lamb, lamb+adamw, lars, lans, muon, …"""
     learning_rate: float | None = None
     """Peak learning rate; otherwise from optimizer and width of the model, as in `lambert squad`."""
     epochs: int = 3

@@ -45,7 +45,7 @@ class Squad(Subcommand):
     dev_questions: int | None = None
     """Measure on the first so many questions; all otherwise."""
     optimizer: str = "adamw"
-    """adamw, lamb, lars, lans or muon."""
+    """adamw, or another of `pretrain`: lamb, lamb+adamw, lars, lans, muon, …"""
     learning_rate: float | None = None
     """Peak learning rate; otherwise from optimizer and width of the model."""
     learning_rates: tuple[float, ...] = ()

@@ -5,6 +5,7 @@ Shapes: B sequences, S tokens in each, H hidden size, A attention heads, D = H /
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -188,7 +189,7 @@ class Block(nn.Module):
         return result
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """What encoders share: token ids [B, S] and an attention mask [B, S] → hidden states [B, S, H].
 
     A subclass has `embeddings.word`, `blocks`, `embed` and `run_blocks`.
@@ -242,10 +243,11 @@ class Encoder(nn.Module):
         bias = None if attn_mask is None else ops.attention_bias(attn_mask, hidden)
         return self.run_blocks(hidden, bias, position_ids, attn_mask)
 
+    @abstractmethod
     def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         """The input of the first block: [*] ids → [*, H]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
         """All blocks.
 
@@ -253,7 +255,6 @@ class Encoder(nn.Module):
             rows: as in `Ops.attention`.
             mask: bool [B, 1, 1 or S, S] that `rows` was made of; None where it was made of none.
         """
-        raise NotImplementedError
 
     def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
         """One block, with full activation checkpointing where that is on."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.model import modernbert_config_file
+from lambert.model.architectures import CONFIGS
 from lambert.model.bert import BertConfig
 from lambert.model.modernbert import ModernBertConfig
 from lambert.model.weight_files import damaged
@@ -42,7 +43,6 @@ _FRACTIONS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
     *("layer_norm_eps", "initializer_range", "norm_eps", "embedding_dropout", "attention_dropout"),
 )
-_ARCHITECTURES = ("bert", "modernbert")
 _NEEDED = ("vocabulary_size", "layers", "hidden_size", "attention_heads")
 # What this encoder computes; any other value means another model. `gelu_python` is the same function.
 _REQUIRED: dict[str, tuple[Any, ...]] = {
@@ -120,7 +120,7 @@ def read_config(folder: Path) -> BertConfig:
         known |= {"feed_forward_size": 1_152, **known, **modernbert_config_file.more_fields(path, settings)}
     known.setdefault("feed_forward_size", 4 * settings["hidden_size"])
     try:
-        return (ModernBertConfig if is_modern else BertConfig)(**known)
+        return CONFIGS["modernbert" if is_modern else "bert"](**known)
     except UserError as error:
         what = re.sub(rf"\b({'|'.join(names)})\b", lambda ours: names[ours[0]], error.what)
         raise UserError(f"{path}: {what}", remedy=error.remedy) from None
@@ -167,10 +167,9 @@ def _say_unknown(path: Path, names: tuple[str, ...]) -> None:
 
 
 def _refuse_other_models(path: Path, settings: dict[str, Any]) -> None:
-    wanted_types = " or ".join(map(repr, _ARCHITECTURES))
-    if settings.get("model_type", "bert") not in _ARCHITECTURES:
+    if settings.get("model_type", "bert") not in CONFIGS:
         raise UserError(
-            f"{path}: model_type is {settings['model_type']!r}, not {wanted_types}",
+            f"{path}: model_type is {settings['model_type']!r}, not {' or '.join(map(repr, CONFIGS))}",
             remedy="Give a model of the original BERT or the ModernBERT family",
         )
     for name, possible in _required(settings).items():

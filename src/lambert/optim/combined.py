@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lambert.optim.state import loss_of
+
 
 class CombinedOptimizer(Optimizer):
     """Optimizers that each have parameters of their own, as one for schedulers, checkpoints and gradient scalers.
@@ -45,10 +47,7 @@ class CombinedOptimizer(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient; returns what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for part in self.parts:
             for name in ("grad_scale", "found_inf"):
                 setattr(part, name, getattr(self, name, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -19,7 +20,7 @@ from lambert.optim.kernels import gpu
 from lambert.optim.layer_stats import LayerStats, LayerStatsRecorder
 from lambert.optim.layers import Layer, hyperparameters_of, layers_of
 from lambert.optim.options import Slices, check_group, clip_limit, is_adapted
-from lambert.optim.state import keep_step, restore_widths, resync_master, state_of
+from lambert.optim.state import keep_step, loss_of, restore_widths, resync_master, state_of
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, named tensors, or groups of either."""
@@ -64,7 +65,7 @@ def _number_on(device: torch.device, number: float | Tensor) -> float | Tensor:
     return float(number)
 
 
-class LayerwiseOptimizer(Optimizer):
+class LayerwiseOptimizer(Optimizer, ABC):
     """Base of optimizers with a trust ratio per layer.
 
     Args:
@@ -86,9 +87,9 @@ class LayerwiseOptimizer(Optimizer):
         super().__init__(params, defaults)
 
     @property
+    @abstractmethod
     def rule(self) -> UpdateRule:
         """Moments and directions."""
-        raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to train, with options of their own.
@@ -132,10 +133,7 @@ class LayerwiseOptimizer(Optimizer):
         changes where `found_inf` is not 0. Both are tensors that `torch.amp.GradScaler` or a training loop sets; on a
         GPU the host waits for neither, but for `found_inf` where LAMB's kernel does not take a shard.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss: float | None = loss_of(closure)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         if found_inf is not None and not gpu.waits(found_inf):
             if bool(found_inf.item()):

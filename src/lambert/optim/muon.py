@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lambert.optim.newton_schulz import orthogonal
 from lambert.optim.norms import is_dtensor
+from lambert.optim.state import loss_of
 
 TOGETHER = 33_554_432
 """Elements of the matrices that are orthogonalized together on a GPU: 67 MB for each bfloat16 temporary."""
@@ -36,10 +37,7 @@ class Muon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every matrix that has a gradient; returns what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         own = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if _are_stacked(own):
             for group in self.param_groups:

@@ -1,8 +1,8 @@
-"""The state of a parameter between steps, and how `load_state_dict` restores it."""
+"""What `step` and `load_state_dict` of the optimizers share: closures, and the state of a parameter between steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,14 @@ from torch.optim import Optimizer
 
 from lambert.optim.layers import flat
 from lambert.optim.norms import local_part
+
+
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What the closure of `step` returns, called with gradients; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def state_of(state: dict[str, Any], parameter: Tensor, moments: Sequence[str], *, master: bool) -> dict[str, Any]:
