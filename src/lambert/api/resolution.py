@@ -10,6 +10,7 @@ import torch
 
 from lambert.api.messages import log, log_lines
 from lambert.corpus.store import Corpus
+from lambert.errors import UserError
 from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import LoadReport
 from lambert.model.weight_files import weights_sha256
@@ -20,12 +21,19 @@ from lambert.planning.micro_batches import micro_batches_by_rule, tune_micro_bat
 from lambert.planning.probe import RunForecast, forecast_run
 from lambert.planning.proposal import Arguments, propose
 from lambert.runlog.schema import RECIPE_FILE
+from lambert.training.checkpoint.late_decay import run_and_step, starting_step
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments
+from lambert.training.config.late_decay import with_late_decay
 from lambert.training.config.precision import resolve_precision
 from lambert.training.config.resolve import resolve_config, with_recipe
 from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.trainer_options import TrainerOptions
-from lambert.training.config.training_config import TrainingConfig, recorded_choices, refuse_other_config
+from lambert.training.config.training_config import (
+    TrainingConfig,
+    read_settings,
+    recorded_choices,
+    refuse_other_config,
+)
 from lambert.training.distributed.process_group import ProcessGroup
 
 PROPOSAL_SECONDS = 2.0
@@ -102,7 +110,10 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
     Raises:
         UserError: the run in `out` has other settings.
     """
-    config = resolve(arguments, corpus, group)
+    if arguments.decay_from is None:
+        config = resolve(arguments, corpus, group)
+    else:
+        config = _late_decay(arguments, corpus, group, out)
     resumes = not arguments.fresh and group.from_main((out / RECIPE_FILE).exists)
     known = group.from_main(lambda: _recorded(out)) if resumes else None
     threads = arguments.threads
@@ -121,9 +132,37 @@ def resolve_run(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         config = replace(config, micro_batch_sizes=tuple(known["micro_batch_sizes"]))
     if resumes:
         group.from_main(lambda: refuse_other_config(out, config))  # before the plan of a run that cannot be
-    elif arguments.micro_batch_size is None:
+    elif arguments.micro_batch_size is None and arguments.decay_from is None:
         config = with_micro_batches(config, group, tune=arguments.tune)
     return config
+
+
+def _late_decay(arguments: TrainingArguments, corpus: Corpus, group: ProcessGroup, out: Path) -> TrainingConfig:
+    """The run that `decay_from` asks for, from the settings of the run in `out` if it has begun."""
+
+    def recorded() -> dict[str, Any]:
+        assert arguments.decay_from is not None
+        run, named = run_and_step(arguments.decay_from)
+        if (out / RECIPE_FILE).exists() and not arguments.fresh:
+            begun = read_settings(out)
+            step = begun.total_steps - begun.phases[-1].step_count if named is None else named
+            return {**begun.as_tables(), "step": step}
+        step = starting_step(arguments.decay_from)
+        return {**read_settings(run).as_tables(), "step": step}
+
+    tables = group.from_main(recorded)
+    config = TrainingConfig.from_tables(tables)
+    if config.corpus_fingerprint != corpus.fingerprint:
+        raise UserError(
+            f"{corpus.path} is not the corpus of {arguments.decay_from}", remedy="Give the `corpus` of that run"
+        )
+    return with_late_decay(
+        config,
+        tables["step"],
+        decay_ratio=arguments.decay_ratio,
+        batch_size=next(iter(arguments.batch_size), None),
+        sequence_length=next(iter(arguments.sequence_lengths), None),
+    )
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:

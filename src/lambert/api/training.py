@@ -26,6 +26,7 @@ from lambert.planning.plan import describe_plan
 from lambert.planning.probe import RunForecast, forecast_run, record_outcome
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE
 from lambert.training.callbacks import Callback
+from lambert.training.checkpoint.late_decay import begin_decay
 from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER
 from lambert.training.config.arguments import TrainingArguments, command_line, is_open
@@ -95,13 +96,17 @@ class Trainer(TrainingLoop):
             if group.is_main_process:
                 log_load()
             group.from_main(lambda: restore_recipe(out))
-            if is_open(arguments):
+            if arguments.decay_from is None and is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
             check_world_size(config, group.world_size, shards=arguments.shard)
             if group.is_main_process:
-                log_recipe(arguments)
+                if arguments.decay_from is None:
+                    log_recipe(arguments)
                 _log_plan(config, corpus, describe_execution(config, group, arguments))
+            command = command or command_line("pretrain", arguments, corpus=corpus.path, out=out)
+            if arguments.decay_from is not None:
+                arguments = _begun_decay(arguments, config, group, out, command)
             is_new = arguments.fresh or not group.from_main((out / RECIPE_FILE).exists)
             self._forecast = _forecast(arguments, config, corpus, group) if is_new else None
             model, weights = starting_model(config, arguments.init_from, corpus, group)
@@ -122,7 +127,7 @@ class Trainer(TrainingLoop):
                     "host": inspect_hardware(out).host(),
                     **({} if arguments.init_from is None else {"initial_weights": asdict(weights)}),
                 },
-                command=command or command_line("pretrain", arguments, corpus=corpus.path, out=out),
+                command=command,
                 fresh=arguments.fresh and not restart_count(),
             )
 
@@ -192,6 +197,20 @@ def pretrain(
         trainer = Trainer(corpus, out=out, progress=progress, **given)
         with _stop_on_signals(trainer):
             return trainer.train()
+
+
+def _begun_decay(
+    arguments: TrainingArguments, config: TrainingConfig, group: ProcessGroup, out: Path, command: str
+) -> TrainingArguments:
+    """`out` holds the checkpoint to decay from when this returns; the arguments to resume it with."""
+
+    def begin() -> None:
+        assert arguments.decay_from is not None
+        step = config.total_steps - config.phases[-1].step_count
+        begin_decay(out, config, arguments.decay_from, step, command=command, fresh=arguments.fresh)
+
+    group.from_main(begin)
+    return replace(arguments, fresh=False)
 
 
 def _forecast(

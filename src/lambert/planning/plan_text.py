@@ -119,6 +119,7 @@ def _schedule_shape(phase: PhaseConfig) -> str:
     parts = {
         f"{phase.stable_steps:,} steps at the peak": phase.stable_steps,
         "cosine decay": phase.decay == "cosine",
+        "1 - sqrt decay": phase.decay == "1-sqrt",
         f"decay of power {phase.decay_power:g}": phase.decay_power != 1,
         "counted from the first step, so that the rate drops at once after the warm-up": phase.decays_from_start,
         f"down to {phase.min_lr_ratio:g} of the peak": phase.min_lr_ratio,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-DECAYS = ("power", "cosine")
+DECAYS = ("power", "cosine", "1-sqrt")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class LRSchedule:
     stable_steps: int = 0
     """Steps that stay at the peak after the warm-up."""
     decay: str = "power"
-    """`power`, see `decay_power`, or `cosine`: half a period, from 1 to −1 (Loshchilov and Hutter 2016, arXiv
-    1608.03983)."""
+    """`power`, see `decay_power`; `cosine`: half a period, from 1 to −1 (Loshchilov and Hutter 2016, arXiv 1608.03983);
+    `1-sqrt`: the rate falls as 1 − √(fraction of the decay that is done) (Hägele et al. 2024, arXiv 2405.18392)."""
     decay_power: float = 1.0
     """The rate falls as (fraction of the decay that is left) ^ power: 1 is a line, .5 stays high and falls late."""
     decays_from_start: bool = False
@@ -59,5 +59,13 @@ class LRSchedule:
             return self.peak
         began = 1 if self.decays_from_start else max(held, 1)
         left: float = remaining / (self.total_steps - began + 1)
-        decayed: float = 0.5 - 0.5 * math.cos(math.pi * left) if self.decay == "cosine" else left**self.decay_power
-        return self.peak * (self.min_lr_ratio + (1 - self.min_lr_ratio) * decayed)
+        return self.peak * (self.min_lr_ratio + (1 - self.min_lr_ratio) * self._decayed(left))
+
+    def _decayed(self, left: float) -> float:
+        """The fraction of the peak, above the minimum, when the fraction `left` of the decay is to come."""
+        if self.decay == "cosine":
+            return 0.5 - 0.5 * math.cos(math.pi * left)
+        if self.decay == "1-sqrt":
+            return 1 - math.sqrt(1 - left)
+        decayed: float = left**self.decay_power
+        return decayed

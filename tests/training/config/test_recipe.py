@@ -7,9 +7,13 @@ import math
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from lambert.errors import UserError
 from lambert.training.config import recipe as recipes
+from lambert.training.config.lr_scheduler import LRSchedulerChoice
+from lambert.training.config.phase import Phase, schedule_of
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.phase_recipe import PhaseRecipe
 from lambert.training.config.recipe import Recipe, recipe_by_rule
@@ -296,6 +300,32 @@ def test_a_decay_from_the_first_step_drops_when_the_warm_up_ends() -> None:
         schedule.rate(2_001) / 6e-3 == pytest.approx(math.sqrt(1 - 0.2843), abs=1e-3) == pytest.approx(0.846, abs=1e-3)
     )
     assert 0 < schedule.rate(7_038) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"])
+def test_schedules_are_those_of_transformers_by_that_name(kind: str) -> None:
+    """Of one step more without the first, whose rate is 0 there."""
+    steps, warmup, decay = 40, 6, 8
+    scheduler = LRSchedulerChoice(kind, decay_ratio=0.2)
+    (phase,) = make_phases(
+        samples=10 * steps, batch_sizes=(10,), sequence_lengths=(8,), warmup_ratio=warmup / steps, scheduler=scheduler
+    )
+    more = {"num_stable_steps": steps - warmup - decay, "num_decay_steps": decay + 1, "decay_type": "1-sqrt"}
+    theirs = transformers.get_scheduler(
+        kind,
+        torch.optim.SGD([torch.zeros(1)], lr=phase.peak_learning_rate.value),
+        num_warmup_steps=warmup,
+        num_training_steps=None if kind == "warmup_stable_decay" else steps + 1,
+        scheduler_specific_kwargs=more if kind == "warmup_stable_decay" else {},
+    )
+    own = phases_of_one(phase)
+    for step in range(1, steps + 1):
+        fraction = theirs.lr_lambdas[0](step)
+        assert own.learning_rate(step) == pytest.approx(fraction * phase.peak_learning_rate.value, rel=1e-12)
+
+
+def phases_of_one(config: PhaseConfig) -> Phase:
+    return Phase(1, config, 1, 1, schedule_of([config]), 1)
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 5), (1, 5), (5, 5), (1, 1), (0, 1)])

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
+from lambert.training.config.lr_scheduler import LR_SCHEDULER_TYPES
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.utils.formatting import path_word, shell_command
 
@@ -49,6 +50,11 @@ class RecipeArguments:
     """Multiplies the peak learning rate of every phase, to tune it."""
     warmup_ratio: float | None = None
     """Warm-up as a fraction of each phase's steps, 0 to 1. Default: derived from the batch size."""
+    lr_scheduler_type: str | None = None
+    """linear, cosine, constant_with_warmup or warmup_stable_decay: what follows the warm-up in each phase. Default: the
+    recipe's, else linear."""
+    decay_ratio: float = 0.1
+    """Decay as a fraction of all steps of a schedule with warmup_stable_decay, of all samples with `decay_from`."""
     dropout: float | None = None
     """Dropout probability of hidden units and attention weights. Default: the recipe's, else that of `init_from`,
     else .1."""
@@ -89,6 +95,12 @@ class RecipeArguments:
             object.__setattr__(self, "init_from", Path(self.init_from))
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
+        if self.lr_scheduler_type is not None and self.lr_scheduler_type not in LR_SCHEDULER_TYPES:
+            raise unknown_name("learning-rate schedule", self.lr_scheduler_type, LR_SCHEDULER_TYPES)
+        if not 0 < self.decay_ratio < 1:
+            raise UserError(
+                f"`decay_ratio` = {self.decay_ratio:g}", remedy="Give a number between 0 and 1, such as 0.1"
+            )
         if self.hours is not None and not 0 < self.hours < 100_000:
             raise UserError(f"`hours` = {self.hours:g}", remedy="Give a number above 0, such as 0.5")
 
@@ -132,6 +144,9 @@ class RecipeArguments:
 class TrainingArguments(RecipeArguments, TrainerOptions):
     """All arguments of a run: those that determine the weights, and those for execution."""
 
+    decay_from: Path | None = None
+    """Run with a constant rate, or one of its checkpoints (RUN/checkpoints/step-N), to train on from with a learning
+    rate that decays; takes its settings (docs/recipes.md)."""
     fresh: bool = False
     """Start from scratch and delete the run in `out`."""
     threads: int = 0
@@ -151,12 +166,29 @@ class TrainingArguments(RecipeArguments, TrainerOptions):
     def __post_init__(self) -> None:
         RecipeArguments.__post_init__(self)
         TrainerOptions.__post_init__(self)
+        if self.decay_from is not None:
+            object.__setattr__(self, "decay_from", Path(self.decay_from))
+            self._check_decay_from()
         most = most_threads()
         if not 0 <= self.threads <= most:
             raise UserError(f"{self.threads} threads", remedy=f"Give a whole number from 0 to {most:,}")
         if not 0 < self.timeout_minutes <= 10_000:
             raise UserError(f"a timeout of {self.timeout_minutes} minutes", remedy="Give a number above 0")
         check_probe_seconds(self.probe_seconds)
+
+    def _check_decay_from(self) -> None:
+        own = ("batch_size", "sequence_lengths", "decay_ratio", "micro_batch_size")
+        choices = [field for field in fields(RecipeArguments) if field.name not in own]
+        if given := [f"`{field.name}`" for field in choices if getattr(self, field.name) != field.default]:
+            raise UserError(
+                f"{' and '.join(given)} beside `decay_from`, which takes the run's",
+                remedy=f"Leave out {' and '.join(given)}; `batch_size`, `sequence_lengths`, `decay_ratio` can be given",
+            )
+        if len(self.batch_size) > 1 or len(self.sequence_lengths) > 1:
+            raise UserError(
+                "several phases beside `decay_from`, which adds one",
+                remedy="Give one number for `batch_size` and for `sequence_lengths`",
+            )
 
 
 def most_threads() -> int:

@@ -103,13 +103,13 @@ def phases_of(settings: TrainingConfig) -> list[Phase]:
         if config.continues:
             schedule, began = phases[-1].schedule, phases[-1].schedule_first_step
         else:
-            schedule, began = _schedule(settings.phases[index:]), first_step
+            schedule, began = schedule_of(settings.phases[index:]), first_step
         phases.append(Phase(index + 1, config, first_step, min(size, config.batch_size), schedule, began))
         first_step += config.step_count
     return phases
 
 
-def _schedule(phases: Sequence[PhaseConfig]) -> LRSchedule:
+def schedule_of(phases: Sequence[PhaseConfig]) -> LRSchedule:
     """Schedule of the first of these phases, spanning those that continue it."""
     first = phases[0]
     continued = itertools.takewhile(lambda phase: phase.continues, phases[1:])

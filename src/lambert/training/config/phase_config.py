@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 Provenance = Literal["published", "unconfirmed", "extrapolated", "fitted here", "given"]
 """`published`: read in the source itself. `unconfirmed`: reported as published, not verified by us. `given`: by the
@@ -41,6 +42,13 @@ class PhaseConfig:
     cooldown_steps: int = 0
     continues: bool = False
     """Continues the schedule of the previous phase, which then spans both: no separate warm-up or peak."""
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Self:
+        """The phase that a table of `TrainingConfig.as_tables` describes."""
+        own = {field.name: table[field.name] for field in fields(cls)}
+        derived = ("steps", "peak_learning_rate", "warmup_steps")
+        return cls(**own | {name: DerivedValue(**own[name]) for name in derived})
 
     @property
     def step_count(self) -> int:

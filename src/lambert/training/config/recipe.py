@@ -13,6 +13,7 @@ from typing import Any
 
 from lambert.errors import UserError
 from lambert.training.config import scaling_rules
+from lambert.training.config.lr_scheduler import LRSchedulerChoice
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig, Provenance
 from lambert.training.config.phase_recipe import MOST_SAMPLES, PhaseRecipe
 from lambert.training.optimizer import check_optimizer
@@ -139,6 +140,7 @@ def make_phases(
     learning_rate: float | None = None,
     learning_rate_multiplier: float = 1.0,
     warmup_ratio: float | None = None,
+    scheduler: LRSchedulerChoice | None = None,
     is_continued: bool = False,
 ) -> tuple[PhaseConfig, ...]:
     """The phases of a run: the recipe's numbers, with the rule's for those it leaves open.
@@ -149,6 +151,7 @@ def make_phases(
         learning_rate: replaces the recipe's peak in all phases.
         learning_rate_multiplier: multiplies every peak.
         warmup_ratio: replaces the recipe's warm-up ratio in all phases.
+        scheduler: replaces what follows the warm-up in all schedules.
         is_continued: the model is trained already, so that the rule's rates and warm-up are those for continuing.
 
     Raises:
@@ -159,7 +162,8 @@ def make_phases(
     override: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if warmup_ratio is not None:
         override["warmup_steps"] = None
-    stated = tuple(phase if phase.continues else replace(phase, **override) for phase in recipe.phases)
+    shape = {} if scheduler is None else scheduler.phase_fields
+    stated = tuple(phase if phase.continues else replace(phase, **override, **shape) for phase in recipe.phases)
     is_own = samples is None and stated[0].steps is not None
     if is_own:
         samples = sum((phase.steps or 0) * phase.batch_size for phase in stated)
@@ -179,6 +183,7 @@ def make_phases(
         total = sum(int(counts[at].value) for at in span)
         open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override), is_continued)
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
+        stable = min(round(phase.stable_ratio * total), total - int(warmup.value))
         phases.append(
             PhaseConfig(
                 phase.sequence_length,
@@ -186,7 +191,7 @@ def make_phases(
                 steps,
                 open_numbers.peak(learning_rate_multiplier),
                 warmup,
-                stable_steps=min(round(phase.stable_ratio * total), total - int(warmup.value)),
+                stable_steps=stable if scheduler is None else scheduler.stable_steps(total, int(warmup.value)),
                 decay=phase.decay,
                 decay_power=phase.decay_power,
                 decays_from_start=phase.decays_from_start,

@@ -19,6 +19,7 @@ from lambert.model.config_file import read_config
 from lambert.model.presets import model_config
 from lambert.model.weight_files import weights_sha256
 from lambert.training.config.arguments import RecipeArguments
+from lambert.training.config.lr_scheduler import LRSchedulerChoice
 from lambert.training.config.phase import phases_of
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
@@ -84,6 +85,7 @@ def resolve_config(
         learning_rate=request.learning_rate,
         learning_rate_multiplier=request.learning_rate_multiplier,
         warmup_ratio=request.warmup_ratio,
+        scheduler=_scheduler(request),
         is_continued=is_continued,
     )
     if corpus is not None:
@@ -107,6 +109,11 @@ def resolve_config(
         adamw_lr_ratio=_adamw_lr_ratio(phases, optimizer, request.learning_rate_multiplier, is_continued=is_continued),
         **{name: value for name, value in defaults.items() if value is not None},
     )
+
+
+def _scheduler(request: RecipeArguments) -> LRSchedulerChoice | None:
+    kind = request.lr_scheduler_type
+    return None if kind is None else LRSchedulerChoice(kind, request.decay_ratio)
 
 
 def _adamw_lr_ratio(phases: Sequence[PhaseConfig], optimizer: str, multiplier: float, *, is_continued: bool) -> float:

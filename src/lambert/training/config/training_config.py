@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
 
 from lambert import __version__
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
-from lambert.model.architectures import architecture_of
+from lambert.model.architectures import architecture_of, recorded_config
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.clashes import clashes
@@ -118,6 +118,33 @@ class TrainingConfig:
         ]
         return tables
 
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> Self:
+        """The configuration that `as_tables` of this or an earlier version describes.
+
+        Raises:
+            UserError: a setting is missing, unknown or out of range.
+        """
+        try:
+            known = [field.name for field in fields(cls)]
+            own = {name: value for name, value in with_defaults(tables, cls).items() if name in known}
+            return cls(
+                **own
+                | {
+                    "model": recorded_config(own["model"]),
+                    "phases": tuple(PhaseConfig.from_table(phase) for phase in own["phases"]),
+                    "micro_batch_sizes": tuple(own["micro_batch_sizes"]),
+                    "examples": ObjectiveConfig(**own["examples"]),
+                    "precision": Precision(own["precision"]),
+                    "betas": tuple(own["betas"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the recipe of a run with a missing or invalid field {error}",
+                remedy="Give a run that this version of lambert can resume",
+            ) from None
+
 
 def write_recipe(run: Path, settings: TrainingConfig, *, command: str = "") -> None:
     """Write `run/recipe.toml` atomically: the settings and the command line."""
@@ -158,6 +185,18 @@ def refuse_differences(recorded: Mapping[str, Any], settings: TrainingConfig, wh
             f"{whose} with other settings: {', '.join(found)}",
             remedy="Give the settings it was started with to resume, another `out`, or `fresh=True` to start over",
         )
+
+
+def read_settings(run: Path) -> TrainingConfig:
+    """The settings of the run in a folder.
+
+    Raises:
+        UserError: it holds no run, or one that this version cannot resume.
+    """
+    recorded = _recorded(run)
+    config = TrainingConfig.from_tables(recorded)
+    refuse_differences(recorded, config, f"{run} holds a run", version=str(recorded.get("lambert", "")))
+    return config
 
 
 @dataclass(frozen=True)
