@@ -161,7 +161,7 @@ def test_a_learned_vocabulary_is_not_learned_again(
         stopped_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             build_corpus([texts], tmp_path / "out", vocab_size=120)
-    monkeypatch.setattr("lambert.corpus.build.train_vocabulary", None)
+    monkeypatch.setattr("lambert.corpus.tokenizer_choice.train_vocabulary", None)
     build_corpus([texts], tmp_path / "out", vocab_size=120)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 

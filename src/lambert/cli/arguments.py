@@ -159,7 +159,7 @@ def _choices(option: str) -> Sequence[str]:
 
         return REDUCE_DTYPES
     if option == "strip_accents":
-        from lambert.corpus.build import STRIP_ACCENTS
+        from lambert.corpus.tokenizer_choice import STRIP_ACCENTS
 
         return [*STRIP_ACCENTS]
     if option == "text_format":

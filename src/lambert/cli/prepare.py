@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Subcommand):
-    """Turn text into a corpus: sentences, WordPiece ids, a memory-mapped store, a held-out split."""
+    """Turn text into a corpus: sentences, token ids, a memory-mapped store, a held-out split."""
 
     text: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """Files, folders or patterns: plain text (a paragraph or sentence per line, a blank line between documents), JSON
@@ -29,10 +29,14 @@ class Prepare(Subcommand):
     vocab: Path | None = None
     """Vocabulary to use: `vocab.txt`, `tokenizer.json`, a folder with either, a run, a corpus, or a model on the
     Hugging Face Hub such as google-bert/bert-base-uncased. Learned otherwise."""
+    tokenizer: str | None = None
+    """wordpiece or bpe, for a learned vocabulary: WordPiece as BERT's (default), or byte-level BPE as ModernBERT's,
+    which is cased, keeps every character and has no [UNK]."""
     vocab_size: int | None = None
-    """Entries of a learned vocabulary. Default: fits the text: 8,192 for 30 MB, BERT's 30,522 from 210 MB."""
+    """Entries of a learned vocabulary. Default: fits the text: 8,192 for 30 MB; at most BERT's 30,522, ModernBERT's
+    50,368 for bpe."""
     cased: bool = False
-    """Distinguish capitals and accents; otherwise text is lower-cased and accents are stripped."""
+    """Distinguish capitals and accents; otherwise WordPiece lower-cases text and strips accents."""
     strip_accents: str = "auto"
     """auto, yes or no: no keeps accents, vowel signs and tones in lower case. auto strips them where text is
     lower-cased, as BERT does, and refuses where that takes a tenth of the characters."""
@@ -74,6 +78,7 @@ class Prepare(Subcommand):
                 self.text,
                 self.out,
                 vocab=self.vocab,
+                tokenizer=self.tokenizer,
                 vocab_size=self.vocab_size,
                 cased=self.cased,
                 strip_accents=self.strip_accents,
@@ -107,7 +112,7 @@ def say_summary(summary: BuildSummary) -> None:
     say(
         f"{summary.bytes_read / 1e6:,.1f} MB of text in {summary.seconds:,.1f} s "
         f"({summary.megabytes_per_second:.2f} MB/s); vocabulary {summary.vocab_size:,} "
-        f"({'learned' if summary.vocab_learned else 'given'}), {shares(summary.counts)}"
+        f"({summary.tokenizer}, {'learned' if summary.vocab_learned else 'given'}), {shares(summary.counts)}"
     )
     if summary.parsers:
         say("read as " + ", ".join(f"{parser}: {count:,}" for parser, count in sorted(summary.parsers.items())))

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,8 @@ from lambert.corpus.sources import Document, DocumentSource, ReadOptions, identi
 from lambert.corpus.store import FORMAT_VERSION, TOKENIZER_FOLDER, Corpus
 from lambert.corpus.summary import BuildProgress, summary_of
 from lambert.corpus.text_encoding import check_encoding
-from lambert.corpus.tokenizer_files import load_vocabulary, save_tokenizer
-from lambert.corpus.vocabulary import fitting_vocab_size, train_vocabulary
-from lambert.corpus.words import LONGEST_WORD_CHARACTERS, MOST_WORD_CHARACTERS
+from lambert.corpus.tokenizer_choice import TokenizerChoice
+from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.workers import Job, build_partitions
 from lambert.corpus.writer import token_type
 from lambert.errors import UserError
@@ -53,7 +52,6 @@ from lambert.utils.tokenizer_calls import open_tokenizer
 
 VOCABULARY_SAMPLE_CHARACTERS = 50_000_000
 DEDUPLICATION = ("none", "exact", "near")
-STRIP_ACCENTS = {"auto": None, "yes": True, "no": False}
 
 Text = str | Path | Sequence[str | Path] | Callable[[], Iterable[Document]]
 ProgressCallback = Callable[[BuildProgress], None]
@@ -64,6 +62,7 @@ def build_corpus(
     out: str | Path,
     *,
     vocab: str | Path | None = None,
+    tokenizer: str | None = None,
     vocab_size: int | None = None,
     cased: bool = False,
     strip_accents: str = "auto",
@@ -81,11 +80,11 @@ def build_corpus(
     restart: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Corpus:
-    """Reads text, encodes it as WordPiece ids, writes the token store `out` and opens it.
+    """Reads text, encodes it as token ids, writes the token store `out` and opens it.
 
     The store appears whole or not at all. The same text and arguments give the same files, byte for byte, for any
     number of workers. A document is held out when the hash of its text is below `validation_fraction`, so its copies
-    are held out too. Special tokens written in the text (`[MASK]`) become ordinary WordPiece tokens. A killed build
+    are held out too. Special tokens written in the text (`[MASK]`) become ordinary tokens. A killed build
     resumes with the same call: `OUT.partial` keeps the finished partitions.
 
     Args:
@@ -95,6 +94,8 @@ def build_corpus(
         out: folder of the store; must not exist yet.
         vocab: `vocab.txt`, `tokenizer.json`, a folder with either, a run, a corpus, or a model on the Hugging Face Hub
             such as `google-bert/bert-base-uncased`; None learns one.
+        tokenizer: `wordpiece` or `bpe` (byte-level BPE as ModernBERT's: cased, nothing is lost or [UNK]), for a learned
+            vocabulary; None takes WordPiece, as BERT, or what the given one is.
         vocab_size: entries of a learned vocabulary, special tokens included; by default as many as fit the size of the
             text (`fitting_vocab_size`).
         cased: distinguish capitals and accents; otherwise text is lower-cased and accents are stripped.
@@ -123,80 +124,44 @@ def build_corpus(
         UserError: missing or unreadable input, no text, `out` exists or cannot be written, a vocabulary that does not
             fit, too much of the text lost, or an unfinished build with other arguments.
     """
-    started = time.perf_counter()
-    _check_arguments(validation_fraction, language, workers, deduplicate, strip_accents, max_word_length)
+    started, out = time.perf_counter(), Path(out)
+    _check_arguments(validation_fraction, language, workers, deduplicate)
     check_format(text_format, joins_lines=join_lines, has_sentences=one_sentence_per_line)
-    out, encoding = Path(out), check_encoding(encoding)
-    read = ReadOptions(text_field, encoding, text_format, one_document_per_file, join_lines)
-    rules = Rules(cased, STRIP_ACCENTS[strip_accents], max_word_length)
+    read = ReadOptions(text_field, check_encoding(encoding), text_format, one_document_per_file, join_lines)
+    choice = TokenizerChoice.of(tokenizer, vocab_size, cased, strip_accents, max_word_length)
     settings: dict[str, Any] = {
         "validation_fraction": validation_fraction,
         "language": language,
         "deduplicate": deduplicate,
         **asdict(read),
         "one_sentence_per_line": one_sentence_per_line,
-        "strip_accents": rules.strip_accents,
+        "strip_accents": choice.strip_accents,
         "vocab": "learned" if vocab is None else "given",
     }
-    given = None if vocab is None else _given_vocabulary(Path(vocab), rules)
+    given = None if vocab is None else choice.given(Path(vocab))
     with ExitStack() as stack:
         source = DocumentSource(text if callable(text) else stack.enter_context(named_sources(text, out)), read)
-        plan = _plan(source, {**settings, **asdict(rules), "vocab_size": vocab_size}, given)
+        plan = _plan(source, settings | asdict(choice), given)
         folder = stack.enter_context(build_folder(out, plan, restart=restart))
         report = _Reporter(progress, source, started)
-        tokenizer = _tokenizer(folder, given, source, report, vocab_size=vocab_size, rules=rules)
-        how = PartitionSettings(validation_fraction, language, read, one_sentence_per_line, rules.strip_accents is True)
-        records = _build(
-            folder, source, replace(how, is_vocabulary_given=given is not None), tokenizer, workers or _cores(), report
+        encodes = _tokenizer(folder, given, source, report, choice)
+        how = PartitionSettings(
+            validation_fraction, language, read, one_sentence_per_line, choice.strip_accents is True, given is not None
         )
+        records = _build(folder, source, how, encodes, workers or _cores(), report)
         check_text(folder, records, settings)
         duplicates = find_duplicates(folder, records)
-        near = find_near_duplicates(folder, records, token_type(tokenizer)) if deduplicate == "near" else []
+        near = find_near_duplicates(folder, records, token_type(encodes)) if deduplicate == "near" else []
         if deduplicate != "none":
             drop_documents(folder, records, near or duplicates)
         found = statistics_of(records)
-        write_manifest(folder, tokenizer, records, settings, source.described(found), duplicates, near)
+        write_manifest(folder, encodes, records, settings, source.described(found), duplicates, near)
     corpus = Corpus.open(out)
     corpus.summary = summary_of(corpus, source, found, counts_of(records), time.perf_counter() - started)
     return corpus
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a learned vocabulary's tokenizer keeps."""
-
-    cased: bool
-    strip_accents: bool | None
-    max_word_length: int | None
-
-
-def _given_vocabulary(path: Path, rules: Rules) -> Tokenizer:
-    tokenizer = load_vocabulary(path, cased=rules.cased)
-    if rules.strip_accents is not None:
-        raise UserError(
-            "`strip_accents` with `vocab`, whose tokenizer decides that",
-            remedy="Leave out `strip_accents`, or leave out `vocab` to learn one",
-        )
-    if rules.max_word_length is not None:
-        tokenizer.model.max_input_chars_per_word = rules.max_word_length
-    return tokenizer
-
-
-def _check_arguments(
-    validation_fraction: float,
-    language: str,
-    workers: int | None,
-    deduplicate: str,
-    strip_accents: str,
-    max_word_length: int | None,
-) -> None:
-    if strip_accents not in STRIP_ACCENTS:
-        raise UserError(f"`strip_accents` is {strip_accents!r}", remedy=f"Choose one of {', '.join(STRIP_ACCENTS)}")
-    if max_word_length is not None and not 1 <= max_word_length <= MOST_WORD_CHARACTERS:
-        raise UserError(
-            f"`max_word_length` is {max_word_length:,}",
-            remedy=f"Choose one from 1 to {MOST_WORD_CHARACTERS:,} characters; BERT's is 100",
-        )
+def _check_arguments(validation_fraction: float, language: str, workers: int | None, deduplicate: str) -> None:
     if deduplicate not in DEDUPLICATION:
         raise UserError(f"`deduplicate` is {deduplicate!r}", remedy=f"Choose one of {', '.join(DEDUPLICATION)}")
     if not 0 <= validation_fraction < 1:
@@ -256,9 +221,7 @@ def _tokenizer(
     given: Tokenizer | None,
     source: DocumentSource,
     report: _Reporter,
-    *,
-    vocab_size: int | None,
-    rules: Rules,
+    choice: TokenizerChoice,
 ) -> Tokenizer:
     """The given vocabulary, the one that an interrupted build learned, or one learned now; saved in the folder."""
     saved = folder / TOKENIZER_FOLDER
@@ -266,13 +229,7 @@ def _tokenizer(
         return open_tokenizer(saved / "tokenizer.json")
     tokenizer = given
     if tokenizer is None:
-        lines, characters = _vocabulary_sample(source, report)
-        cased, strip_accents = rules.cased, rules.strip_accents
-        size = vocab_size
-        if size is None:
-            size = fitting_vocab_size(lines, characters, cased=cased, strip_accents=strip_accents)
-        longest_word = rules.max_word_length or LONGEST_WORD_CHARACTERS
-        tokenizer = train_vocabulary(lines, size, cased=cased, strip_accents=strip_accents, longest_word=longest_word)
+        tokenizer = choice.learned(*_vocabulary_sample(source, report))
     save_tokenizer(tokenizer, folder / f"{TOKENIZER_FOLDER}.partial")
     if not saved.exists():
         (folder / f"{TOKENIZER_FOLDER}.partial").rename(saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -75,8 +76,9 @@ class SentenceEncoder:
         self._lowers = self._by_word and description["normalizer"]["lowercase"]
         normalizer = tokenizer.normalizer
         self._strips = normalizer is not None and normalizer.normalize_str("e\u0301") == "e"
-        self._unknown = tokenizer.token_to_id(description["model"]["unk_token"])
-        self._longest_word = description["model"]["max_input_chars_per_word"]
+        unknown = description["model"]["unk_token"]  # none where every byte has an entry
+        self._unknown = -1 if unknown is None else tokenizer.token_to_id(unknown)
+        self._longest_word = description["model"].get("max_input_chars_per_word", math.inf)
         self._counts: Counter[str] = Counter()
         self._is_dropped: dict[str, bool] = {}
         self._clear_cache()

@@ -138,6 +138,6 @@ def _repeated(corpus: Corpus, hashes: NDArray[np.uint64]) -> list[dict[str, Any]
     shown = []
     for index in order[counts[order] > 1]:
         start, stop = split.sentence_offsets[first[index] : first[index] + 2]
-        text = tokenizer.decode(split.tokens(int(start), int(stop)).tolist(), skip_special_tokens=False)
+        text = tokenizer.decode(split.tokens(int(start), int(stop)).tolist(), skip_special_tokens=False).strip()
         shown.append({"sentence": text, "count": int(counts[index])})
     return shown

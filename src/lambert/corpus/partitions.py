@@ -16,12 +16,13 @@ from tokenizers import Tokenizer
 
 from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.judgement import lost_text, refuse
-from lambert.corpus.sentences import split_sentences, whole_line
+from lambert.corpus.sentences import split_sentences, whole_line, with_spaces
 from lambert.corpus.sources import Document, ReadOptions, ReadStatistics
 from lambert.corpus.store import SPLITS
 from lambert.corpus.summary import SplitCounts
 from lambert.corpus.writer import ShardWriter, token_type
 from lambert.utils.io import write_json
+from lambert.utils.tokenizer_family import family_of
 
 PARTITION_BYTES = 32 << 20
 """Stored bytes from which on the next file begins a new partition."""
@@ -124,6 +125,7 @@ class DocumentEncoder:
 
     def __init__(self, tokenizer: Tokenizer, settings: PartitionSettings) -> None:
         self._encoder = SentenceEncoder(tokenizer)
+        self._marks_spaces = family_of(tokenizer).marks_spaces
         self._settings = settings
 
     def encode(self, documents: Sequence[Document]) -> EncodedBatch:
@@ -136,16 +138,22 @@ class DocumentEncoder:
             np.array([len(some) for some in sentences], np.int64),
             ids,
             lengths,
-            np.fromiter((sentence.count(" ") + 1 for sentence in flat), np.int64, len(flat)),
+            np.fromiter((sentence.strip(" ").count(" ") + 1 for sentence in flat), np.int64, len(flat)),
             self._encoder.take_counts(),
         )
 
     def _sentences(self, document: Document) -> Iterator[str]:
+        """Where tokens hold the space before their word, so does every sentence that has one in the document."""
+        is_first = True
         for line in document.paragraphs:
             if self._settings.one_sentence_per_line:
-                yield from whole_line(line)
+                sentences = whole_line(line)
             else:
-                yield from split_sentences(line, self._settings.language)
+                sentences = split_sentences(line, self._settings.language)
+            if self._marks_spaces and sentences:
+                sentences = with_spaces(line, sentences, first=is_first)
+                is_first = False
+            yield from sentences
 
 
 def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:

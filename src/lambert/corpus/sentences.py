@@ -7,7 +7,7 @@ import sentencex
 # On text without spaces sentencex takes quadratic time; short calls keep it linear.
 SEGMENT_CHARACTERS = 4_000
 # Text without full stops (transcripts, lists) would be one long sentence, of which a training sequence could use only
-# the beginning. About 500 WordPiece tokens of English.
+# the beginning. About 500 tokens of English.
 SENTENCE_CHARACTERS = 2_000
 
 
@@ -37,6 +37,21 @@ def split_sentences(text: str, language: str = "en") -> list[str]:
 def whole_line(text: str) -> list[str]:
     """A line that is one sentence: cut only where it is too long."""
     return _bounded(" ".join(text.split()))
+
+
+def with_spaces(line: str, sentences: list[str], *, first: bool) -> list[str]:
+    """The sentences of a line, each with the space before it: it has one but for a script without, or a cut word.
+
+    Args:
+        first: nothing stands before the line.
+    """
+    text, position, spaced = " ".join(line.split()), 0, []
+    for sentence in sentences:
+        start = text.find(sentence, position)
+        has_space = start != position if position else not first
+        spaced.append(f" {sentence}" if has_space else sentence)
+        position = max(start, position) + len(sentence)
+    return spaced
 
 
 def _segment(text: str, language: str) -> list[str]:

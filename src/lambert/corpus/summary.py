@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.corpus.judgement import judged
+from lambert.utils.tokenizer_family import family_of
 
 if TYPE_CHECKING:
     from lambert.corpus.sources import DocumentSource, ReadStatistics
@@ -74,6 +75,8 @@ class BuildSummary:
     """What was lost or left out, and what to do about it."""
     vocab_size: int = 0
     vocab_learned: bool = False
+    tokenizer: str = ""
+    """WordPiece or byte-level BPE."""
     fingerprint: str = ""
 
     @property
@@ -119,5 +122,6 @@ def summary_of(
         findings=tuple(map(str, judged(manifest))),
         vocab_size=corpus.vocabulary_size,
         vocab_learned=manifest["settings"]["vocab"] == "learned",
+        tokenizer=family_of(corpus.tokenizer()).title,
         fingerprint=corpus.fingerprint,
     )

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 
+from lambert.corpus.byte_level_bpe import check_bpe
+from lambert.corpus.tokenizer_rules import refuse_growth, tokenizer_differences
 from lambert.corpus.tokenizer_settings import RULES_IN_FILE, RULES_IN_SETTINGS, TOKEN_SETTINGS, TokenizerSettings
 from lambert.corpus.vocabulary import (
     SPECIAL,
     add_special_tokens,
     bert_tokenizer,
     is_cased,
+    make_special,
     special_tokens,
 )
-from lambert.corpus.wordpiece_rules import refuse_growth, tokenizer_differences
 from lambert.errors import UserError
 from lambert.utils import hub
 from lambert.utils.io import VOCABULARY_BYTES, read_bytes, why_unwritable, write_text
 from lambert.utils.tokenizer_calls import encode, open_tokenizer, refused
+from lambert.utils.tokenizer_family import BYTE_LEVEL_BPE, family_of
 
 PROBE_LINES = 1_000
 """Lines that a written tokenizer must encode as before."""
@@ -59,8 +61,8 @@ def load_vocabulary(path: Path, *, cased: bool) -> Tokenizer:
     `cased` says how to read a `vocab.txt` where no setting does; an uncased vocabulary is refused with it.
 
     Raises:
-        UserError: the file is missing or not a WordPiece vocabulary, an entry occurs twice, a special token is missing,
-            a setting is not one of BERT's tokenizer, or the files of a folder and `cased` contradict each other.
+        UserError: the file is missing or neither WordPiece nor byte-level BPE, an entry occurs twice, a special token
+            is missing, a setting cannot be followed, or the files of a folder and `cased` contradict each other.
     """
     with refused(f"the tokenizer of {path} cannot be used"):
         return _loaded(path, cased=cased)
@@ -130,12 +132,10 @@ def _load_tokenizer_json(file: Path) -> Tokenizer:
         tokenizer = open_tokenizer(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error})", remedy="Give a tokenizer.json or a vocab.txt") from error
-    if not isinstance(tokenizer.model, WordPiece):
-        raise UserError(
-            f"{file} holds a {type(tokenizer.model).__name__} model",
-            remedy="BERT needs a WordPiece vocabulary; bring one or leave it out to learn one",
-        )
+    family = family_of(tokenizer, of=str(file))
     special_tokens(tokenizer)
+    if family is BYTE_LEVEL_BPE:
+        check_bpe(tokenizer, file)
     refuse_growth(tokenizer, file)
     ids = sorted(tokenizer.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
@@ -168,7 +168,7 @@ def _check_template(tokenizer: Tokenizer, file: Path) -> None:
             f"{pair.type_ids[:9]}, not {form}",
             remedy=f"Bring a tokenizer that makes {form} of it, or one without post_processor",
         )
-    tokenizer.add_special_tokens(list(SPECIAL))
+    make_special(tokenizer)
 
 
 def _check_case(file: Path, entries: list[str], *, cased: bool) -> None:
@@ -226,7 +226,7 @@ def save_tokenizer(
     if tokenizer_differences(again, tokenizer) or ids_of(again, lines) != ids_of(tokenizer, lines):
         raise UserError(
             f"the tokenizer in {folder} gives other ids than the one that was written there",
-            remedy="Bring a tokenizer of the original BERT family",
+            remedy="Bring a tokenizer of the original BERT family or of ModernBERT",
         )
 
 
@@ -237,7 +237,7 @@ def ids_of(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
 
 def probe_lines(tokenizer: Tokenizer) -> list[str]:
     """Lines that tell tokenizers apart: entries from all over the vocabulary, in both cases, among awkward text."""
-    entries = [entry.removeprefix("##") for entry in entries_by_id(tokenizer)]
+    entries = [family_of(tokenizer).text(entry) for entry in entries_by_id(tokenizer)]
     words = cycle(entries[:: max(1, len(entries) // (3 * PROBE_LINES))])
     changed: Iterator[Callable[[str], str]] = cycle((str.lower, str.upper, str.title, str))
     lines = [" ".join(next(changed)(word) for word in islice(words, 3)) for _ in range(PROBE_LINES)]

@@ -9,8 +9,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import BertNormalizer
 
+from lambert.corpus.tokenizer_rules import rule_differences, rules_of
 from lambert.corpus.vocabulary import CLASSIFY, MASK, PAD, SEPARATE, SPECIAL, UNKNOWN, bert_tokenizer
-from lambert.corpus.wordpiece_rules import rule_differences, rules_of
 from lambert.errors import UserError
 from lambert.utils.io import SETTINGS_BYTES, VOCABULARY_BYTES, read_json
 
@@ -61,7 +61,9 @@ class TokenizerSettings:
             **{name: value for name, value in _object(folder / CONFIG_FILE).items() if value is not None},
         }
         if "tokenizer_class" not in values:
-            values["tokenizer_class"] = _object(folder / "config.json").get("tokenizer_class")
+            model = _object(folder / "config.json")
+            of_model = RULES_IN_FILE if model.get("model_type") == "modernbert" else None
+            values["tokenizer_class"] = model.get("tokenizer_class") or of_model
         found = cls(folder, values, _added_tokens(folder, values))
         found._refuse_unknown_rules()
         return found
@@ -92,6 +94,7 @@ class TokenizerSettings:
             UserError: names the settings.
         """
         if self._kind == RULES_IN_FILE:
+            self._refuse_prefix_space(tokenizer, file)
             return
         wanted = bert_tokenizer(list(SPECIAL), self.normalizer(cased=False))
         if differences := rule_differences(rules_of(tokenizer), rules_of(wanted)):
@@ -100,6 +103,16 @@ class TokenizerSettings:
                 + "; ".join(f"{name} is {ours!r}, not {theirs!r}" for name, ours, theirs in differences),
                 remedy=f'To follow {file.name}, write "tokenizer_class": "{RULES_IN_FILE}" into {CONFIG_FILE}, or give '
                 f"{file.name} itself; to follow {CONFIG_FILE}, give a folder with vocab.txt and without {file.name}",
+            )
+
+    def _refuse_prefix_space(self, tokenizer: Tokenizer, file: Path) -> None:
+        """Some versions of `transformers` follow this setting, others the file."""
+        wanted = self.values.get("add_prefix_space")
+        found = getattr(tokenizer.pre_tokenizer, "add_prefix_space", wanted)
+        if wanted not in (None, found):
+            raise UserError(
+                f"{self.folder / CONFIG_FILE}: add_prefix_space is {wanted!r}, in {file.name} it is {found!r}",
+                remedy=f"Take it out of {CONFIG_FILE} to follow {file.name}, or mend that",
             )
 
     def refuse_rules_in_file(self) -> None:
@@ -156,11 +169,11 @@ class TokenizerSettings:
         def refuse(name: str, value: Any, wanted: str) -> UserError:
             return UserError(
                 f"{self.folder / CONFIG_FILE}: {name} is {value!r}, not {wanted}",
-                remedy="Give a folder with the tokenizer of the original BERT family",
+                remedy="Give a folder with the tokenizer of the original BERT family or of ModernBERT",
             )
 
         if self._kind is None:
-            raise refuse("tokenizer_class", self.values["tokenizer_class"], RULES_IN_SETTINGS)
+            raise refuse("tokenizer_class", self.values["tokenizer_class"], f"{RULES_IN_SETTINGS} or {RULES_IN_FILE}")
         if "AutoTokenizer" in (self.values.get("auto_map") or {}):
             raise refuse("auto_map", self.values["auto_map"], "absent: it names code of its own")
         for name, harmless in _WITHOUT_EFFECT.items():

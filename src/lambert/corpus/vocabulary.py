@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
@@ -15,7 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
-from lambert.corpus.words import LONGEST_WORD_CHARACTERS, alphabet, bert_normalizer, learnable_lines
+from lambert.corpus.words import LONGEST_WORD_CHARACTERS, alphabet, bert_normalizer, berts_words, learnable_lines
 from lambert.errors import UserError
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -50,9 +51,12 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     ids = [number for number in found.values() if number is not None]
     if len(ids) < len(SPECIAL):
         missing = [token for token, number in found.items() if number is None]
+        own = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+        foreign = f"; its special tokens are {', '.join(own[:8])}" if own and not {*own} & {*SPECIAL} else ""
         raise UserError(
-            f"the vocabulary lacks {', '.join(missing)}",
-            remedy=f"Take a BERT vocabulary: it has the entries {', '.join(SPECIAL)}",
+            f"the vocabulary lacks {', '.join(missing)}{foreign}",
+            remedy=f"Take one with the entries {', '.join(SPECIAL)}, as BERT's and ModernBERT's have, or leave it out "
+            "to learn one",
         )
     return SpecialTokens(*ids)
 
@@ -75,12 +79,16 @@ def fitting_vocab_size(
         sample: lines of the text.
         characters: of the whole text.
     """
-    wanted = ENTRIES_PER_ROOT_CHARACTER * math.sqrt(max(1, characters))
-    size = 1 << round(math.log2(wanted))
     letters, signs = alphabet(
         list(sample), bert_normalizer(cased=cased, strip_accents=strip_accents), limit=BERT_VOCAB_SIZE // 2
     )
-    return min(BERT_VOCAB_SIZE, max(SMALLEST_FITTING_SIZE, size, 2 * (len(SPECIAL) + 2 * len(letters) + len(signs))))
+    return next_size(characters, least=2 * (len(SPECIAL) + 2 * len(letters) + len(signs)), most=BERT_VOCAB_SIZE)
+
+
+def next_size(characters: int, *, least: int, most: int) -> int:
+    """The power of two next to 1.6 · √characters, from 1,024 and `least` to `most`."""
+    size = 1 << round(math.log2(ENTRIES_PER_ROOT_CHARACTER * math.sqrt(max(1, characters))))
+    return min(most, max(SMALLEST_FITTING_SIZE, size, least))
 
 
 def train_vocabulary(
@@ -114,7 +122,7 @@ def train_vocabulary(
         )
     normalizer = bert_normalizer(cased=cased, strip_accents=strip_accents)
     texts = list(texts)
-    lines = learnable_lines(texts, normalizer, longest_word)
+    lines = learnable_lines(texts, partial(berts_words, normalizer=normalizer), longest_word)
     letters, signs = alphabet(lines, normalizer, limit=size // 2)
     if not any(map(str.strip, lines)) and any(map(str.strip, texts)):
         raise UserError(
@@ -176,4 +184,10 @@ def add_special_tokens(tokenizer: Tokenizer, *, segments: int = 2) -> None:
         pair=f"{CLASSIFY} $A {SEPARATE} $B:{second} {SEPARATE}:{second}",
         special_tokens=[(CLASSIFY, ids.classify), (SEPARATE, ids.separate)],
     )
-    tokenizer.add_special_tokens(list(SPECIAL))
+    make_special(tokenizer)
+
+
+def make_special(tokenizer: Tokenizer) -> None:
+    """Make BERT's special tokens special; those that are keep their flags, such as the `lstrip` of [MASK]."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    tokenizer.add_special_tokens([token for token in SPECIAL if token not in special])

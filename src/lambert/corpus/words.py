@@ -1,12 +1,12 @@
-"""What BERT's rules take for a word, for the learner of a vocabulary as for the tokenizer that uses it."""
+"""What is a word, for the learner of a vocabulary as for the tokenizer that uses it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 LONGEST_WORD_CHARACTERS = 100
@@ -27,10 +27,19 @@ def bert_normalizer(*, cased: bool, strip_accents: bool | None = None) -> BertNo
     return BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=not cased)
 
 
-def learnable_lines(texts: Iterable[str], normalizer: BertNormalizer, longest_word: int) -> list[str]:
-    """The lines without the words that WordPiece makes [UNK], over which the trainer would take hours.
+def berts_words(line: str, normalizer: BertNormalizer) -> list[str]:
+    """The words of a line by the normalizer and the pre-tokenizer that will encode it."""
+    return [word for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(line))]
 
-    What a word is decide the normalizer and the pre-tokenizer that will encode the text.
+
+def learnable_lines(
+    texts: Iterable[str], words_of: Callable[[str], Iterable[str]], longest_word: int, *, between: str = " "
+) -> list[str]:
+    """The lines without words beyond `longest_word` characters, over which a trainer would take hours.
+
+    Args:
+        words_of: the words of a line, as the tokenizer will part it.
+        between: what joins them to a line again.
     """
     left = LONG_WORDS_CHARACTERS
     lines: list[str] = []
@@ -39,18 +48,25 @@ def learnable_lines(texts: Iterable[str], normalizer: BertNormalizer, longest_wo
             lines.append(line)
             continue
         kept: list[str] = []
-        for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(line)):
+        for word in words_of(line):
             if len(word) <= LONGEST_WORD_CHARACTERS:
                 kept.append(word)
             elif len(word) <= min(longest_word, left):
                 kept.append(word)
                 left -= len(word)
-        lines.append(" ".join(kept))
+        lines.append(between.join(kept))
     return lines
 
 
 def alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tuple[list[str], list[str]]:
-    """(letters, signs that always stand alone): the commonest characters, which make up nearly all."""
+    """(letters, signs that always stand alone by BERT's rules): the characters of `common_characters`."""
+    kept = common_characters(lines, normalizer, limit=limit)
+    letters = [character for character in kept if not _stands_alone(character)]
+    return letters, [character for character in kept if _stands_alone(character)]
+
+
+def common_characters(lines: list[str], normalizer: Normalizer, *, limit: int) -> list[str]:
+    """The commonest characters after normalization, which make up nearly all, but for the space."""
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(normalizer.normalize_str(line))
@@ -64,8 +80,7 @@ def alphabet(lines: list[str], normalizer: BertNormalizer, *, limit: int) -> tup
             break
         kept.append(character)
         covered += count
-    letters = [character for character in kept if not _stands_alone(character)]
-    return letters, [character for character in kept if _stands_alone(character)]
+    return kept
 
 
 _CHINESE_SPACES = BertNormalizer(clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False)

@@ -15,6 +15,7 @@ from lambert.data.objective import ObjectiveConfig
 from lambert.data.segmentation import RANDOM_NEXT_PROBABILITY
 from lambert.data.sentence_pairs import PairSource
 from lambert.data.shuffle import Shuffle
+from lambert.utils.tokenizer_family import shown_tokens
 
 MAX_EXAMPLES = 20_000
 EXAMPLES_SHOWN = 10
@@ -89,5 +90,5 @@ def _histogram(lengths: np.ndarray[Any, np.dtype[np.int64]], longest: int) -> li
 def _as_text(examples: ExampleSource, tokenizer: Tokenizer, index: int) -> dict[str, Any]:
     example = examples.example(0, index)
     shown = tokenizer.decode(example.token_ids.tolist(), skip_special_tokens=False)
-    masked = [tokenizer.id_to_token(int(label)) for label in example.masked_labels]
+    masked = shown_tokens(tokenizer, example.masked_labels.tolist())
     return {"text": shown, "masked": masked, "is_random_next": example.is_random_next}

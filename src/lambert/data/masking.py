@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 
 from lambert.data.counter_rng import CounterRNG
 from lambert.errors import UserError
+from lambert.utils.tokenizer_family import family_of
 
 MLM_PROBABILITY = 0.15
 MASK_PROBABILITY = 0.8
 RANDOM_PROBABILITY = 0.1
-CONTINUATION = "##"
 
 # SpanBERT (Joshi et al. 2019, arXiv 1907.10529, section 3.1): geometric lengths, at most ten words.
 _SPAN_STOP_PROBABILITY = 0.2
@@ -137,16 +137,18 @@ def apply_masking(
 
 
 def continuations(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """bool [vocabulary]: the tokens that continue a word.
+    """bool [vocabulary]: the tokens that continue a word, by `##` in WordPiece. In byte-level BPE a space, a sign of
+    punctuation and an ideograph begin a word.
 
     Raises:
         UserError: the vocabulary has none, so that words cannot be told from tokens.
     """
     continues = np.zeros(tokenizer.get_vocab_size(with_added_tokens=True), bool)
-    ids = [number for token, number in tokenizer.get_vocab().items() if token.startswith(CONTINUATION)]
+    family = family_of(tokenizer)
+    ids = [number for token, number in tokenizer.get_vocab().items() if family.continues(token)]
     if not ids:
         raise UserError(
-            f"the vocabulary has no tokens that begin with {CONTINUATION}, so words cannot be told from tokens",
+            "the vocabulary has no tokens that begin with ##, so words cannot be told from tokens",
             remedy="Give `masking` as token",
         )
     continues[ids] = True

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from lambert.errors import UserError
 from lambert.model.heads import PreTrainingModel
 from lambert.utils.tokenizer_calls import dropped_characters, encode
+from lambert.utils.tokenizer_family import shown_tokens
 
 _MASK, _UNKNOWN = "[MASK]", "[UNK]"
 
@@ -19,7 +20,7 @@ class Candidate:
     """A prediction for one [MASK]."""
 
     word: str
-    """A vocabulary entry."""
+    """A vocabulary entry; of byte-level BPE the text that it stands for, with the space before it."""
     probability: float
 
 
@@ -63,8 +64,8 @@ def fill_mask(model: PreTrainingModel, tokenizer: Tokenizer, text: str, *, top_k
     # Rows beyond the vocabulary are padding.
     best = logits[:, :entries].float().softmax(-1).topk(min(top_k, entries))
     return [
-        [Candidate(tokenizer.id_to_token(token) or "", probability) for token, probability in zip(*row, strict=True)]
-        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        [Candidate(*one) for one in zip(shown_tokens(tokenizer, tokens), probabilities, strict=True)]
+        for tokens, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
 
 

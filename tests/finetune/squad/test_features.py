@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from finetune.squad.articles import CAFE, HARBOUR
+from lambert.corpus.byte_level_bpe import train_bpe
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import special_tokens, train_vocabulary
 from lambert.errors import UserError
@@ -234,7 +236,14 @@ def nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-@pytest.mark.parametrize("cased", [False, True])
+LEARNERS = {
+    "uncased": lambda lines: train_vocabulary(lines, 300, cased=False),
+    "cased": lambda lines: train_vocabulary(lines, 300, cased=True),
+    "byte-level BPE": lambda lines: train_bpe(lines, 340),
+}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
 @pytest.mark.parametrize(
     ("context", "answer"),
     [
@@ -248,17 +257,20 @@ def nfd(text: str) -> str:
         (nfd("Le vieux café ouvrit tard"), nfd("café")),
         (nfd("Đà Nẵng ở miền Trung Việt Nam"), nfd("Đà Nẵng")),
         ("Le vieux café ouvrit tard", "café"),
-        ("red ❤\ufe0f, blue", "❤\ufe0f"),
+        ("red ❤\ufe0f blue, green", "❤\ufe0f"),
+        ("a 🙂 dog  and\tthe\u3000cat  ", "cat"),
+        ("in 東京で 1843", "1843"),
     ],
 )
-def test_the_tokens_of_an_answer_give_its_text_back(context: str, answer: str, cased: bool) -> None:
-    """Also where the tokenizer drops the mark that it ends in."""
-    learned = train_vocabulary([f"{context} abcdefghijklmnopqrstuvwxyz 0123456789"] * 20, 300, cased=cased)
+def test_the_tokens_of_an_answer_give_its_text_back(context: str, answer: str, learner: str) -> None:
+    """Also where the tokenizer drops the mark that it ends in, or counts the space before it to its first token."""
+    learned = LEARNERS[learner]([f"{context} abcdefghijklmnopqrstuvwxyz 0123456789"] * 20)
     question = _question(context, "?", Answer(answer, context.index(answer)))
     (window,) = make_windows([question], learned, SquadSettings())
     first, last = (position - window.second_start for position in window.target)
     assert context[window.spans[first, 0] : window.spans[last, 1]] == answer
-    assert all(stop <= start for (_, stop), (start, _) in zip(window.spans, window.spans[1:], strict=False))
+    pairs = [(one, two) for one, two in pairwise(window.spans.tolist()) if one != two]  # the bytes of one character
+    assert all(stop <= start for (_, stop), (start, _) in pairs)
 
 
 def test_answers_inside_tokens_are_told(caplog: pytest.LogCaptureFixture) -> None:

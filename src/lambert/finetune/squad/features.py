@@ -135,12 +135,17 @@ def _windows_of(
 
 
 def _ids_and_spans(encoding: Encoding, context: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Ids, and the characters of each token with the marks after it.
+    """Ids, and the characters of each token with the marks after it and without the white space around it.
 
     A tokenizer that strips accents gives offsets without them, so that a span would end before the vowel sign or the
-    accent of its last letter.
+    accent of its last letter. Byte-level BPE counts the space before a word to its token.
     """
     spans = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+    blanks = [position for position, character in enumerate(context) if character.isspace()]
+    for padded in np.flatnonzero(np.isin(spans[:, 0], blanks) | np.isin(spans[:, 1] - 1, blanks)).tolist():
+        text = context[slice(*spans[padded])]
+        if inside := text.strip():
+            spans[padded] = spans[padded, 0] + text.index(inside) + np.array([0, len(inside)])
     if not context.isascii():
         limits = [*spans[1:, 0].tolist(), len(context)]
         for token, limit in enumerate(limits):

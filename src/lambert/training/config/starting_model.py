@@ -9,8 +9,8 @@ import torch
 
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import WrongCase, load_vocabulary
+from lambert.corpus.tokenizer_rules import tokenizer_differences
 from lambert.corpus.vocabulary import is_cased
-from lambert.corpus.wordpiece_rules import tokenizer_differences
 from lambert.errors import UserError
 from lambert.model.config_file import read_config
 from lambert.model.heads import PreTrainingModel, pretraining_model

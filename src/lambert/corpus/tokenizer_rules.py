@@ -1,8 +1,7 @@
-"""The rules of a WordPiece tokenizer as settings that can be compared."""
+"""The rules of a tokenizer as settings that can be compared."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 
 from lambert.errors import UserError
+from lambert.utils.tokenizer_family import family_of, part_state
 
 _MOST_GROWTH = 16
 """Times as long as rules may make a text."""
@@ -21,19 +21,21 @@ _BACKTRACKS = re.compile(r"\)[*+{]")
 
 def rules_of(tokenizer: Tokenizer) -> dict[str, Any]:
     """Everything but the entries that decides the ids of a text, by the names of `transformers` where it has one."""
-    model = tokenizer.model
+    family = family_of(tokenizer)
     return {
+        "model": family.title,
         **_normalization(tokenizer.normalizer),
-        "pre_tokenizer": _state(tokenizer.pre_tokenizer),
-        "unk_token": model.unk_token,
-        "wordpieces_prefix": model.continuing_subword_prefix,
-        "max_input_chars_per_word": model.max_input_chars_per_word,
+        "pre_tokenizer": part_state(tokenizer.pre_tokenizer),
+        **family.rules(tokenizer),
     }
 
 
 def rule_differences(rules: dict[str, Any], others: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(rule, its value, the other's value) of those that differ; None where one has no such rule."""
-    names = dict.fromkeys([*rules, *others])
+    """(rule, its value, the other's value) of those that differ; None where one has no such rule.
+
+    Of two families only their names: all else differs.
+    """
+    names = dict.fromkeys([*rules, *others] if rules["model"] == others["model"] else ["model"])
     return [(name, rules.get(name), others.get(name)) for name in names if rules.get(name) != others.get(name)]
 
 
@@ -60,8 +62,8 @@ def tokenizer_differences(tokenizer: Tokenizer, other: Tokenizer, *, may_grow: b
 
 def _normalization(normalizer: Any) -> dict[str, Any]:
     if not isinstance(normalizer, BertNormalizer):
-        return {"normalizer": _state(normalizer)}
-    state = _state(normalizer)
+        return {"normalizer": part_state(normalizer)}
+    state = part_state(normalizer)
     lowers, strips = state["lowercase"], state["strip_accents"]
     return {
         "do_lower_case": lowers,
@@ -69,10 +71,6 @@ def _normalization(normalizer: Any) -> dict[str, Any]:
         "tokenize_chinese_chars": state["handle_chinese_chars"],
         "clean_text": state["clean_text"],
     }
-
-
-def _state(part: Any) -> Any:
-    return None if part is None else json.loads(part.__getstate__())
 
 
 def refuse_growth(tokenizer: Tokenizer, file: Path) -> None:
@@ -83,7 +81,7 @@ def refuse_growth(tokenizer: Tokenizer, file: Path) -> None:
     """
     for part in ("normalizer", "pre_tokenizer"):
         growth = 1.0
-        for rule in _steps(_state(getattr(tokenizer, part))):
+        for rule in _steps(part_state(getattr(tokenizer, part))):
             pattern = rule.get("pattern") or {}
             if _BACKTRACKS.search(str(pattern.get("Regex", ""))):
                 raise UserError(
