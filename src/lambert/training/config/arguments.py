@@ -37,9 +37,9 @@ class RecipeArguments:
     phase_fractions: tuple[float, ...] = ()
     """Fraction of the samples in each phase. Default for two phases: .9 .1."""
     optimizer: str | None = None
-    """lamb, adamw, lars, lans, muon, lamb+adamw (LAMB for hidden matrices, AdamW for all else; so with lars+adamw and
-    lans+adamw), adam-hyperball or muon-hyperball. Default: the recipe's, else adamw with `init_from`, muon for fewer
-    than 15,625 steps of at most 2,048 sequences, else lamb."""
+    """lamb, adamw, stableadamw, lars, lans, muon, lamb+adamw (LAMB for hidden matrices, AdamW for all else; so with
+    lars+adamw and lans+adamw), adam-hyperball or muon-hyperball. Default: the recipe's, else adamw with `init_from`,
+    muon for fewer than 15,625 steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
     """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
     bert-2018, roberta, academic-budget, mosaic, gpt-bert-100m, gpt-bert-10m, hplt-bert: published recipes; or a TOML
