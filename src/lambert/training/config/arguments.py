@@ -42,8 +42,8 @@ class RecipeArguments:
     muon for fewer than 15,625 steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
     """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
-    bert-2018, roberta, academic-budget, mosaic, gpt-bert-100m, gpt-bert-10m, hplt-bert: published recipes; or a TOML
-    file, or a run (docs/recipes.md)."""
+    bert-2018, roberta, academic-budget, mosaicbert, gpt-bert-100m, gpt-bert-10m, hplt-bert, modernbert, ettin,
+    nexterabert, neobert, optibert: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size; with `init_from`, that for continuing."""
     learning_rate_multiplier: float = 1.0

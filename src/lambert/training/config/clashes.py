@@ -19,7 +19,7 @@ _OF_MODERNBERT = (
 _OF_THE_RECIPE = (
     "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
     "phases.decay_power", "phases.decays_from_start", "phases.min_lr_ratio", "phases.cooldown_steps",
-    "phases.continues",
+    "phases.continues", "phases.global_rope_theta",
 )  # fmt: skip
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",

@@ -111,6 +111,8 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
         for phase, span in zip(tables["phases"], spans, strict=True):
             steps = int(phase["steps"]["value"])
             own = {"sequence_length": phase["sequence_length"], "batch_size": phase["batch_size"], "steps": steps}
+            if (theta := phase.get("global_rope_theta")) is not None:
+                own["global_rope_theta"] = theta
             if phase["continues"]:
                 phases.append({**own, "continues": True})
                 continue

@@ -5,6 +5,7 @@ A new setting gets as its default what runs did before it, for their recipes lac
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ import tomli_w
 from lambert import __version__
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
-from lambert.model.architectures import architecture_of, recorded_config
+from lambert.model.architectures import architecture_of, recorded_config, with_rope_theta
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.clashes import clashes
@@ -94,11 +95,18 @@ class TrainingConfig:
                     f"{self.model.maximum_positions} positions",
                     remedy="Choose shorter sequences",
                 )
+            with_rope_theta(self.model, phase.global_rope_theta)
 
     @property
     def total_steps(self) -> int:
         """Steps of all phases."""
         return sum(phase.step_count for phase in self.phases)
+
+    def model_at(self, step: int) -> BertConfig:
+        """The model's configuration in `step`, counted from 1; in step 0 that of the first."""
+        ends = itertools.accumulate(phase.step_count for phase in self.phases)
+        phase = next((phase for phase, end in zip(self.phases, ends, strict=True) if step <= end), self.phases[-1])
+        return with_rope_theta(self.model, phase.global_rope_theta)
 
     @property
     def tokens(self) -> int:
@@ -113,9 +121,8 @@ class TrainingConfig:
         for part in ("model", "examples"):
             tables[part] = {name: value for name, value in tables[part].items() if value is not None}
         tables["model"] = {"architecture": architecture_of(self.model), **tables["model"]}
-        tables["phases"] = [
-            {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
-        ]
+        phases = [{**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases]
+        tables["phases"] = [{name: value for name, value in one.items() if value is not None} for one in phases]
         return tables
 
     @classmethod
