@@ -319,7 +319,9 @@ class TrainingLoop:
 
     def _evaluate(self, phase: Phase) -> None:
         """Evaluate on the validation set, on every rank, so that none runs ahead."""
-        evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
+        length = phase.config.sequence_length
+        with self.state.averaged():
+            evaluation = self._validator.measure(self.state.model, length, self.settings.precision)
         if evaluation is not None:
             self.evaluation = evaluation
             self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})

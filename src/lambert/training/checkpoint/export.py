@@ -51,7 +51,7 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
     model = pretraining_model(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(saved.tensors["model"][name])
+            parameter.copy_(saved.weights[name])
     with atomic_folder(folder) as aside:
         write_model(model, tokenizer, aside)
         fitting = _fitting(tokenizer, model)

@@ -71,6 +71,9 @@ class RecipeArguments:
     mlm_probability_end: float | None = None
     """Fraction at the end of the run, where it is another: it changes on a line over the steps. Default: the
     recipe's."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, such as .999: evaluations and exports take the average.
+    Default: the recipe's, else none."""
     pack: bool = False
     """Pack several short examples into one row; for corpora of short documents."""
     seed: int = 0

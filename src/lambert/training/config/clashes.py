@@ -8,7 +8,7 @@ from typing import Any
 
 from lambert.utils.diff import flatten
 
-_SAME = ("optimizer", "seed", "precision", "reduce_dtype", "deterministic", "no_compile", "threads")
+_SAME = ("optimizer", "ema_decay", "seed", "precision", "reduce_dtype", "deterministic", "no_compile", "threads")
 _OF_THE_MODEL = (
     "layers", "hidden_size", "attention_heads", "feed_forward_size", "segment_types", "layer_norm_epsilon",
     "initializer_range",

@@ -42,6 +42,7 @@ class Recipe:
     epsilon: float | None = None
     weight_decay: float | None = None
     max_grad_norm: float | None = None
+    ema_decay: float | None = None
     dropout: float | None = None
     attention_dropout: float | None = None
     """Of attention weights, where it is another than `dropout`."""

@@ -42,7 +42,7 @@ wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
 _CHOICES = (
     "model", "architecture", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability",
-    "mlm_probability_end",
+    "mlm_probability_end", "ema_decay",
 )  # fmt: skip
 """Fields of both the arguments and a recipe."""
 ARCHITECTURE_CHOICES: dict[str, dict[str, Any]] = {"modernbert": {"pairs": "none", "mlm_probability": 0.3}}
@@ -104,6 +104,7 @@ def resolve_config(
         examples=request.examples,
         packs=request.pack,
         precision=precision,
+        ema_decay=request.ema_decay or 0.0,
         initial_weights=initial_weights,
         weight_decay=default_weight_decay(optimizer) if decay is None else decay,
         adamw_lr_ratio=_adamw_lr_ratio(phases, optimizer, request.learning_rate_multiplier, is_continued=is_continued),

@@ -73,6 +73,8 @@ class TrainingConfig:
     """ε in m̂ / (√v̂ + ε)."""
     adamw_lr_ratio: float = 1.0
     """AdamW's learning rate beside another optimizer, as a fraction of that one's."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights, which is evaluated and exported; 0 is without one."""
     max_grad_norm: float = 1.0
     """Largest L2 norm of the whole gradient, as in BERT; 0 turns clipping off."""
 
@@ -83,6 +85,10 @@ class TrainingConfig:
             raise UserError(
                 "a deterministic run reduces gradients in float32",
                 remedy="Leave out `reduce_dtype` or `deterministic=True`",
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(
+                f"`ema_decay` = {self.ema_decay:g}", remedy="Give a number from 0 to below 1, such as 0.999"
             )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
