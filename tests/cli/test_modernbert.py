@@ -54,6 +54,7 @@ def test_transformers_fills_blanks_with_the_run(run: Path, capsys: pytest.Captur
 def test_plan_export_and_report_know_it(run: Path, small_corpus: Corpus, tmp_path: Path) -> None:
     assert main(["export", str(run), str(tmp_path / "exported")]) == 0
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert "ModernBERT 2x32 with" in (tmp_path / "report.html").read_text()
     assert main(["plan", "--corpus", str(small_corpus.path), *OPTIONS[:-2]]) == 0
     recipe = tmp_path / "mine.toml"
     assert main(["plan", "--recipe", str(run), "--save-recipe", str(recipe)]) == 0
