@@ -98,7 +98,7 @@ def resolve_config(
         optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
         phases=phases,
-        micro_batch_sizes=_micro_batch_sizes(phases, request.micro_batch_size),
+        micro_batch_sizes=micro_batch_sizes(phases, request.micro_batch_size),
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
         examples=request.examples,
@@ -232,7 +232,7 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     return config
 
 
-def _micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
+def micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
     """Micro-batch size of each phase: as given for the first, with equal tokens in the others."""
     if asked is not None and asked < 1:
         raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")
