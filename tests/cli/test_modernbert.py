@@ -71,6 +71,11 @@ def test_it_is_continued_and_fine_tuned_as_what_it_is(run: Path, small_corpus: C
     data = ["--train", str(questions), "--dev", str(questions), "--out", str(tmp_path / "squad")]
     fast = ["--epochs", "1", "--sequence-length", "160", "--precision", "float32"]
     assert main(["squad", str(tmp_path / "more"), *data, *fast]) == 0
+    for name in ("train", "dev"):
+        rows = [f"{n}\tThe first is {n}.\tIt is {n % 2}.\t{'not_' * (n % 2)}entailment" for n in range(8)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *rows]))
+    pairs = ["--data", str(tmp_path), "--out", str(tmp_path / "rte"), "--epochs", "1", "--precision", "float32"]
+    assert main(["glue", str(run), "rte", *pairs]) == 0
 
 
 def test_a_phase_may_have_another_rotary_base(
