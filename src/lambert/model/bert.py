@@ -35,7 +35,7 @@ class BertConfig:
     """The size of a BERT and the hyperparameters fixed at construction."""
 
     vocabulary_size: int
-    """Entries of the WordPiece vocabulary."""
+    """Entries of the vocabulary."""
     layers: int
     """Transformer blocks."""
     hidden_size: int
