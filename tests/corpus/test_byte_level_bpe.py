@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 
 from lambert.corpus.build import build_corpus
 from lambert.corpus.byte_level_bpe import fitting_bpe_size, train_bpe
-from lambert.corpus.encoding import plain_text_tokenizer
+from lambert.corpus.encoding import SentenceEncoder, plain_text_tokenizer
 from lambert.corpus.tokenizer_files import ids_of, load_vocabulary, save_tokenizer
 from lambert.corpus.tokenizer_rules import tokenizer_differences
 from lambert.corpus.vocabulary import SPECIAL, special_tokens, train_vocabulary
@@ -27,6 +29,16 @@ from lambert.utils.tokenizer_family import shown_tokens
 from modernbert_bpe import TEXT, odd_lines, published_folder, published_tokenizer
 
 LINES = odd_lines(1_000)
+
+
+def with_merged_blanks() -> Tokenizer:
+    """Learned, with entries for two spaces or tabs in a row, which no text of a corpus would have taught it."""
+    description = json.loads(train_bpe(TEXT, 330).to_str())
+    model = description["model"]
+    for pair in (("Ġ", "Ġ"), ("ĉ", "Ġ"), ("Ġ", "ĉ"), ("ĉ", "ĉ")):
+        model["vocab"]["".join(pair)] = len(model["vocab"])
+        model["merges"].append(pair)
+    return Tokenizer.from_str(json.dumps(description))
 
 
 def learned_folder(folder: Path) -> Path:
@@ -131,6 +143,22 @@ def test_the_tokens_of_a_document_are_its_text(tmp_path: Path, options: dict[str
         assert split.sentence_count > 3 + 4, "documents are still sentences"
     again = build_corpus(tmp_path / "text.txt", tmp_path / "again", vocab=corpus.path, validation_fraction=0, **options)
     assert again.fingerprint == corpus.fingerprint
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("aB7.,'\"(é\u0301\t\u00a0\u3000\n\x00\x1f🙂中 "), max_size=12), min_size=1, max_size=6
+    )
+)
+def test_any_text_is_encoded_by_words_as_by_sentences(lines: list[str]) -> None:
+    """Words are encoded once, each with the space before it."""
+    tokenizer = with_merged_blanks()
+    encoder, plain = SentenceEncoder(tokenizer), plain_text_tokenizer(tokenizer)
+    for some in (lines, [" ".join(line.split()) for line in lines], [f" {line.strip()}" for line in lines]):
+        ids, lengths = encoder.encode(some)
+        expected = [plain.encode(line, add_special_tokens=False).ids for line in some]
+        assert (ids.tolist(), lengths.tolist()) == ([one for ids in expected for one in ids], list(map(len, expected)))
+    assert encoder.take_counts()["unknown_characters"] == 0
 
 
 def test_words_begin_at_spaces_signs_and_ideographs() -> None:

@@ -27,6 +27,12 @@ _WORDS_AT_ONCE = 200
 # ASCII punctuation; BERT's pre-tokenizer makes each a word.
 _PUNCTUATION = r"([!-/:-@\[-`{-~])"
 
+_MODERNBERTS = (
+    {"type": "NFC"},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+)
+"""The normalizer and the pre-tokenizer of byte-level BPE as ModernBERT's."""
+
 CHARACTERS = (
     "characters", "unknown_characters", "overlong_characters", "marks_dropped", "replacement_characters",
     "dropped_characters", "private_use_characters",
@@ -59,21 +65,24 @@ class SentenceEncoder:
     """The ids of sentences, exactly as the tokenizer gives them, without special tokens.
 
     BERT's normalizer and pre-tokenizer never look across a space or ASCII punctuation, so the ids of a sentence are
-    those of its words in a row, and each distinct word is encoded once. Everything else in a word (other white space,
-    control characters, marks) is left to the tokenizer. Tokenizers with other rules encode whole sentences. Special
-    tokens written in a sentence (`[MASK]`) become ordinary tokens, never special ids; tokens that were added to BERT's
-    are found in it.
+    those of its words in a row, and each distinct word is encoded once. ModernBERT's never look back across a single
+    space, so its words are what stands between spaces, each with the space before it. Everything else in a word (other
+    white space, control characters, marks) is left to the tokenizer. Tokenizers with other rules encode whole
+    sentences. Special tokens written in a sentence (`[MASK]`) become ordinary tokens, never special ids; tokens that
+    were added to BERT's are found in it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = plain_text_tokenizer(tokenizer)
         description = json.loads(tokenizer.to_str())
-        self._by_word = (
-            isinstance(tokenizer.normalizer, BertNormalizer)
+        only_special = all(added["content"] in SPECIAL for added in description["added_tokens"])  # others hold spaces
+        self._holds_spaces = only_special and (description["normalizer"], description["pre_tokenizer"]) == _MODERNBERTS
+        self._by_word = self._holds_spaces or (
+            only_special
+            and isinstance(tokenizer.normalizer, BertNormalizer)
             and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
-            and all(added["content"] in SPECIAL for added in description["added_tokens"])  # others may hold spaces
         )
-        self._lowers = self._by_word and description["normalizer"]["lowercase"]
+        self._lowers = self._by_word and description["normalizer"].get("lowercase", False)
         normalizer = tokenizer.normalizer
         self._strips = normalizer is not None and normalizer.normalize_str("e\u0301") == "e"
         unknown = description["model"]["unk_token"]  # none where every byte has an entry
@@ -90,10 +99,10 @@ class SentenceEncoder:
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
         """All ids in a row, and the number of each sentence; a sentence of control characters has none."""
-        if not self._by_word:
+        if not self._by_word or (self._holds_spaces and any("  " in sentence for sentence in sentences)):
             return self._encode_whole(sentences)
         words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
-        distinct = words.values.dictionary_encode()
+        distinct = self._with_spaces(words).dictionary_encode()
         numbers = self._numbers_of(distinct.dictionary)[distinct.indices.to_numpy()]
         times = np.bincount(numbers, minlength=len(self._characters))
         self._count(self._characters, self._dropped, times)
@@ -110,9 +119,21 @@ class SentenceEncoder:
 
     def _separated(self, sentences: pa.Array) -> pa.Array:
         """Adds spaces around ASCII punctuation, and lower-cases ASCII for uncased tokenizers: fewer distinct words."""
+        if self._holds_spaces:
+            return sentences
         if self._lowers:
             sentences = pc.ascii_lower(sentences)
         return pc.replace_substring_regex(sentences, _PUNCTUATION, r" \1 ")
+
+    def _with_spaces(self, words: pa.Array) -> pa.Array:
+        """The words of all sentences in a row; where words hold their space, with it, but for the first of each."""
+        if not self._holds_spaces:
+            return words.values
+        is_first = np.zeros(len(words.values), bool)
+        is_first[words.offsets.to_numpy()[:-1]] = True
+        nothing, space = pa.scalar("", pa.large_string()), pa.scalar(" ", pa.large_string())
+        spaced = pc.binary_join_element_wise(nothing, words.values, space)
+        return pc.if_else(pa.array(is_first), words.values, spaced)
 
     def _clear_cache(self) -> None:
         self._words = pa.array([], pa.large_string())
@@ -150,14 +171,19 @@ class SentenceEncoder:
         ids, lengths, characters = [], [], []
         for start in range(0, len(words), _WORDS_AT_ONCE):
             some = words[start : start + _WORDS_AT_ONCE]
+            counted, dropped = self._counted(some)
+            characters.append(counted)
+            self._dropped.update({len(self._words) + start + number: text for number, text in dropped.items()})
+            if self._holds_spaces:
+                each = encode(self._tokenizer, some, special=False)
+                ids.append(np.fromiter(chain.from_iterable(one.ids for one in each), np.uint32))
+                lengths.append(np.fromiter(map(len, each), np.int64))
+                continue
             encoding = encode(self._tokenizer, [" ".join(some)], special=False)[0]
             ids.append(np.asarray(encoding.ids, np.uint32))
             offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
             bounds = np.cumsum([0, *(len(word) + 1 for word in some)])
             lengths.append(np.diff(np.searchsorted(offsets[:, 0], bounds)))
-            counted, dropped = self._counted(some)
-            characters.append(counted)
-            self._dropped.update({len(self._words) + start + number: text for number, text in dropped.items()})
             unknown = offsets[ids[-1] == self._unknown]
             of_word = np.searchsorted(bounds, unknown[:, 0], side="right") - 1
             self._add_unknown(characters[-1], of_word, unknown[:, 1] - unknown[:, 0])
