@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ _MODERNBERTS = (
     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
 )
 """The normalizer and the pre-tokenizer of byte-level BPE as ModernBERT's."""
+_BLANKS = re.compile(r"\s\s|\s\Z")
+"""White space in a row or at the end, which that pre-tokenizer parts by what is after it; no corpus has it."""
 
 CHARACTERS = (
     "characters", "unknown_characters", "overlong_characters", "marks_dropped", "replacement_characters",
@@ -99,7 +102,7 @@ class SentenceEncoder:
 
     def encode(self, sentences: Sequence[str]) -> tuple[Ids, Lengths]:
         """All ids in a row, and the number of each sentence; a sentence of control characters has none."""
-        if not self._by_word or (self._holds_spaces and any("  " in sentence for sentence in sentences)):
+        if not self._by_word or (self._holds_spaces and any(map(_BLANKS.search, sentences))):
             return self._encode_whole(sentences)
         words = pc.split_pattern(self._separated(pa.array(sentences, pa.large_string())), " ")
         distinct = self._with_spaces(words).dictionary_encode()
