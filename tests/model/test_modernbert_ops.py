@@ -11,10 +11,12 @@ from tests.model.beside_float64 import against, close, random
 from torch import Tensor
 from torch.nn import functional
 
+from lambert.model.architectures import encoder
 from lambert.model.attention import rotate
 from lambert.model.heads import ModernBertForMaskedLM
 from lambert.model.modernbert import ModernBertConfig, rotations
 from lambert.model.ops import cpu_fused, eager
+from lambert.model.presets import model_config
 from lambert.model.unpadding import unpad
 
 pytestmark = pytest.mark.usefixtures("kind")
@@ -178,3 +180,31 @@ def test_nan_propagates_and_a_second_backward_pass_is_refused() -> None:
     out.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         out.backward()
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_hidden_states_of_kept_tokens_are_those_of_all(padded: bool, architecture: str, with_gradients: bool) -> None:
+    """With dropout of 0, and 8 of 288 tokens kept."""
+    torch.manual_seed(0)
+    config = model_config("3x128", vocabulary_size=1_234, dropout=0.0, architecture=architecture)
+    given, model = batch(), encoder(config)
+    inputs = given["token_ids"], given["segment_ids"], given["attention_mask"] if padded else None
+    with torch.set_grad_enabled(with_gradients):
+        every = model(*inputs).flatten(0, 1)[given["masked_positions"]]
+        kept = model(*inputs, kept=given["masked_positions"])
+    torch.testing.assert_close(kept, every, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_block_computes_the_masked_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    geglu = cpu_fused.geglu
+
+    def counted(hidden: Tensor, *rest: object, **options: object) -> Tensor:
+        counts.append(len(hidden))
+        return geglu(hidden, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cpu_fused, "geglu", counted)
+    ModernBertForMaskedLM(CONFIG)(**batch())[0][0].backward()
+    assert counts == [256, 256, 64]  # 217 real and 8 masked tokens, rounded up

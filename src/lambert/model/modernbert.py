@@ -15,12 +15,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lambert.errors import UserError
 from lambert.model.attention import HAS_WINDOWS, Rows
 from lambert.model.bert import BertConfig, Encoder, FusedLinear
 from lambert.model.ops import select_ops
 from lambert.model.unpadding import Unpadded
+
+_KEPT_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,10 @@ class Attention(nn.Module):
         self.checkpoint_attention = False
         """Whether the backward pass recomputes the attention weights."""
 
-    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
+    def forward(
+        self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """`rows` as in `Ops.attention`; `rotation` from `rotations`; `kept` as in `Encoder.run_blocks`."""
         ops, p = select_ops(self.output.weight), self.dropout_p if self.training else 0.0
         normalized = hidden
         if isinstance(self.layer_norm, nn.LayerNorm):
@@ -118,6 +123,8 @@ class Attention(nn.Module):
         qkv = ops.linear(normalized, self.query_key_value.weight)
         checkpoint = self.checkpoint_attention
         context = ops.attention(qkv, self.heads, rows, p, checkpoint=checkpoint, rotation=rotation)
+        if kept is not None:
+            hidden, context = (each.flatten(0, -2).index_select(0, kept) for each in (hidden, context))
         return hidden + ops.dropout(ops.linear(context, self.output.weight), p)
 
 
@@ -148,9 +155,11 @@ class Block(nn.Module):
         self.attention = Attention(config, is_first=is_first)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
-        result: Tensor = self.feed_forward(self.attention(hidden, rows, rotation))
+    def forward(
+        self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """As `Attention.forward`."""
+        result: Tensor = self.feed_forward(self.attention(hidden, rows, rotation, kept))
         return result
 
 
@@ -170,17 +179,23 @@ class ModernBertModel(Encoder):
         embedded: Tensor = self.embeddings(token_ids)
         return embedded
 
-    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """As `Encoder.run_blocks`."""
+    def run_blocks(
+        self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None, kept: Tensor | None
+    ) -> Tensor:
+        """As `Encoder.run_blocks`. Behind its attention, the last block computes the kept tokens only."""
         config = self.config
         local = self._local_rows(hidden, rows, mask)
         width = config.hidden_size // config.attention_heads
         everywhere = rows, rotations(position_ids, width, config.global_rotary_base)
         nearby = local, rotations(position_ids, width, config.local_rotary_base)
+        # Few different sizes: oneDNN compiles a matmul for each.
+        padded = None if kept is None else functional.pad(kept, (0, -len(kept) % _KEPT_MULTIPLE))
         for layer, block in enumerate(self.blocks):
-            hidden = self.run_block(block, hidden, *(everywhere if config.is_global(layer) else nearby))
+            where = everywhere if config.is_global(layer) else nearby
+            hidden = self.run_block(block, hidden, *where, padded if layer == config.layers - 1 else None)
         weight = self.final_norm.weight
-        return select_ops(weight).norm(hidden, weight, self.final_norm.eps)[1]
+        normalized = select_ops(weight).norm(hidden, weight, self.final_norm.eps)[1]
+        return normalized if kept is None else normalized[: len(kept)]
 
     def _unpad(self, attention_mask: Tensor | None, real_tokens: int | None) -> Unpadded | None:
         if not (self.embeddings.word.weight.device.type == "cpu" or HAS_WINDOWS):
