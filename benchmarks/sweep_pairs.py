@@ -1,55 +1,57 @@
-"""Numbers in docs/results.md beyond the sweep tables: configurations paired by seed, and best rates times √(S/B).
+"""Runs of a sweep with and without re-warm-up, paired by seed: NAME-without-warm-up.toml less NAME.toml.
 
-python benchmarks/sweep_pairs.py        # reads docs/results/*.json
+    python benchmarks/sweep_pairs.py docs/results/mixed.json      # or runs/NAME/table.json of `lambert sweep`
+
+Prints the mean difference of the held-out losses and its 95 % interval for each optimizer and multiplier.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from lambert.experiments.table import Mean
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-SAMPLES = 192_000
+SUFFIX = "-without-warm-up"
 
 
-def trials_of(name: str) -> list[dict[str, Any]]:
-    """Of a sweep's table."""
-    found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["trials"]
+def losses(trials: list[dict[str, Any]]) -> dict[tuple[str, float, str], dict[int, float]]:
+    """(optimizer, multiplier, recipe) → seed → loss, of the trials that finished."""
+    found: dict[tuple[str, float, str], dict[int, float]] = {}
+    for trial in trials:
+        own = trial["trial"]
+        if trial["loss"] is not None:
+            key = own["optimizer"], own["multiplier"], Path(own["recipe"]).stem
+            found.setdefault(key, {})[own["seed"]] = trial["loss"]
     return found
 
 
-def losses(trials: list[dict[str, Any]], recipe: str, times: float) -> dict[int, float]:
-    """Seed → loss of one configuration."""
-    return {
-        trial["trial"]["seed"]: trial["loss"]
-        for trial in trials
-        if Path(trial["trial"]["recipe"]).stem == recipe and trial["trial"]["multiplier"] == times
-    }
-
-
 def main() -> None:
-    """Both tables, and the JSON line."""
+    """The table, and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    by_run = losses(json.loads(parser.parse_args().table.read_text())["trials"])
     rows = []
-    trials = trials_of("mixed")
-    for times in (1.0, 1.5):
-        without, warm = (losses(trials, name, times) for name in ("halved-without-warm-up", "halved"))
-        mean = Mean.of([without[seed] - warm[seed] for seed in sorted(warm)])
-        print(f"without re-warm-up less with, {times:g} times the rate: {mean.mean:+.3f} ± {mean.half_interval:.3f}")
-        rows.append({"times": times, "difference": mean.mean, "half_interval": mean.half_interval})
-    for one in json.loads((RESULTS / "claim.json").read_text())["tuned"]:
-        rate, batch = next(
-            (trial["peak_learning_rate"], trial["batch_size"])
-            for trial in trials_of("claim")
-            if trial["trial"]["optimizer"] == one["optimizer"]
-            and f"{trial['batch_size']:,}" == one["batch"]
-            and trial["trial"]["multiplier"] == one["multiplier"]
+    for (optimizer, multiplier, recipe), without in by_run.items():
+        warm = by_run.get((optimizer, multiplier, recipe.removesuffix(SUFFIX)), {})
+        seeds = sorted(without.keys() & warm.keys())
+        if not recipe.endswith(SUFFIX) or len(seeds) < 2:
+            continue
+        mean = Mean.of([without[seed] - warm[seed] for seed in seeds])
+        loss = Mean.of([warm[seed] for seed in seeds]).mean
+        print(f"{optimizer:12} × {multiplier:g}, {len(seeds)} seeds: {loss:.3f}", end=", ")
+        print(f"without re-warm-up {mean.mean:+.3f} ± {mean.half_interval:.3f}")
+        rows.append(
+            {
+                "optimizer": optimizer,
+                "multiplier": multiplier,
+                "seeds": len(seeds),
+                "difference": mean.mean,
+                "half_interval": mean.half_interval,
+            }
         )
-        constant = rate * math.sqrt(SAMPLES / batch)
-        print(f"{one['optimizer']:6} {one['batch']:>6}: best rate {rate:.3g}, times √(S/B) {constant:.2f}")
     print(json.dumps({"benchmark": "sweep_pairs", "rows": rows}))
 
 

@@ -80,6 +80,16 @@ def test_an_interrupted_decay_resumes_without_the_run_that_it_came_from(
     assert "holds a run with other settings: --samples" in capsys.readouterr().err
 
 
+def test_two_ranks_decay_with_the_micro_batches_that_the_message_names(
+    stable: Path, small_corpus: Corpus, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--processes", "4", "--restarts", "0")
+    assert decay(small_corpus, stable, tmp_path / "late", *given) == 2
+    assert "4 ranks for 2 micro-batches of phase 1. Give a --micro-batch-size up to 2" in capfd.readouterr().err
+    assert decay(small_corpus, stable, tmp_path / "late", "--micro-batch-size", "2") == 0
+    assert tomllib.loads((tmp_path / "late" / "recipe.toml").read_text())["micro_batch_sizes"] == [2, 2]
+
+
 def test_fresh_decays_again(stable: Path, small_corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "late"
     assert decay(small_corpus, stable, out) == 0
@@ -108,6 +118,18 @@ def test_what_cannot_decay_is_told(
     error = capsys.readouterr().err
     assert told in error
     assert not (tmp_path / "late").exists() or not list((tmp_path / "late").iterdir())
+
+
+def test_the_folder_of_another_run_is_refused(
+    stable: Path, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert decay(small_corpus, stable, stable) == 2
+    assert f"--decay-from and --out are both {stable}. Choose another --out" in capsys.readouterr().err
+    shutil.copytree(stable, tmp_path / "other")
+    assert decay(small_corpus, stable, tmp_path / "other") == 2
+    assert (
+        "other holds a run without a decay of its own. Choose another --out, or add --fresh" in capsys.readouterr().err
+    )
 
 
 def test_a_decayed_run_does_not_decay_again(

@@ -39,7 +39,7 @@ def test_a_run_has_the_objective_of_its_architecture(run: Path) -> None:
     assert recipe["model"]["architecture"] == "modernbert"
     assert (recipe["examples"]["pairing"], recipe["examples"]["mlm_probability"]) == ("none", 0.3)
     assert recipe["model"]["dropout"] == 0
-    assert model_of(run).maximum_positions == 8_192
+    assert model_of(run, 10).maximum_positions == 8_192
 
 
 def test_transformers_fills_blanks_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +54,7 @@ def test_transformers_fills_blanks_with_the_run(run: Path, capsys: pytest.Captur
 def test_plan_export_and_report_know_it(run: Path, small_corpus: Corpus, tmp_path: Path) -> None:
     assert main(["export", str(run), str(tmp_path / "exported")]) == 0
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert "ModernBERT 2x32 with" in (tmp_path / "report.html").read_text()
     assert main(["plan", "--corpus", str(small_corpus.path), *OPTIONS[:-2]]) == 0
     recipe = tmp_path / "mine.toml"
     assert main(["plan", "--recipe", str(run), "--save-recipe", str(recipe)]) == 0
@@ -70,6 +71,39 @@ def test_it_is_continued_and_fine_tuned_as_what_it_is(run: Path, small_corpus: C
     data = ["--train", str(questions), "--dev", str(questions), "--out", str(tmp_path / "squad")]
     fast = ["--epochs", "1", "--sequence-length", "160", "--precision", "float32"]
     assert main(["squad", str(tmp_path / "more"), *data, *fast]) == 0
+    for name in ("train", "dev"):
+        rows = [f"{n}\tThe first is {n}.\tIt is {n % 2}.\t{'not_' * (n % 2)}entailment" for n in range(8)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *rows]))
+    pairs = ["--data", str(tmp_path), "--out", str(tmp_path / "rte"), "--epochs", "1", "--precision", "float32"]
+    assert main(["glue", str(run), "rte", *pairs]) == 0
+
+
+def test_a_phase_may_have_another_rotary_base(
+    small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for an extension of the context: later phases compute with it, and each export says that of its step."""
+    phase = "{{ sequence_length = 32, batch_size = 8, share = 0.5{} }}"
+    model = [*OPTIONS[:4], "--micro-batch-size", "8", "--precision", "float32", *OPTIONS[-4:]]
+    saved = ["--checkpoint-steps", "5", "--keep-every", "5"]
+    losses, bases = {}, {}
+    for name, theta in (("same", ""), ("other", ", global_rope_theta = 20.0")):
+        (tmp_path / f"{name}.toml").write_text(f"phases = [{phase.format('')}, {phase.format(theta)}]\n")
+        out = tmp_path / name
+        given = ["--recipe", str(tmp_path / f"{name}.toml"), "--samples", "80", *model, *saved, "--out", str(out)]
+        assert main(["pretrain", "--corpus", str(small_corpus.path), *given]) == 0
+        lines = map(json.loads, (out / "journal.jsonl").read_text().splitlines())
+        losses[name] = [line["loss"] for line in lines if line["event"] == "step"]
+        for step in (5, 10):
+            assert main(["export", str(out), str(tmp_path / f"{name}-{step}"), "--step", str(step)]) == 0
+            config = json.loads((tmp_path / f"{name}-{step}" / "config.json").read_text())
+            bases[name, step] = config["global_rope_theta"]
+        assert json.loads((out / "huggingface" / "config.json").read_text())["global_rope_theta"] == bases[name, 10]
+    assert losses["same"][:5] == losses["other"][:5] and losses["same"][5:] != losses["other"][5:]
+    assert list(bases.values()) == [160_000.0, 160_000.0, 160_000.0, 20.0]
+    capsys.readouterr()
+    bert = ["--recipe", str(tmp_path / "other.toml"), "--samples", "80", "--model", "2x32", "--architecture", "bert"]
+    assert main(["plan", "--corpus", str(small_corpus.path), *bert]) == 2
+    assert "global_rope_theta 20 for bert, which has no rotary positions" in capsys.readouterr().err
 
 
 def test_a_folder_of_another_architecture_is_told(

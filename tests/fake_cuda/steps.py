@@ -56,6 +56,7 @@ class Steps:
             betas=(0.9, 0.999),
             epsilon=1e-6,
             adamw_lr_ratio=1.0,
+            ema_decay=0.0,
             max_grad_norm=1.0,
         )
         self.processes = processes or ProcessGroup(device=GPU)

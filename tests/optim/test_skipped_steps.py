@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lamb_by_hand import Options, lamb_by_hand
-from lambert.optim import LAMB, LANS, LARS, AdamHyperball, Muon, MuonHyperball, muon
+from lambert.optim import LAMB, LANS, LARS, AdamHyperball, Muon, MuonHyperball, StableAdamW, muon
 
 STEPS = ((8.0, False), (8.0, True), (2.0, False))
 """The loss scale, and whether the step is skipped; with one scale throughout, these optimizers would not care."""
@@ -48,7 +48,7 @@ def test_lamb_divides_by_the_scale_and_skips_like_the_equations(options: dict[st
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-@pytest.mark.parametrize("make", [LAMB, LANS, LARS, Muon, AdamHyperball, MuonHyperball])
+@pytest.mark.parametrize("make", [LAMB, LANS, LARS, Muon, AdamHyperball, MuonHyperball, StableAdamW])
 def test_a_skipped_step_changes_nothing_as_with_fused_adamw(
     make: Any, stacked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,35 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
     assert len(taken) > count
 
 
+def test_phases_that_differ_in_the_number_of_micro_batches_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a growing batch; where steps are timed whole, each is."""
+    monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path / "cache"))
+    taken: list[int] = []
+    monkeypatch.setattr(probe._PhaseProbe, "timed_step", lambda own, number, count: taken.append(count) or 0.1 * count)
+    asked = TrainingArguments(
+        model="1x16", batch_size=(64, 128, 256), samples=6_400, sequence_lengths=(16, 16, 16), micro_batch_size=8,
+        phase_fractions=(0.3, 0.3, 0.4),
+    )  # fmt: skip
+    for renew in (False, True):
+        taken.clear()
+        forecast = forecast_run(resolve_config(asked, None), None, budget_seconds=0.0, renew=renew)
+        assert [phase.micro_batches for phase in forecast.phases] == [8, 16, 32] and sorted(set(taken)) == [1, 4]
+        assert len(taken) == 8
+    forecast_run(resolve_config(replace(asked, micro_batch_size=128), None), None, budget_seconds=0.0)
+    assert len(taken) == 8 + 3 * 4
+
+
+def test_slow_steps_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    clock = iter(range(0, 10**6, 100))
+    monkeypatch.setattr(probe.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(probe._PhaseProbe, "timed_step", lambda own, number, count: taken.append(count) or 50.0)
+    forecast_run(settings(16), None, budget_seconds=20.0, renew=True)
+    assert taken == [4, 1, 4]
+
+
 def test_a_measurement_disturbed_by_other_work_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The faster one is; whoever measures anew is told what was measured."""
     monkeypatch.setenv("LAMBERT_PROBE_CACHE", str(tmp_path))

@@ -25,7 +25,7 @@ from lambert.training.checkpoint.late_decay import run_and_step, starting_step
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments
 from lambert.training.config.late_decay import with_late_decay
 from lambert.training.config.precision import resolve_precision
-from lambert.training.config.resolve import resolve_config, with_recipe
+from lambert.training.config.resolve import micro_batch_sizes, resolve_config, with_recipe
 from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import (
@@ -143,8 +143,15 @@ def _late_decay(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
     def recorded() -> dict[str, Any]:
         assert arguments.decay_from is not None
         run, named = run_and_step(arguments.decay_from)
+        if run.resolve() == out.resolve():
+            raise UserError(f"`decay_from` and `out` are both {out}", remedy="Choose another `out`")
         if (out / RECIPE_FILE).exists() and not arguments.fresh:
             begun = read_settings(out)
+            if not begun.phases[-1].continues:
+                raise UserError(
+                    f"{out} holds a run without a decay of its own",
+                    remedy="Choose another `out`, or add `fresh=True` to start over",
+                )
             step = begun.total_steps - begun.phases[-1].step_count if named is None else named
             return {**begun.as_tables(), "step": step}
         step = starting_step(arguments.decay_from)
@@ -156,13 +163,16 @@ def _late_decay(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         raise UserError(
             f"{corpus.path} is not the corpus of {arguments.decay_from}", remedy="Give the `corpus` of that run"
         )
-    return with_late_decay(
+    config = with_late_decay(
         config,
         tables["step"],
         decay_ratio=arguments.decay_ratio,
         batch_size=next(iter(arguments.batch_size), None),
         sequence_length=next(iter(arguments.sequence_lengths), None),
     )
+    if arguments.micro_batch_size is None:
+        return config
+    return replace(config, micro_batch_sizes=micro_batch_sizes(config.phases, arguments.micro_batch_size))
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:

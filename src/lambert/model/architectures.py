@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from lambert.errors import UserError
 from lambert.model.bert import BertConfig, BertModel, Encoder
 from lambert.model.modernbert import ModernBertConfig, ModernBertModel
 
@@ -30,6 +32,22 @@ def recorded_config(table: Mapping[str, Any]) -> BertConfig:
         UserError: a setting is out of its range.
     """
     return config_class(table)(**{name: value for name, value in table.items() if name != "architecture"})
+
+
+def with_rope_theta(config: BertConfig, theta: float | None) -> BertConfig:
+    """The configuration with another base of the rotary positions in global layers; None keeps it.
+
+    Raises:
+        UserError: the architecture has no rotary positions.
+    """
+    if theta is None:
+        return config
+    if not isinstance(config, ModernBertConfig):
+        raise UserError(
+            f"global_rope_theta {theta:g} for {architecture_of(config)}, which has no rotary positions",
+            remedy="Leave it out of the recipe, or train a ModernBERT",
+        )
+    return replace(config, global_rotary_base=theta)
 
 
 def encoder(config: BertConfig) -> Encoder:

@@ -120,6 +120,10 @@ class PreTrainingModel(_Pretrained):
     """Whether `compile_layers` has compiled it."""
     mlm_head: MLMHead
 
+    def reconfigure(self, config: BertConfig) -> None:
+        """Compute with another configuration of the same shape: another base of the rotary positions."""
+        self.config = self.encoder.config = config
+
     def forward(
         self,
         token_ids: Tensor,

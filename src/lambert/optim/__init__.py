@@ -1,4 +1,4 @@
-"""Optimizers for large batches: LAMB, LARS, LANS, Hyperball and Muon; their parameter groups; the gradient noise scale.
+"""Optimizers: LAMB, LARS, LANS, Hyperball, Muon, StableAdamW; their parameter groups; the gradient noise scale.
 
 Needs PyTorch only; LAMB's compiled kernels also need numba (CPU, the extra `fused`) or Triton (GPU).
 """
@@ -15,6 +15,7 @@ from lambert.optim.layer_stats import LayerStats
 from lambert.optim.layerwise import LayerwiseOptimizer
 from lambert.optim.muon import Muon
 from lambert.optim.noise import GradientNoise, NoiseEstimate
+from lambert.optim.stable_adamw import StableAdamW
 
 __all__ = [
     "LAMB",
@@ -28,6 +29,7 @@ __all__ = [
     "Muon",
     "MuonHyperball",
     "NoiseEstimate",
+    "StableAdamW",
     "any_of",
     "by_dimensions",
     "by_module",

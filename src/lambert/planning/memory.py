@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Memory of a process for micro-batches of `micro_batch_size` full sequences of a phase."""
     length = phase.sequence_length
-    return model_memory(
+    estimate = model_memory(
         config.model,
         sequences=micro_batch_size,
         sequence_length=length,
@@ -58,6 +58,8 @@ def estimate_memory(
         bytes_per_value=4 if config.precision is Precision.FLOAT32 else 2,
         activation_checkpointing=activation_checkpointing,
     )
+    average = 4 * parameter_count(config.model) if config.ema_decay else 0
+    return replace(estimate, state_bytes=estimate.state_bytes + average)
 
 
 def max_memory(config: TrainingConfig, activation_checkpointing: str = "none") -> int:

@@ -101,6 +101,8 @@ def _phase_lines(number: int, plan: PhasePlan, *, is_here: bool) -> list[str]:
     ]
     if shape := _schedule_shape(phase):
         lines.append(f"  {'then':14} {'':>14}  {shape}")
+    if phase.global_rope_theta is not None:
+        lines.append(f"  {'rope theta':14} {phase.global_rope_theta:>14,.0f}  of global layers")
     if is_here:
         count = -(-phase.batch_size // micro_batch)
         lines.append(f"  accumulation   {count:>14,}  micro-batches of {micro_batch}: batch / micro-batch, rounded up")

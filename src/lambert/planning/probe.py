@@ -40,6 +40,8 @@ from lambert.training.step.train_step import train_step
 
 _WARMUP_ROUNDS, _MIN_ROUNDS = 1, 3
 """Steps that are not counted, and the fewest that are."""
+_PATIENCE = 3
+"""Times the budget after which what was timed has to do, be it the first step alone."""
 _FEW = 4
 """Steps of at most so many micro-batches are timed whole. Longer ones are timed at 1 and at so many micro-batches."""
 _MAX_RUN_FRACTION = 0.02
@@ -119,7 +121,8 @@ def forecast_run(
     Args:
         corpus: its text is used; without one, random ids.
         processes: all ranks must call this at once.
-        budget_seconds: for each phase. At least three steps are timed, for at most a fiftieth of the phase.
+        budget_seconds: for each phase; those of one length and micro-batch size with long steps share a measurement. At
+            least three steps are timed, or fewer in three times the budget, for at most a fiftieth of the phase.
         renew: time them even if they have been timed before.
     """
     processes, trainer_options = processes or ProcessGroup(), trainer_options or TrainerOptions()
@@ -141,16 +144,19 @@ class _Probes:
     ) -> None:
         self._config, self._corpus, self._processes = config, corpus, processes
         self._options, self._budget_seconds = options, budget_seconds
+        self._measured: set[str] = set()
 
     def cost(self, phase: Phase, *, renew: bool) -> PhaseCost:
         """What the main process remembers or measures; every rank gets the same numbers."""
         key = self._key(phase)
+        renew = renew and key not in self._measured
         known = None if renew or not self._processes.is_main_process else remembered(key, len(_REMEMBERED))
         micro_batches = -(-phase.micro_batch_count // self._processes.world_size)
         if not self._processes.all_reduce_max([int(known is not None)])[0]:
             probe = _PhaseProbe(self._state, self._config, phase, self._processes, self._corpus)
             measured = probe.cost(self._options, self._budget_seconds)
             known = tuple(getattr(measured, name) for name in _REMEMBERED)
+            self._measured.add(key)
             if self._processes.is_main_process:
                 remember(key, _faster(known, remembered(key, len(_REMEMBERED))))
         own = known if known is not None and self._processes.is_main_process else (0.0,) * len(_REMEMBERED)
@@ -163,6 +169,11 @@ class _Probes:
         model = pretraining_model(self._config.model)
         model.encoder.checkpoint_activations(self._options.activation_checkpointing)
         return TrainState(model, self._config, self._processes, shards=self._options.shard)
+
+    def _timed_batch(self, phase: Phase) -> int:
+        """The batch size that the measurement depends on; 0 where steps are too long to be timed whole."""
+        own = -(-phase.micro_batch_count // self._processes.world_size)
+        return phase.config.batch_size if own <= _FEW else 0
 
     def _key(self, phase: Phase) -> str:
         """Of the machine, the versions, and all that a step's time depends on; not of the number of steps."""
@@ -179,7 +190,7 @@ class _Probes:
             "config": [str(getattr(config, name)) for name in ours],
             "options": [str(getattr(options, name)) for name in ways],
             "corpus": config.corpus_fingerprint or "random ids, some padding",
-            "phase": (phase.config.sequence_length, phase.config.batch_size, phase.micro_batch_size),
+            "phase": (phase.config.sequence_length, phase.micro_batch_size, self._timed_batch(phase)),
         })  # fmt: skip
 
 
@@ -220,7 +231,7 @@ class _PhaseProbe:
         micro_batches = -(-self._phase.micro_batch_count // self._processes.world_size)
         counts = (micro_batches,) if micro_batches <= _FEW else (1, _FEW)
         times = self._step_times(counts, micro_batches, budget_seconds)
-        middle = [float(np.median(measured[_WARMUP_ROUNDS:])) for measured in times]
+        middle = [float(np.median(measured[_WARMUP_ROUNDS:] or measured)) for measured in times]
         longer = sum(max(0.0, measured[0] - usual) for measured, usual in zip(times, middle, strict=True))
         if len(middle) == 1:
             micro_batch, rest = middle[0] / micro_batches, 0.0
@@ -243,6 +254,7 @@ class _PhaseProbe:
             spent = time.monotonic() - began
             limit = min(budget_seconds, _MAX_RUN_FRACTION * whole)
             is_enough = number >= _WARMUP_ROUNDS + _MIN_ROUNDS and spent > limit
+            is_enough |= spent > _PATIENCE * budget_seconds > 0
             if self._processes.all_reduce_max([int(is_enough)])[0]:
                 return times
 

@@ -24,6 +24,12 @@ TRIALS = "trials"
 _MOST_RUNS_IN_DETAIL = 4
 _MOST_STARTS_IN_FOOTER = 8
 
+_OPTIMIZERS = {
+    "lamb": "LAMB", "adamw": "AdamW", "stableadamw": "StableAdamW", "lars": "LARS", "lans": "LANS", "muon": "Muon",
+    "adam-hyperball": "Adam-Hyperball", "muon-hyperball": "Muon-Hyperball",
+}  # fmt: skip
+"""Names of optimizers as their authors write them."""
+
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report of one run folder, or of several side by side, and returns its path.
@@ -96,12 +102,15 @@ def _summary(run: Run) -> str:
     """One or two sentences: the model, its training, and how it ended."""
     parameters = run.header.get("parameters")
     model = tables.model_text(run)
-    what = "A BERT" if model == formatting.MISSING else f"BERT {model}"
+    architecture = run.recipe.get("model", {}).get("architecture", "bert")
+    kind = {"bert": "BERT", "modernbert": "ModernBERT"}.get(architecture, architecture)
+    what = f"A {kind}" if model == formatting.MISSING else f"{kind} {model}"
     if isinstance(parameters, int):
         what += f" with {formatting.large(parameters)} parameters"
     optimizer = run.header.get("optimizer")
     name = optimizer.get("name") if isinstance(optimizer, dict) else optimizer
-    how = f", pre-trained with {str(name).upper() if str(name).islower() else name}" if name else ", pre-trained"
+    parts = [_OPTIMIZERS.get(part, part) for part in str(name).split("+")]
+    how = f", pre-trained with {' and '.join(parts)}" if name else ", pre-trained"
     if len(run.phases) > 1:
         how += f" in {len(run.phases)} phases"
     return f"{what}{how}. {_ending(run)}"

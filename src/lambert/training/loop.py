@@ -158,6 +158,7 @@ class TrainingLoop:
             parameters = sum(parameter.numel() for parameter in self.state.model.parameters())
             own = {"peak_matmul_flops_per_second": self._throughput.peak, "resumed_from_step": resumed}
             self._journal.write("run", {**self.facts, **facts, "parameters": parameters, **own})
+            self.state.model.reconfigure(self.settings.model_at(self.state.step))
             if self.settings.initial_weights and not self.state.step:
                 self._evaluate(self._phases[0])  # what the initial weights know of this text
                 self.first_evaluation = self.evaluation
@@ -182,6 +183,7 @@ class TrainingLoop:
     def _run_phase(self, index: int) -> Iterator[StepMetrics]:
         """Run the remaining steps of a phase, until a rollback leaves it or a stop is requested."""
         phase = self._phases[index]
+        self.state.model.reconfigure(self.settings.model_at(phase.first_step))
         self._journal.write("phase", phase.facts())
         on_gpu = self.processes.device.type == "cuda"
         stream = training_stream(self.corpus, self.settings, phase, fixed_shapes=on_gpu)
@@ -317,7 +319,9 @@ class TrainingLoop:
 
     def _evaluate(self, phase: Phase) -> None:
         """Evaluate on the validation set, on every rank, so that none runs ahead."""
-        evaluation = self._validator.measure(self.state.model, phase.config.sequence_length, self.settings.precision)
+        length = phase.config.sequence_length
+        with self.state.averaged():
+            evaluation = self._validator.measure(self.state.model, length, self.settings.precision)
         if evaluation is not None:
             self.evaluation = evaluation
             self._journal.write("evaluation", {"step": self.state.step, **asdict(evaluation)})

@@ -17,13 +17,14 @@ from lambert.optim import (
     CombinedOptimizer,
     Muon,
     MuonHyperball,
+    StableAdamW,
     parameter_groups,
     split_groups,
 )
 
 OPTIMIZERS = (
     "lamb", "adamw", "lars", "lans", "muon", "lamb+adamw", "lars+adamw", "lans+adamw", "adam-hyperball",
-    "muon-hyperball",
+    "muon-hyperball", "stableadamw",
 )  # fmt: skip
 """Those with `+adamw`, muon and both hyperballs update hidden matrices only, and AdamW all other parameters."""
 _HIDDEN = (".blocks.", "pooler.", "mlm_head.transform.")
@@ -32,7 +33,7 @@ _HIDDEN = (".blocks.", "pooler.", "mlm_head.transform.")
 
 def is_layerwise(name: str) -> bool:
     """Whether the learning rate of an optimizer is relative to the norm of each layer."""
-    return name not in ("adamw", "muon")
+    return name not in ("adamw", "stableadamw", "muon")
 
 
 def is_combined(name: str) -> bool:
@@ -90,6 +91,8 @@ def make_optimizer(
     adaptive: dict[str, Any] = {"betas": betas, "eps": epsilon}
     if name == "adamw":
         return AdamW(_plain(groups), **adaptive, fused=True)
+    if name == "stableadamw":
+        return StableAdamW(_plain(groups), **adaptive)
     main = name.removesuffix("+adamw")
     rest: list[dict[str, Any]] = []
     if is_combined(name):

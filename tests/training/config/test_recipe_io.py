@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def gpt_bert(steps: int, peak: float) -> list[tuple[object, ...]]:
     return phases
 
 
+def growing(batches: Iterable[int], ramp: float, last: int, tokens: float) -> list[tuple[object, ...]]:
+    """Rows of a constant rate of 8e-4 at length 1,024, whose batch grows over `ramp` of `tokens` in equal parts."""
+    sizes = list(batches)
+    steps = [round(ramp / len(sizes) / size / 1_024) for size in sizes] + [round((tokens - ramp) / last / 1_024)]
+    warmup = round(3e9 / sizes[0] / 1_024)
+    shape = [(8e-4, warmup, sum(steps) - warmup)] + [(8e-4, 0, 0)] * len(sizes)
+    return [
+        (1_024, size, count, *own, 1.0, False, 0.0, at > 0)
+        for at, (size, count, own) in enumerate(zip([*sizes, last], steps, shape, strict=True))
+    ]
+
+
 # Written from the sources, not from the files: (length, batch, steps, peak, warm-up steps, steps at the peak,
 # power of the decay, from the first step on, final share, along the schedule of the phase before), then, where they are
 # not a power and 0, the kind of decay and the steps of the cool-down.
@@ -60,7 +73,33 @@ PHASES = {
     # fairseq base.yaml: 16 sequences · 16 updates · 8 GPUs, tokens_per_sample 512.
     "roberta": [(512, 16 * 16 * 8, 125_000, 5e-4, 10_000, 0, 1.0, False, 0.0, False)],
     # mosaicml/examples: 286,720,000 samples of 4,096; warm-up .06 of them, down to .02.
-    "mosaic": [(128, 4_096, 286_720_000 // 4_096, 5e-4, 4_200, 0, 1.0, False, 0.02, False)],
+    "mosaicbert": [(128, 4_096, 286_720_000 // 4_096, 5e-4, 4_200, 0, 1.0, False, 0.02, False)],
+    # AnswerDotAI/ModernBERT 94c82d15, base: 1,719 billion tokens, warm-up 3, batch from 768 to 4,608 over 50; then 250
+    # at 8,192 and 576, 3e-4, and 50 on 1 - sqrt.
+    "modernbert": [
+        *growing(range(768, 4_608, 768), 50e9, 4_608, 1_719e9),
+        (8_192, 576, round(300e9 / 576 / 8_192), 3e-4, 0, round(0.83333 * 63_578), 1.0, False, 0.001, False, "1-sqrt"),
+    ],
+    # JHU-CLSP/ettin-encoder-vs-decoder, base: 1,700 billion tokens, the batch from 4 · 72 to 4,608 over 50; then 250 on
+    # 1 - sqrt to half the peak, and 50 from there to .04.
+    "ettin": [
+        *growing((round(288 + fifth * (4_608 - 288)) for fifth in (0.1, 0.3, 0.5, 0.7, 0.9)), 50e9, 4_608, 1_700e9),
+        (7_999, 4_608, round(250e9 / 4_608 / 7_999), 8e-4, 0, 0, 1.0, False, 0.5, False, "1-sqrt"),
+        (7_999, 4_608, round(50e9 / 4_608 / 7_999), 4e-4, 0, 0, 1.0, False, 0.04, False, "1-sqrt"),
+    ],
+    # Rikka-Botan/NexteraBERT 84f589d5: "~175k steps" of 128 · 8 rows; 10 billion tokens of 8,192, 8 · 16 blocks a step.
+    "nexterabert": [
+        (1_024, 128 * 8, 175_000, 8e-4, 17_500, 0, 1.0, False, 0.1, False, "cosine"),
+        (8_192, 8 * 16, round(10e9 / 128 / 8_192), 8e-5, 400, 0, 1.0, False, 0.1, False, "cosine"),
+    ],
+    # arXiv 2502.19587 as reported: a million steps of two million tokens, 50,000 more at 4,096; the cosine ends at .9.
+    "neobert": [
+        (1_024, 2**21 // 1_024, 900_000, 6e-4, 2_000, 0, 1.0, False, 0.1, False, "cosine"),
+        (1_024, 2**21 // 1_024, 100_000, 6e-5, 0, 100_000, 1.0, False, 0.0, False),
+        (4_096, 2**21 // 4_096, 50_000, 6e-5, 0, 50_000, 1.0, False, 0.0, False),
+    ],
+    # As quoted in NexteraBERT's optim.py, here with a run of 24,000 steps.
+    "optibert": [(1_024, 2_048, 24_000, 6e-4, 2_400, 0, 1.0, False, 0.1, False, "cosine")],
     # README of academic-budget-bert, here with a run of 24,000 steps.
     "academic-budget": [(128, 4_096, 24_000, 1e-3, 1_440, 0, 1.0, False, 0.0, False)],
     "gpt-bert-100m": gpt_bert(31_250 // 2, 1e-2),
@@ -79,19 +118,27 @@ CHOICES = {
     "lans-54-minutes": ("large", "lans", (0.9, 0.999), 1e-6, 0.01, 0.0, "nsp", 0.15),
     "bert-2018": ("base", "adamw", (0.9, 0.999), 1e-6, 0.01, 1.0, "nsp", 0.15),
     "roberta": ("base", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
-    "mosaic": ("base", "adamw", (0.9, 0.98), 1e-6, 0.02, 0.0, "none", 0.3),
+    "mosaicbert": ("base", "adamw", (0.9, 0.98), 1e-6, 0.02, 0.0, "none", 0.3),
+    # 1e-5 over the peak of 8e-4.
+    "modernbert": ("base", "stableadamw", (0.9, 0.98), 1e-6, 0.0125, 0.0, "none", 0.3),
+    "ettin": ("base", "stableadamw", (0.9, 0.98), 1e-6, 0.0125, 0.0, "none", 0.3),
+    "nexterabert": ("base", "adamw", (0.9, 0.95), 1e-8, 0.1, 1.0, "none", 0.4),
+    "neobert": ("28x768", "adamw", (0.9, 0.95), 1e-8, 0.1, 1.0, "none", 0.2),
+    "optibert": ("base", "adamw", (0.9, 0.95), 1e-8, 0.1, 1.0, "none", 0.2),
     "academic-budget": ("large", "adamw", (0.9, 0.98), 1e-6, 0.01, 0.0, "none", 0.15),
     "gpt-bert-100m": ("base", "lamb", (0.9, 0.98), 1e-8, 0.1, 2.0, "none", 0.3),
     "gpt-bert-10m": ("12x384", "lamb", (0.9, 0.98), 1e-8, 0.1, 2.0, "none", 0.3),
     "hplt-bert": ("base", "lamb", (0.9, 0.98), 1e-6, 0.1, 2.0, "none", 0.3),
 }
+WITHOUT_STEPS = {"academic-budget": 4_096, "optibert": 2_048}
+"""Recipes whose number of samples is the user's, with their batch size."""
 FALLING = {"gpt-bert-100m": 0.1, "gpt-bert-10m": 0.1, "hplt-bert": 0.0}
 """Recipes whose masked fraction falls from .3 to .15, with their dropout."""
 
 
 def settings_of(name: str, **asked: object) -> TrainingConfig:
-    if name == "academic-budget":
-        asked = {"samples": 24_000 * 4_096, **asked}
+    if name in WITHOUT_STEPS:
+        asked = {"samples": 24_000 * WITHOUT_STEPS[name], **asked}
     return resolve_config(TrainingArguments(recipe=name, **asked), None)  # type: ignore[arg-type]
 
 
@@ -110,17 +157,28 @@ def test_every_named_recipe_is_held_to_its_source() -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_numbers_of_a_named_recipe_are_those_of_its_source(name: str) -> None:
     settings = settings_of(name)
-    assert [numbers_of(phase) for phase in settings.phases] == [(*row, "power", 0)[:12] for row in PHASES[name]]
+    assert [numbers_of(phase) for phase in settings.phases] == [
+        (*row, *("power", 0)[len(row) - 10 :]) for row in PHASES[name]
+    ]
     assert (
         settings.model_name, settings.optimizer, settings.betas, settings.epsilon, settings.weight_decay,
         settings.max_grad_norm, settings.examples.pairing, settings.examples.mlm_probability,
     ) == CHOICES[name]  # fmt: skip
-    wanted = {"unconfirmed"} if name == "lans-54-minutes" else {"published"}
-    if name != "academic-budget":
+    wanted = {"unconfirmed"} if name in ("lans-54-minutes", "neobert") else {"published"}
+    if name not in WITHOUT_STEPS:
         assert {
             number.provenance for phase in settings.phases for number in (phase.steps, phase.peak_learning_rate)
         } == wanted
     assert load_recipe(name).source
+
+
+def test_contexts_are_extended_with_the_rotary_base_of_the_source() -> None:
+    for name, thetas in (("modernbert", [1e4] * 6 + [1.6e5]), ("ettin", [1e4] * 6 + [1.6e5] * 2)):
+        settings = settings_of(name)
+        assert [phase.global_rope_theta for phase in settings.phases] == thetas
+        first_long = sum(phase.step_count for phase in settings.phases if phase.sequence_length == 1_024) + 1
+        for step, theta in ((0, 1e4), (first_long - 1, 1e4), (first_long, 1.6e5), (settings.total_steps, 1.6e5)):
+            assert settings.model_at(step) == replace(settings.model, global_rotary_base=theta)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", FALLING)

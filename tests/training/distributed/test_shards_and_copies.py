@@ -48,6 +48,7 @@ def _weights(optimizer: str, processes: ProcessGroup, *, shards: bool = False, n
         betas=(0.9, 0.999),
         epsilon=1e-6,
         adamw_lr_ratio=1.0,
+        ema_decay=0.5 if optimizer == "lans" else 0.0,  # one of them is averaged, too
     )
     model = BertForPreTraining(size)
     with torch.no_grad():
@@ -70,6 +71,8 @@ def _weights(optimizer: str, processes: ProcessGroup, *, shards: bool = False, n
             processes=processes,
             gradients=state.gradients,
         )
+        state.step += 1
+        state.update_average()
     exported = state.exportable_model()
     return {name: tensor.detach().clone() for name, tensor in exported.state_dict().items()}
 

@@ -45,13 +45,13 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
         UserError: `run` is not a run, has no such checkpoint or only damaged ones, `folder` exists, or what is read
             from it is not what was written.
     """
-    config = model_of(run)
     saved = _checkpoint(run, step)
+    config = model_of(run, saved.step)
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER / "tokenizer.json", cased=False)
     model = pretraining_model(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(saved.tensors["model"][name])
+            parameter.copy_(saved.weights[name])
     with atomic_folder(folder) as aside:
         write_model(model, tokenizer, aside)
         fitting = _fitting(tokenizer, model)

@@ -30,6 +30,8 @@ FORMAT_VERSION = 3
 FOLDER = "checkpoints"
 LATEST = "latest"
 PARTS = ("model", "optimizer")
+AVERAGE = "ema"
+"""The part of a run with averaged weights beside `PARTS`."""
 _MANIFEST = "manifest.json"
 _MARGIN_BYTES = 1_000_000
 """Free space required beyond the tensors."""
@@ -45,9 +47,14 @@ class Checkpoint:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """Part (`model`, `optimizer`) → name → tensor; each part is one file."""
+    """Part (`model`, `optimizer`, perhaps `ema`) → name → tensor; each part is one file."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON data: the run's configuration, and the state of its trackers."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Parameter name → what an export holds: the average where there is one."""
+        return self.tensors.get(AVERAGE, self.tensors["model"])
 
     @property
     def tensor_bytes(self) -> int:
@@ -244,7 +251,8 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
         raise _damaged(folder, f"{_MANIFEST} is not what was saved (its SHA-256 differs)")
     if content["format_version"] != FORMAT_VERSION:
         raise _of_other_version(folder, content)
-    if content["step"] != step or set(content["files"]) != {f"{part}.safetensors" for part in PARTS}:
+    named = {f"{part}.safetensors" for part in PARTS}
+    if content["step"] != step or set(content["files"]) - {f"{AVERAGE}.safetensors"} != named:
         raise _damaged(folder, f"its manifest is of step {content['step']} and names {sorted(content['files'])}")
     return content
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.model.architectures import recorded_config
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import Damaged, checkpoint_facts, finished_steps
-from lambert.training.config.recorded import with_defaults
 from lambert.training.config.training_config import TrainingConfig, write_tables
 from lambert.utils.io import SETTINGS_BYTES, read_bytes, read_toml, unwritable
 
@@ -39,8 +37,8 @@ def restore_recipe(run: Path) -> None:
     log.warning(f"{path} was lost: written again from the checkpoint of step {step}")
 
 
-def model_of(run: Path) -> BertConfig:
-    """The model that a run trains, as its recipe or else its newest checkpoint says.
+def model_of(run: Path, step: int) -> BertConfig:
+    """The model that a run trains in `step`, as its recipe or else its newest checkpoint says.
 
     Raises:
         UserError: `run` is not a run.
@@ -49,8 +47,8 @@ def model_of(run: Path) -> BertConfig:
     found = _from_checkpoint(run) if _is_lost(path) else None
     try:
         tables = read_toml(path) if found is None else found[1]
-        return recorded_config(with_defaults(tables, TrainingConfig)["model"])
-    except (ValueError, KeyError, TypeError) as error:
+        return TrainingConfig.from_tables(tables).model_at(step)
+    except (ValueError, UserError) as error:
         raise UserError(
             f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give the folder that `lambert pretrain --out` wrote"
         ) from None

@@ -109,9 +109,9 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
 
 
 def checkpoint_bytes(settings: TrainingConfig) -> int:
-    """Size of a checkpoint: weights and moments in float32; Muon's matrices and LARS have one moment."""
+    """Size of a checkpoint: weights, their average and moments in float32; Muon's matrices and LARS have one moment."""
     moments = 1 if settings.optimizer in ("lars", "muon", "muon-hyperball") else 2
-    return 4 * (1 + moments) * parameter_count(settings.model)
+    return 4 * (1 + moments + (settings.ema_decay > 0)) * parameter_count(settings.model)
 
 
 def _lock(run: Path) -> FolderLock:

@@ -37,13 +37,13 @@ class RecipeArguments:
     phase_fractions: tuple[float, ...] = ()
     """Fraction of the samples in each phase. Default for two phases: .9 .1."""
     optimizer: str | None = None
-    """lamb, adamw, lars, lans, muon, lamb+adamw (LAMB for hidden matrices, AdamW for all else; so with lars+adamw and
-    lans+adamw), adam-hyperball or muon-hyperball. Default: the recipe's, else adamw with `init_from`, muon for fewer
-    than 15,625 steps of at most 2,048 sequences, else lamb."""
+    """lamb, adamw, stableadamw, lars, lans, muon, lamb+adamw (LAMB for hidden matrices, AdamW for all else; so with
+    lars+adamw and lans+adamw), adam-hyperball or muon-hyperball. Default: the recipe's, else adamw with `init_from`,
+    muon for fewer than 15,625 steps of at most 2,048 sequences, else lamb."""
     recipe: str = "sqrt"
     """sqrt: derives everything from the batch size; paper: the LAMB paper's BERT-Large runs; nvidia, lans-54-minutes,
-    bert-2018, roberta, academic-budget, mosaic, gpt-bert-100m, gpt-bert-10m, hplt-bert: published recipes; or a TOML
-    file, or a run (docs/recipes.md)."""
+    bert-2018, roberta, academic-budget, mosaicbert, gpt-bert-100m, gpt-bert-10m, hplt-bert, modernbert, ettin,
+    nexterabert, neobert, optibert: published recipes; or a TOML file, or a run (docs/recipes.md)."""
     learning_rate: float | None = None
     """Peak learning rate of all phases. Default: derived from the batch size; with `init_from`, that for continuing."""
     learning_rate_multiplier: float = 1.0
@@ -71,6 +71,9 @@ class RecipeArguments:
     mlm_probability_end: float | None = None
     """Fraction at the end of the run, where it is another: it changes on a line over the steps. Default: the
     recipe's."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, such as .999: evaluations and exports take the average.
+    Default: the recipe's, else none."""
     pack: bool = False
     """Pack several short examples into one row; for corpora of short documents."""
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from lambert.utils.diff import flatten
 
-_SAME = ("optimizer", "seed", "precision", "reduce_dtype", "deterministic", "no_compile", "threads")
+_SAME = ("optimizer", "ema_decay", "seed", "precision", "reduce_dtype", "deterministic", "no_compile", "threads")
 _OF_THE_MODEL = (
     "layers", "hidden_size", "attention_heads", "feed_forward_size", "segment_types", "layer_norm_epsilon",
     "initializer_range",
@@ -19,7 +19,7 @@ _OF_MODERNBERT = (
 _OF_THE_RECIPE = (
     "weight_decay", "adamw_lr_ratio", "betas", "epsilon", "max_grad_norm", "phases.stable_steps", "phases.decay",
     "phases.decay_power", "phases.decays_from_start", "phases.min_lr_ratio", "phases.cooldown_steps",
-    "phases.continues",
+    "phases.continues", "phases.global_rope_theta",
 )  # fmt: skip
 ARGUMENTS = {
     "corpus_fingerprint": "corpus", "model.vocabulary_size": "corpus", "model.pad_token_id": "corpus",

@@ -43,10 +43,13 @@ class PhaseConfig:
     continues: bool = False
     """Continues the schedule of the previous phase, which then spans both: no separate warm-up or peak."""
 
+    global_rope_theta: float | None = None
+    """Base of ModernBERT's rotary positions in global layers; None is the model's own."""
+
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Self:
         """The phase that a table of `TrainingConfig.as_tables` describes."""
-        own = {field.name: table[field.name] for field in fields(cls)}
+        own = {field.name: table.get(field.name, field.default) for field in fields(cls)}
         derived = ("steps", "peak_learning_rate", "warmup_steps")
         return cls(**own | {name: DerivedValue(**own[name]) for name in derived})
 

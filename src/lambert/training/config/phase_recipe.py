@@ -37,6 +37,8 @@ class PhaseRecipe:
     min_lr_ratio: float = 0.0
     cooldown_ratio: float = 0.0
     """Fraction of the same steps as `warmup_ratio`, at the end."""
+    global_rope_theta: float | None = None
+    """Base of ModernBERT's rotary positions in global layers; None keeps that of the phase before."""
     continues: bool = False
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class PhaseRecipe:
                 f"sequence length {self.sequence_length}",
                 remedy=f"Give a whole number of tokens from {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE:,}",
             )
+        if self.global_rope_theta is not None and not 1 < self.global_rope_theta < math.inf:
+            raise UserError(f"global_rope_theta {self.global_rope_theta}", remedy="Give a number above 1")
         rate = self.peak_learning_rate
         if rate is not None and not (rate > 0 and math.isfinite(rate)):
             raise UserError(f"learning rate {rate}", remedy="Give a number above 0")

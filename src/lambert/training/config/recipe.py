@@ -42,6 +42,7 @@ class Recipe:
     epsilon: float | None = None
     weight_decay: float | None = None
     max_grad_norm: float | None = None
+    ema_decay: float | None = None
     dropout: float | None = None
     attention_dropout: float | None = None
     """Of attention weights, where it is another than `dropout`."""
@@ -174,32 +175,34 @@ def make_phases(
     _check_numbers(samples, learning_rate_multiplier)
     counts = _steps(recipe, samples, optimizer, is_own=is_own)
     phases: list[PhaseConfig] = []
+    theta: float | None = None
     for index, (phase, steps) in enumerate(zip(stated, counts, strict=True)):
+        theta = theta if phase.global_rope_theta is None else phase.global_rope_theta
         if phase.continues:
-            phases.append(_continued(phases[-1], phase, steps))
+            phases.append(replace(_continued(phases[-1], phase, steps), global_rope_theta=theta))
             continue
         continuing = itertools.takewhile(lambda at: stated[at].continues, range(index + 1, len(stated)))
         span = [index, *continuing]
         total = sum(int(counts[at].value) for at in span)
         open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override), is_continued)
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
-        stable = min(round(phase.stable_ratio * total), total - int(warmup.value))
-        phases.append(
-            PhaseConfig(
-                phase.sequence_length,
-                phase.batch_size,
-                steps,
-                open_numbers.peak(learning_rate_multiplier),
-                warmup,
-                stable_steps=stable if scheduler is None else scheduler.stable_steps(total, int(warmup.value)),
-                decay=phase.decay,
-                decay_power=phase.decay_power,
-                decays_from_start=phase.decays_from_start,
-                min_lr_ratio=phase.min_lr_ratio,
-                cooldown_steps=min(round(phase.cooldown_ratio * total), total - int(warmup.value)),
-            )
-        )
+        peak = open_numbers.peak(learning_rate_multiplier)
+        own = PhaseConfig(phase.sequence_length, phase.batch_size, steps, peak, warmup, global_rope_theta=theta)
+        phases.append(replace(own, **_shape(phase, total, int(warmup.value), scheduler)))
     return tuple(phases)
+
+
+def _shape(phase: PhaseRecipe, total: int, warmup: int, scheduler: LRSchedulerChoice | None) -> dict[str, Any]:
+    """Fields of `PhaseConfig` that describe a schedule of `total` steps after its warm-up."""
+    stable = round(phase.stable_ratio * total) if scheduler is None else scheduler.stable_steps(total, warmup)
+    return {
+        "stable_steps": min(stable, total - warmup),
+        "decay": phase.decay,
+        "decay_power": phase.decay_power,
+        "decays_from_start": phase.decays_from_start,
+        "min_lr_ratio": phase.min_lr_ratio,
+        "cooldown_steps": min(round(phase.cooldown_ratio * total), total - warmup),
+    }
 
 
 def _check_numbers(samples: int, multiplier: float) -> None:

@@ -111,6 +111,8 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
         for phase, span in zip(tables["phases"], spans, strict=True):
             steps = int(phase["steps"]["value"])
             own = {"sequence_length": phase["sequence_length"], "batch_size": phase["batch_size"], "steps": steps}
+            if (theta := phase.get("global_rope_theta")) is not None:
+                own["global_rope_theta"] = theta
             if phase["continues"]:
                 phases.append({**own, "continues": True})
                 continue
@@ -120,7 +122,8 @@ def _of_a_run(tables: Mapping[str, Any]) -> dict[str, Any]:
                 "warmup_steps": phase["warmup_steps"]["value"], "stable_ratio": phase["stable_steps"] / span,
                 "cooldown_ratio": phase["cooldown_steps"] / span,
             })  # fmt: skip
-        same = {name: tables[name] for name in ("optimizer", "betas", "epsilon", "weight_decay", "max_grad_norm")}
+        names = ("optimizer", "betas", "epsilon", "weight_decay", "max_grad_norm", "ema_decay")
+        same = {name: tables[name] for name in names}
         kind = {
             "pairs": examples["pairing"],
             "masking": examples["masking"],

@@ -14,7 +14,11 @@ from lambert.model.architectures import CONFIGS, config_class
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.utils.diff import flatten
 
-_PARTS: dict[str, tuple[type[Any], ...]] = {"model": tuple(CONFIGS.values()), "examples": (ObjectiveConfig,)}
+_PARTS: dict[str, tuple[type[Any], ...]] = {
+    "model": tuple(CONFIGS.values()),
+    "examples": (ObjectiveConfig,),
+    "phases": (PhaseConfig,),
+}
 """Tables of a recipe, whose settings may be None and then are left out; what they may be made of."""
 
 

@@ -42,7 +42,7 @@ wherever both ran (docs/results.md)."""
 DEFAULT_LENGTHS = (128, 512)
 _CHOICES = (
     "model", "architecture", "optimizer", "dropout", "attention_dropout", "pairs", "masking", "mlm_probability",
-    "mlm_probability_end",
+    "mlm_probability_end", "ema_decay",
 )  # fmt: skip
 """Fields of both the arguments and a recipe."""
 ARCHITECTURE_CHOICES: dict[str, dict[str, Any]] = {"modernbert": {"pairs": "none", "mlm_probability": 0.3}}
@@ -98,12 +98,13 @@ def resolve_config(
         optimizer=optimizer,
         samples=sum(phase.samples for phase in phases),
         phases=phases,
-        micro_batch_sizes=_micro_batch_sizes(phases, request.micro_batch_size),
+        micro_batch_sizes=micro_batch_sizes(phases, request.micro_batch_size),
         corpus_fingerprint="" if corpus is None else corpus.fingerprint,
         seed=request.seed,
         examples=request.examples,
         packs=request.pack,
         precision=precision,
+        ema_decay=request.ema_decay or 0.0,
         initial_weights=initial_weights,
         weight_decay=default_weight_decay(optimizer) if decay is None else decay,
         adamw_lr_ratio=_adamw_lr_ratio(phases, optimizer, request.learning_rate_multiplier, is_continued=is_continued),
@@ -231,7 +232,7 @@ def _model_config(request: RecipeArguments, recipe: Recipe, corpus: Corpus | Non
     return config
 
 
-def _micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
+def micro_batch_sizes(phases: Sequence[PhaseConfig], asked: int | None) -> tuple[int, ...]:
     """Micro-batch size of each phase: as given for the first, with equal tokens in the others."""
     if asked is not None and asked < 1:
         raise UserError(f"micro-batch size {asked}", remedy="Give a whole number of sequences from 1")

@@ -5,6 +5,7 @@ A new setting gets as its default what runs did before it, for their recipes lac
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ import tomli_w
 from lambert import __version__
 from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
 from lambert.errors import UserError, unknown_name
-from lambert.model.architectures import architecture_of, recorded_config
+from lambert.model.architectures import architecture_of, recorded_config, with_rope_theta
 from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.config.clashes import clashes
@@ -72,6 +73,8 @@ class TrainingConfig:
     """ε in m̂ / (√v̂ + ε)."""
     adamw_lr_ratio: float = 1.0
     """AdamW's learning rate beside another optimizer, as a fraction of that one's."""
+    ema_decay: float = 0.0
+    """Decay of the exponential moving average of the weights, which is evaluated and exported; 0 is without one."""
     max_grad_norm: float = 1.0
     """Largest L2 norm of the whole gradient, as in BERT; 0 turns clipping off."""
 
@@ -82,6 +85,10 @@ class TrainingConfig:
             raise UserError(
                 "a deterministic run reduces gradients in float32",
                 remedy="Leave out `reduce_dtype` or `deterministic=True`",
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(
+                f"`ema_decay` = {self.ema_decay:g}", remedy="Give a number from 0 to below 1, such as 0.999"
             )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
@@ -94,11 +101,18 @@ class TrainingConfig:
                     f"{self.model.maximum_positions} positions",
                     remedy="Choose shorter sequences",
                 )
+            with_rope_theta(self.model, phase.global_rope_theta)
 
     @property
     def total_steps(self) -> int:
         """Steps of all phases."""
         return sum(phase.step_count for phase in self.phases)
+
+    def model_at(self, step: int) -> BertConfig:
+        """The model's configuration in `step`, counted from 1; in step 0 that of the first."""
+        ends = itertools.accumulate(phase.step_count for phase in self.phases)
+        phase = next((phase for phase, end in zip(self.phases, ends, strict=True) if step <= end), self.phases[-1])
+        return with_rope_theta(self.model, phase.global_rope_theta)
 
     @property
     def tokens(self) -> int:
@@ -113,9 +127,8 @@ class TrainingConfig:
         for part in ("model", "examples"):
             tables[part] = {name: value for name, value in tables[part].items() if value is not None}
         tables["model"] = {"architecture": architecture_of(self.model), **tables["model"]}
-        tables["phases"] = [
-            {**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases
-        ]
+        phases = [{**asdict(phase), "samples": phase.samples, "tokens": phase.tokens} for phase in self.phases]
+        tables["phases"] = [{name: value for name, value in one.items() if value is not None} for one in phases]
         return tables
 
     @classmethod

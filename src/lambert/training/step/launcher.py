@@ -82,6 +82,7 @@ class StepLauncher:
         )
         self._batches.make_ahead(phase, stream, step + 1)  # after the launch: both need Python's lock
         state.step = step
+        state.update_average()
         return LaunchedStep(step, phase, batches, pending, self._timer.lap(), began)
 
     def close(self) -> None:

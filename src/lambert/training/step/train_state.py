@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from lambert.model.compilation import compile_layers
 from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.optim import LayerwiseOptimizer
 from lambert.optim.combined import parts_of
-from lambert.training.checkpoint.format import Checkpoint
+from lambert.training.checkpoint.format import AVERAGE, PARTS, Checkpoint
 from lambert.training.config.precision import MasterWeights, Precision
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed.fsdp import from_rank_0, full_tensor, shard
@@ -107,6 +108,36 @@ class TrainState:
             adamw_lr_ratio=settings.adamw_lr_ratio,
         )
         self.step = 0
+        self._ema_decay = settings.ema_decay
+        self._average: dict[str, Tensor] = {}
+        if self._ema_decay:
+            self._average = {name: weight.clone() for name, weight in self.weights().items()}
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average of the weights towards those of the step just done, if the run has one.
+
+        Its decay is min(`ema_decay`, (1 + t) / (10 + t)) in step t, as in TensorFlow's `ExponentialMovingAverage`, so
+        that a short run does not keep the initial weights.
+        """
+        if self._average:
+            decay = min(self._ema_decay, (1 + self.step) / (10 + self.step))
+            weights = self.weights()
+            torch._foreach_lerp_(list(self._average.values()), [weights[name] for name in self._average], 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the averaged weights, if the run has an average."""
+        if not self._average:
+            yield
+            return
+        model = dict(self.model.named_parameters())
+        kept = {name: parameter.detach().clone() for name, parameter in model.items()}
+        try:
+            _copy(self._average, model)
+            yield
+        finally:
+            _copy(kept, model)
 
     def trust_ratios(self) -> dict[str, float]:
         """Layer name → trust ratio of the last step; empty for optimizers without."""
@@ -131,12 +162,13 @@ class TrainState:
 
         For a sharded model, call it on every rank.
         """
-        copies: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+        copies: dict[str, dict[str, Tensor]] = {part: {} for part in (*PARTS, *[AVERAGE] * bool(self._average))}
         if not (self._is_first or self._is_sharded):
             return None
         for part, named in (
             ("model", self.weights()),
             ("optimizer", optimizer_tensors(self.optimizer, self._names)),
+            (AVERAGE, self._average),
         ):
             for name in sorted(named):  # a restored state may be ordered differently on each rank
                 gathered = full_tensor(named[name].detach())
@@ -162,14 +194,24 @@ class TrainState:
                 parameter.copy_(own_part(parameter, weights[name]))
         if self.master is not None:
             self.master.copy_to_model()
+        with torch.no_grad():
+            for name, average in self._average.items():
+                average.copy_(own_part(average, saved.tensors[AVERAGE][name]))
         self.optimizer.state.clear()
         restore_optimizer(self.optimizer, self._names, saved.tensors["optimizer"], own_part)
         self.step = saved.step
 
     def exportable_model(self) -> PreTrainingModel:
-        """The model with float32 weights; if it is sharded, call it on every rank."""
-        if self.master is None and not self._is_sharded:
+        """The model with float32 weights, averaged if the run averages; if it is sharded, call it on every rank."""
+        if self.master is None and not self._is_sharded and not self._average:
             return self.model
         exported = pretraining_model(self.model.config)
-        exported.load_state_dict({name: full_tensor(tensor) for name, tensor in self.weights().items()})
+        weights = self._average or self.weights()
+        exported.load_state_dict({name: full_tensor(tensor) for name, tensor in weights.items()})
         return exported
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
