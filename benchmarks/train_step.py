@@ -1,14 +1,16 @@
-"""A full pre-training step (forward, backward, AdamW) against `transformers`' BertForPreTraining on the same batches.
+"""A full pre-training step (forward, backward, AdamW) against `transformers`' model on the same batches.
 
 Each implementation runs in its own process, and they take turns step by step. The CPU time of a step is measured, since
 other work on the machine disturbs it less than wall-clock time. The table shows the median, minimum and maximum, and
-each process's peak memory. All use lambert's allocator settings, PyTorch's fused AdamW, dropout .1 and real batches.
+each process's peak memory. All use lambert's allocator settings, PyTorch's fused AdamW, real batches and the dropout of
+the architecture: .1 of BERT, 0 of ModernBERT.
 
 Baselines: "transformers" is its model under autocast; "tuned" applies its MLM head to the masked positions only, and
 "by hand" also keeps bfloat16 weights, with float32 master weights for AdamW.
 
     python benchmarks/train_step.py CORPUS --models tiny mini --threads 1 --rounds 7
     python benchmarks/train_step.py CORPUS --models tiny --compile      # also the tuned baselines, compiled
+    python benchmarks/train_step.py CORPUS --architecture modernbert    # whole windows, 30 % masked, no pairs
     python benchmarks/train_step.py CORPUS --ablations                  # lambert without one optimization at a time
 """
 
@@ -20,7 +22,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,8 +33,11 @@ from torch.nn import functional
 
 from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch, SampleStream, example_source
-from lambert.model import ops
-from lambert.model.heads import BertForPreTraining
+from lambert.data.objective import BERT_OBJECTIVE, ObjectiveConfig
+from lambert.model import modernbert_config_file, ops
+from lambert.model.architectures import CONFIGS, architecture_of
+from lambert.model.heads import pretraining_model
+from lambert.model.modernbert import ModernBertConfig
 from lambert.model.ops import cpu_arrays, cpu_fused
 from lambert.model.presets import model_config
 from lambert.planning.hardware import inspect_hardware
@@ -44,12 +48,15 @@ from lambert.training.step.pretraining_loss import pretraining_task
 from lambert.training.step.train_state import prepare_model
 from lambert.training.step.train_step import train_step
 
+CPU = torch.device("cpu")
 LR = 1e-4
+OBJECTIVES = {"bert": BERT_OBJECTIVE, "modernbert": ObjectiveConfig(pairing="none", mlm_probability=0.3)}
 TARGETS = {
     "transformers": {"tiny": 5.5, "mini": 3.3, "small": 2.3, "base": 1.6},
     "tuned": {"tiny": 1.5, "mini": 1.5, "small": 1.4, "base": 1.3},
 }
 FLOAT32_TARGETS = {"transformers": {"tiny": 4.2, "mini": 2.4, "small": 2.0, "base": 1.25}}
+MODERNBERT_TARGETS = {kind: {"mini": 1.3, "small": 1.3} for kind in ("transformers", "tuned", "by hand")}
 ABLATIONS = ("fused kernels", "leaving out padding", "transposed operands", "allocator settings")
 """Optimizations that can be switched off."""
 WARM_UP = 2
@@ -57,9 +64,10 @@ WARM_UP = 2
 Step = Callable[[PretrainingBatch], float]
 
 
-def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch]:
+def batches(corpus: Corpus, length: int, size: int, objective: ObjectiveConfig) -> Iterator[PretrainingBatch]:
     """Padded batches of the corpus in order."""
-    stream = SampleStream(example_source(corpus, "train", sequence_length=length, seed=0, phase=1))
+    source = example_source(corpus, "train", sequence_length=length, seed=0, phase=1, objective=objective)
+    stream = SampleStream(source)
     first = 0
     while True:
         yield stream.batch(first, size)
@@ -68,7 +76,7 @@ def batches(corpus: Corpus, length: int, size: int) -> Iterator[PretrainingBatch
 
 def ours(config: Any, precision: Precision) -> Step:
     """Lambert's own step."""
-    model = BertForPreTraining(config)
+    model = pretraining_model(config)
     working = prepare_model(model, precision, weight_decay=0.01)
     optimizer = make_optimizer("adamw", working.groups, working.names, betas=(0.9, 0.999), epsilon=1e-6)
     seeds = iter(range(10**9))
@@ -91,27 +99,22 @@ def ours(config: Any, precision: Precision) -> Step:
     return step
 
 
-def autocast(precision: Precision) -> AbstractContextManager[None]:
-    """The context of a baseline's forward pass."""
-    enabled = precision is Precision.BFLOAT16_AUTOCAST
-    return torch.autocast("cpu", dtype=torch.bfloat16) if enabled else nullcontext()
-
-
-def theirs(attention: str, config: Any, precision: Precision) -> Step:
-    """`transformers` out of the box: MLM logits of every position."""
-    model = hugging_face(attention, config)
+def theirs(model: Any, precision: Precision, *, compiled: bool = False) -> Step:
+    """`transformers` out of the box: the model computes the loss, from MLM logits of every position unless sparse."""
     update = updates(model, precision)
+    is_bert = model.config.model_type == "bert"
+    forward = torch.compile(model) if compiled else model
 
     def step(batch: PretrainingBatch) -> float:
         labels = torch.full_like(batch.token_ids, -100).flatten()
         labels[batch.masked_positions] = batch.masked_labels
-        with autocast(precision):
-            loss = model(
+        pairs = {"token_type_ids": batch.segment_ids, "next_sentence_label": batch.next_sentence_labels}
+        with precision.autocast(CPU):
+            loss = forward(
                 input_ids=batch.token_ids,
-                token_type_ids=batch.segment_ids,
                 attention_mask=batch.attention_mask,
                 labels=labels.view_as(batch.token_ids),
-                next_sentence_label=batch.next_sentence_labels,
+                **(pairs if is_bert else {}),
             ).loss
         return update(loss)
 
@@ -120,12 +123,14 @@ def theirs(attention: str, config: Any, precision: Precision) -> Step:
 
 def tuned(attention: str, config: Any, precision: Precision, *, compiled: bool) -> Step:
     """A tuned `transformers` baseline: MLM logits of the masked positions only; optionally compiled."""
-    model = hugging_face(attention, config)
+    model = hugging_face(attention, config, sparse_prediction=True)
+    if isinstance(config, ModernBertConfig):
+        return theirs(model, precision, compiled=compiled)
     update = updates(model, precision)
     encoder = torch.compile(model.bert) if compiled else model.bert
 
     def step(batch: PretrainingBatch) -> float:
-        with autocast(precision):
+        with precision.autocast(CPU):
             output = encoder(
                 input_ids=batch.token_ids, token_type_ids=batch.segment_ids, attention_mask=batch.attention_mask
             )
@@ -138,20 +143,30 @@ def tuned(attention: str, config: Any, precision: Precision, *, compiled: bool) 
     return step
 
 
-def hugging_face(attention: str, config: Any) -> Any:
-    """`transformers`' model of the same size."""
+def hugging_face(attention: str, config: Any, *, sparse_prediction: bool = False) -> Any:
+    """`transformers`' model of the same size.
+
+    Args:
+        sparse_prediction: ModernBERT's own setting for an MLM head at the masked positions only.
+    """
     import transformers
 
-    sizes = transformers.BertConfig(
-        vocab_size=config.vocabulary_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.attention_heads,
-        intermediate_size=config.feed_forward_size,
-        max_position_embeddings=config.maximum_positions,
-    )
+    if isinstance(config, ModernBertConfig):
+        written = modernbert_config_file.settings_of(config, "ModernBertForMaskedLM")
+        sizes: Any = transformers.ModernBertConfig(**written, sparse_prediction=sparse_prediction)
+        kind: Any = transformers.ModernBertForMaskedLM
+    else:
+        kind = transformers.BertForPreTraining
+        sizes = transformers.BertConfig(
+            vocab_size=config.vocabulary_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.attention_heads,
+            intermediate_size=config.feed_forward_size,
+            max_position_embeddings=config.maximum_positions,
+        )
     sizes._attn_implementation = attention
-    model: nn.Module = transformers.BertForPreTraining(sizes)
+    model: nn.Module = kind(sizes)
     return model.train()
 
 
@@ -214,7 +229,7 @@ def make(name: str, config: Any) -> Step:
     if who == "lambert":
         return ours(config, Precision(what))
     if who == "transformers":
-        return theirs(what, config, Precision(rest[0]))
+        return theirs(hugging_face(what, config), Precision(rest[0]))
     return tuned(what, config, Precision(rest[0]), compiled="compiled" in rest)
 
 
@@ -231,7 +246,7 @@ def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int
     if missing == "transposed operands":
         vars(cpu_arrays)["_MIN_TRANSPOSED_COLUMNS"] = 10**9
     step = make(name, config)
-    stream = batches(Corpus.open(corpus), length, size)
+    stream = batches(Corpus.open(corpus), length, size, OBJECTIVES[architecture_of(config)])
     while pipe.recv():
         batch = next(stream)
         began, clock = time.process_time(), time.perf_counter()
@@ -243,7 +258,8 @@ def work(pipe: Any, name: str, config: Any, corpus: Path, length: int, size: int
 def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Median step of every implementation, and the ratios."""
     size = options.batch_size or (16 if model in ("base", "large") else 32) * 128 // options.length
-    config = model_config(model, vocabulary_size=Corpus.open(options.corpus).vocabulary_size, dropout=0.1)
+    vocabulary_size = Corpus.open(options.corpus).vocabulary_size
+    config = model_config(model, vocabulary_size=vocabulary_size, architecture=options.architecture)
     taking_part = names(options)
     context, pipes, processes = get_context("spawn"), {}, []
     for _, name in taking_part:
@@ -264,7 +280,7 @@ def measure(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for process, pipe in zip(processes, pipes.values(), strict=True):
         pipe.send(False)
         process.join()
-    print(f"\n{model}, length {options.length}, batch {size}, {options.threads} thread(s)")
+    print(f"\n{options.architecture} {model}, length {options.length}, batch {size}, {options.threads} thread(s)")
     print(f"{'':34}{'ms a step':>10}{'min..max':>16}{'sequences/s':>13}{'first step, s':>15}{'memory, GB':>12}")
     for _, name in taking_part:
         own = [1e3 * value for value in times[name]]
@@ -287,11 +303,12 @@ def ratios(
             continue
         best = min(of_them, key=lambda name: of_them[name])
         targets = FLOAT32_TARGETS if options.float32 else TARGETS
+        targets = MODERNBERT_TARGETS if options.architecture == "modernbert" else targets
         target = targets.get(rival, {}).get(model) if options.length == 128 else None
         aim = "" if target is None else f" (target {target})"
         print(f"{mine} over {best}: {of_them[best] / middle:.2f}{aim}")
         yield {
-            "case": f"{model}, length {options.length}",
+            "case": f"{options.architecture} {model}, length {options.length}",
             "unit": "seconds of CPU time",
             "ours": middle,
             "rival": best,
@@ -307,6 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--models", nargs="+", default=["tiny", "mini", "small", "base"])
+    parser.add_argument("--architecture", choices=tuple(CONFIGS), default="bert")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=0, help="by default 4,096 tokens, 2,048 for base")
     parser.add_argument("--threads", type=int, default=1)

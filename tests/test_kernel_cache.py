@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lambert import kernel_cache
-from lambert.model.ops import cpu_kernels
+from lambert.model.ops import cpu_attention_kernels, cpu_kernels
 from lambert.optim.kernels import compiled
 
 ENTRY = """
@@ -59,6 +59,11 @@ with event.install_recorder("numba:compile") as recorder:
         ops = select_ops(w1)
         out = ops.feed_forward(hidden, w1, b1, w2, b2, checkpoint=False)
         out = ops.add_norm(out, hidden, torch.ones(128), torch.zeros(128), 1e-12, 0.1)
+        hidden, out = ops.norm(out, torch.ones(128).to(dtype), 1e-5)
+        out = hidden + ops.geglu(out, w1, w2[:, :128].contiguous(), 0.0, checkpoint=False)
+        cosines, sines = torch.rand(2, 6, 1, 16)
+        qkv = torch.cat((out, out, out), 1)[None]
+        out = ops.attention(qkv, 4, None, 0.0, checkpoint=False, rotation=(cosines, sines))[0]
         ops.mlm_cross_entropy(out, table, bias.float(), torch.arange(6))[0].backward()
         masters = [torch.nn.Parameter(weight.detach().float()) for weight in weights]
         for master, weight in zip(masters, weights):
@@ -202,7 +207,7 @@ def test_the_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> No
 def test_kernels_call_only_what_is_inlined() -> None:
     """A kept function that another one called, or a sum in a function of its own, would round otherwise once loaded."""
     kept = 0
-    for module in (compiled, cpu_kernels):
+    for module in (compiled, cpu_kernels, cpu_attention_kernels):
         functions = {name: value for name, value in vars(module).items() if hasattr(value, "py_func")}
         is_kept = {name: isinstance(value._cache, kernel_cache._FunctionCache) for name, value in functions.items()}
         for name, function in functions.items():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from tests.model.beside_float64 import against, close, random
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,52 +14,10 @@ from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.ops import cpu_arrays, cpu_fused, eager
 
+pytestmark = pytest.mark.usefixtures("kind")
 CONFIG = BertConfig(
     vocabulary_size=1_234, layers=2, hidden_size=128, attention_heads=2, feed_forward_size=512, maximum_positions=64
 )
-
-
-@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"], autouse=True)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """The dtype of everything that `random` makes."""
-    Chosen.kind = request.param
-    return request.param
-
-
-class Chosen:
-    kind = torch.float32
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(Chosen.kind).requires_grad_()
-
-
-def close(ours: Tensor, exact: Tensor, tolerance: float = 0.01) -> None:
-    """Relative error of the norm: 10⁻⁵ in float32, `tolerance` in bfloat16."""
-    tolerance = 1e-5 if ours.dtype == torch.float32 and Chosen.kind == torch.float32 else tolerance
-    difference = (ours.detach().double() - exact.detach().double()).norm() / exact.detach().double().norm()
-    assert difference < tolerance, float(difference)
-
-
-def against(function: Any, exactly: Any, *tensors: Tensor) -> None:
-    """Value and every gradient against float64."""
-    wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
-    ours, exact = function(*tensors), exactly(*wide)
-    close(ours, exact)
-    direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9)).to(Chosen.kind)
-    ours.backward(direction.to(ours.dtype))
-    exact.backward(direction.double())
-    for own, other in zip(tensors, wide, strict=True):
-        assert own.grad is not None and other.grad is not None
-        close(own.grad.to_dense() if own.grad.is_sparse else own.grad, other.grad)
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("sizes", [(100, 128, 96), (70, 600, 530), (70, 530, 600)])
@@ -288,4 +245,3 @@ def test_a_second_backward_pass_is_refused() -> None:
 def test_dropout_with_probability_0_is_the_identity() -> None:
     values = random(3, 4)
     assert cpu_fused.dropout(values, 0.0) is values
-    assert np.float32(1) == cpu_fused.new_dropout(0.0)[3]

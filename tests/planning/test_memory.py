@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from lambert.model.architectures import encoder
 from lambert.model.bert import BertConfig
 from lambert.model.presets import model_config
-from lambert.planning.memory import MemoryEstimate, estimate_memory, model_memory
+from lambert.planning.memory import MemoryEstimate, estimate_memory, model_memory, saved_per_token
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import parameter_count, resolve_config
 
@@ -59,3 +61,36 @@ def test_activation_checkpointing_needs_less_memory() -> None:
     logits = 3 * 4 * 32 * 76 * 30_522
     assert (selective - logits) / (whole - logits) == pytest.approx((34 - 8) / (34 + 4 * 12 * 512 / 768), rel=1e-6)
     assert estimate("full").activation_bytes < selective < whole
+
+
+def kept_bytes(layers: int, hidden_size: int, checkpointing: str) -> int:
+    """What a forward pass of a ModernBERT over 4 · 64 tokens saves, parameters aside."""
+    model = encoder(model_config(f"{layers}x{hidden_size}", vocabulary_size=50, architecture="modernbert")).bfloat16()
+    model.checkpoint_activations(checkpointing)
+    ids, sizes = torch.zeros(4, 64, dtype=torch.long), {}
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model(ids, ids, None)
+    assert hidden.requires_grad
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+@pytest.mark.parametrize("hidden_size", [64, 128])  # plain PyTorch, and fused CPU kernels
+def test_what_a_layer_of_modernbert_saves_is_counted(hidden_size: int, checkpointing: str) -> None:
+    """By autograd's graph. The fused kernels keep neither GELU nor the product, and one tensor of attention weights."""
+    config = model_config(f"2x{hidden_size}", vocabulary_size=50, architecture="modernbert")
+    whole, recomputed = saved_per_token(config)
+    if hidden_size == 128 or checkpointing == "selective":
+        whole -= recomputed
+    if hidden_size == 128 and checkpointing == "none":
+        whole += 2 * config.attention_heads * 64
+    each = (kept_bytes(5, hidden_size, checkpointing) - kept_bytes(2, hidden_size, checkpointing)) / 3
+    assert each == pytest.approx(4 * 64 * whole, rel=0.02)

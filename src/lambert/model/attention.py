@@ -69,8 +69,32 @@ def _compute_dtype(like: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if is_autocast else like.dtype
 
 
-def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoint: bool) -> Tensor:
+def rotate(qkv: Tensor, heads: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries and keys in [*, 3 · H] turned by the positions of their tokens, pairs of units being D / 2 apart.
+
+    Args:
+        rotation: float32 cosines and sines, [T, 1, D / 2] of qkv [T, 3 · H], [S, 1, D / 2] or [B, S, 1, D / 2] of qkv
+            [B, S, 3 · H].
+    """
+    cosines, sines = rotation
+    query_key, value = qkv.unflatten(-1, (3, heads, -1)).tensor_split((2,), dim=-3)
+    first, second = query_key.float().chunk(2, dim=-1)
+    cosines, sines = cosines.unsqueeze(-3), sines.unsqueeze(-3)
+    turned = torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    return torch.cat((turned.to(qkv.dtype), value), dim=-3).flatten(-3)
+
+
+def attention(
+    qkv: Tensor,
+    heads: int,
+    rows: Rows,
+    dropout_p: float,
+    *,
+    checkpoint: bool,
+    rotation: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """As `Ops.attention`."""
+    qkv = qkv if rotation is None else rotate(qkv, heads, rotation)
     if isinstance(rows, Unpadded):
         query, key, value = (part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1))
         starts, most = rows.cu_seqlens, rows.max_length

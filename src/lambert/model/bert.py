@@ -220,6 +220,7 @@ class Encoder(nn.Module, ABC):
         position_ids: Tensor | None = None,
         sequence_ids: Tensor | None = None,
         real_tokens: int | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Hidden states; those of padding mean nothing.
 
@@ -228,32 +229,38 @@ class Encoder(nn.Module, ABC):
             position_ids: [B, S] position of each token in its sequence; 0, 1, 2, … along the row when None.
             sequence_ids: [B, S] which packed sequence of its row a token belongs to; attention is block-diagonal.
             real_tokens: how many are True in `attention_mask`. A GPU needs it to leave out the padding.
+            kept: [M] indices b · S + s of real tokens; then only their hidden states [M, H] are returned.
         """
         if position_ids is None:
             position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
         unpadded = None if sequence_ids is not None else self._unpad(attention_mask, real_tokens)
         if unpadded is not None:
             ids = [unpadded.take(each.expand_as(token_ids)) for each in (token_ids, segment_ids, position_ids)]
-            return unpadded.pad(self.run_blocks(self.embed(*ids), unpadded, ids[2], None), len(token_ids))
+            places = None if kept is None else unpadded.find(kept, len(token_ids))
+            hidden = self.run_blocks(self.embed(*ids), unpadded, ids[2], None, places)
+            return hidden if kept is not None else unpadded.pad(hidden, len(token_ids))
         attn_mask = None if attention_mask is None else attention_mask[:, None, None, :]
         if sequence_ids is not None:
             attn_mask = sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :]
         hidden = self.embed(token_ids, segment_ids, position_ids)
         ops = select_ops(self.embeddings.word.weight)
         bias = None if attn_mask is None else ops.attention_bias(attn_mask, hidden)
-        return self.run_blocks(hidden, bias, position_ids, attn_mask)
+        return self.run_blocks(hidden, bias, position_ids, attn_mask, kept)
 
     @abstractmethod
     def embed(self, token_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         """The input of the first block: [*] ids → [*, H]."""
 
     @abstractmethod
-    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def run_blocks(
+        self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None, kept: Tensor | None
+    ) -> Tensor:
         """All blocks.
 
         Args:
             rows: as in `Ops.attention`.
             mask: bool [B, 1, 1 or S, S] that `rows` was made of; None where it was made of none.
+            kept: [M] indices into the flattened rows of `hidden`; then only the results [M, H] there are returned.
         """
 
     def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
@@ -285,11 +292,13 @@ class BertModel(Encoder):
         embedded: Tensor = self.embeddings(token_ids, segment_ids, position_ids)
         return embedded
 
-    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def run_blocks(
+        self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None, kept: Tensor | None
+    ) -> Tensor:
         """As `Encoder.run_blocks`."""
         for block in self.blocks:
             hidden = self.run_block(block, hidden, rows)
-        return hidden
+        return hidden if kept is None else hidden.flatten(0, -2).index_select(0, kept)
 
 
 def initialise(module: nn.Module, config: BertConfig) -> None:

@@ -151,13 +151,22 @@ class PreTrainingModel(_Pretrained):
             MLM logits [M, V], or with labels the losses of `MLMHead.forward`; and NSP logits [B or E, 2] (class 0: B
             follows A; 1: B is random), [B or E, 0] of a model without an NSP head.
         """
-        hidden = self.encoder(token_ids, segment_ids, attention_mask, position_ids, sequence_ids, real_tokens)
+        embedding = self.encoder.embeddings.word.weight
+        inputs = token_ids, segment_ids, attention_mask, position_ids, sequence_ids, real_tokens
+        if self._leaves_out_the_rest(embedding):
+            masked = self.encoder(*inputs, kept=masked_positions)
+            sequences = len(token_ids if first_positions is None else first_positions)
+            return self.mlm_head(masked, embedding, masked_labels), masked.new_empty(sequences, 0)
+        hidden = self.encoder(*inputs)
         flat = hidden.flatten(0, 1)
         masked = flat.index_select(0, masked_positions)
-        embedding = self.encoder.embeddings.word.weight
         mlm = self.mlm_head(masked, embedding, masked_labels)
         first = hidden[:, 0] if first_positions is None else flat.index_select(0, first_positions)
         return mlm, self._nsp_logits(first)
+
+    def _leaves_out_the_rest(self, weight: Tensor) -> bool:
+        """Whether the encoder need not end at other tokens than the masked ones."""
+        return False
 
     def _nsp_logits(self, first: Tensor) -> Tensor:
         return first[:, :0]
@@ -185,6 +194,9 @@ class ModernBertForMaskedLM(PreTrainingModel):
         super().__init__(config)
         self.mlm_head = MLMHead(config)
         _initialise(self, config)
+
+    def _leaves_out_the_rest(self, weight: Tensor) -> bool:
+        return weight.device.type == "cpu"  # a GPU would compile the last block for every number of masked tokens
 
 
 def pretraining_model(config: BertConfig) -> PreTrainingModel:

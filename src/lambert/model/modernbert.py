@@ -16,13 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from lambert.errors import UserError
 from lambert.model.attention import HAS_WINDOWS, Rows
 from lambert.model.bert import BertConfig, Encoder, FusedLinear
 from lambert.model.ops import select_ops
 from lambert.model.unpadding import Unpadded
+
+_KEPT_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,16 @@ class Embeddings(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         ops = select_ops(self.word.weight)
-        normalized = self.layer_norm(ops.embedding(token_ids, self.word.weight))
+        _, normalized = ops.norm(
+            ops.embedding(token_ids, self.word.weight), self.layer_norm.weight, self.layer_norm.eps
+        )
         return ops.dropout(normalized, self.dropout_p if self.training else 0.0)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions: [B, S, H] → [B, S, H], or of real tokens [T, H] → [T, H].
+    """Multi-head self-attention with rotary positions and residual: [B, S, H] → [B, S, H].
+
+    Of real tokens only: [T, H] → [T, H].
 
     Args:
         is_first: the first layer has no layer norm of its own, since the embeddings end with one.
@@ -107,17 +112,24 @@ class Attention(nn.Module):
         self.checkpoint_attention = False
         """Whether the backward pass recomputes the attention weights."""
 
-    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
+    def forward(
+        self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """`rows` as in `Ops.attention`; `rotation` from `rotations`; `kept` as in `Encoder.run_blocks`."""
         ops, p = select_ops(self.output.weight), self.dropout_p if self.training else 0.0
-        qkv = functional.linear(self.layer_norm(hidden), self.query_key_value.weight)
-        rotated = rotate(qkv, self.heads, rotation)
-        context = ops.attention(rotated, self.heads, rows, p, checkpoint=self.checkpoint_attention)
-        return ops.dropout(functional.linear(context, self.output.weight), p)
+        normalized = hidden
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            hidden, normalized = ops.norm(hidden, self.layer_norm.weight, self.layer_norm.eps)
+        qkv = ops.linear(normalized, self.query_key_value.weight)
+        checkpoint = self.checkpoint_attention
+        context = ops.attention(qkv, self.heads, rows, p, checkpoint=checkpoint, rotation=rotation)
+        if kept is not None:
+            hidden, context = (each.flatten(0, -2).index_select(0, kept) for each in (hidden, context))
+        return hidden + ops.dropout(ops.linear(context, self.output.weight), p)
 
 
 class FeedForward(nn.Module):
-    """GeGLU (Shazeer 2020, arXiv 2002.05202): GELU of one linear map times another, and a third: [*, H] → [*, H]."""
+    """GeGLU (Shazeer 2020, arXiv 2002.05202) with residual: [*, H] → [*, H]."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -129,31 +141,25 @@ class FeedForward(nn.Module):
         """Whether the backward pass recomputes the product."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        expanded = functional.linear(self.layer_norm(hidden), self.expand.weight)
-        if self.checkpoint_ffn and torch.is_grad_enabled():
-            contracted: Tensor = checkpoint(self._contract, expanded, use_reentrant=False)
-            return contracted
-        return self._contract(expanded)
-
-    def _contract(self, expanded: Tensor) -> Tensor:
-        inner, gate = expanded.chunk(2, dim=-1)
-        ops = select_ops(self.contract.weight)
-        dropped = ops.dropout(functional.gelu(inner) * gate, self.dropout_p if self.training else 0.0)
-        return functional.linear(dropped, self.contract.weight)
+        ops, norm, p = select_ops(self.expand.weight), self.layer_norm, self.dropout_p if self.training else 0.0
+        hidden, normalized = ops.norm(hidden, norm.weight, norm.eps)
+        weights = self.expand.weight, self.contract.weight
+        return hidden + ops.geglu(normalized, *weights, p, checkpoint=self.checkpoint_ffn)
 
 
 class Block(nn.Module):
-    """One transformer layer: attention, then feed-forward, each added to what went in."""
+    """One transformer layer: attention, then feed-forward."""
 
     def __init__(self, config: ModernBertConfig, *, is_first: bool) -> None:
         super().__init__()
         self.attention = Attention(config, is_first=is_first)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """`rows` as in `Ops.attention`; `rotation` from `rotations`."""
-        hidden = hidden + self.attention(hidden, rows, rotation)
-        result: Tensor = hidden + self.feed_forward(hidden)
+    def forward(
+        self, hidden: Tensor, rows: Rows, rotation: tuple[Tensor, Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """As `Attention.forward`."""
+        result: Tensor = self.feed_forward(self.attention(hidden, rows, rotation, kept))
         return result
 
 
@@ -173,17 +179,23 @@ class ModernBertModel(Encoder):
         embedded: Tensor = self.embeddings(token_ids)
         return embedded
 
-    def run_blocks(self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None) -> Tensor:
-        """As `Encoder.run_blocks`."""
+    def run_blocks(
+        self, hidden: Tensor, rows: Rows, position_ids: Tensor, mask: Tensor | None, kept: Tensor | None
+    ) -> Tensor:
+        """As `Encoder.run_blocks`. Behind its attention, the last block computes the kept tokens only."""
         config = self.config
         local = self._local_rows(hidden, rows, mask)
         width = config.hidden_size // config.attention_heads
         everywhere = rows, rotations(position_ids, width, config.global_rotary_base)
         nearby = local, rotations(position_ids, width, config.local_rotary_base)
+        # Few different sizes: oneDNN compiles a matmul for each.
+        padded = None if kept is None else functional.pad(kept, (0, -len(kept) % _KEPT_MULTIPLE))
         for layer, block in enumerate(self.blocks):
-            hidden = self.run_block(block, hidden, *(everywhere if config.is_global(layer) else nearby))
-        normalized: Tensor = self.final_norm(hidden)
-        return normalized
+            where = everywhere if config.is_global(layer) else nearby
+            hidden = self.run_block(block, hidden, *where, padded if layer == config.layers - 1 else None)
+        weight = self.final_norm.weight
+        normalized = select_ops(weight).norm(hidden, weight, self.final_norm.eps)[1]
+        return normalized if kept is None else normalized[: len(kept)]
 
     def _unpad(self, attention_mask: Tensor | None, real_tokens: int | None) -> Unpadded | None:
         if not (self.embeddings.word.weight.device.type == "cpu" or HAS_WINDOWS):
@@ -219,16 +231,6 @@ def rotations(position_ids: Tensor, width: int, base: float) -> tuple[Tensor, Te
     steps = torch.arange(0, width, 2, dtype=torch.float32, device=position_ids.device) / width
     angles = position_ids[..., None, None].float() * (1.0 / base**steps)
     return angles.cos(), angles.sin()
-
-
-def rotate(qkv: Tensor, heads: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries and keys in [*, 3 · H] turned by the positions of their tokens, pairs of units being D / 2 apart."""
-    cosines, sines = rotation
-    query_key, value = qkv.unflatten(-1, (3, heads, -1)).tensor_split((2,), dim=-3)
-    first, second = query_key.float().chunk(2, dim=-1)
-    cosines, sines = cosines.unsqueeze(-3), sines.unsqueeze(-3)
-    turned = torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
-    return torch.cat((turned.to(qkv.dtype), value), dim=-3).flatten(-3)
 
 
 def initialise(module: nn.Module, config: ModernBertConfig) -> None:

@@ -29,6 +29,13 @@ class Unpadded(NamedTuple):
         taken: Tensor = padded.flatten(0, 1).index_select(0, self.indices)
         return taken
 
+    def find(self, positions: Tensor, rows: int) -> Tensor:
+        """Where real tokens [M] of the flattened rows stand in the list."""
+        places = self.indices.new_zeros(rows * self.max_length)
+        places[self.indices] = torch.arange(len(self.indices), device=places.device)
+        found: Tensor = places[positions]
+        return found
+
     def pad(self, tokens: Tensor, rows: int) -> Tensor:
         """[T, H] → [B, S, H], zeros elsewhere."""
         padded = tokens.new_zeros(rows * self.max_length, tokens.shape[-1]).index_copy(0, self.indices, tokens)

@@ -11,6 +11,7 @@ import torch
 
 from lambert.data.masking import max_predictions
 from lambert.model.bert import BertConfig
+from lambert.model.modernbert import ModernBertConfig
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
 from lambert.training.config.resolve import parameter_count
@@ -19,11 +20,6 @@ from lambert.training.malloc import release_free_memory
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
-_SAVED_PER_TOKEN_AND_LAYER = 34
-"""Bytes saved for the backward pass per token, layer and hidden unit, at 2 bytes a value (Korthikanti et al. 2022,
-arXiv 2205.05198, equation 1: sbh·34 + 5·a·s²·b); twice that in float32."""
-_GELU_PER_TOKEN = 8
-"""GELU's part of these: 4 · H values."""
 PROCESS_BYTES = 720_000_000
 """Resident set of a process on a CPU beside weights and activations, most of it libraries: 706 to 754 MB in
 `benchmarks/memory.py` (tiny to small, lengths 32 to 512)."""
@@ -80,7 +76,8 @@ def model_memory(
 ) -> MemoryEstimate:
     """Memory for micro-batches of [sequences, sequence_length] tokens with `masked_tokens` in all.
 
-    Activations follow Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, without its attention-dropout masks.
+    Activations of BERT follow Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, without its attention-dropout
+    masks; those of ModernBERT are counted likewise.
     The logits of the masked tokens [masked_tokens, V] are held three times: logits, softmax and gradient. Selective
     activation checkpointing saves neither attention weights nor GELU's values; full saves the input of every layer,
     and the activations of one layer at a time.
@@ -88,14 +85,29 @@ def model_memory(
     tokens = sequences * sequence_length
     scale = bytes_per_value / 2
     weights = 4 * model.attention_heads * tokens * sequence_length
-    whole = scale * (_SAVED_PER_TOKEN_AND_LAYER * tokens * model.hidden_size + weights)
+    per_token, recomputed = saved_per_token(model)
+    whole = scale * (per_token * tokens + weights)
     saved = {
         "none": model.layers * whole,
-        "selective": model.layers * (whole - scale * (weights + _GELU_PER_TOKEN * tokens * model.hidden_size)),
+        "selective": model.layers * (whole - scale * (weights + recomputed * tokens)),
         "full": model.layers * bytes_per_value * tokens * model.hidden_size + whole,
     }[activation_checkpointing]
     logits = 3 * bytes_per_value * masked_tokens * model.vocabulary_size
     return MemoryEstimate(_BYTES_PER_PARAMETER * parameter_count(model), round(saved + logits))
+
+
+def saved_per_token(model: BertConfig) -> tuple[int, int]:
+    """Bytes that a layer saves for the backward pass per token, at 2 bytes a value, beside attention weights.
+
+    The second number is the part that selective activation checkpointing recomputes: the feed-forward layer's values
+    behind its first map. BERT: 34 · H (sbh·34 of the equation) with 8 · H. ModernBERT: inputs and outputs of two norms,
+    queries, keys, values and their contexts, 8 · H values; and 4 · F, both halves of the first map, GELU and the
+    product, of which the fused CPU kernels keep the first two alone.
+    """
+    hidden, feed_forward = model.hidden_size, model.feed_forward_size
+    if isinstance(model, ModernBertConfig):
+        return 16 * hidden + 8 * feed_forward, 4 * feed_forward
+    return 34 * hidden, 8 * hidden
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The operations a BERT block is made of, and the one place that chooses who computes them.
+"""The operations that blocks are made of, and the one place that chooses who computes them.
 
 `eager` is plain PyTorch: any device, any dtype, and the oracle of the tests. `cpu_fused` trains on CPUs: PyTorch's
 matmuls with numba kernels between them, the same results but for rounding.
@@ -30,7 +30,7 @@ class Ops(Protocol):
     def embedding(self, input: Tensor, weight: Tensor) -> Tensor:
         """Rows [*, H] of weight [V, H]; input holds integers [*]."""
 
-    def linear(self, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """[*, I] → [*, O]; weight [O, I]."""
 
     def dropout(self, input: Tensor, p: float) -> Tensor:
@@ -56,13 +56,23 @@ class Ops(Protocol):
             hidden: [B, S, H], the input of the first block.
         """
 
-    def attention(self, qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    def attention(
+        self,
+        qkv: Tensor,
+        heads: int,
+        rows: Rows,
+        dropout_p: float,
+        *,
+        checkpoint: bool,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Scaled dot-product attention: queries, keys and values [B, S, 3 · H] → contexts [B, S, H].
 
         Args:
             rows: the result of `attention_bias`; or, for qkv [T, 3 · H] → [T, H], where the tokens stand; or None when
                 every token may attend everywhere in its row.
             checkpoint: recompute the attention weights in the backward pass instead of keeping them.
+            rotation: of rotary positions, as in `attention.rotate`.
         """
 
     def feed_forward(
@@ -72,6 +82,20 @@ class Ops(Protocol):
 
         Args:
             checkpoint: recompute the output of GELU in the backward pass instead of keeping it.
+        """
+
+    def geglu(self, hidden: Tensor, weight1: Tensor, weight2: Tensor, dropout_p: float, *, checkpoint: bool) -> Tensor:
+        """GELU of one linear map times another, dropout, and a third: [*, H] → [*, H].
+
+        Args:
+            weight1: [2 · F, H], that of the GELU first; weight2 [H, F].
+            checkpoint: recompute the product in the backward pass instead of keeping it.
+        """
+
+    def norm(self, hidden: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """`hidden` [*, H] itself and its layer norm without a bias; weight [H].
+
+        With both from here, the gradients of a residual connection and of the branch that it bypasses are added in one.
         """
 
     def add_norm(

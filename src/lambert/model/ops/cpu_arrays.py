@@ -1,4 +1,5 @@
-"""Tensors as NumPy arrays for the kernels, kernels in several threads, and weight gradients."""
+"""What the autograd functions share: tensors as NumPy arrays, kernels in several threads, dropout patterns, and weight
+gradients."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from lambert.model.ops import cpu_kernels
 
 Array = NDArray[np.uint16] | NDArray[np.float32]
 Result = TypeVar("Result")
+DropoutRNG = tuple[np.uint32, np.uint32, np.uint32, np.float32] | tuple[()]
+"""Two words of a seed, the random bits below which an element is dropped, and 1 / (1 − p); empty where p = 0."""
 
 _MIN_TRANSPOSED_COLUMNS = 512
 """From here on, transposing an operand of a weight gradient costs less than a matmul that reads it transposed."""
@@ -73,6 +76,22 @@ def run_with_sums(kernel: Any, like: Tensor, sums: int, *arguments: Any) -> Tens
         return partial
 
     return torch.from_numpy(np.sum(parallel(rows, work), axis=0)).to(like.dtype)
+
+
+def new_dropout(p: float) -> DropoutRNG:
+    """A new dropout pattern, seeded by PyTorch's generator."""
+    if p == 0:
+        return ()
+    seed0, seed1 = torch.randint(0, 1 << 32, (2,)).tolist()
+    return np.uint32(seed0), np.uint32(seed1), np.uint32(round(p * 2**32)), np.float32(1 / (1 - p))
+
+
+def overwritable(ctx: Any, saved: Tensor) -> Tensor:
+    """A saved tensor that the backward pass overwrites, so it may run only once."""
+    if getattr(ctx, "overwritten", False):
+        raise RuntimeError("these gradients can be computed only once: run the forward pass again")
+    ctx.overwritten = True
+    return saved
 
 
 def transpose_contiguous(matrix: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ K = 3 for queries, keys and values, D = H / A.
 # mypy: disable-error-code="no-untyped-call,misc,no-any-return"
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,35 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lambert.model import unpadding
-from lambert.model.attention import Rows
 from lambert.model.ops import cpu_kernels
 from lambert.model.ops.cpu_arrays import (
+    DropoutRNG,
     as_array,
     as_floats,
     column_sums,
+    new_dropout,
+    overwritable,
     run,
     run_with_sums,
     transposed_matmul,
     weight_gradient,
 )
+from lambert.model.ops.cpu_attention import attention, attention_bias
 from lambert.model.unpadding import Unpadded
 
-DropoutRNG = tuple[np.uint32, np.uint32, np.uint32, np.float32]
-"""Two words of a seed, the random bits below which an element is dropped, and 1 / (1 − p)."""
+__all__ = [
+    "add_norm",
+    "attention",
+    "attention_bias",
+    "dropout",
+    "embedding",
+    "feed_forward",
+    "geglu",
+    "linear",
+    "mlm_cross_entropy",
+    "norm",
+    "unpad",
+]
 
 _MIN_SPARSE_ROWS = 1_024
 """bfloat16 embeddings of so many rows get a sparse gradient, cheap to add to the tied decoder's dense one."""
@@ -41,20 +54,12 @@ _TOKENS_MULTIPLE = 64
 few matmuls to compile."""
 
 
-def new_dropout(p: float) -> DropoutRNG:
-    """A new dropout pattern, seeded by PyTorch's generator; with p = 0 everything is kept."""
-    if p == 0:
-        return np.uint32(0), np.uint32(0), np.uint32(0), np.float32(1)
-    seed0, seed1 = torch.randint(0, 1 << 32, (2,)).tolist()
-    return np.uint32(seed0), np.uint32(seed1), np.uint32(round(p * 2**32)), np.float32(1 / (1 - p))
-
-
 def embedding(input: Tensor, weight: Tensor) -> Tensor:
     """As `Ops.embedding`; the gradient is summed in float32, and sparse where a bfloat16 table is large."""
     return _Embedding.apply(input, weight)
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `Ops.linear`."""
     return _Linear.apply(input.flatten(0, -2), weight, bias).view(*input.shape[:-1], -1)
 
@@ -71,42 +76,24 @@ def unpad(
     return unpadding.unpad(attention_mask, int(attention_mask.sum()), _TOKENS_MULTIPLE)
 
 
-def attention_bias(attn_mask: Tensor, hidden: Tensor) -> Tensor:
-    """As `Ops.attention_bias`: float32 [B, 1 or S, S]."""
-    return torch.zeros(attn_mask.squeeze(1).shape).masked_fill_(~attn_mask.squeeze(1), -math.inf)
-
-
-def attention(qkv: Tensor, heads: int, rows: Rows, dropout_p: float, *, checkpoint: bool) -> Tensor:
-    """As `Ops.attention`, as batched matmuls with a fused softmax: faster than PyTorch's fused attention on CPUs.
-
-    The matmuls compute the padding, too; nothing else does.
-    """
-    if isinstance(rows, Unpadded):
-        length, cu_seqlens, bias = rows.max_length, rows.cu_seqlens, _window(rows)
-    else:
-        length, bias = qkv.shape[1], rows
-        cu_seqlens = torch.arange(0, len(qkv) * length + 1, length, dtype=torch.int32)
-    bias = torch.zeros(1, 1, length) if bias is None else bias
-    tokens = qkv.reshape(-1, 3, heads, qkv.shape[-1] // (3 * heads))
-    context = _Attention.apply(tokens, cu_seqlens, length, bias, new_dropout(dropout_p), checkpoint)
-    return context.view(*qkv.shape[:-1], -1)
-
-
-def _window(rows: Unpadded) -> Tensor | None:
-    """float32 [1, S, S], 0 where a token may attend in its sequence; None where that is everywhere."""
-    if rows.reach is None or rows.max_length <= rows.reach + 1:
-        return None
-    places = torch.arange(rows.max_length)
-    far = (places[:, None] - places).abs() > rows.reach
-    return torch.zeros(1, *far.shape).masked_fill_(far, -math.inf)
-
-
 def feed_forward(
     hidden: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, *, checkpoint: bool
 ) -> Tensor:
     """As `Ops.feed_forward`."""
     rows = hidden.flatten(0, -2)
     return _FeedForward.apply(rows, weight1, bias1, weight2, bias2, checkpoint).view(*hidden.shape[:-1], -1)
+
+
+def geglu(hidden: Tensor, weight1: Tensor, weight2: Tensor, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    """As `Ops.geglu`. The product is always recomputed, at no cost; backward may run only once."""
+    rows = hidden.flatten(0, -2)
+    return _GeGLU.apply(rows, weight1, weight2, new_dropout(dropout_p)).view(*hidden.shape[:-1], -1)
+
+
+def norm(hidden: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """As `Ops.norm`."""
+    residual, normalized = _Norm.apply(hidden.flatten(0, -2), weight, eps)
+    return residual.view(hidden.shape), normalized.view(hidden.shape)
 
 
 def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float) -> Tensor:
@@ -118,14 +105,6 @@ def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps
 def mlm_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `Ops.mlm_cross_entropy`. Backward may run only once."""
     return _MLMCrossEntropy.apply(hidden, weight, bias, labels)
-
-
-def _overwritable(ctx: Any, saved: Tensor) -> Tensor:
-    """A saved tensor that the backward pass overwrites, so it may run only once."""
-    if getattr(ctx, "overwritten", False):
-        raise RuntimeError("these gradients can be computed only once: run the forward pass again")
-    ctx.overwritten = True
-    return saved
 
 
 class _Embedding(Function):
@@ -152,15 +131,16 @@ class _Embedding(Function):
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(input, weight)
+        ctx.has_bias = bias is not None
         return functional.linear(input, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         input, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        return grad @ weight, weight_gradient(grad, input), column_sums(grad)
+        return grad @ weight, weight_gradient(grad, input), column_sums(grad) if ctx.has_bias else None
 
 
 class _Dropout(Function):
@@ -207,68 +187,43 @@ def _gelu(input: Tensor) -> Tensor:
     return out
 
 
-class _Attention(Function):
+class _GeGLU(Function):
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, cu_seqlens: Tensor, length: int, bias: Tensor, rng: DropoutRNG, checkpoint: bool
-    ) -> Tensor:
-        split = _split_heads(qkv, cu_seqlens, length)
-        weights, dropped = _attention_weights(split, cu_seqlens, bias, rng)
-        context = torch.bmm(dropped.flatten(0, 1), split[2].flatten(0, 1))
-        ctx.save_for_backward(split, cu_seqlens, bias, None if checkpoint else weights)
+    def forward(ctx: Any, hidden: Tensor, weight1: Tensor, weight2: Tensor, rng: DropoutRNG) -> Tensor:
+        expanded = functional.linear(hidden, weight1)
+        product = expanded.new_empty(len(expanded), weight2.shape[1])
+        run(cpu_kernels.geglu, len(expanded), as_array(expanded), rng, as_array(product))
+        ctx.save_for_backward(hidden, expanded, weight1, weight2)
         ctx.rng = rng
-        return _merge_heads(context.view_as(split[:1]), cu_seqlens, len(qkv)).flatten(1)
+        return functional.linear(product, weight2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        split, cu_seqlens, bias, weights = ctx.saved_tensors
-        _, batch, heads, length, width = split.shape
-        grad = grad.contiguous().view(-1, 1, heads, width)
-        d_context = _split_heads(grad, cu_seqlens, length)[0].flatten(0, 1)
-        query, key, value = (part.flatten(0, 1) for part in split)
-        if weights is None:
-            dropped, _ = _attention_weights(split, cu_seqlens, bias, ctx.rng)
-        else:
-            dropped = _overwritable(ctx, weights)
-        d_scores = torch.bmm(d_context, value.transpose(1, 2)).view_as(dropped)
-        arrays = as_array(dropped), as_array(d_scores), cu_seqlens.numpy()
-        run(cpu_kernels.softmax_backward, batch, *arrays, np.float32(width**-0.5), ctx.rng)
-        d_scores = d_scores.flatten(0, 1)
-        gradients = torch.empty_like(split)
-        d_query, d_key, d_value = gradients.flatten(1, 2)
-        torch.bmm(d_scores, key, out=d_query)
-        torch.bmm(d_scores.transpose(1, 2), query, out=d_key)
-        torch.bmm(dropped.flatten(0, 1).transpose(1, 2), d_context, out=d_value)
-        return _merge_heads(gradients, cu_seqlens, len(grad)), None, None, None, None, None
+        hidden, expanded, weight1, weight2 = ctx.saved_tensors
+        grad, d_expanded = grad.contiguous(), overwritable(ctx, expanded)
+        product = grad @ weight2  # so far its gradient
+        run(cpu_kernels.geglu_backward, len(grad), as_array(d_expanded), ctx.rng, as_array(product))
+        d_weights = weight_gradient(d_expanded, hidden), weight_gradient(grad, product)
+        return d_expanded @ weight1, *d_weights, None
 
 
-def _attention_weights(split: Tensor, cu_seqlens: Tensor, bias: Tensor, rng: DropoutRNG) -> tuple[Tensor, Tensor]:
-    """[K, B, A, S, D] → attention weights [B, A, S, S] before and after dropout."""
-    _, batch, heads, length, width = split.shape
-    query, key = (part.flatten(0, 1) for part in split[:2])
-    weights = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, length, length)
-    dropped = torch.empty_like(weights)
-    inputs = as_array(weights), cu_seqlens.numpy(), as_floats(bias), np.float32(width**-0.5), rng
-    run(cpu_kernels.softmax, batch, *inputs, as_array(dropped))
-    return weights, dropped
+class _Norm(Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        out, (mean, rstd) = torch.empty_like(hidden), torch.empty(2, len(hidden))
+        inputs = as_array(hidden), as_floats(weight), np.float32(eps)
+        run(cpu_kernels.norm, len(hidden), *inputs, mean.numpy(), rstd.numpy(), as_array(out))
+        ctx.save_for_backward(hidden, mean, rstd, weight)
+        return hidden, out
 
-
-def _split_heads(tokens: Tensor, cu_seqlens: Tensor, length: int) -> Tensor:
-    """[T, K, A, D] → [K, B, A, S, D]."""
-    _, parts, heads, width = tokens.shape
-    sequences = len(cu_seqlens) - 1
-    split = tokens.new_empty(parts, sequences, heads, length, width)
-    run(cpu_kernels.split_heads, sequences, as_array(tokens), cu_seqlens.numpy(), as_array(split))
-    return split
-
-
-def _merge_heads(split: Tensor, cu_seqlens: Tensor, count: int) -> Tensor:
-    """[K, B, A, S, D] → [T, K, A, D], T = `count`; zeros behind the last sequence."""
-    parts, sequences, heads, _, width = split.shape
-    tokens = split.new_empty(count, parts, heads, width)
-    tokens[int(cu_seqlens[-1]) :] = 0
-    run(cpu_kernels.merge_heads, sequences, as_array(split), cu_seqlens.numpy(), as_array(tokens))
-    return tokens
+    @staticmethod
+    def backward(ctx: Any, residual_grad: Tensor, grad: Tensor) -> Any:
+        hidden, mean, rstd, weight = ctx.saved_tensors
+        d_hidden = torch.empty_like(hidden)
+        gradients = as_array(grad.contiguous()), as_array(residual_grad.contiguous())
+        saved = as_array(hidden), mean.numpy(), rstd.numpy(), as_floats(weight)
+        (d_weight,) = run_with_sums(cpu_kernels.norm_backward, hidden, 1, *gradients, *saved, as_array(d_hidden))
+        return d_hidden, d_weight, None
 
 
 class _AddNorm(Function):
@@ -322,7 +277,7 @@ class _MLMCrossEntropy(Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         hidden, weight, exponentials, chunk_scale, labels = ctx.saved_tensors
         d_bias = torch.empty(len(weight))
-        d_logits = _overwritable(ctx, exponentials)
+        d_logits = overwritable(ctx, exponentials)
         arrays = as_array(d_logits), chunk_scale.numpy(), labels.int().numpy(), d_bias.numpy()
         run(cpu_kernels.mlm_softmax_backward, len(chunk_scale), *arrays)
         d_weight = d_logits @ (hidden * grad).contiguous()

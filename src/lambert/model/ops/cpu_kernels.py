@@ -1,4 +1,4 @@
-"""Fused element-wise kernels between BERT's matmuls, compiled by numba for the CPU they run on.
+"""Fused element-wise kernels between the matmuls of an encoder, compiled by numba for the CPU they run on.
 
 Arrays hold float32, or bfloat16 as uint16. Every value is converted to float32, computed, and rounded to the nearest
 even once when it is stored. Dropout keeps no mask: the random bits of an element are a hash of its index and a 64-bit
@@ -7,7 +7,7 @@ share the work.
 
 Their machine code is kept on disk (`lambert.kernel_cache`), so none of them calls another.
 
-Shapes: T tokens, H columns, A heads of D columns each, B sequences of S tokens, V vocabulary size, M masked tokens.
+Shapes: T tokens, H columns, F feed-forward size, V vocabulary size, M masked tokens.
 """
 
 # numba compiles what it sees: no annotations inside, and mypy knows nothing of the decorators.
@@ -22,10 +22,8 @@ from lambert.model.ops.cpu_numerics import (
     cast_to,
     dropout_factor,
     exp,
-    from_ordered_int,
     normal_cdf_pdf,
     to_float32,
-    to_ordered_int,
 )
 
 _KERNEL = kept(nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -142,110 +140,91 @@ def gelu_backward(source, grad, d_bias, begin, end):
 
 
 @_KERNEL
+def norm(hidden, weight, eps, mean, rstd, out, begin, end):
+    """out [T, H] ← layer norm of hidden [T, H] without a bias.
+
+    Args:
+        weight: float32 [H].
+        mean, rstd: float32 [T], receive the mean and 1 / standard deviation.
+    """
+    width = hidden.shape[1]
+    values = np.empty(width, np.float32)
+    for row in range(begin, end):
+        total = np.float32(0)
+        for i in range(width):
+            value = to_float32(hidden[row, i])
+            values[i] = value
+            total += value
+        centre = total / np.float32(width)
+        squares = np.float32(0)
+        for i in range(width):
+            centred = values[i] - centre
+            values[i] = centred
+            squares += centred * centred
+        scale = np.float32(1) / np.sqrt(squares / np.float32(width) + eps)
+        mean[row], rstd[row] = centre, scale
+        for i in range(width):
+            out[row, i] = cast_to(out, values[i] * scale * weight[i])
+
+
+@_KERNEL
+def norm_backward(grad, residual_grad, hidden, mean, rstd, weight, d_hidden, d_weight, begin, end):
+    """d_hidden ← residual_grad + the gradient through `norm`, all [T, H]; that of weight is added to float32 [H]."""
+    width = grad.shape[1]
+    units, scaled = np.empty(width, np.float32), np.empty(width, np.float32)
+    for row in range(begin, end):
+        centre, scale = mean[row], rstd[row]
+        average, average_product = np.float32(0), np.float32(0)
+        for i in range(width):
+            unit = (to_float32(hidden[row, i]) - centre) * scale
+            value = to_float32(grad[row, i])
+            d_weight[i] += value * unit
+            value *= weight[i]
+            units[i], scaled[i] = unit, value
+            average += value
+            average_product += value * unit
+        average /= np.float32(width)
+        average_product /= np.float32(width)
+        for i in range(width):
+            value = scale * (scaled[i] - average - units[i] * average_product)
+            d_hidden[row, i] = cast_to(d_hidden, to_float32(residual_grad[row, i]) + value)
+
+
+@_KERNEL
+def geglu(expanded, rng, product, begin, end):
+    """product [T, F] ← dropout of GELU(first half) · second half of expanded [T, 2 · F]."""
+    width = product.shape[1]
+    for row in range(begin, end):
+        inner, gate, out = expanded[row, :width], expanded[row, width:], product[row]
+        for i in range(width):
+            value = to_float32(inner[i])
+            cdf, _ = normal_cdf_pdf(value)
+            result = value * cdf * to_float32(gate[i]) * dropout_factor(row * width + i, rng)
+            out[i] = cast_to(out, result)
+
+
+@_KERNEL
+def geglu_backward(expanded, rng, grad, begin, end):
+    """expanded [T, 2 · F] ← its gradient, and grad [T, F], that of the product of `geglu`, ← the product."""
+    width = grad.shape[1]
+    for row in range(begin, end):
+        inner, gate, upstream = expanded[row, :width], expanded[row, width:], grad[row]
+        for i in range(width):
+            value, other = to_float32(inner[i]), to_float32(gate[i])
+            cdf, pdf = normal_cdf_pdf(value)
+            factor = dropout_factor(row * width + i, rng)
+            direction, activated = to_float32(upstream[i]) * factor, value * cdf
+            upstream[i] = cast_to(upstream, activated * other * factor)
+            inner[i] = cast_to(inner, direction * other * (cdf + value * pdf))
+            gate[i] = cast_to(gate, direction * activated)
+
+
+@_KERNEL
 def column_sums(values, sums, begin, end):
     """sums float32 [N] += the rows of values [T, N]."""
     for row in range(begin, end):
         for i in range(values.shape[1]):
             sums[i] += to_float32(values[row, i])
-
-
-@_KERNEL
-def split_heads(tokens, cu_seqlens, split, begin, end):
-    """split [K, B, A, S, D] ← tokens [T, K, A, D] of B sequences, zeros behind the last token of each.
-
-    Args:
-        cu_seqlens: int32 [B + 1] first token of each sequence, and T.
-    """
-    parts, _, heads, length, width = split.shape
-    for sequence in range(begin, end):
-        first = cu_seqlens[sequence]
-        own = cu_seqlens[sequence + 1] - first
-        for part in range(parts):
-            for head in range(heads):
-                for token in range(own):
-                    for i in range(width):
-                        split[part, sequence, head, token, i] = tokens[first + token, part, head, i]
-                for token in range(own, length):
-                    for i in range(width):
-                        split[part, sequence, head, token, i] = 0
-
-
-@_KERNEL
-def merge_heads(split, cu_seqlens, tokens, begin, end):
-    """tokens [T, K, A, D] ← split [K, B, A, S, D]: `split_heads` undone."""
-    parts, _, heads, _, width = split.shape
-    for sequence in range(begin, end):
-        first = cu_seqlens[sequence]
-        for token in range(cu_seqlens[sequence + 1] - first):
-            for part in range(parts):
-                for head in range(heads):
-                    for i in range(width):
-                        tokens[first + token, part, head, i] = split[part, sequence, head, token, i]
-
-
-@_KERNEL
-def softmax(scores, cu_seqlens, bias, scale, rng, dropped, begin, end):
-    """scores [B, A, S, S] ← softmax(scale · scores + bias) over the real tokens; dropped ← dropout of that.
-
-    Args:
-        cu_seqlens: as in `split_heads`; scores become 0 behind the last token of a sequence.
-        bias: float32 [B or 1, S or 1, S], 0 where a token may attend and −inf elsewhere.
-    """
-    _, heads, length, _ = scores.shape
-    row = np.empty(length, np.float32)
-    for sequence in range(begin, end):
-        width = cu_seqlens[sequence + 1] - cu_seqlens[sequence]
-        for head in range(heads):
-            scores[sequence, head, width:] = 0
-            dropped[sequence, head, width:] = 0
-            for query in range(width):
-                scores[sequence, head, query, width:] = 0
-                dropped[sequence, head, query, width:] = 0
-                mask = bias[min(sequence, bias.shape[0] - 1), min(query, bias.shape[1] - 1)]
-                ordered_max = np.int32(-(2**31))
-                for i in range(width):
-                    value = to_float32(scores[sequence, head, query, i]) * scale + mask[i]
-                    row[i] = value
-                    ordered_max = max(ordered_max, to_ordered_int(value))
-                maximum = from_ordered_int(ordered_max)
-                total = np.float32(0)
-                for i in range(width):
-                    value = exp(row[i] - maximum)
-                    row[i] = value
-                    total += value
-                first = ((sequence * heads + head) * length + query) * length
-                for i in range(width):
-                    value = row[i] / total
-                    scores[sequence, head, query, i] = cast_to(scores, value)
-                    dropped[sequence, head, query, i] = cast_to(dropped, value * dropout_factor(first + i, rng))
-
-
-@_KERNEL
-def softmax_backward(weights, grad, cu_seqlens, scale, rng, begin, end):
-    """grad of the dropped weights ← grad of the scores; weights ← the dropped weights. Both [B, A, S, S].
-
-    Both are, and become, 0 behind the last token of a sequence.
-    """
-    _, heads, length, _ = weights.shape
-    probabilities = np.empty(length, np.float32)
-    products = np.empty(length, np.float32)
-    for sequence in range(begin, end):
-        width = cu_seqlens[sequence + 1] - cu_seqlens[sequence]
-        for head in range(heads):
-            for query in range(width):
-                first = ((sequence * heads + head) * length + query) * length
-                total = np.float32(0)
-                for i in range(width):
-                    factor = dropout_factor(first + i, rng)
-                    weight = to_float32(weights[sequence, head, query, i])
-                    product = to_float32(grad[sequence, head, query, i]) * factor * weight
-                    weights[sequence, head, query, i] = cast_to(weights, weight * factor)
-                    probabilities[i] = weight
-                    products[i] = product
-                    total += product
-                for i in range(width):
-                    value = (products[i] - probabilities[i] * total) * scale
-                    grad[sequence, head, query, i] = cast_to(grad, value)
 
 
 @_KERNEL

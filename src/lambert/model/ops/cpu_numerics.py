@@ -93,11 +93,20 @@ def random_bits(index, seed0, seed1):
     return np.uint32(bits ^ np.uint32(bits >> np.uint32(16)))
 
 
-@_INLINE
 def dropout_factor(index, rng):
-    """What dropout multiplies element `index` by: 0 or 1 / (1 − p)."""
-    seed0, seed1, threshold, scale = rng
-    return scale if random_bits(index, seed0, seed1) >= threshold else np.float32(0)
+    """What dropout multiplies element `index` by: 0 or 1 / (1 − p); 1 if `rng` is empty."""
+
+
+@overload(dropout_factor, inline="always")
+def _dropout_factor(index, rng):
+    if len(rng) == 0:
+        return lambda index, rng: np.float32(1)
+
+    def factor(index, rng):
+        seed0, seed1, threshold, scale = rng
+        return scale if random_bits(index, seed0, seed1) >= threshold else np.float32(0)
+
+    return factor
 
 
 @_INLINE

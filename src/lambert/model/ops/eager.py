@@ -22,8 +22,10 @@ __all__ = [
     "dropout",
     "embedding",
     "feed_forward",
+    "geglu",
     "linear",
     "mlm_cross_entropy",
+    "norm",
     "unpad",
 ]
 
@@ -41,6 +43,27 @@ def feed_forward(
 
 def _contract(expanded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return linear(functional.gelu(expanded), weight, bias)
+
+
+def geglu(hidden: Tensor, weight1: Tensor, weight2: Tensor, dropout_p: float, *, checkpoint: bool) -> Tensor:
+    """As `Ops.geglu`."""
+    expanded = linear(hidden, weight1)
+    if not checkpoint:
+        return _contract_product(expanded, weight2, dropout_p)
+    contracted: Tensor = activation_checkpoint.checkpoint(
+        _contract_product, expanded, weight2, dropout_p, use_reentrant=False
+    )
+    return contracted
+
+
+def _contract_product(expanded: Tensor, weight: Tensor, dropout_p: float) -> Tensor:
+    inner, gate = expanded.chunk(2, dim=-1)
+    return linear(dropout(functional.gelu(inner) * gate, dropout_p), weight)
+
+
+def norm(hidden: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """As `Ops.norm`."""
+    return hidden, functional.layer_norm(hidden, weight.shape, weight, None, eps)
 
 
 def add_norm(branch: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float) -> Tensor:
