@@ -115,3 +115,19 @@ def test_adamw_beside_another_optimizer_keeps_its_own_rate(optimizer: str, ratio
     if "+" in optimizer or "hyperball" in optimizer:
         assert given.adamw_lr_ratio * 0.004 == pytest.approx(adamw)
         assert doubled.adamw_lr_ratio == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("lamb", 4), ("stableadamw", 2), ("muon", 2), ("lamb+adamw", 2)])
+def test_modernbert_gets_its_multiple_of_the_rate_of_bert(optimizer: str, factor: int) -> None:
+    """Also of AdamW beside another optimizer; a rate that is given stays."""
+    asked = {"model": "tiny", "optimizer": optimizer, "batch_size": (64,), "samples": 100_000}
+    bert, modern = (
+        resolve_config(RecipeArguments(architecture=name, **asked), None)  # type: ignore[arg-type]
+        for name in ("bert", "modernbert")
+    )
+    for one, other in zip(bert.phases, modern.phases, strict=True):
+        assert other.peak_learning_rate.value == factor * one.peak_learning_rate.value
+        assert other.peak_learning_rate.formula == f"{factor} · ({one.peak_learning_rate.formula}), modernbert"
+    assert modern.adamw_lr_ratio == bert.adamw_lr_ratio
+    given = RecipeArguments(architecture="modernbert", learning_rate=1e-3, **asked)  # type: ignore[arg-type]
+    assert resolve_config(given, None).phases[0].peak_learning_rate.value == 1e-3

@@ -143,6 +143,7 @@ def make_phases(
     warmup_ratio: float | None = None,
     scheduler: LRSchedulerChoice | None = None,
     is_continued: bool = False,
+    architecture: str = "bert",
 ) -> tuple[PhaseConfig, ...]:
     """The phases of a run: the recipe's numbers, with the rule's for those it leaves open.
 
@@ -154,6 +155,7 @@ def make_phases(
         warmup_ratio: replaces the recipe's warm-up ratio in all phases.
         scheduler: replaces what follows the warm-up in all schedules.
         is_continued: the model is trained already, so that the rule's rates and warm-up are those for continuing.
+        architecture: whose rates the rule gives.
 
     Raises:
         UserError: a number is out of range, or there are too few samples for a step in each phase.
@@ -184,7 +186,7 @@ def make_phases(
         continuing = itertools.takewhile(lambda at: stated[at].continues, range(index + 1, len(stated)))
         span = [index, *continuing]
         total = sum(int(counts[at].value) for at in span)
-        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override), is_continued)
+        open_numbers = _Numbers(recipe, phase, samples, optimizer, frozenset(override), is_continued, architecture)
         warmup = open_numbers.warmup(total, None if is_own else sum(stated[at].steps or 0 for at in span))
         peak = open_numbers.peak(learning_rate_multiplier)
         own = PhaseConfig(phase.sequence_length, phase.batch_size, steps, peak, warmup, global_rope_theta=theta)
@@ -249,6 +251,7 @@ class _Numbers:
     optimizer: str
     overridden: frozenset[str]
     is_continued: bool
+    architecture: str
 
     @property
     def _by_rule(self) -> Provenance:
@@ -266,7 +269,9 @@ class _Numbers:
         if rate is None and self.is_continued:
             return scaling_rules.continued_learning_rate(self.samples, self.phase.batch_size, self.optimizer)
         if rate is None:
-            return scaling_rules.peak_learning_rate(self.samples, self.phase.batch_size, self.optimizer, self._by_rule)
+            return scaling_rules.peak_learning_rate(
+                self.samples, self.phase.batch_size, self.optimizer, self._by_rule, self.architecture
+            )
         if "peak_learning_rate" in self.overridden:
             return DerivedValue(rate, "--learning-rate", "given")
         return DerivedValue(rate, f"recipe {self.recipe.name}", self.recipe.provenance)

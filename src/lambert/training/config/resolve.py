@@ -87,6 +87,7 @@ def resolve_config(
         warmup_ratio=request.warmup_ratio,
         scheduler=_scheduler(request),
         is_continued=is_continued,
+        architecture=architecture_of(config),
     )
     if corpus is not None:
         _refuse_small_corpus(phases, corpus, request)
@@ -107,7 +108,7 @@ def resolve_config(
         ema_decay=request.ema_decay or 0.0,
         initial_weights=initial_weights,
         weight_decay=default_weight_decay(optimizer) if decay is None else decay,
-        adamw_lr_ratio=_adamw_lr_ratio(phases, optimizer, request.learning_rate_multiplier, is_continued=is_continued),
+        adamw_lr_ratio=_adamw_lr_ratio(request, phases, optimizer, architecture_of(config), is_continued=is_continued),
         **{name: value for name, value in defaults.items() if value is not None},
     )
 
@@ -117,16 +118,19 @@ def _scheduler(request: RecipeArguments) -> LRSchedulerChoice | None:
     return None if kind is None else LRSchedulerChoice(kind, request.decay_ratio)
 
 
-def _adamw_lr_ratio(phases: Sequence[PhaseConfig], optimizer: str, multiplier: float, *, is_continued: bool) -> float:
+def _adamw_lr_ratio(
+    request: RecipeArguments, phases: Sequence[PhaseConfig], optimizer: str, architecture: str, *, is_continued: bool
+) -> float:
     """AdamW's rate by its own rule, over that of the optimizer beside it in the first phase; 1 beside Muon, whose rate
     was fitted for both."""
     if optimizer == "muon" or not is_combined(optimizer):
         return 1.0
     first, samples = phases[0], sum(phase.samples for phase in phases)
-    by_rule = (
-        continued_learning_rate if is_continued else functools.partial(peak_learning_rate, provenance="extrapolated")
-    )
-    return multiplier * by_rule(samples, first.batch_size, "adamw").value / first.peak_learning_rate.value
+    if is_continued:
+        adamw = continued_learning_rate(samples, first.batch_size, "adamw")
+    else:
+        adamw = peak_learning_rate(samples, first.batch_size, "adamw", "extrapolated", architecture)
+    return request.learning_rate_multiplier * adamw.value / first.peak_learning_rate.value
 
 
 def _default_optimizer(request: RecipeArguments, recipe: Recipe, samples: int | None) -> str:

@@ -51,6 +51,9 @@ LARGEST_MUON_RATE = 3.2e-2
 HYPERBALL_RATE_TIMES_ROOT_STEPS = {"adam-hyperball": 0.55, "muon-hyperball": 1.1}
 LARGEST_HYPERBALL_RATE = {"adam-hyperball": 2e-2, "muon-hyperball": 4e-2}
 """The best of three rates at 750 steps, each twice the last; the limit is that rate (docs/recipes.md)."""
+MODERNBERT_RATE = {"lamb": 4.0, "stableadamw": 2.0, "muon": 2.0}
+OTHER_MODERNBERT_RATE = 2.0
+"""Times BERT's rate: the best of several at three batches (docs/modernbert.md)."""
 CONTINUED_RATE, CONTINUED_BATCH = 1e-4, 256
 """Of AdamW where a trained model is continued: BERT's own peak, reached again (Ibrahim et al. 2024, arXiv 2403.08763),
 and that of task-adaptive pre-training (Gururangan et al. 2020, arXiv 2004.10964), both at this batch."""
@@ -127,8 +130,20 @@ def step_counts(
     return [DerivedValue(count, formula, provenance) for count, formula in zip(counts, formulas, strict=True)]
 
 
-def peak_learning_rate(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> DerivedValue:
-    """c · √(B/S), which is c / √T if all phases have one batch size; limited for short runs."""
+def peak_learning_rate(
+    samples: int, batch_size: int, optimizer: str, provenance: Provenance, architecture: str = "bert"
+) -> DerivedValue:
+    """c · √(B/S), which is c / √T if all phases have one batch size; limited for short runs; times the architecture's
+    factor."""
+    own = _rate_of_bert(samples, batch_size, optimizer, provenance)
+    if architecture == "bert":
+        return own
+    factor = MODERNBERT_RATE.get(optimizer, OTHER_MODERNBERT_RATE)
+    known: Provenance = "fitted here" if optimizer in MODERNBERT_RATE else "extrapolated"
+    return DerivedValue(factor * own.value, f"{factor:g} · ({own.formula}), {architecture}", known)
+
+
+def _rate_of_bert(samples: int, batch_size: int, optimizer: str, provenance: Provenance) -> DerivedValue:
     root = math.sqrt(batch_size / samples)
     if not is_layerwise(optimizer):
         factor = ADAMW_RATE_TIMES_ROOT_STEPS
