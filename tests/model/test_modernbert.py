@@ -23,8 +23,8 @@ from lambert.model.heads import (
 )
 from lambert.model.huggingface import huggingface_state, load_model, save_model
 from lambert.model.modernbert import ModernBertConfig
+from lambert.model.parameter_count import parameter_count
 from lambert.model.presets import model_config
-from lambert.training.config.resolve import parameter_count
 
 CONFIG = ModernBertConfig(
     vocabulary_size=120,

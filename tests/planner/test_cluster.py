@@ -12,6 +12,7 @@ import pytest
 from lambert.data.masking import max_predictions
 from lambert.errors import UserError
 from lambert.model.flops import training_flops
+from lambert.model.parameter_count import parameter_count
 from lambert.model.presets import model_config
 from lambert.planner.cluster import Cluster, read_cluster
 from lambert.planner.fit import (
@@ -35,7 +36,6 @@ from lambert.planner.published import (
     Point,
 )
 from lambert.planner.step_time import Gradient, hops, step_time, torus_sides, transfer_seconds
-from lambert.training.config.resolve import parameter_count
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 planner_checks = importlib.import_module("planner_checks")

@@ -7,10 +7,11 @@ import torch
 
 from lambert.model.architectures import encoder
 from lambert.model.bert import BertConfig
+from lambert.model.parameter_count import parameter_count
 from lambert.model.presets import model_config
 from lambert.planning.memory import MemoryEstimate, estimate_memory, model_memory, saved_per_token
 from lambert.training.config.arguments import TrainingArguments
-from lambert.training.config.resolve import parameter_count, resolve_config
+from lambert.training.config.resolve import resolve_config
 
 SMALL = BertConfig(vocabulary_size=50, hidden_size=8, layers=2, attention_heads=2, feed_forward_size=32)
 

@@ -13,11 +13,11 @@ from lambert.data.masking import max_predictions
 from lambert.errors import UserError
 from lambert.model.flops import training_flops
 from lambert.model.heads import pretraining_model
+from lambert.model.parameter_count import parameter_count
 from lambert.planner.cluster import Cluster
 from lambert.planner.step_time import KINDS, Gradient, StepTime, step_time
 from lambert.planning.memory import estimate_memory
 from lambert.training.config.phase_config import PhaseConfig
-from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig
 
 MEMORY_FRACTION = 0.9

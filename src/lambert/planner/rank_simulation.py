@@ -22,12 +22,13 @@ from lambert.corpus.store import Corpus
 from lambert.data.dataloader import PretrainingBatch
 from lambert.errors import UserError
 from lambert.model.heads import PreTrainingModel, pretraining_model
+from lambert.model.parameter_count import parameter_count
 from lambert.planner.rank_partition import RankPartition, partition_of
 from lambert.planning.memory import MemoryEstimate, estimate_memory
 from lambert.planning.probe import random_batch
 from lambert.training.config.phase import phases_of, training_stream
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import check_world_size, parameter_count
+from lambert.training.config.resolve import check_world_size
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.distributed import env
 from lambert.training.distributed.process_group import ProcessGroup

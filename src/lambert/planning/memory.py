@@ -12,9 +12,9 @@ import torch
 from lambert.data.masking import max_predictions
 from lambert.model.bert import BertConfig
 from lambert.model.modernbert import ModernBertConfig
+from lambert.model.parameter_count import parameter_count
 from lambert.training.config.phase_config import PhaseConfig
 from lambert.training.config.precision import Precision
-from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.malloc import release_free_memory
 

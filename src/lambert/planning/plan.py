@@ -9,12 +9,13 @@ from typing import Any
 from lambert.corpus.judgement import Finding, judged, refuse
 from lambert.corpus.store import Corpus
 from lambert.model.bert import ACTIVATION_CHECKPOINTING
+from lambert.model.parameter_count import parameter_count
 from lambert.planning import plan_text
 from lambert.planning.memory import max_memory
 from lambert.planning.plan_text import MIN_USEFUL_STEPS, TOKENS_PER_ENTRY
 from lambert.planning.probe import RunForecast
 from lambert.training.config.phase_config import PhaseConfig
-from lambert.training.config.resolve import examples_per_epoch, parameter_count
+from lambert.training.config.resolve import examples_per_epoch
 from lambert.training.config.training_config import TrainingConfig
 
 

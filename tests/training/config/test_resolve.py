@@ -15,11 +15,12 @@ from lambert.corpus.store import Corpus
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
+from lambert.model.parameter_count import parameter_count
 from lambert.model.presets import model_config
 from lambert.training.config import precision
 from lambert.training.config.arguments import RecipeArguments
 from lambert.training.config.recipe_io import load_recipe
-from lambert.training.config.resolve import parameter_count, resolve_config
+from lambert.training.config.resolve import resolve_config
 from lambert.training.config.starting_model import starting_model
 from lambert.training.config.training_config import TrainingConfig, write_recipe
 

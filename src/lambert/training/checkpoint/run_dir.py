@@ -9,11 +9,11 @@ from pathlib import Path
 from lambert.corpus.store import Corpus
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
+from lambert.model.parameter_count import parameter_count
 from lambert.runlog.records import check_run_format
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
 from lambert.training.checkpoint.format import FOLDER, LATEST, check_free_space, finished_steps
 from lambert.training.checkpoint.recorded_recipe import restore_recipe
-from lambert.training.config.resolve import parameter_count
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.utils.folder_lock import LOCK_FILES, FolderInUse, FolderLock
