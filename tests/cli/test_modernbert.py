@@ -16,7 +16,7 @@ from lambert.cli.main import main
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
 from lambert.model.heads import ModernBertForMaskedLM
-from lambert.training.checkpoint.recorded_recipe import model_of
+from lambert.training.checkpoint.recorded_recipe import settings_of
 from lambert.training.config.arguments import TrainingArguments
 from lambert.training.config.resolve import resolve_config
 from run_makers import RunMaker
@@ -39,7 +39,7 @@ def test_a_run_has_the_objective_of_its_architecture(run: Path) -> None:
     assert recipe["model"]["architecture"] == "modernbert"
     assert (recipe["examples"]["pairing"], recipe["examples"]["mlm_probability"]) == ("none", 0.3)
     assert recipe["model"]["dropout"] == 0
-    assert model_of(run, 10).maximum_positions == 8_192
+    assert settings_of(run).model.maximum_positions == 8_192
 
 
 def test_transformers_fills_blanks_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import save_model
 from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
 from lambert.training.checkpoint.format import Checkpoint, finished_steps, load_checkpoint, newest_checkpoint
-from lambert.training.checkpoint.recorded_recipe import model_of
+from lambert.training.checkpoint.recorded_recipe import settings_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.utils.io import atomic_folder, why_unwritable
 from lambert.utils.tokenizer_calls import parse_tokenizer
@@ -45,8 +45,9 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
         UserError: `run` is not a run, has no such checkpoint or only damaged ones, `folder` exists, or what is read
             from it is not what was written.
     """
+    settings = settings_of(run)
     saved = _checkpoint(run, step)
-    config = model_of(run, saved.step)
+    config = settings.model_at(saved.step)
     tokenizer = load_vocabulary(run / TOKENIZER_FOLDER / "tokenizer.json", cased=False)
     model = pretraining_model(config)
     with torch.no_grad():

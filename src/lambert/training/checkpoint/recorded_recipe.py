@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
-from lambert.model.bert import BertConfig
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.format import Damaged, checkpoint_facts, finished_steps
 from lambert.training.config.training_config import TrainingConfig, write_tables
@@ -37,8 +36,8 @@ def restore_recipe(run: Path) -> None:
     log.warning(f"{path} was lost: written again from the checkpoint of step {step}")
 
 
-def model_of(run: Path, step: int) -> BertConfig:
-    """The model that a run trains in `step`, as its recipe or else its newest checkpoint says.
+def settings_of(run: Path) -> TrainingConfig:
+    """The settings of a run, as its recipe or else its newest checkpoint says.
 
     Raises:
         UserError: `run` is not a run.
@@ -47,7 +46,7 @@ def model_of(run: Path, step: int) -> BertConfig:
     found = _from_checkpoint(run) if _is_lost(path) else None
     try:
         tables = read_toml(path) if found is None else found[1]
-        return TrainingConfig.from_tables(tables).model_at(step)
+        return TrainingConfig.from_tables(tables)
     except (ValueError, UserError) as error:
         raise UserError(
             f"{run} is not a run ({RECIPE_FILE}: {error})", remedy="Give the folder that `lambert pretrain --out` wrote"

@@ -104,6 +104,10 @@ class RecipeArguments:
             raise UserError(
                 f"`decay_ratio` = {self.decay_ratio:g}", remedy="Give a number between 0 and 1, such as 0.1"
             )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UserError(
+                f"`ema_decay` = {self.ema_decay:g}", remedy="Give a number from 0 to below 1, such as 0.999"
+            )
         if self.hours is not None and not 0 < self.hours < 100_000:
             raise UserError(f"`hours` = {self.hours:g}", remedy="Give a number above 0, such as 0.5")
 

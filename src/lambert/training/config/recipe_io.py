@@ -186,6 +186,6 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         value = values.get(name, 1)
         if not (0 <= value < float("inf")) or (name == "epsilon" and value == 0):
             raise UserError(f"{name} = {value}", remedy=f"Give a number {wanted}")
-    for name in ("dropout", "attention_dropout"):
+    for name in ("dropout", "attention_dropout", "ema_decay"):
         if not 0 <= values.get(name, 0) < 1:
             raise UserError(f"{name} = {values[name]}", remedy="Give a number from 0 to below 1")

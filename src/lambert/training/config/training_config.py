@@ -86,10 +86,6 @@ class TrainingConfig:
                 "a deterministic run reduces gradients in float32",
                 remedy="Leave out `reduce_dtype` or `deterministic=True`",
             )
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(
-                f"`ema_decay` = {self.ema_decay:g}", remedy="Give a number from 0 to below 1, such as 0.999"
-            )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed}", remedy="Give a whole number from 0 to 2^63 - 1")
         for phase, micro_batch in zip(self.phases, self.micro_batch_sizes, strict=True):
