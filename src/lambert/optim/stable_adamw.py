@@ -49,17 +49,17 @@ class StableAdamW(torch.optim.AdamW):
         loss = loss_of(closure)
         if self.found_inf is not None and bool(self.found_inf.item()):
             return loss
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step_parameter(parameter, parameter.grad, group)
+        own = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for parameter, _ in own:  # all of it before the first change, should memory run out
+            if not (state := self.state[parameter]):
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        for parameter, group in own:
+            self._step_parameter(parameter, parameter.grad, group)
         return loss
 
     def _step_parameter(self, x: Tensor, g: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2), eps = self.state[x], group["betas"], group["eps"]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(x), torch.zeros_like(x)
         state["step"] += 1
         step = state["step"].item()
         g = g.to(x.dtype) if self.grad_scale is None else g.to(x.dtype) / self.grad_scale
