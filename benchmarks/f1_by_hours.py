@@ -1,6 +1,7 @@
 """SQuAD F1 after hours of pre-training: decays of one run with a constant learning rate, each fine-tuned over seeds.
 
-    lambert pretrain --corpus CORPUS … --lr-scheduler-type constant_with_warmup --keep-every 1000 --out RUN
+    lambert pretrain --corpus CORPUS … --lr-scheduler-type constant_with_warmup --checkpoint-steps 1000 \\
+        --keep-every 1000 --out RUN
     python benchmarks/f1_by_hours.py CORPUS RUN OUT --steps 2000 8000 --train train-v1.1.json --dev dev-v1.1.json
 
 For each step a run decays from that checkpoint (`--decay-from`), and is fine-tuned. The last one is also fine-tuned

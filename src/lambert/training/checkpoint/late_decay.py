@@ -37,7 +37,7 @@ def starting_step(path: Path) -> int:
     if named is not None and named not in steps:
         raise UserError(
             f"{run} has no checkpoint of step {named:,}",
-            remedy=f"Choose one of {', '.join(map(str, sorted(steps)))}; `keep_every` keeps more",
+            remedy=f"Choose one of {', '.join(map(str, sorted(steps)))}; `checkpoint_steps` and `keep_every` make more",
         )
     return steps[0] if named is None else named
 
