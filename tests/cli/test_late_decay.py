@@ -101,7 +101,10 @@ def test_fresh_decays_again(stable: Path, small_corpus: Corpus, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("start", "more", "told"),
     [
-        ("checkpoints/step-2", [], "step 2 has a learning rate of"),
+        ("checkpoints/step-2", [], "Choose a checkpoint of steps 3 to 12, which have it"),
+        ("", ["--batch-size", "0"], "batch size 0. Give a whole number of sequences from 1"),
+        ("", ["--sequence-lengths", "3"], "sequence length 3. Give a whole number of tokens from 8"),
+        ("", ["--batch-size", "5000", "--decay-ratio", ".999"], "a batch of 5,000 is more than the"),
         ("checkpoints/step-40", [], "no checkpoint of step 40. Choose one of 1, 2, 3"),
         ("checkpoints", [], "is not a run"),
         ("", ["--model", "tiny", "--seed", "1"], "--model and --seed beside --decay-from"),

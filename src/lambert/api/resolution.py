@@ -21,11 +21,12 @@ from lambert.planning.micro_batches import micro_batches_by_rule, tune_micro_bat
 from lambert.planning.probe import RunForecast, forecast_run
 from lambert.planning.proposal import Arguments, propose
 from lambert.runlog.schema import RECIPE_FILE
-from lambert.training.checkpoint.late_decay import run_and_step, starting_step
+from lambert.training.checkpoint.format import run_and_step
+from lambert.training.checkpoint.late_decay import starting_step
 from lambert.training.config.arguments import RecipeArguments, TrainingArguments
 from lambert.training.config.late_decay import with_late_decay
 from lambert.training.config.precision import resolve_precision
-from lambert.training.config.resolve import micro_batch_sizes, resolve_config, with_recipe
+from lambert.training.config.resolve import micro_batch_sizes, refuse_small_corpus, resolve_config, with_recipe
 from lambert.training.config.starting_model import load_starting_model
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import (
@@ -170,6 +171,7 @@ def _late_decay(arguments: TrainingArguments, corpus: Corpus, group: ProcessGrou
         batch_size=next(iter(arguments.batch_size), None),
         sequence_length=next(iter(arguments.sequence_lengths), None),
     )
+    refuse_small_corpus(config.phases, corpus, seed=config.seed, kind=config.examples, recipe="sqrt")
     if arguments.micro_batch_size is None:
         return config
     return replace(config, micro_batch_sizes=micro_batch_sizes(config.phases, arguments.micro_batch_size))

@@ -16,7 +16,7 @@ class Export(Subcommand):
     """Write a checkpoint of a run as a Hugging Face folder, whether the run has finished or not."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """The run."""
+    """The run, or one of its checkpoints: RUN/checkpoints/step-N."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
     step: int | None = None

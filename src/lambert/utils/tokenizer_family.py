@@ -41,7 +41,7 @@ class TokenizerFamily(ABC):
 
     @abstractmethod
     def continues(self, entry: str) -> bool:
-        """Whether it goes on with the word of the token before it."""
+        """Whether it continues the word of the token before it."""
 
     @abstractmethod
     def rules(self, tokenizer: Tokenizer) -> dict[str, Any]:

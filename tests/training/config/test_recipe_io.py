@@ -372,7 +372,7 @@ def test_plan_says_the_shape_of_the_schedule_and_of_the_masks() -> None:
 def test_a_recipe_whose_batch_a_corpus_cannot_fill_says_how_to_change_it(small_corpus: Corpus) -> None:
     """`batch_size` cannot be given beside such a recipe."""
     for recipe, remedy in (
-        ("hplt-bert", "lambert plan --save-recipe FILE`, give its phases"),
+        ("hplt-bert", "lambert plan --recipe hplt-bert --save-recipe FILE`, give its phases"),
         ("paper", "`batch_size`"),
     ):
         asked = TrainingArguments(recipe=recipe, model="tiny")

@@ -15,7 +15,13 @@ from lambert.errors import Interrupted, UserError
 from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import save_model
 from lambert.training.checkpoint.export_check import check_export, differences_in_transformers
-from lambert.training.checkpoint.format import Checkpoint, finished_steps, load_checkpoint, newest_checkpoint
+from lambert.training.checkpoint.format import (
+    Checkpoint,
+    finished_steps,
+    load_checkpoint,
+    newest_checkpoint,
+    run_and_step,
+)
 from lambert.training.checkpoint.recorded_recipe import settings_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
 from lambert.utils.io import atomic_folder, why_unwritable
@@ -39,12 +45,15 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
     """Write the model of a complete checkpoint of `run` and its tokenizer to `folder`, and open it again.
 
     Args:
+        run: or one of its checkpoints, `RUN/checkpoints/step-N`.
         step: of the checkpoint; None takes the newest.
 
     Raises:
         UserError: `run` is not a run, has no such checkpoint or only damaged ones, `folder` exists, or what is read
             from it is not what was written.
     """
+    run, named = run_and_step(run)
+    step = named if step is None else step
     settings = settings_of(run)
     saved = _checkpoint(run, step)
     config = settings.model_at(saved.step)

@@ -143,6 +143,12 @@ def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) ->
             _remove(path)
 
 
+def run_and_step(path: Path) -> tuple[Path, int | None]:
+    """The run of `RUN/checkpoints/step-N` and N; of a run, itself and None."""
+    named = re.fullmatch(r"step-(\d+)", path.name)
+    return (path.parent.parent, int(named[1])) if named and path.parent.name == FOLDER else (path, None)
+
+
 def finished_steps(run: Path) -> list[int]:
     """Steps with a checkpoint under its final name, newest first."""
     folder = run / FOLDER

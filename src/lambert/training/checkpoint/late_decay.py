@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from lambert.errors import UserError
 from lambert.runlog.records import number_or_none, parse_line
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, Event
-from lambert.training.checkpoint.format import FOLDER, finished_steps, load_checkpoint, write_checkpoint
+from lambert.training.checkpoint.format import finished_steps, load_checkpoint, run_and_step, write_checkpoint
 from lambert.training.checkpoint.run_dir import prepare_run_folder
 from lambert.training.config.training_config import TrainingConfig
-
-
-def run_and_step(path: Path) -> tuple[Path, int | None]:
-    """The run of `RUN/checkpoints/step-N` and N; of a run, itself and None."""
-    named = re.fullmatch(r"step-(\d+)", path.name)
-    return (path.parent.parent, int(named[1])) if named and path.parent.name == FOLDER else (path, None)
 
 
 def starting_step(path: Path) -> int:

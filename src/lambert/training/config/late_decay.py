@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 from lambert.errors import UserError
-from lambert.training.config.phase import phases_of
+from lambert.training.config.phase import Phase, phases_of
 from lambert.training.config.phase_config import DerivedValue, PhaseConfig
+from lambert.training.config.phase_recipe import PhaseRecipe
 from lambert.training.config.training_config import TrainingConfig
 
 
@@ -45,8 +46,7 @@ def with_late_decay(
     if not math.isclose(rate, peak) or done < last.schedule.warmup_steps:
         raise UserError(
             f"step {step:,} has a learning rate of {rate:.3g}, which is not the run's peak of {peak:.3g}",
-            remedy="Choose a checkpoint after the warm-up and before the decay, or train with `lr_scheduler_type` "
-            "constant_with_warmup",
+            remedy=_where_the_peak_is(last),
         )
     kept = [phase.config for phase in phases[: index + 1]]
     kept[-1] = replace(last.config, steps=_steps(step - last.first_step + 1, "steps before the decay"))
@@ -63,12 +63,23 @@ def with_late_decay(
     return _with_phase(config, kept, _decay(kept, decay_ratio, batch_size, sequence_length))
 
 
+def _where_the_peak_is(phase: Phase) -> str:
+    """What to do where the rate is not the peak of the phase's schedule."""
+    schedule, began = phase.schedule, phase.schedule_first_step
+    held = [step for step in range(1, schedule.total_steps + 1) if math.isclose(schedule.rate(step), schedule.peak)]
+    if len(held) > 1:
+        return f"Choose a checkpoint of steps {held[0] + began - 1:,} to {held[-1] + began - 1:,}, which have it"
+    return "Choose a run that was trained with `lr_scheduler_type` constant_with_warmup"
+
+
 def _decay(
     kept: list[PhaseConfig], decay_ratio: float, batch_size: int | None, sequence_length: int | None
 ) -> PhaseConfig:
     done = sum(phase.samples for phase in kept)
     samples = decay_ratio / (1 - decay_ratio) * done
-    size = batch_size or kept[-1].batch_size
+    size = kept[-1].batch_size if batch_size is None else batch_size
+    length = kept[-1].sequence_length if sequence_length is None else sequence_length
+    PhaseRecipe(length, size)  # whose checks these numbers have to pass
     steps = round(samples / size)
     if steps < 1:
         raise UserError(
@@ -76,7 +87,7 @@ def _decay(
         )
     return replace(
         kept[-1],
-        sequence_length=sequence_length or kept[-1].sequence_length,
+        sequence_length=length,
         batch_size=size,
         steps=_steps(steps, f"{decay_ratio:g} of all samples / batch"),
         warmup_steps=DerivedValue(0, "continues the schedule of the phase before", "given"),

@@ -34,6 +34,7 @@ from lambert.training.config.scaling_rules import (
 from lambert.training.config.starting_model import initial_name, vocabulary_entries
 from lambert.training.config.training_config import TrainingConfig
 from lambert.training.optimizer import default_weight_decay, is_combined, needs_whole_matrices
+from lambert.utils.formatting import shell_command
 
 DEFAULT_MODEL = "base"
 SHORT_RUN_STEPS, SHORT_RUN_BATCH = 15_625, 2_048
@@ -90,7 +91,7 @@ def resolve_config(
         architecture=architecture_of(config),
     )
     if corpus is not None:
-        _refuse_small_corpus(phases, corpus, request)
+        refuse_small_corpus(phases, corpus, seed=request.seed, kind=request.examples, recipe=request.recipe)
     defaults = {name: getattr(recipe, name) for name in ("betas", "epsilon", "max_grad_norm")}
     decay = recipe.weight_decay
     return TrainingConfig(
@@ -316,15 +317,27 @@ def _samples(request: RecipeArguments, recipe: Recipe, corpus: Corpus | None) ->
     return round(request.epochs / passes_per_sample)
 
 
-def _refuse_small_corpus(phases: Sequence[PhaseConfig], corpus: Corpus, request: RecipeArguments) -> None:
-    """Check that no batch is larger than an epoch: repeating an example does not enlarge a batch."""
+def refuse_small_corpus(
+    phases: Sequence[PhaseConfig], corpus: Corpus, *, seed: int, kind: ObjectiveConfig, recipe: str
+) -> None:
+    """Check that no batch is larger than an epoch: repeating an example does not enlarge a batch.
+
+    Args:
+        recipe: whose phases they are, for the remedy.
+
+    Raises:
+        UserError: one is.
+    """
     lengths = tuple(phase.sequence_length for phase in phases)
-    counts = examples_per_epoch(corpus, lengths, seed=request.seed, kind=request.examples)
+    counts = examples_per_epoch(corpus, lengths, seed=seed, kind=kind)
     remedy = f"Give a `batch_size` up to {min(counts):,} or prepare more text"
-    if request.recipe not in BY_RULE:
+    if recipe not in BY_RULE:
+        most = dict(zip(lengths, counts, strict=True))
+        sizes = " and ".join(f"{count:,} at length {length:,}" for length, count in most.items())
+        written = shell_command("lambert", "plan", "--recipe", recipe, "--save-recipe", "FILE")
         remedy = (
-            "Prepare more text, or write the recipe to a file with `lambert plan --save-recipe FILE`, give its phases "
-            f"a batch_size up to {min(counts):,}, and give it as `recipe`"
+            f"Prepare more text, or write the recipe to a file with `{written}`, give its phases a batch_size up to "
+            f"{sizes}, and give it as `recipe`"
         )
     for phase, count in zip(phases, counts, strict=True):
         if phase.batch_size > count:
