@@ -134,6 +134,11 @@ squad --null-threshold 1 --score {{list}} --dev {{squad}}
 {SQUAD} --data x
 glue {{model}} rte --data {{glue}} --out {{new}}
 glue {{model}} rte --out {{new}}
+finetune {{model}} {{labels}} --out {{new}} --sequence-length 100000
+finetune {{model}} {{labels}} --out {{new}} --text boddy
+finetune {{model}} {{labels}} --out {{new}} --task clasification
+finetune {{model}} {{labels}} --out {{new}} --dev-fraction 2
+finetune {{model}} {{labels}} --out {{new}} --learning-rate 1e-3 --learning-rates 1e-3 1e-4
 glue {{cased}} rte --data {{glue}} --out {{new}} --sequence-length 80
 {GLUE} --train-examples 0
 {GLUE} --seeds 0
@@ -165,6 +170,10 @@ pretain
 
 TOLD = f"""
 export nowhere {{new}}
+finetune {{model}} {{one}} --out {{new}}
+finetune {{model}} {{text}} --out {{new}}
+finetune {{model}} {{squad}} --out {{new}}
+finetune {{model}} nowhere.csv --out {{new}}
 glue {{model}} nothing --data {{glue}} --out {{new}}
 plan --recipe paper --batch-size all --dry-run 2
 export {{model}} {{new}}

@@ -53,7 +53,7 @@ def given(places: Mapping[str, str]) -> dict[str, str]:
         "--vocab-size": "120", "--tensorboard": places["new"], "--null-odds": places["odds"],
         "--score": places["answers"], "--train": places["squad"], "--optimizer": "lamb", "--budget-hours": "1",
         "--learning-rate": ".001", "--folder": ".", "--validation-fraction": ".1", "--encoding": "cp1252",
-        "--save-recipe": "recipe.toml", "--init-from": places["run"],
+        "--text": "text", "--label": "label", "--save-recipe": "recipe.toml", "--init-from": places["run"],
     }  # fmt: skip
 
 

@@ -59,6 +59,8 @@ def tiny_places(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) 
         "row": ("row.json", json.dumps([{"text": TEXT}]) + "\n"),
         "fields": ("fields.jsonl", f'{{"body": "{TEXT}.", "id": 3}}\n' * 50),
         "table": ("table.csv", f"body,id\n{TEXT}.,3\n" * 50),
+        "labels": ("labels.csv", "text,label\n" + "".join(f"{TEXT} {n},{'ab'[n % 2]}\n" for n in range(20))),
+        "one": ("one.csv", "text,label\n" + "".join(f"{TEXT} {n},same\n" for n in range(20))),
         "words": ("words.txt", "x" * 120 + "\n"),
         "html": ("page.txt", f"<!DOCTYPE html><html><body><p>{TEXT}.</p></body></html>\n" * 20),
     }

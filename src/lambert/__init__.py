@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lambert.corpus.store import Corpus
     from lambert.errors import Interrupted, PeerLost, UserError
     from lambert.finetune.glue.api import finetune_glue
+    from lambert.finetune.labelled.api import fine_tune
     from lambert.finetune.squad.api import finetune_squad
     from lambert.model.heads import BertForPreTraining
     from lambert.training.callbacks import Callback
@@ -45,6 +46,7 @@ _MODULES = {
     "build_corpus": "lambert.corpus.build",
     "evaluate": "lambert.api.models",
     "fill_mask": "lambert.api.models",
+    "fine_tune": "lambert.finetune.labelled.api",
     "finetune_glue": "lambert.finetune.glue.api",
     "finetune_squad": "lambert.finetune.squad.api",
     "plan": "lambert.api.planning",
@@ -66,6 +68,7 @@ __all__ = [
     "build_corpus",
     "evaluate",
     "fill_mask",
+    "fine_tune",
     "finetune_glue",
     "finetune_squad",
     "plan",

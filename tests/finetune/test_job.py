@@ -11,9 +11,11 @@ import pytest
 from finetune.squad.articles import CAFE, HARBOUR
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
-from lambert.finetune.glue.task import GlueSettings, glue_preset
-from lambert.finetune.glue.tasks import Example, find_task
+from lambert.finetune.glue.tasks import find_task
 from lambert.finetune.job import FineTuneJob
+from lambert.finetune.labelled.runner import preset_of
+from lambert.finetune.labelled.sequences import LabelledSettings
+from lambert.finetune.labelled.task import Example
 from lambert.finetune.loop import TaskPreset
 from lambert.finetune.squad.data import Question
 from lambert.finetune.squad.settings import SquadSettings
@@ -43,10 +45,16 @@ def questions(*texts: str) -> list[Question]:
     return [Question(str(number), text, SEEN, ()) for number, text in enumerate(texts)]
 
 
+PAIRS, SENTENCES = (preset_of(find_task(name).task) for name in ("rte", "sst-2"))
 CASES: list[tuple[TaskPreset, Any, list[Any], list[Any]]] = [
     (squad_preset(), SquadSettings(), questions(SEEN, LOST), questions("a\u00ad")),
-    (glue_preset(find_task("rte")), GlueSettings(), [Example(SEEN, LOST, 0)], [Example("a\u00ad", SEEN, 1)]),
-    (glue_preset(find_task("sst-2")), GlueSettings(), [Example(SEEN, None, 0)], [Example(f"a\u00ad {LOST}", None, 1)]),
+    (PAIRS, LabelledSettings(), [Example(SEEN, LOST, 0)], [Example("a\u00ad", SEEN, 1)]),
+    (
+        preset_of(find_task("sst-2").task),
+        LabelledSettings(),
+        [Example(SEEN, None, 0)],
+        [Example(f"a\u00ad {LOST}", None, 1)],
+    ),
 ]
 
 

@@ -16,7 +16,7 @@ from tests.model.round_trips import CONTINUED, continued, exported
 from lambert.api.models import fill_mask, open_model
 from lambert.errors import UserError
 from lambert.model.config_file import read_config
-from lambert.model.heads import BertForClassification, BertForQuestionAnswering
+from lambert.model.heads import BertForQuestionAnswering, BertForSequenceClassification
 from lambert.model.huggingface import load_model
 from lambert.training.checkpoint.export import write_model
 from lambert.training.checkpoint.export_check import differences_in_transformers
@@ -95,7 +95,7 @@ def test_attention_dropout_is_applied_alone(tmp_path: Path) -> None:
 def test_the_dropout_of_a_classifier_is_transformers(tmp_path: Path, probability: float | None) -> None:
     path = folder(tmp_path / "foreign", classifier_dropout=probability, hidden_dropout_prob=0.2)
     theirs = transformers.BertForSequenceClassification.from_pretrained(path)
-    ours, _ = load_model(path, partial(BertForClassification, classes=2))
+    ours, _ = load_model(path, partial(BertForSequenceClassification, classes=2))
     assert ours.dropout.p == theirs.dropout.p
 
 

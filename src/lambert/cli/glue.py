@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from lambert.cli.finetune import say_metrics
 from lambert.cli.finetune_progress import fine_tune_progress
 from lambert.cli.subcommand import Subcommand, say
 
@@ -19,9 +20,10 @@ class Glue(Subcommand):
     model_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")]
     """A run, or any Hugging Face BERT folder."""
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
-    """sst-2, mrpc, rte, cola or sts-b."""
+    """sst-2, mrpc, rte, cola, sts-b, qqp, mnli, mnli-mm, qnli or wnli."""
     data: Path
-    """Folder with GLUE's train.tsv and dev.tsv of the task (of sts-b also sts-train.csv and sts-dev.csv)."""
+    """Folder with GLUE's train.tsv and dev.tsv of the task (of sts-b also sts-train.csv and sts-dev.csv; of
+    mnli dev_matched.tsv and dev_mismatched.tsv)."""
     out: Path
     """Folder for glue.json, the predictions and the finished seeds, which the same command does not repeat."""
     fresh: bool = False
@@ -52,18 +54,13 @@ class Glue(Subcommand):
     def run(self) -> dict[str, Any]:
         """Results: the contents of glue.json."""
         from lambert.finetune.glue.api import finetune_glue
+        from lambert.report import write_finetune_page
 
         arguments = {name: value for name, value in vars(self).items() if name not in ("json", "model_folder", "task")}
         with fine_tune_progress() as progress:
             result = finetune_glue(self.model_folder, self.task, progress=progress, **arguments)
-        say(f"{result.task}: {_text(result.metrics)}; majority-class baseline: {_text(result.majority_baseline)}")
-        if result.score_interval is not None:
-            low, high = result.score_interval
-            confidence = f"{100 * result.confidence:.0f} % confidence interval {low:.2f} to {high:.2f}"
-            say(f"score {result.score:.2f}, {confidence} over {len(result.seeds)} seeds")
-        say(f"{result.train_examples:,} training and {result.dev_examples:,} dev examples; {self.out / 'glue.json'}")
-        return result.to_dict()
-
-
-def _text(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        say_metrics(result)
+        facts = result.to_dict()
+        page = write_finetune_page(facts, self.out / "report.html")
+        say(f"Metrics: {self.out / 'glue.json'}; errors and confusion: {page}")
+        return facts

@@ -21,6 +21,7 @@ from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
 from lambert.cli.fill import Fill
+from lambert.cli.finetune import Finetune
 from lambert.cli.glue import Glue
 from lambert.cli.inspect import Inspect
 from lambert.cli.plan import Plan
@@ -45,6 +46,7 @@ SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "plan": Plan,
     "pretrain": Pretrain,
     "sweep": SweepRuns,
+    "finetune": Finetune,
     "squad": Squad,
     "glue": Glue,
     "fill": Fill,

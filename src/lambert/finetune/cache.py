@@ -22,7 +22,7 @@ from lambert.utils.hub import CONFIG_FILE, TOKENIZER_FILES
 from lambert.utils.io import file_sha256, read_json
 
 CACHE_FOLDER = "cache"
-FORMAT = 3
+FORMAT = 4
 """Of a cache file. A file of another format counts as missing."""
 _MODEL_FILES = (CONFIG_FILE, *TOKENIZER_FILES)
 

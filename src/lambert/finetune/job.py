@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from lambert.corpus.encoding import SentenceEncoder
 from lambert.corpus.judgement import lost_text, shares
@@ -45,6 +46,7 @@ class FineTuneJob(Generic[Settings]):
         cased: how to read a folder that has only a `vocab.txt` and does not say.
         device: None chooses the GPU where there is one.
         progress: called after every training step and evaluation batch.
+        trained: called with every model that has been trained and has predicted, before its result is cached.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class FineTuneJob(Generic[Settings]):
     cased: bool = False
     device: torch.device | None = None
     progress: Progress | None = None
+    trained: Callable[[nn.Module, Tokenizer, FineTuneResult], None] | None = None
 
     def prepare(self, *, fresh: bool = False) -> None:
         """Check the process, say how much of the texts is lost, make the folder of the results before hours of work;
@@ -108,6 +111,16 @@ class FineTuneJob(Generic[Settings]):
         cached = self._cached(name, seed)
         if cached is not None:
             return cached, True
+        result = self._run(seed, title, may_diverge=may_diverge)
+        if self._cache is not None:
+            self._cache.put(name, self.made_from(seed), result)
+        return result, False
+
+    def run_again(self, seed: int, title: str) -> FineTuneResult:
+        """Train and predict with a seed, whatever is cached."""
+        return self._run(seed, title, may_diverge=False)
+
+    def _run(self, seed: int, title: str, *, may_diverge: bool) -> FineTuneResult:
         model, tokenizer, _ = self.load(seed)
         model.to(self.device or init_process_group().device)
         how: dict[str, Any] = {
@@ -119,25 +132,28 @@ class FineTuneJob(Generic[Settings]):
         except Diverged as error:
             if not may_diverge:
                 raise
-            result = FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
-        else:
-            predictions = predict(model, tokenizer, self.preset, self.dev, self.settings, **how)
-            result = FineTuneResult(
-                seed=seed,
-                learning_rate=summary.learning_rate,
-                predictions=predictions.values,
-                train_loss=summary.train_loss,
-                steps=summary.steps,
-                train_sequences=summary.sequences,
-                dev_sequences=predictions.sequences,
-                seconds=summary.seconds + predictions.seconds,
-            )
-        if self._cache is not None:
-            self._cache.put(name, self._made_from | {"seed": seed}, result)
-        return result, False
+            return FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
+        predictions = predict(model, tokenizer, self.preset, self.dev, self.settings, **how)
+        result = FineTuneResult(
+            seed=seed,
+            learning_rate=summary.learning_rate,
+            predictions=predictions.values,
+            train_loss=summary.train_loss,
+            steps=summary.steps,
+            train_sequences=summary.sequences,
+            dev_sequences=predictions.sequences,
+            seconds=summary.seconds + predictions.seconds,
+        )
+        if self.trained is not None:
+            self.trained(model, tokenizer, result)
+        return result
 
     def _cached(self, name: str, seed: int) -> FineTuneResult | None:
-        return None if self._cache is None else self._cache.get(name, self._made_from | {"seed": seed})
+        return None if self._cache is None else self._cache.get(name, self.made_from(seed))
+
+    def made_from(self, seed: int) -> dict[str, Any]:
+        """Everything that decides the weights and predictions of a seed, ready for JSON."""
+        return self._made_from | {"seed": seed}
 
     @property
     def _cache(self) -> ResultCache | None:

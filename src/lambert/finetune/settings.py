@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -103,6 +103,16 @@ class FineTuneProgress:
 
 
 Progress = Callable[[FineTuneProgress], None]
+
+
+def check_rates(rates: Sequence[float], settings: FineTuneSettings) -> None:
+    """Raises UserError where learning rates to choose from are given twice, beside a fixed one, or out of range."""
+    if rates and settings.learning_rate is not None:
+        raise UserError("both `learning_rate` and `learning_rates` are given", remedy="Give one of them")
+    if len({f"{rate:g}" for rate in rates}) != len(rates):
+        raise UserError(f"`learning_rates` = {list(rates)}", remedy="Give each once")
+    for rate in rates:
+        replace(settings, learning_rate=rate)  # refuses what is out of range
 
 
 def default_learning_rate(optimizer: str, hidden_size: int) -> float:

@@ -1,4 +1,5 @@
-"""An encoder with a head: MLM and NSP for pre-training, start and end logits for SQuAD, a classifier for GLUE.
+"""An encoder with a head: MLM and NSP for pre-training, start and end logits for SQuAD, a classifier of
+sequences or tokens.
 
 Shapes: B sequences, S tokens in each, H hidden size, V vocabulary size, M masked tokens in the whole batch.
 """
@@ -219,13 +220,11 @@ class BertForQuestionAnswering(_Pretrained):
         return start, end
 
 
-class BertForClassification(nn.Module):
+class BertForSequenceClassification(_Pretrained):
     """Encoder with a logit for every class of a sequence; one class means regression."""
 
     def __init__(self, config: BertConfig, classes: int) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder(config)
+        super().__init__(config)
         self.pooler = Pooler(config)
         self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, classes)
@@ -235,6 +234,21 @@ class BertForClassification(nn.Module):
         """Logits [B, classes]; inputs as in `BertForPreTraining.forward`."""
         hidden = self.encoder(token_ids, segment_ids, attention_mask)
         logits: Tensor = self.classifier(self.dropout(self.pooler(hidden[:, 0])))
+        return logits
+
+
+class BertForTokenClassification(_Pretrained):
+    """Encoder with a logit for every class of a token."""
+
+    def __init__(self, config: BertConfig, classes: int) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        _initialise(self, config)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Logits [B, S, classes]; inputs as in `BertForPreTraining.forward`."""
+        logits: Tensor = self.classifier(self.dropout(self.encoder(token_ids, segment_ids, attention_mask)))
         return logits
 
 
@@ -266,9 +280,26 @@ class ModernBertForSequenceClassification(_Pretrained):
         _initialise(self, config)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """As `BertForClassification.forward`."""
+        """As `BertForSequenceClassification.forward`."""
         hidden = self.encoder(token_ids, segment_ids, attention_mask)
         logits: Tensor = self.classifier(self.dropout(self.head(hidden[:, 0])))
+        return logits
+
+
+class ModernBertForTokenClassification(_Pretrained):
+    """ModernBERT with a logit for every class of a token."""
+
+    def __init__(self, config: ModernBertConfig, classes: int) -> None:
+        super().__init__(config)
+        self.head = PredictionHead(config)
+        self.dropout = nn.Dropout(config.classifier_dropout or 0.0)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        _initialise(self, config)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """As `BertForTokenClassification.forward`."""
+        hidden = self.head(self.encoder(token_ids, segment_ids, attention_mask))
+        logits: Tensor = self.classifier(self.dropout(hidden))
         return logits
 
 
@@ -280,7 +311,14 @@ def question_answering_model(config: BertConfig) -> nn.Module:
 
 
 def classification_model(config: BertConfig, classes: int) -> nn.Module:
-    """Encoder with a logit for every class, with random weights."""
+    """Encoder with a logit for every class of a sequence, with random weights."""
     if isinstance(config, ModernBertConfig):
         return ModernBertForSequenceClassification(config, classes)
-    return BertForClassification(config, classes)
+    return BertForSequenceClassification(config, classes)
+
+
+def token_classification_model(config: BertConfig, classes: int) -> nn.Module:
+    """Encoder with a logit for every class of a token, with random weights."""
+    if isinstance(config, ModernBertConfig):
+        return ModernBertForTokenClassification(config, classes)
+    return BertForTokenClassification(config, classes)

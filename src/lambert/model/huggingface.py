@@ -6,10 +6,10 @@ The tokenizer files beside them belong to `corpus/vocabulary.py`. Weights are sa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -75,14 +75,17 @@ def huggingface_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
+def save_model(model: nn.Module, folder: Path, *, more_settings: Mapping[str, Any] | None = None) -> None:
     """Write `config.json` and `model.safetensors` of a model with a `config`; creates `folder`.
 
     The name of its class must be that of the architecture in `transformers`. A tied decoder is left out, as
     `transformers` does: loading ties it again.
+
+    Args:
+        more_settings: for `config.json`, such as the names of a classifier's classes.
     """
     config = cast(BertConfig, model.config)
-    settings = config_settings(config, type(model).__name__)
+    settings = config_settings(config, type(model).__name__) | dict(more_settings or {})
     state = {name: tensor.cpu().contiguous() for name, tensor in huggingface_state(model).items()}
     layout = layout_of(config)
     if layout.decoder in state and layout.decoder_bias not in state:  # transformers reads the decoder with its own bias

@@ -19,25 +19,23 @@ from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
 from lambert.finetune import job
-from lambert.finetune.glue.api import GlueResult, finetune_glue
-from lambert.finetune.glue.task import (
-    GlueSettings,
-    encode_examples,
-    glue_preset,
-    truncated_lengths,
-)
-from lambert.finetune.glue.tasks import Example, find_task
+from lambert.finetune.glue.api import finetune_glue
+from lambert.finetune.glue.tasks import find_task
 from lambert.finetune.inputs import make_batch
+from lambert.finetune.labelled.results import LabelledResult
+from lambert.finetune.labelled.runner import preset_of
+from lambert.finetune.labelled.sequences import LabelledSettings, encode_examples, truncated_lengths
+from lambert.finetune.labelled.task import Example
 from lambert.finetune.loop import fine_tune, predict
 from lambert.finetune.model import load_with_head
 from lambert.model.bert import BertConfig
-from lambert.model.heads import BertForClassification, BertForPreTraining
+from lambert.model.heads import BertForPreTraining, BertForSequenceClassification
 from lambert.model.huggingface import save_model
 
 WORDS = HARBOUR.split()
 GOOD, BAD = "harbour pier boats", "storm broke the lamp"
 EXAMPLES = [Example(f"{GOOD if n % 2 else BAD} {WORDS[n]}", None, n % 2) for n in range(12)]
-SETTINGS = GlueSettings(learning_rate=5e-3, epochs=40, batch_size=6, micro_batch_size=4, sequence_length=24)
+SETTINGS = LabelledSettings(learning_rate=5e-3, epochs=40, batch_size=6, micro_batch_size=4, sequence_length=24)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +56,10 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
-def _load(folder: Path, task: str, **options: Any) -> BertForClassification:
-    return load_with_head(folder, partial(BertForClassification, classes=find_task(task).classes), **options)[0]
+def _load(folder: Path, task: str, **options: Any) -> BertForSequenceClassification:
+    return load_with_head(
+        folder, partial(BertForSequenceClassification, classes=find_task(task).task.classes), **options
+    )[0]
 
 
 def test_sequences_equal_those_of_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_longer_text_is_truncated() -> None:
 
 def test_the_loss_whatever_the_padding(folder: Path, tokenizer: Tokenizer) -> None:
     for name, label in (("sst-2", 1.0), ("sts-b", 3.5)):
-        model, preset = _load(folder, name, seed=1), glue_preset(find_task(name))
+        model, preset = _load(folder, name, seed=1), preset_of(find_task(name).task)
         model.eval()
         sequences = encode_examples([Example("Edna", None, label), Example(HARBOUR, None, label)], tokenizer, SETTINGS)
         batch = make_batch(sequences, pad_id=0)
@@ -101,7 +101,7 @@ def test_the_loss_whatever_the_padding(folder: Path, tokenizer: Tokenizer) -> No
 
 
 def test_learns_and_repeats_itself(folder: Path, tokenizer: Tokenizer) -> None:
-    task, preset = "sst-2", glue_preset(find_task("sst-2"))
+    task, preset = "sst-2", preset_of(find_task("sst-2").task)
     ends = []
     for seed in (1, 1, 2):
         torch.rand(seed)
@@ -146,7 +146,7 @@ def test_examples_of_one_label_are_told(
 
 
 def test_finished_seeds_are_not_repeated(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(seeds: int, **options: Any) -> GlueResult:
+    def run(seeds: int, **options: Any) -> LabelledResult:
         data = (EXAMPLES, EXAMPLES)
         return finetune_glue(folder, "sst-2", data=data, settings=SETTINGS, seeds=seeds, out=tmp_path, **options)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lambert.errors import UserError
-from lambert.finetune.glue.tasks import Example, find_task, read_split
+from lambert.finetune.glue.tasks import find_task, read_split
+from lambert.finetune.labelled.task import Example
 
 FILES = [
     ("sst-2", "dev.tsv", "sentence\tlabel\na \"fine film \t1\ndull\t0\n",
@@ -22,6 +23,15 @@ FILES = [
      [Example("A man.", "The man.", 4.75)]),
     ("sts-b", "dev.tsv", "index\tgenre\tsentence1\tsentence2\tscore\n0\tx\tA man.\tThe man.\t5.000\n",
      [Example("A man.", "The man.", 5.0)]),
+    ("qqp", "dev.tsv", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\t0\n4\t5\n",
+     [Example("Why?", "How?", 0)]),
+    ("qnli", "dev.tsv", "index\tquestion\tsentence\tlabel\n0\tWho?\tShe.\tnot_entailment\n",
+     [Example("Who?", "She.", 1)]),
+    ("mnli", "dev_matched.tsv", "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tA.\tB.\tneutral\tentailment\n",
+     [Example("A.", "B.", 1)]),
+    ("mnli-mm", "dev_mismatched.tsv", "index\tsentence1\tsentence2\tgold_label\n0\tA.\tB.\tneutral\n",
+     [Example("A.", "B.", 2)]),
+    ("wnli", "dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\t1\n", [Example("A.", "B.", 1)]),
 ]  # fmt: skip
 
 

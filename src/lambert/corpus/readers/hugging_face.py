@@ -66,7 +66,7 @@ def documents(source: Path, statistics: ReadStatistics, *, text_field: str) -> I
 
 def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
     """The rows as they stream in, checked to have the column."""
-    rows = iter(_opened(source))
+    rows = iter(opened_dataset(source))
     while True:
         try:
             row = next(rows, None)
@@ -86,7 +86,12 @@ def _rows(source: Path, text_field: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _opened(source: Path) -> Any:
+def opened_dataset(source: Path, *, streaming: bool = True) -> Any:
+    """The rows of a dataset, an iterable of dictionaries with its `features`.
+
+    Raises:
+        UserError: `datasets` is not installed, or the dataset cannot be loaded or has no such split.
+    """
     check_installed()
     import datasets
 
@@ -95,7 +100,7 @@ def _opened(source: Path) -> Any:
         raise UserError(f"{source} names no dataset", remedy="Write hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT")
     config, _, split = rest.partition(":")
     try:
-        opened = datasets.load_dataset(name, config or None, split=split or None, streaming=True)
+        opened = datasets.load_dataset(name, config or None, split=split or None, streaming=streaming)
     except MemoryError:
         raise
     except Exception as error:

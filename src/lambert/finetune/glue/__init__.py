@@ -1,1 +1,1 @@
-"""Five tasks of GLUE: sentences and pairs → a fine-tuned classifier → the metrics of the task."""
+"""The tasks of GLUE: its files → examples, and the metrics of each task."""

@@ -1,10 +1,11 @@
-"""Five tasks of GLUE (Wang et al. 2019, arXiv 1804.07461) and their files → checked examples.
+"""The tasks of GLUE (Wang et al. 2019, arXiv 1804.07461) and their files → checked examples.
 
 Files are tab-separated without quoting. All published layouts of a task are read.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Literal
 
 from lambert.errors import UserError, unknown_name
 from lambert.finetune.files import read_text
+from lambert.finetune.labelled.task import Example, Task
 
+log = logging.getLogger("lambert")
 Split = Literal["train", "dev"]
 
 
@@ -43,33 +46,38 @@ class GlueTask:
     """Names that the file of a split may have."""
     layouts: tuple[Layout, ...]
     """The first one whose names the header contains."""
+    skips_short_lines: bool = False
+    """Whether the published file has lines with too few fields."""
 
     @property
-    def classes(self) -> int:
-        """Outputs of the model: 1 for a regression."""
-        return len(self.labels) or 1
-
-
-@dataclass(frozen=True)
-class Example:
-    """One or two texts and their label."""
-
-    first: str
-    second: str | None
-    label: float
-    """Index of the class, or the number of a regression."""
+    def task(self) -> Task:
+        """What is learned."""
+        return Task(self.name, "classification" if self.labels else "regression", self.labels, self.metrics)
 
 
 _TSV: Mapping[Split, tuple[str, ...]] = {"train": ("train.tsv",), "dev": ("dev.tsv",)}
 _STS: Mapping[Split, tuple[str, ...]] = {"train": ("train.tsv", "sts-train.csv"), "dev": ("dev.tsv", "sts-dev.csv")}
+_MNLI = ("contradiction", "entailment", "neutral")
+_INFERENCE = ("entailment", "not_entailment")
+_QQP = Layout("question1", "question2", "is_duplicate")
+
+
+def _mnli(name: str, dev: str) -> GlueTask:
+    files: Mapping[Split, tuple[str, ...]] = {"train": ("train.tsv",), "dev": (dev,)}
+    return GlueTask(name, _MNLI, ("accuracy",), files, (Layout("sentence1", "sentence2", "gold_label"),))
+
+
 TASKS = {
     task.name: task
     for task in (
         GlueTask("sst-2", ("0", "1"), ("accuracy",), _TSV, (Layout("sentence", None, "label"),)),
         GlueTask("mrpc", ("0", "1"), ("accuracy", "f1"), _TSV, (Layout("#1 String", "#2 String", "Quality"),)),
-        GlueTask(
-            "rte", ("entailment", "not_entailment"), ("accuracy",), _TSV, (Layout("sentence1", "sentence2", "label"),)
-        ),
+        GlueTask("qqp", ("0", "1"), ("accuracy", "f1"), _TSV, (_QQP,), skips_short_lines=True),
+        _mnli("mnli", "dev_matched.tsv"),
+        _mnli("mnli-mm", "dev_mismatched.tsv"),
+        GlueTask("qnli", _INFERENCE, ("accuracy",), _TSV, (Layout("question", "sentence", "label"),)),
+        GlueTask("rte", _INFERENCE, ("accuracy",), _TSV, (Layout("sentence1", "sentence2", "label"),)),
+        GlueTask("wnli", ("0", "1"), ("accuracy",), _TSV, (Layout("sentence1", "sentence2", "label"),)),
         GlueTask("cola", ("0", "1"), ("matthews",), _TSV, (Layout(3, None, 1),)),
         GlueTask(
             "sts-b", (), ("pearson", "spearman"), _STS, (Layout("sentence1", "sentence2", "score"), Layout(5, 6, 4))
@@ -103,7 +111,12 @@ def _examples(path: Path, task: GlueTask) -> Iterator[Example]:
     lines = read_text(path, remedy=f"Give GLUE's file of {task.name}").split("\n")
     rows = [(number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, start=1) if line.strip()]
     layout, columns = _columns(path, task, rows[0][1])
-    for number, row in rows[layout.has_header :]:
+    examples = rows[layout.has_header :]
+    if task.skips_short_lines:
+        examples = [(number, row) for number, row in examples if len(row) == len(rows[0][1])]
+        if short := len(rows) - layout.has_header - len(examples):
+            log.warning(f"{path}: {short:,} lines with too few or too many fields are left out.")
+    for number, row in examples:
         try:
             first, label = row[columns[0]], _label(task, row[columns[2]])
             second = None if columns[1] is None else row[columns[1]]

@@ -13,7 +13,7 @@ import torch
 from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.seeds import checked_seeds
-from lambert.finetune.settings import Progress
+from lambert.finetune.settings import Progress, check_rates
 from lambert.finetune.squad.ceiling import warn_of_tokens
 from lambert.finetune.squad.data import Question, Version, check_count, select_questions, version_of
 from lambert.finetune.squad.official import Questions, find_questions
@@ -101,7 +101,7 @@ def check_arguments(
         UserError: one is out of range.
     """
     seeds, settings = checked_seeds(seeds), SquadSettings.of(settings, **options)
-    _check_rates(learning_rates, settings)
+    check_rates(learning_rates, settings)
     for count in counts:
         check_count(count)
     return seeds, settings
@@ -161,12 +161,3 @@ def _log_tuning(tuning: Tuning) -> None:
     rates = [trial.learning_rate for trial in tuning.trials]
     at_end = len(rates) > 1 and tuning.learning_rate in (min(rates), max(rates))
     log.info(f"  chosen: {tuning.learning_rate:g}" + (", at an end of the list: try rates beyond it" if at_end else ""))
-
-
-def _check_rates(rates: Sequence[float], settings: SquadSettings) -> None:
-    if rates and settings.learning_rate is not None:
-        raise UserError("both `learning_rate` and `learning_rates` are given", remedy="Give one of them")
-    if len({f"{rate:g}" for rate in rates}) != len(rates):
-        raise UserError(f"`learning_rates` = {list(rates)}", remedy="Give each once")
-    for rate in rates:
-        replace(settings, learning_rate=rate)  # refuses what is out of range

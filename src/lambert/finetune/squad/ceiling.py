@@ -30,7 +30,7 @@ def best_score(questions: Sequence[Question], tokenizer: Tokenizer, settings: Sq
     for window in make_windows(questions, tokenizer, settings):
         starts, ends = np.zeros((2, len(window.token_ids)), np.float32)
         assert isinstance(window.target, tuple)
-        first, last = window.target
+        first, last = map(int, window.target)
         if first:  # 0 is [CLS]: the answer is not in this window
             starts[first] = ends[last] = 10.0
         collector.add(window, starts, ends)

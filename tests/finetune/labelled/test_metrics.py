@@ -7,11 +7,16 @@ import math
 import pytest
 
 from lambert.errors import UserError
-from lambert.finetune.glue import metric
-from lambert.finetune.glue.metric import check_installed, compute_metrics
+from lambert.finetune.labelled import metrics
+from lambert.finetune.labelled.metrics import check_installed
+from lambert.finetune.labelled.task import Task
 
 LABELS = [1.0, 1.0, 1.0, 0.0, 0.0]
 SAID = [1.0, 1.0, 0.0, 1.0, 0.0]  # 2 true positives, 1 false positive, 1 false negative, 1 true negative
+
+
+def compute_metrics(names: tuple[str, ...], labels: list[float], predictions: list[float]) -> dict[str, float]:
+    return metrics.compute_metrics(Task("any", "classification", ("no", "yes"), names), labels, predictions)
 
 
 def test_classes() -> None:
@@ -36,6 +41,6 @@ def test_what_is_not_defined_counts_nothing() -> None:
 
 
 def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metric, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'lambert-bert\[glue\]'"):
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'lambert-bert\[finetune\]'"):
         check_installed()

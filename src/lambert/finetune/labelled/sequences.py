@@ -1,7 +1,7 @@
-"""GLUE as a fine-tuning task.
+"""Classes, several labels or a number for a text or a pair of texts.
 
-The recipe is that of BERT's run_classifier.py: batches of 32, three epochs, sequences of at most 128 tokens (of a pair
-the longer text is truncated first).
+The recipe is that of BERT's run_classifier.py: batches of 32, three epochs; of a pair the longer text is truncated
+first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from lambert.corpus.encoding import plain_text_tokenizer
 from lambert.corpus.vocabulary import special_tokens
-from lambert.finetune.glue.tasks import Example, GlueTask
 from lambert.finetune.inputs import Encoded, SequenceBatch
+from lambert.finetune.labelled.task import Example, Task
 from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import classification_model
@@ -29,16 +29,22 @@ from lambert.utils.tokenizer_calls import encode
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlueSettings(FineTuneSettings):
-    """How a model is fine-tuned."""
+class LabelledSettings(FineTuneSettings):
+    """How a model is fine-tuned on labelled examples."""
 
     epochs: int = 3
     micro_batch_size: int = 32
     sequence_length: int = 128
 
 
-def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings: GlueSettings) -> list[Encoded]:
-    """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit."""
+def encode_examples(
+    examples: Sequence[Example], tokenizer: Tokenizer, settings: LabelledSettings, *, multi_label: int = 0
+) -> list[Encoded]:
+    """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit.
+
+    Args:
+        multi_label: number of labels, of which an example has any number; 0: it has one, or a number.
+    """
     specials, plain, length = special_tokens(tokenizer), plain_text_tokenizer(tokenizer), settings.sequence_length
     firsts = encode(plain, [example.first for example in examples], special=False)
     seconds = encode(plain, [example.second or "" for example in examples], special=False)
@@ -48,8 +54,13 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer, settings:
         lengths = truncated_lengths(len(first.ids), len(second.ids), length - 3) if is_pair else (length - 2, 0)
         head = [specials.classify, *first.ids[: lengths[0]], specials.separate]
         tail = [*second.ids[: lengths[1]], specials.separate] if is_pair else []
-        encoded.append(Encoded(np.array(head + tail), len(head), example.label))
+        target = _ones(example.label, multi_label) if isinstance(example.label, tuple) else example.label
+        encoded.append(Encoded(np.array(head + tail), len(head), target))
     return encoded
+
+
+def _ones(labels: tuple[int, ...], classes: int) -> tuple[float, ...]:
+    return tuple(float(index in labels) for index in range(classes))
 
 
 def truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:
@@ -73,7 +84,12 @@ def class_logits(model: nn.Module, batch: SequenceBatch) -> Tensor:
 
 
 def label_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
-    """Cross-entropy of the classes, or the squared error of a regression, summed over the sequences."""
+    """Cross-entropy of the classes, the mean of the labels' cross-entropies, or the squared error of a regression;
+    summed over the sequences."""
+    if batch.targets.dim() == 2:
+        losses = functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none").mean(-1)
+        correct = ((logits > 0) == (batch.targets > 0)).all(-1)
+        return TaskOutput({"sequence": losses.sum()}, {"sequence": correct.sum()})
     if logits.shape[1] == 1:
         loss = functional.mse_loss(logits[:, 0], batch.targets, reduction="sum")
         return TaskOutput({"sequence": loss}, {"sequence": torch.zeros((), device=loss.device)})
@@ -83,19 +99,36 @@ def label_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
 
 
 def best_labels(
-    examples: Sequence[Example], encoded: Sequence[Encoded], rows: Rows, settings: GlueSettings
+    examples: Sequence[Example], encoded: Sequence[Encoded], rows: Rows, settings: LabelledSettings
 ) -> dict[str, Any]:
-    """`labels`: the most likely class, or the number, for each example in its order."""
-    labels = [0.0] * len(examples)
+    """For each example in its order.
+
+    Returns:
+        `labels`: the most likely class, the number, or the indices of all labels likelier than not; and `losses`:
+        minus the log-probability of the given label, the mean over all labels, or the squared error.
+    """
+    labels: list[Any] = [0.0] * len(examples)
+    losses = [0.0] * len(examples)
     for index, logits in rows:
-        labels[index] = float(logits[0] if len(logits) == 1 else logits.argmax())
-    return {"labels": labels}
+        values, given = logits.astype(np.float64), examples[index].label
+        if isinstance(given, tuple):
+            signs = np.array(_ones(given, len(values))) * 2 - 1
+            labels[index] = np.flatnonzero(values > 0).tolist()
+            losses[index] = float(np.logaddexp(0, -signs * values).mean())
+        elif len(values) == 1:
+            labels[index], losses[index] = float(values[0]), float((values[0] - given) ** 2)
+        else:
+            labels[index] = float(values.argmax())
+            losses[index] = float(np.logaddexp.reduce(values) - values[int(given)])
+    return {"labels": labels, "losses": losses}
 
 
-def glue_preset(task: GlueTask) -> TaskPreset:
-    """The fine-tuning task of one of GLUE's tasks."""
+def sequence_preset(task: Task) -> TaskPreset:
+    """The fine-tuning of a task whose labels are of whole texts or pairs."""
     head = partial(classification_model, classes=task.classes)
-    return TaskPreset(task.name, head, encode_examples, class_logits, label_loss, best_labels, _texts)
+    several = len(task.labels) if task.kind == "multi-label" else 0
+    encode_all = partial(encode_examples, multi_label=several)
+    return TaskPreset(task.name, head, encode_all, class_logits, label_loss, best_labels, _texts)
 
 
 def _texts(example: Example) -> list[str]:

@@ -1,0 +1,148 @@
+"""Which columns hold texts and labels, and what kind of labels they are: as named, or as found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lambert.errors import UserError, unknown_name
+from lambert.finetune.labelled.tables import TAGS, WORDS, Table
+from lambert.finetune.labelled.task import KINDS, Kind
+
+_TEXTS = (
+    *("text", "sentence", "review", "content", "comment", "body", "document", "utterance", "tweet", "message"),
+    *("abstract", "title", WORDS, "tokens"),
+)
+_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("query", "passage"),
+    ("question", "sentence"),
+    ("question", "answer"),
+)
+_LABELS = (
+    *("label", "labels", TAGS, "ner_tags", "class", "category", "target", "sentiment", "intent", "score", "rating"),
+    *("stars", "spans", "entities", "topic", "genre", "y"),
+)
+_MOST_CLASSES_OF_WHOLE_NUMBERS = 20
+_ROWS_LOOKED_AT = 20_000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where texts and labels are."""
+
+    texts: tuple[str, ...]
+    """One column, or two of a pair."""
+    labels: tuple[str, ...]
+    """One column, or several that hold 0 or 1."""
+    kind: Kind
+    separator: str | None = None
+    """Between the labels of one field."""
+
+    def text(self) -> str:
+        """One line for the user."""
+        texts, labels = ", ".join(map(repr, self.texts)), ", ".join(map(repr, self.labels[:6]))
+        more = ", …" if len(self.labels) > 6 else ""
+        return f"{self.kind}: texts in {texts}, labels in {labels}{more}"
+
+
+def find_columns(
+    table: Table,
+    *,
+    texts: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    kind: str | None = None,
+    separator: str | None = None,
+) -> Columns:
+    """The columns as given; what is not given is found by usual names, or because only it is left.
+
+    Raises:
+        UserError: there is no such column or kind, or what is not given cannot be found.
+    """
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("kind of labels", kind, KINDS)
+    names = table.names
+    for option, given in (("text", texts), ("label", labels)):
+        if missing := [name for name in given if name not in names]:
+            raise UserError(
+                f"{table.source} has no column {missing[0]!r}",
+                remedy=f"Name another with `{option}`; there is {table.column_text()}",
+            )
+    if len(texts) > 2:
+        raise UserError(f"{len(texts)} columns of text are given", remedy="Give one, or the two of a pair")
+    found_labels = tuple(labels) or _label_column(table, texts)
+    found_texts = tuple(texts) or _text_columns(table, found_labels)
+    if both := {*found_texts} & {*found_labels}:
+        raise UserError(f"{sorted(both)[0]!r} is given as text and as label", remedy="Name two columns")
+    found_kind = _kind(table, found_texts, found_labels, separator) if kind is None else kind
+    if found_kind == "tags" and len(found_texts) > 1:
+        raise UserError("tags are of the words of one text, and two columns are given", remedy="Give one")
+    if len(found_labels) > 1 and found_kind != "multi-label":
+        raise UserError(f"several columns of labels are not {found_kind}", remedy="Give one, or multi-label as task")
+    assert found_kind in KINDS
+    return Columns(found_texts, found_labels, found_kind, separator)
+
+
+def _label_column(table: Table, texts: Sequence[str]) -> tuple[str]:
+    by_name = {name.lower(): name for name in reversed(table.names) if name not in texts}
+    for usual in _LABELS:
+        if usual in by_name:
+            return (by_name[usual],)
+    left = [name for name in table.names if name not in texts]
+    if len(texts) and len(left) == 1:
+        return (left[0],)
+    raise UserError(
+        f"which column of {table.source} holds the labels? None is called label",
+        remedy=f"Name it with `label`; there is {table.column_text()}",
+    )
+
+
+def _text_columns(table: Table, labels: Sequence[str]) -> tuple[str, ...]:
+    by_name = {name.lower(): name for name in reversed(table.names) if name not in labels}
+    for first, second in _PAIRS:
+        if first in by_name and second in by_name:
+            return by_name[first], by_name[second]
+    for usual in _TEXTS:
+        if usual in by_name:
+            return (by_name[usual],)
+    left = [name for name in by_name.values() if isinstance(table.rows[0].get(name), str)]
+    if len(left) == 1:
+        return (left[0],)
+    raise UserError(
+        f"which column of {table.source} holds the texts? None is called text",
+        remedy=f"Name it with `text`, or both of a pair; there is {table.column_text()}",
+    )
+
+
+def _kind(table: Table, texts: Sequence[str], labels: Sequence[str], separator: str | None) -> Kind:
+    """By the first rows."""
+    if len(labels) > 1 or separator:
+        return "multi-label"
+    values = [row.get(labels[0]) for row in table.rows[:_ROWS_LOOKED_AT]]
+    known = [value for value in values if value is not None and value != ""]
+    if known and all(isinstance(value, list) for value in known):
+        words = [row.get(texts[0]) for row in table.rows[:_ROWS_LOOKED_AT]]
+        of_words = any(isinstance(text, list) for text in words)
+        of_spans = any(isinstance(item, list | dict) for value in known for item in value)
+        return "tags" if of_words or of_spans else "multi-label"
+    numbers = [as_number(value) for value in known]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        return "classification"
+    whole = all(number == int(number) for number in numbers)
+    return "classification" if whole and len(set(numbers)) <= _MOST_CLASSES_OF_WHOLE_NUMBERS else "regression"
+
+
+def as_number(value: Any) -> float:
+    """NaN for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan

@@ -1,0 +1,115 @@
+"""What fine-tunings on labelled examples found, and the files of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lambert.finetune.files import result_fields, write_json
+from lambert.finetune.labelled.details import label_names
+from lambert.finetune.labelled.sequences import LabelledSettings
+from lambert.finetune.labelled.task import Task
+from lambert.finetune.seeds import CONFIDENCE, mean_interval
+
+MODEL_FOLDER = "model"
+"""In the folder of the results: the model of the best seed."""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One fine-tuning."""
+
+    seed: int
+    score: float
+    """Mean of the metrics that are scored."""
+    metrics: dict[str, float]
+    train_loss: float | None
+    seconds: float
+    reused: bool
+    """Whether it comes from the cache."""
+    predictions: list[Any]
+    """Class indices, numbers, or lists of indices, in the order of the development examples."""
+
+
+@dataclass(frozen=True)
+class LearningRateTrial:
+    """One learning rate, tried with the first seed."""
+
+    learning_rate: float
+    score: float | None
+    """On the development examples; None after a divergence."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledResult:
+    """The metrics over all seeds."""
+
+    task: str
+    kind: str
+    """classification, multi-label, regression or tags."""
+    labels: tuple[str, ...]
+    score: float
+    """Mean over the seeds of `SeedResult.score`."""
+    score_interval: tuple[float, float] | None
+    """Confidence interval of the mean (`seeds.mean_interval`); None for a single seed."""
+    confidence: float
+    metrics: dict[str, float]
+    """Metric → mean over the seeds."""
+    majority_baseline: dict[str, float]
+    """The metrics of always predicting the most frequent label (the mean, in a regression) of the training examples."""
+    train_examples: int
+    dev_examples: int
+    random_weights: bool
+    settings: LabelledSettings
+    """With the learning rate that was used."""
+    seeds: tuple[SeedResult, ...]
+    trials: tuple[LearningRateTrial, ...] = ()
+    """Where several learning rates were given."""
+    best_seed: int = 0
+    """Whose model is in `model`."""
+    model: str | None = None
+    """The Hugging Face folder of the best seed; None where nothing was written."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Of the best seed: see `details_of`."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What was read: sources, columns, examples by label, texts with several labels."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the predictions, ready for JSON."""
+        return result_fields(self, left_out=("predictions",))
+
+    def write(self, folder: Path, name: str, task: Task) -> None:
+        """Write `name`, and for every seed `predictions-seed-N.json`, a list in the order of the examples.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        for seed in self.seeds:
+            labels = [label_names(task, label) for label in seed.predictions]
+            write_json(folder / f"predictions-seed-{seed.seed}.json", labels)
+        write_json(folder / name, self.to_dict())
+
+
+def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> LabelledResult:
+    """Means over seeds.
+
+    Args:
+        fields: of `LabelledResult`.
+    """
+    scores = [one.score for one in seeds]
+    return LabelledResult(
+        task=task.name,
+        kind=task.kind,
+        labels=task.labels,
+        score=statistics.fmean(scores),
+        score_interval=mean_interval(scores),
+        confidence=CONFIDENCE,
+        metrics={name: statistics.fmean(one.metrics[name] for one in seeds) for name in task.metrics},
+        seeds=tuple(seeds),
+        best_seed=max(seeds, key=lambda one: (one.score, -one.seed)).seed,
+        **fields,
+    )

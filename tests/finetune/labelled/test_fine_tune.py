@@ -1,0 +1,167 @@
+"""From a file of labelled examples to metrics and a model that `transformers.pipeline` opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from finetune.squad.articles import CAFE, HARBOUR
+from lambert.cli.main import main
+from lambert.corpus.tokenizer_files import save_tokenizer
+from lambert.corpus.vocabulary import train_vocabulary
+from lambert.errors import UserError
+from lambert.finetune import job
+from lambert.finetune.labelled.api import fine_tune
+from lambert.finetune.labelled.sequences import LabelledSettings
+from lambert.model.bert import BertConfig
+from lambert.model.heads import pretraining_model
+from lambert.model.huggingface import save_model
+from lambert.model.modernbert import ModernBertConfig
+
+SETTINGS = LabelledSettings(learning_rate=5e-3, epochs=30, batch_size=8, micro_batch_size=4, sequence_length=24)
+WORDS = HARBOUR.split()
+GOOD, BAD = "harbour pier boats", "storm broke the lamp"
+SIZES: dict[str, Any] = {
+    "layers": 1, "hidden_size": 32, "attention_heads": 2, "feed_forward_size": 64, "maximum_positions": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_vocabulary([HARBOUR, CAFE, "Edna Harbour pier good bad"] * 3, 400, cased=False)
+
+
+@pytest.fixture(scope="module", params=["bert", "modernbert"])
+def folder(request: pytest.FixtureRequest, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    entries = tokenizer.get_vocab_size()
+    config = BertConfig(vocabulary_size=entries, dropout=0.0, **SIZES)
+    if request.param == "modernbert":
+        config = ModernBertConfig(vocabulary_size=entries, **SIZES)
+    path = tmp_path_factory.mktemp("labelled") / request.param
+    save_model(pretraining_model(config), path)
+    save_tokenizer(tokenizer, path)
+    return path
+
+
+def rows(label: Callable[[int], Any], count: int = 24) -> list[dict[str, Any]]:
+    """Texts whose label `label` knows from whether they are good."""
+    return [{"text": f"{GOOD if n % 2 else BAD} {WORDS[n]}", "label": label(n % 2)} for n in range(count)]
+
+
+def test_classes(folder: Path, tmp_path: Path) -> None:
+    train = rows(lambda good: "very good" if good else "bad")
+    result = fine_tune(folder, train, dev=train, settings=SETTINGS, seeds=2, out=tmp_path)
+    assert result.kind == "classification" and result.labels == ("bad", "very good")
+    assert result.score == result.metrics["macro_f1"] == 100.0
+    assert result.majority_baseline["accuracy"] == pytest.approx(50.0)
+    assert result.details["confusion"]["counts"] == [[12, 0], [0, 12]] and result.details["errors"] == []
+    assert result.data["examples_by_label"] == {"bad": 12, "very good": 12}
+    said = transformers.pipeline("text-classification", str(tmp_path / "model"))([row["text"] for row in train])
+    assert [one["label"] for one in said] == [row["label"] for row in train]
+    assert json.loads((tmp_path / "predictions-seed-1.json").read_text()) == [row["label"] for row in train]
+
+
+def test_several_labels(folder: Path, tmp_path: Path) -> None:
+    train = rows(lambda good: ["sea", "good"] if good else ["sea"])
+    result = fine_tune(folder, train, dev=train, settings=SETTINGS, out=tmp_path)
+    assert result.kind == "multi-label" and result.metrics["exact_match"] == 100.0
+    pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"), top_k=None)
+    scores = {one["label"]: one["score"] for one in pipeline([BAD])[0]}
+    assert scores["sea"] > 0.5 > scores["good"]  # sigmoids, which need not add up to 1
+
+
+def test_numbers(folder: Path, tmp_path: Path) -> None:
+    train = rows(lambda good: 4.5 if good else 1.25)
+    result = fine_tune(folder, train, dev=train, settings=SETTINGS, out=tmp_path)
+    assert result.kind == "regression" and result.metrics["pearson"] > 95 and result.metrics["rmse"] < 0.5
+    pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"))
+    assert pipeline(GOOD)[0]["score"] == pytest.approx(4.5, abs=0.6)
+
+
+def test_tags(folder: Path, tmp_path: Path) -> None:
+    names = ("Edna", "Harbour", "pier")
+    train = [
+        {"words": ["the", names[n % 3], *GOOD.split(), WORDS[n]], "tags": ["O", "B-NAME", *"OOOO"]} for n in range(24)
+    ]
+    result = fine_tune(folder, train, dev=train, settings=SETTINGS, out=tmp_path)
+    assert result.kind == "tags" and result.metrics["span_f1"] == 100.0 > result.majority_baseline["span_f1"]
+    pipeline = transformers.pipeline("token-classification", str(tmp_path / "model"), aggregation_strategy="first")
+    found = pipeline("the Edna harbour pier boats")
+    assert [(one["entity_group"], one["word"].strip()) for one in found] == [("NAME", "edna")]
+
+
+def test_the_best_seed_is_kept_and_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, short = rows(str), {"epochs": 1, "learning_rate": 1e-3, "sequence_length": 24}
+    first = fine_tune(folder, train, dev=train, seeds=3, out=tmp_path, **short)
+    assert first.best_seed == max(first.seeds, key=lambda one: (one.score, -one.seed)).seed
+    record = tmp_path / "model" / "fine_tuning.json"
+    assert json.loads(record.read_text())["seed"] == first.best_seed
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "model.safetensors").unlink()
+    record.unlink()
+    trained: list[int] = []
+    fine_tune_job = job.fine_tune
+    monkeypatch.setattr(
+        job, "fine_tune", lambda *args, **options: (trained.append(options["seed"]), fine_tune_job(*args, **options))[1]
+    )
+    fine_tune(folder, train, dev=train, seeds=3, out=tmp_path, **short)
+    assert trained == [first.best_seed]
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+    fine_tune(folder, train, dev=train, seeds=3, out=tmp_path, **short)
+    assert trained == [first.best_seed]
+
+
+def test_a_rate_is_chosen_on_held_out_training_examples(folder: Path) -> None:
+    train = rows(str)
+    result = fine_tune(folder, train, dev=train[:4], learning_rates=(1e-6, 5e-3), epochs=10, sequence_length=24)
+    assert [trial.learning_rate for trial in result.trials] == [1e-6, 5e-3]
+    assert result.settings.learning_rate == max(result.trials, key=lambda trial: trial.score or 0).learning_rate
+
+
+@pytest.mark.parametrize(
+    ("examples", "options", "said"),
+    [
+        ([{"text": "a b", "label": "x"}] * 3, {}, "only one text"),
+        (rows(lambda good: "same"), {}, "all training labels are 'same'"),
+        ([], {}, "list of examples is empty"),
+        (rows(str), {"label": "stars"}, "no column 'stars'.*`label`; there is text, label"),
+        (rows(str), {"task": "sentiment"}, "unknown kind of labels"),
+        (rows(str), {"dev_fraction": 1.5}, "dev_fraction"),
+        ([{"text": " ", "label": "x"}] * 3, {}, "'text' is empty"),
+        ([{"body": "a", "other": "b", "label": 1}], {"text": ()}, None),
+        ([{"one": "a", "other": "b", "label": 1}], {}, "which column of the list holds the texts"),
+        ([{"text": "a", "colour": "b", "size": 1}], {}, "which column of the list holds the labels"),
+        (rows(str), {"learning_rates": (1e-3,), "learning_rate": 1e-3}, "both `learning_rate`"),
+    ],
+)
+def test_wrong_input(folder: Path, examples: list[Any], options: dict[str, Any], said: str | None) -> None:
+    if said is None:
+        said = "only one text"
+    with pytest.raises(UserError, match=said):
+        fine_tune(folder, examples, **options)
+
+
+def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "reviews.csv", tmp_path / "out"
+    lines = ["id,review,sentiment", *(f'{n},"{GOOD if n % 2 else BAD}, <b>{WORDS[n]}</b>",{n % 2}' for n in range(40))]
+    file.write_text("\n".join([*lines, '99,"",1', "100,storm broke the lamp,"]) + "\n")
+    command = ["finetune", str(folder), str(file), "--out", str(out), "--seeds", "2", "--epochs", "1", "--json"]
+    assert main([*command, "--precision", "float32"]) == 0
+    printed = capsys.readouterr()
+    results = json.loads(printed.out.splitlines()[-1])
+    assert results == json.loads((out / "finetune.json").read_text())
+    assert "classification: texts in 'review', labels in 'sentiment'" in printed.out
+    assert "1 of 42 rows are left out, first in line 42: 'review' is empty" in printed.err
+    page = (out / "report.html").read_text()
+    assert "Confusion" in page and "<b>" not in page
+    assert main(["finetune", str(folder), str(file), "--out", str(out), "--label", "stars"]) == 2
+    assert "no column 'stars'" in capsys.readouterr().err
+    assert main(["finetune", str(folder), str(tmp_path / "none.csv"), "--out", str(out)]) == 2
