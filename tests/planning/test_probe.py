@@ -134,13 +134,20 @@ def test_phases_that_differ_in_the_number_of_micro_batches_are_measured_once(
     assert len(taken) == 8 + 3 * 4
 
 
-def test_slow_steps_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_steps_are_taken_once_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one compiles kernels on a new machine, and a new user was proposed a tenth of the samples that fit."""
     taken: list[int] = []
     clock = iter(range(0, 10**6, 100))
     monkeypatch.setattr(probe.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(probe._PhaseProbe, "timed_step", lambda own, number, count: taken.append(count) or 50.0)
-    forecast_run(settings(16), None, budget_seconds=20.0, renew=True)
-    assert taken == [4, 1, 4]
+
+    def timed_step(own: object, number: int, count: int) -> float:
+        taken.append(count)
+        return 5.0 * count if number else 50.0
+
+    monkeypatch.setattr(probe._PhaseProbe, "timed_step", timed_step)
+    forecast = forecast_run(settings(16), None, budget_seconds=20.0, renew=True)
+    assert taken == [4, 4, 1, 4, 1, 4]
+    assert [phase.step_seconds for phase in forecast.phases] == [20.0, 40.0]
 
 
 def test_a_measurement_disturbed_by_other_work_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

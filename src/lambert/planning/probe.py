@@ -41,7 +41,7 @@ from lambert.training.step.train_step import train_step
 _WARMUP_ROUNDS, _MIN_ROUNDS = 1, 3
 """Steps that are not counted, and the fewest that are."""
 _PATIENCE = 3
-"""Times the budget after which what was timed has to do, be it the first step alone."""
+"""Times the budget after which what was timed has to do, be it a single step after the first."""
 _FEW = 4
 """Steps of at most so many micro-batches are timed whole. Longer ones are timed at 1 and at so many micro-batches."""
 _MAX_RUN_FRACTION = 0.02
@@ -121,8 +121,9 @@ def forecast_run(
     Args:
         corpus: its text is used; without one, random ids.
         processes: all ranks must call this at once.
-        budget_seconds: for each phase; those of one length and micro-batch size with long steps share a measurement. At
-            least three steps are timed, or fewer in three times the budget, for at most a fiftieth of the phase.
+        budget_seconds: for each phase; those of one length and micro-batch size with long steps share a measurement.
+            After a first step, at least three are timed, or fewer in three times the budget, for at most a fiftieth of
+            the phase.
         renew: time them even if they have been timed before.
     """
     processes, trainer_options = processes or ProcessGroup(), trainer_options or TrainerOptions()
@@ -231,7 +232,7 @@ class _PhaseProbe:
         micro_batches = -(-self._phase.micro_batch_count // self._processes.world_size)
         counts = (micro_batches,) if micro_batches <= _FEW else (1, _FEW)
         times = self._step_times(counts, micro_batches, budget_seconds)
-        middle = [float(np.median(measured[_WARMUP_ROUNDS:] or measured)) for measured in times]
+        middle = [float(np.median(measured[_WARMUP_ROUNDS:])) for measured in times]
         longer = sum(max(0.0, measured[0] - usual) for measured, usual in zip(times, middle, strict=True))
         if len(middle) == 1:
             micro_batch, rest = middle[0] / micro_batches, 0.0
@@ -250,11 +251,13 @@ class _PhaseProbe:
             for count, measured in zip(counts, times, strict=True):
                 measured.append(self.timed_step(number, count))
             number += 1
+            if number == _WARMUP_ROUNDS:  # it may have compiled kernels for half a minute, which no other step does
+                began = time.monotonic()
             whole = micro_batches / counts[-1] * times[-1][-1] * self._phase.config.step_count
             spent = time.monotonic() - began
             limit = min(budget_seconds, _MAX_RUN_FRACTION * whole)
             is_enough = number >= _WARMUP_ROUNDS + _MIN_ROUNDS and spent > limit
-            is_enough |= spent > _PATIENCE * budget_seconds > 0
+            is_enough |= number > _WARMUP_ROUNDS and spent > _PATIENCE * budget_seconds > 0
             if self._processes.all_reduce_max([int(is_enough)])[0]:
                 return times
 
