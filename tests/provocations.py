@@ -135,6 +135,9 @@ squad --null-threshold 1 --score {{list}} --dev {{squad}}
 glue {{model}} rte --data {{glue}} --out {{new}}
 glue {{model}} rte --out {{new}}
 finetune {{model}} {{labels}} --out {{new}} --sequence-length 100000
+compare {{model}} {{cased}} --out {{new}}
+compare {{model}} {{cased}} --tasks rte --out {{new}} --sequence-length 80
+compare {{model}} --data {{labels}} --seeds 0 --out {{new}} --sequence-length 80
 finetune {{model}} {{labels}} --out {{new}} --text boddy
 finetune {{model}} {{labels}} --out {{new}} --task clasification
 finetune {{model}} {{labels}} --out {{new}} --dev-fraction 2
@@ -171,6 +174,7 @@ pretain
 TOLD = f"""
 export nowhere {{new}}
 finetune {{model}} {{one}} --out {{new}}
+compare {{model}} {{model}} --data {{labels}} --out {{new}}
 finetune {{model}} {{text}} --out {{new}}
 finetune {{model}} {{squad}} --out {{new}}
 finetune {{model}} nowhere.csv --out {{new}}

@@ -52,8 +52,9 @@ def given(places: Mapping[str, str]) -> dict[str, str]:
         "--price-per-chip-hour": "3", "--chips": "8", "--vocab": places["model"], "--cluster": "dgx-a100",
         "--vocab-size": "120", "--tensorboard": places["new"], "--null-odds": places["odds"],
         "--score": places["answers"], "--train": places["squad"], "--optimizer": "lamb", "--budget-hours": "1",
+        "--text": "text", "--label": "label", "--tasks": "rte", "--glue": f"{places['glue']}/..",
         "--learning-rate": ".001", "--folder": ".", "--validation-fraction": ".1", "--encoding": "cp1252",
-        "--text": "text", "--label": "label", "--save-recipe": "recipe.toml", "--init-from": places["run"],
+        "--save-recipe": "recipe.toml", "--init-from": places["run"],
     }  # fmt: skip
 
 

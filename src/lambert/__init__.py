@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lambert.corpus.build import build_corpus
     from lambert.corpus.store import Corpus
     from lambert.errors import Interrupted, PeerLost, UserError
+    from lambert.finetune.comparison import compare_models
     from lambert.finetune.glue.api import finetune_glue
     from lambert.finetune.labelled.api import fine_tune
     from lambert.finetune.squad.api import finetune_squad
@@ -44,6 +45,7 @@ _MODULES = {
     "TrainingArguments": "lambert.training.config.arguments",
     "UserError": "lambert.errors",
     "build_corpus": "lambert.corpus.build",
+    "compare_models": "lambert.finetune.comparison",
     "evaluate": "lambert.api.models",
     "fill_mask": "lambert.api.models",
     "fine_tune": "lambert.finetune.labelled.api",
@@ -66,6 +68,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build_corpus",
+    "compare_models",
     "evaluate",
     "fill_mask",
     "fine_tune",

@@ -49,6 +49,7 @@ def commands(tiny_places: dict[str, str]) -> dict[str, list[str]]:
         "sweep": [places["sweep"], "--dry-run"],
         "squad": [places["model"], "--train", places["squad"], "--dev", places["squad"], "--sequence-length", "80"],
         "finetune": [places["model"], places["labels"], "--sequence-length", "80"],
+        "compare": [places["model"], "--data", places["labels"], "--sequence-length", "80"],
         "glue": [places["model"], "rte", "--data", places["glue"], "--sequence-length", "80"],
         "fill": [places["model"], f"{TEXT} [MASK]"],
     }

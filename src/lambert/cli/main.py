@@ -17,6 +17,7 @@ import tyro
 from lambert import __version__
 from lambert.api.messages import log_lines, printed_messages, unbreakable
 from lambert.cli.arguments import read_arguments
+from lambert.cli.compare import Compare
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
 from lambert.cli.export import Export
@@ -47,6 +48,7 @@ SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "pretrain": Pretrain,
     "sweep": SweepRuns,
     "finetune": Finetune,
+    "compare": Compare,
     "squad": Squad,
     "glue": Glue,
     "fill": Fill,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_corpus_page", "write_finetune_page", "write_loss_curve", "write_report"]
+__all__ = ["write_corpus_page", "write_finetune_page", "write_loss_curve", "write_model_comparison", "write_report"]
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -31,6 +31,13 @@ def write_finetune_page(facts: Mapping[str, Any], out: Path) -> Path:
     from lambert.report import finetune_page
 
     return finetune_page.write_finetune_page(facts, out)
+
+
+def write_model_comparison(facts: Mapping[str, Any], out: Path) -> Path:
+    """See `lambert.report.model_comparison.write_model_comparison`."""
+    from lambert.report import model_comparison
+
+    return model_comparison.write_model_comparison(facts, out)
 
 
 def write_loss_curve(run: Path, out: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 MISSING = "–"
@@ -98,6 +99,20 @@ def times(value: float, reference: float) -> str | None:
     if not (math.isfinite(value) and math.isfinite(reference)) or reference <= 0:
         return None
     return f"{value / reference:.1f} times"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first column holds names.
+
+    >>> text_table([["model", "f1"], ["mine", "80.25"]])
+    ['model     f1', 'mine   80.25']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *others = widths
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
 
 
 def shell_command(*words: str | Path) -> str:

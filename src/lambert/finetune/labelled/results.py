@@ -57,6 +57,8 @@ class LabelledResult:
     score_interval: tuple[float, float] | None
     """Confidence interval of the mean (`seeds.mean_interval`); None for a single seed."""
     confidence: float
+    scored: tuple[str, ...]
+    """Metrics whose mean is the score."""
     metrics: dict[str, float]
     """Metric → mean over the seeds."""
     majority_baseline: dict[str, float]
@@ -105,6 +107,7 @@ def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> Labell
         task=task.name,
         kind=task.kind,
         labels=task.labels,
+        scored=task.scored or task.metrics,
         score=statistics.fmean(scores),
         score_interval=mean_interval(scores),
         confidence=CONFIDENCE,
