@@ -27,7 +27,7 @@ def test_models_are_compared_by_the_same_seeds(
     assert compared.models == ("model", "other", RANDOM_WEIGHTS) and compared.tasks == ("rte", "labels")
     assert [entry.model for entry in compared.entries] == [*compared.models] * 2
     first, other, _ = compared.entries[3:]
-    assert first.difference is None and first.metric == "macro_f1"
+    assert first.difference is None and first.scored == ("macro_f1",)
     seeds = [json.loads((Path(entry.folder) / "finetune.json").read_text())["seeds"] for entry in (first, other)]
     differences = [theirs["score"] - ours["score"] for ours, theirs in zip(*seeds, strict=True)]
     assert other.difference == pytest.approx(sum(differences) / 2)

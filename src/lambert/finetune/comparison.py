@@ -31,8 +31,8 @@ class Entry:
 
     model: str
     task: str
-    metric: str
-    """What the score is."""
+    scored: tuple[str, ...]
+    """Metrics whose mean is the score."""
     score: float
     score_interval: tuple[float, float] | None
     """Confidence interval over the seeds; None for a single seed."""
@@ -184,7 +184,7 @@ def _entry(name: str, task: str, result: LabelledResult, first: LabelledResult |
     return Entry(
         model=name,
         task=task,
-        metric=" + ".join(result.scored),
+        scored=result.scored,
         score=result.score,
         score_interval=result.score_interval,
         difference=None if differences is None else sum(differences) / len(differences),

@@ -12,7 +12,7 @@ from lambert.report.tables import flat, grid, settings
 from lambert.utils import formatting
 
 Facts = Mapping[str, Any]
-_NAMES = {
+METRIC_NAMES = {
     "accuracy": "Accuracy",
     "exact_match": "Exact match",
     "f1": "F1",
@@ -57,7 +57,7 @@ def render(facts: Facts) -> str:
         f"{_tiles(facts)}</header>{_notices(data)}<h2>Metrics</h2>{_metrics(facts)}{_trials(facts)}"
     )
     if "classes" in details:
-        body += f"<h2>Labels</h2>{_classes(details['classes'], data)}"
+        body += f"<h2>Labels</h2>{_classes(details['classes'], data, facts['kind'])}"
     if "confusion" in details:
         body += f"<h2>Confusion</h2>{_confusion(details['confusion'])}"
     if details.get("errors"):
@@ -77,7 +77,7 @@ def _tiles(facts: Facts) -> str:
             if facts["kind"] != "regression"
             else "mean of the training examples: " + _value(facts["majority_baseline"][name])
         )
-        entries.append((_NAMES.get(name, name), _value(value), note))
+        entries.append((METRIC_NAMES.get(name, name), _value(value), note))
     return tiles(entries)
 
 
@@ -97,7 +97,7 @@ def _notices(data: Facts) -> str:
 def _metrics(facts: Facts) -> str:
     """Every seed's."""
     names = [*facts["metrics"]]
-    head = ["Seed", *(_NAMES.get(name, name) for name in names), "Training loss", "Time"]
+    head = ["Seed", *(METRIC_NAMES.get(name, name) for name in names), "Training loss", "Time"]
     rows = [
         [
             str(seed["seed"]),
@@ -123,18 +123,18 @@ def _trials(facts: Facts) -> str:
     return f"<h3>Learning rates, on held-out training examples</h3>{grid(['Peak', 'Score'], rows, texts={1})}"
 
 
-def _classes(classes: Sequence[Facts], data: Facts) -> str:
+def _classes(classes: Sequence[Facts], data: Facts, kind: str) -> str:
     counts = data.get("examples_by_label", {})
-    head = ["Label", "Precision", "Recall", "F1", "Development examples", "Training examples"]
-    rows = [
-        [
-            one["label"],
-            *(_value(one[name]) for name in ("precision", "recall", "f1")),
-            formatting.count(one["examples"]),
-            formatting.count(counts[one["label"]]) if one["label"] in counts else "–",
-        ]
-        for one in classes
-    ]
+    of_entities = kind == "tags"
+    head = ["Label", "Precision", "Recall", "F1", "Development " + ("entities" if of_entities else "examples")]
+    rows = []
+    for one in classes:
+        scores = [_value(one[name]) for name in ("precision", "recall", "f1")]
+        rows.append([one["label"], *scores, formatting.count(one["examples"])])
+        if not of_entities and counts:
+            rows[-1].append(formatting.count(counts.get(one["label"], 0)))
+    if not of_entities and counts:
+        head.append("Training examples")
     return grid(head, rows, texts={0}) + '<p class="note">Of the best seed.</p>'
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, writable, write
+from lambert.report.finetune_page import METRIC_NAMES
 from lambert.report.tables import grid
 from lambert.utils import formatting
 
@@ -46,18 +47,20 @@ def _scores(facts: Facts) -> str:
     """Models by tasks, and the mean over the tasks; the best of each column is bold."""
     cells = {(entry["model"], entry["task"]): entry for entry in facts["entries"]}
     rows, numbers = [], []
+    several = len(facts["tasks"]) > 1
     for model in facts["models"]:
         found = [cells.get((model, task)) for task in facts["tasks"]]
         scores = [None if entry is None else entry["score"] for entry in found]
         known = [score for score in scores if score is not None]
         numbers.append([*scores, sum(known) / len(known) if len(known) == len(scores) else None])
-        rows.append([model, *map(_score, found), "–" if numbers[-1][-1] is None else f"{numbers[-1][-1]:.2f}"])
+        mean = "–" if numbers[-1][-1] is None else f"{numbers[-1][-1]:.2f}"
+        rows.append([model, *map(_score, found), *[mean] * several])
     best = set()
     for column in range(len(facts["tasks"]) + 1):
         column_scores = [(row[column], index) for index, row in enumerate(numbers) if row[column] is not None]
         if column_scores:
             best.add((max(column_scores)[1], column + 1))
-    table = grid(["Model", *facts["tasks"], "Mean"], rows, texts={0}, best=best)
+    table = grid(["Model", *facts["tasks"], *["Mean"] * several], rows, texts={0}, best=best)
     note = f"± half of the {100 * facts['confidence']:.0f} % confidence interval of the mean over the seeds."
     return f'{table}<p class="note">{note if len(facts["seeds"]) > 1 else "One seed: no interval."}</p>'
 
@@ -75,7 +78,8 @@ def _with_interval(value: float | None, interval: Sequence[float] | None, *, sig
 
 def _task(entries: Sequence[Facts]) -> str:
     first = entries[0]
-    head = ["Model", f"Score ({first['metric']})", f"Minus {first['model']}", *first["metrics"], "Time"]
+    names = [METRIC_NAMES.get(name, name) for name in first["metrics"]]
+    head = ["Model", "Score", f"Minus {first['model']}", *names, "Time"]
     rows = [
         [
             entry["model"],
@@ -87,8 +91,9 @@ def _task(entries: Sequence[Facts]) -> str:
         for entry in entries
     ]
     train, dev = formatting.count(first["train_examples"]), formatting.count(first["dev_examples"])
+    scored = " and ".join(METRIC_NAMES.get(name, name) for name in first["scored"])
     note = (
-        f"{train} training and {dev} development examples. Always predicting the most frequent label scores "
+        f"Score: {scored}. {train} training and {dev} development examples. Always predicting the most frequent label scores "
         f"{first['majority_baseline']:.2f}. A difference whose interval covers 0 may be chance."
     )
     return f'{grid(head, rows, texts={0})}<p class="note">{escape(note)}</p>'
