@@ -93,7 +93,7 @@ def _task(entries: Sequence[Facts]) -> str:
     train, dev = formatting.count(first["train_examples"]), formatting.count(first["dev_examples"])
     scored = " and ".join(METRIC_NAMES.get(name, name) for name in first["scored"])
     note = (
-        f"Score: {scored}. {train} training and {dev} development examples. Always predicting the most frequent label scores "
-        f"{first['majority_baseline']:.2f}. A difference whose interval covers 0 may be chance."
+        f"Score: {scored}. {train} training and {dev} development examples. Always predicting the most frequent "
+        f"label scores {first['majority_baseline']:.2f}. A difference whose interval covers 0 may be chance."
     )
     return f'{grid(head, rows, texts={0})}<p class="note">{escape(note)}</p>'
