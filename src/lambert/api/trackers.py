@@ -51,7 +51,8 @@ class TrackerCallback(Callback):
         except UserError as error:
             if not resumes:
                 raise
-            log.warning(f"{error} The run goes on without it; `lambert track {run}` sends its metrics later")
+            later = f"{shell_command('lambert', 'track', run, f'--{self._kind}')} …"
+            log.warning(f"{error} The run goes on without it; `{later}` sends its metrics later")
 
     def on_train_begin(self, trainer: TrainingLoop, record: Record) -> None:
         """Start the process."""
