@@ -137,10 +137,12 @@ def test_what_a_client_raises_is_one_line_without_passwords(tmp_path: Path) -> N
 
 
 def test_following_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    sink = ListSink()
+    sink, stopped = ListSink(), list[bool]()
     write(tmp_path, [RUN, step(1, 3.0)])
 
     def sleep(seconds: float) -> bool:
+        assert not stopped, "it goes on"
+        stopped.append(True)
         append(tmp_path, [step(2, 2.0)])
         return True
 

@@ -126,6 +126,9 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "could not be started (no API key)" in capsys.readouterr().err
     assert main(["track", str(tmp_path), "--wandb", "bert", "--wandb-mode", "ofline"]) == 2
     assert "Did you mean 'offline'?" in capsys.readouterr().err
+    for words in (["track", str(tmp_path)], ["pretrain", "--corpus", "x", "--out", "y"]):
+        assert main([*words, "--wandb-mode", "online"]) == 2
+        assert "--wandb-mode without --wandb" in capsys.readouterr().err
     assert main(["track", str(tmp_path)]) == 2
     assert "no --tensorboard, --wandb or --mlflow" in capsys.readouterr().err
     monkeypatch.setattr(ours, "find_spec", lambda name: None)

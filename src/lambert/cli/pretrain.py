@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambert.cli.processes import check_count, process_count, start_processes
 from lambert.cli.subcommand import Subcommand
+from lambert.cli.track import check_wandb_mode
 from lambert.training.config.arguments import NOT_RECORDED, TrainingArguments
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Pretrain(TrainingArguments, Subcommand):
     def run(self) -> dict[str, Any]:
         """Results: `run`, `step`, `finished`, `evaluation`, `seconds`, `resumed_from_step`."""
         check_count("restarts", self.restarts)
+        check_wandb_mode(self.wandb, self.wandb_mode)
         count = process_count(self.processes)
         if count > 1:
             command = self.as_command("pretrain")

@@ -39,6 +39,7 @@ class Track(Subcommand):
         from lambert.tracking.tensorboard import TensorBoardSink
         from lambert.tracking.weights_and_biases import WandbSink
 
+        check_wandb_mode(self.wandb, self.wandb_mode)
         board = None if self.tensorboard is None else TensorBoardSink(self.tensorboard)
         wandb = None if self.wandb is None else WandbSink(self.wandb, mode=self.wandb_mode)
         mlflow = None if self.mlflow is None else MLflowSink(self.mlflow)
@@ -67,3 +68,9 @@ class Track(Subcommand):
                 for kind, sink in (("tensorboard", board), ("wandb", wandb), ("mlflow", mlflow))
             },
         }
+
+
+def check_wandb_mode(project: str | None, mode: str | None) -> None:
+    """Raises UserError for a mode of W&B where no project is given."""
+    if project is None and mode is not None:
+        raise UserError("--wandb-mode without --wandb", remedy="Give --wandb PROJECT too, or leave out --wandb-mode")
