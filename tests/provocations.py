@@ -194,7 +194,7 @@ prepare {{empty}} --out {{new}}
 {PLANNED} --batch-size 8 --samples 160 --phase-fractions .5 .4
 {PLANNED} --batch-size 8 --samples 160 --phase-fractions .5
 {PLANNED} --batch-size 8 8 8 --samples 16
-{RUN} --batch-size 8 --samples 160 --tensorboard x
+{RUN} --batch-size 8 --samples 160 --follow
 {RUN} --batch-size 8 --samples 160 --vocab-size 100
 {PLAN} --chips 2 --cluster nothing
 {PLAN} --noise-from nowhere

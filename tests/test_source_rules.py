@@ -48,9 +48,13 @@ THIRD_PARTY = {
     "runlog": ("numpy",),
     **dict.fromkeys(("planner", "planning"), ("numpy", "torch")),
     "report": ("numpy", "vl_convert"),
-    "tracking": ("tensorboard", "wandb"),
+    "tracking": ("mlflow", "tensorboard", "wandb"),
 }
-IMPORTED_AS = {"vl-convert-python": "vl_convert", "scikit-learn": "sklearn"}  # where the two names differ
+IMPORTED_AS = {
+    "mlflow-skinny": "mlflow",
+    "vl-convert-python": "vl_convert",
+    "scikit-learn": "sklearn",
+}  # where the two names differ
 PROJECT, TOOLS = operator.itemgetter("project", "tool")(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")))
 
 

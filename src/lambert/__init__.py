@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lambert.api.models import evaluate, fill_mask
     from lambert.api.planning import plan
+    from lambert.api.trackers import MLflowCallback, TensorBoardCallback, WandbCallback
     from lambert.api.training import Trainer, pretrain
     from lambert.corpus.build import build_corpus
     from lambert.corpus.store import Corpus
@@ -38,12 +39,15 @@ _MODULES = {
     "Callback": "lambert.training.callbacks",
     "Corpus": "lambert.corpus.store",
     "Interrupted": "lambert.errors",
+    "MLflowCallback": "lambert.api.trackers",
     "PeerLost": "lambert.errors",
     "StepMetrics": "lambert.training.train_output",
+    "TensorBoardCallback": "lambert.api.trackers",
     "TrainOutput": "lambert.training.train_output",
     "Trainer": "lambert.api.training",
     "TrainingArguments": "lambert.training.config.arguments",
     "UserError": "lambert.errors",
+    "WandbCallback": "lambert.api.trackers",
     "build_corpus": "lambert.corpus.build",
     "compare_models": "lambert.finetune.comparison",
     "evaluate": "lambert.api.models",
@@ -60,12 +64,15 @@ __all__ = [
     "Callback",
     "Corpus",
     "Interrupted",
+    "MLflowCallback",
     "PeerLost",
     "StepMetrics",
+    "TensorBoardCallback",
     "TrainOutput",
     "Trainer",
     "TrainingArguments",
     "UserError",
+    "WandbCallback",
     "__version__",
     "build_corpus",
     "compare_models",

@@ -14,12 +14,18 @@ from tracking.journals import END, PHASE, RUN, append, evaluation, step, write
 class ListSink:
     """Keeps what it is told; `done` is what it says it has already."""
 
+    name = "list"
+    replaces_steps = True
+    place: str | None = None
+    shown_by: str | None = None
+    words = ("--list",)
+
     def __init__(self, done: int = 0) -> None:
         self.done = done
         self.told: list[object] = []
         self.facts: RunFacts | None = None
         self.places: list[int] = []
-        self.closed = False
+        self.closed = self.ended = False
 
     def begin(self, facts: RunFacts) -> int:
         self.facts = facts
@@ -34,8 +40,10 @@ class ListSink:
     def flush(self, record: int) -> None:
         self.places.append(record)
 
-    def close(self) -> None:
-        self.closed = True
+    def check(self, name: str) -> None: ...
+
+    def close(self, *, ended: bool) -> None:
+        self.closed, self.ended = True, ended
 
 
 def test_once(tmp_path: Path) -> None:
@@ -98,3 +106,45 @@ def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="journal format 1; this version of lambert reads format 2 only"):
         track(tmp_path, [sink])
     assert sink.closed and not sink.told
+
+
+def test_a_resume_repeats_nothing_to_a_sink_that_keeps_every_point(tmp_path: Path) -> None:
+    sink, late = ListSink(), ListSink(done=5)
+    sink.replaces_steps = late.replaces_steps = False
+    back = {"event": "rollback", "step": 4, "to_step": 2}
+    again = RUN | {"resumed_from_step": 1}
+    write(tmp_path, [
+        RUN, step(1, 3.0), step(2, 2.0), step(3, 1.5), evaluation(3, 5.0),  # records 1 to 5
+        again, step(2, 2.0), again, step(2, 2.0), step(3, 1.5), evaluation(3, 5.0), step(4, 1.0),  # to 12
+        back, step(3, 1.25), step(4, 1.0),
+    ])  # fmt: skip
+    track(tmp_path, [sink, late])
+    points = [one for one in sink.told if isinstance(one, tuple)]
+    assert points == [(2, 1), (3, 2), (4, 3), (5, 3), (12, 4), (14, 3), (15, 4)]
+    assert [one for one in late.told if isinstance(one, tuple)] == points[4:]
+
+
+def test_what_a_client_raises_is_one_line_without_passwords(tmp_path: Path) -> None:
+    class Broken(ListSink):
+        def flush(self, record: int) -> None:
+            raise ConnectionError("no answer from http://me:secret@host/api\nand much more")
+
+    sink = Broken()
+    write(tmp_path, [RUN, step(1, 3.0), END])
+    with pytest.raises(UserError, match=r"^list failed \(no answer from http://host/api\)\. Run the same command"):
+        track(tmp_path, [sink])
+    assert sink.closed and not sink.ended
+
+
+def test_following_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    sink, stopped = ListSink(), list[bool]()
+    write(tmp_path, [RUN, step(1, 3.0)])
+
+    def sleep(seconds: float) -> bool:
+        assert not stopped, "it goes on"
+        stopped.append(True)
+        append(tmp_path, [step(2, 2.0)])
+        return True
+
+    assert track(tmp_path, [sink], follow=True, sleep=sleep) == Tracked(3, 2, False)
+    assert not sink.ended

@@ -69,4 +69,4 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     write(tmp_path / "run", [RUN, step(1, 3.0)])
     (tmp_path / "file").touch()
     assert main(["track", str(tmp_path / "run"), "--tensorboard", str(tmp_path / "file")]) == 2
-    assert "cannot be written to" in capsys.readouterr().err
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err

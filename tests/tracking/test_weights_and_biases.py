@@ -18,7 +18,8 @@ from tracking.journals import RUN, append, step, write
 class StandInRun:
     """A run that keeps what is logged, as the server would: by its own step."""
 
-    dir = "wandb/run"
+    dir = "wandb/run/files"
+    url = "https://wandb.ai/me/bert/runs/1"
 
     def __init__(self, history: dict[int, Any]) -> None:
         self.history = history
@@ -48,6 +49,11 @@ class StandIn(ModuleType):
         self.inits: list[dict[str, Any]] = []
         self.runs: list[StandInRun] = []
         self.fault: Exception | None = None
+        self.has_account = True
+
+    def login(self, *, prompt: bool, verify: bool) -> bool:
+        assert not prompt and not verify
+        return self.has_account
 
     def Settings(self, **values: Any) -> dict[str, Any]:
         return values
@@ -93,11 +99,14 @@ def test_a_later_call_continues_the_same_run(client: StandIn, tmp_path: Path) ->
     write(tmp_path, [RUN, step(1, 3.0), step(2, 2.0)])
     command = ["track", str(tmp_path), "--wandb", "bert", "--wandb-mode", "online"]
     assert main(command) == 0
-    append(tmp_path, [RUN | {"resumed_from_step": 1}, step(2, 2.5)])
+    # What a resume computes again is the same, and W&B would keep both; what follows a rollback is not.
+    append(tmp_path, [RUN | {"resumed_from_step": 1}, step(2, 2.0), step(3, 1.0)])
     assert main(command) == 0 and main(command) == 0
+    append(tmp_path, [{"event": "rollback", "step": 3, "to_step": 2}, step(3, 1.5)])
+    assert main(command) == 0
     (history,) = client.histories.values()
     assert {place: (values["step"], values["train/loss"]) for place, values in history.items()} == {
-        2: (1, 3.0), 3: (2, 2.0), 5: (2, 2.5),
+        2: (1, 3.0), 3: (2, 2.0), 6: (3, 1.0), 8: (3, 1.5),
     }  # fmt: skip
     write(tmp_path, [RUN | {"time": 500.0}, step(1, 3.0)])
     assert main(command) == 0
@@ -108,13 +117,20 @@ def test_what_is_wrong_is_said_in_one_line(
     client: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, [RUN, step(1, 3.0)])
+    client.has_account = False
+    assert main(["track", str(tmp_path), "--wandb", "bert", "--wandb-mode", "online"]) == 2
+    assert "no API key is configured" in capsys.readouterr().err and not client.inits
+    client.has_account = True
     client.fault = client.Error("no API key")
     assert main(["track", str(tmp_path), "--wandb", "bert", "--wandb-mode", "online"]) == 2
     assert "could not be started (no API key)" in capsys.readouterr().err
     assert main(["track", str(tmp_path), "--wandb", "bert", "--wandb-mode", "ofline"]) == 2
     assert "Did you mean 'offline'?" in capsys.readouterr().err
+    for words in (["track", str(tmp_path)], ["pretrain", "--corpus", "x", "--out", "y"]):
+        assert main([*words, "--wandb-mode", "online"]) == 2
+        assert "--wandb-mode without --wandb" in capsys.readouterr().err
     assert main(["track", str(tmp_path)]) == 2
-    assert "no --tensorboard and no --wandb" in capsys.readouterr().err
+    assert "no --tensorboard, --wandb or --mlflow" in capsys.readouterr().err
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
     assert main(["track", str(tmp_path), "--wandb", "bert"]) == 2
     assert "pip install 'lambert-bert[wandb]'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ import torch
 from lambert import __version__
 from lambert.api.messages import log, log_lines, printed_messages, unbreakable
 from lambert.api.resolution import completed, log_load, log_recipe, opened_corpus, resolve_run, starting_model
+from lambert.api.trackers import closed_trackers, prepare_trackers
 from lambert.corpus.store import Corpus
 from lambert.errors import PeerLost
 from lambert.planning import plan_text
@@ -65,7 +66,8 @@ class Trainer(TrainingLoop):
     Args:
         corpus: from `lambert.build_corpus`, or its folder.
         out: the run's folder.
-        callbacks: `lambert.Callback` objects, called on the main process.
+        callbacks: `lambert.Callback` objects, called on the main process; `lambert.TensorBoardCallback` and others
+            show the run in dashboards.
         arguments: everything else as one object; or give its fields by name (`lambert.TrainingArguments`).
         progress: show a live display while it trains.
         command: what to record as the command that resumes the run; the equal `lambert pretrain` otherwise.
@@ -96,6 +98,8 @@ class Trainer(TrainingLoop):
             if group.is_main_process:
                 log_load()
             group.from_main(lambda: restore_recipe(out))
+            starts_over = arguments.fresh and not restart_count()
+            group.from_main(lambda: prepare_trackers(callbacks, out, fresh=starts_over))
             if arguments.decay_from is None and is_open(arguments):
                 arguments = completed(arguments, corpus, group, out)
             config = resolve_run(arguments, corpus, group, out)
@@ -128,13 +132,13 @@ class Trainer(TrainingLoop):
                     **({} if arguments.init_from is None else {"initial_weights": asdict(weights)}),
                 },
                 command=command,
-                fresh=arguments.fresh and not restart_count(),
+                fresh=starts_over,
             )
 
     def __iter__(self) -> Iterator[StepMetrics]:
         """Train; yields every step (see `TrainingLoop.__iter__`). A finished run gets its report."""
         reset_peak_memory(self.processes.device)
-        with _failures_reported(self.processes):
+        with _failures_reported(self.processes), closed_trackers(self.callbacks):
             with _display(self.run / JOURNAL_FILE, active=self._shows_progress):
                 yield from super().__iter__()
             if self.processes.is_main_process:
@@ -183,7 +187,8 @@ def pretrain(
     Args:
         corpus: from `lambert.build_corpus`, or its folder.
         out: the run's folder.
-        callbacks: `lambert.Callback` objects, called on the main process.
+        callbacks: `lambert.Callback` objects, called on the main process; `lambert.TensorBoardCallback` and others
+            show the run in dashboards.
         arguments: everything else as one object; or give its fields by name (`lambert.TrainingArguments`).
         progress: show the plan, the progress and the result.
         command: what to record as the command that resumes the run; the equal `lambert pretrain` otherwise.

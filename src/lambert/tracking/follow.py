@@ -6,6 +6,7 @@ import hashlib
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,11 @@ from lambert.runlog import schema
 from lambert.runlog.records import MOST_LINE_BYTES, Record, check_format, number_or_none
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, Event
 from lambert.runlog.tail import JournalTail
+from lambert.tracking.checks import without_password
 
 _POLL_SECONDS = 2.0
+_MOST_CHARACTERS = 200
+"""Of another program's message."""
 _FIELDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     Event.STEP: {"train": schema.TRAINING_METRICS, "speed": schema.THROUGHPUT_METRICS},
     Event.EVALUATION: {"held_out": (*schema.LOSSES, *schema.BASELINES)},
@@ -94,6 +98,26 @@ class RunFacts:
 class Sink(Protocol):
     """A dashboard. Records are counted from 1 over the journal."""
 
+    name: str
+    """As messages name it."""
+    replaces_steps: bool
+    """Whether it drops the later steps at a `restart`. One that cannot is not told again what a resume repeats."""
+
+    @property
+    def place(self) -> str | None:
+        """Where to find the run, once it has begun."""
+
+    @property
+    def shown_by(self) -> str | None:
+        """The command that shows or uploads what is at `place`, where there is one."""
+
+    @property
+    def words(self) -> list[str]:
+        """The options of `lambert track` that make it."""
+
+    def check(self, name: str) -> None:
+        """Raise a UserError for what would keep a run of this name from it, as far as that is known at once."""
+
     def begin(self, facts: RunFacts) -> int:
         """Get ready; returns how many records of this journal it has already."""
 
@@ -106,8 +130,8 @@ class Sink(Protocol):
     def flush(self, record: int) -> None:
         """Everything up to this record has been handed over."""
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self, *, ended: bool) -> None:
+        """Nothing more comes. `ended`: the run has ended, and everything up to there has been handed over."""
 
 
 @dataclass(frozen=True)
@@ -128,29 +152,31 @@ def track(
     *,
     follow: bool = False,
     poll_seconds: float = _POLL_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Tracked:
     """Send a run's journal to `sinks`, each from where it stopped the last time.
 
     Args:
         follow: wait for more until the run ends; the journal need not exist yet.
-        sleep: for tests.
+        sleep: called between two reads; where it returns True, the next one is the last.
 
     Raises:
-        UserError: there is no run folder or no journal, the journal has another format, or another run replaced it.
+        UserError: there is no run folder or no journal, the journal has another format, another run replaced it, or a
+            sink failed.
     """
     journal = run / JOURNAL_FILE
     if not run.is_dir() or not (follow or journal.is_file()):
         raise UserError(f"there is no {journal}", remedy="Give the folder that `lambert pretrain --out` wrote")
-    tail, have, journal_id = JournalTail(journal), [0] * len(sinks), None
-    count, step, ended, flushed = 0, 0, False, 0
+    tail, feeds, journal_id = JournalTail(journal), [_Feed(sink) for sink in sinks], None
+    count, step, ended, flushed, is_last = 0, 0, False, 0, not follow
+    is_complete = False
     try:
         while True:
             first = _first_line_digest(journal)
             if journal_id is None and first is not None:
                 journal_id = first
-                facts = RunFacts(run.resolve().name, journal_id, _recipe(run))
-                have = [sink.begin(facts) for sink in sinks]
+                for feed in feeds:
+                    feed.begin(RunFacts(run.resolve().name, journal_id, _recipe(run)))
             elif journal_id is not None and first != journal_id:
                 raise UserError(
                     f"{journal} was replaced by the journal of another run", remedy="Run the same command again"
@@ -161,27 +187,75 @@ def track(
                 ended = record["event"] == Event.END or (ended and record["event"] != Event.RUN)
                 metrics = metrics_of(record)
                 step = step if metrics is None else metrics.step
-                for sink, done in zip(sinks, have, strict=True):
-                    if count > done:
-                        _hand_over(sink, count, record, metrics)
+                for feed in feeds:
+                    feed.take(count, record, metrics)
             if count > flushed:
                 flushed = count
-                for sink, done in zip(sinks, have, strict=True):
-                    sink.flush(max(count, done))
-            if ended or not follow:
+                for feed in feeds:
+                    feed.flush(count)
+            if ended or is_last:
+                is_complete = True
                 return Tracked(count, step, ended)
-            sleep(poll_seconds)
+            is_last = sleep(poll_seconds) is True
     finally:
-        for sink in sinks:
-            sink.close()
+        for feed in feeds:
+            feed.close(ended=ended and is_complete)
 
 
-def _hand_over(sink: Sink, count: int, record: Record, metrics: Metrics | None) -> None:
-    back = returns_to(record)
-    if back is not None:
-        sink.restart(back, number_or_none(record.get("time")))
-    if metrics is not None:
-        sink.add(count, metrics)
+class _Feed:
+    """Hands a journal to a sink: what it has not had; after a resume no step twice, unless it drops the first one."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._had = sink, 0
+        self._last: dict[str, int] = {}  # event → highest step
+        self._repeats: dict[str, int] = {}  # the same, before the last resume or rollback
+
+    def begin(self, facts: RunFacts) -> None:
+        with self._named():
+            self._had = self._sink.begin(facts)
+
+    def take(self, count: int, record: Record, metrics: Metrics | None) -> None:
+        event, back = record["event"], returns_to(record)
+        if back is not None:
+            if event == Event.ROLLBACK:  # the steps after it are others; those after a resume are the same again
+                self._last = {name: min(step, back) for name, step in self._last.items()}
+            self._repeats = dict(self._last)
+        is_new = count > self._had
+        with self._named():
+            if back is not None and is_new:
+                self._sink.restart(back, number_or_none(record.get("time")))
+            if metrics is None:
+                return
+            is_repeat = metrics.step <= self._repeats.get(event, -1) and not self._sink.replaces_steps
+            self._last[event] = max(metrics.step, self._last.get(event, -1))
+            if is_new and not is_repeat:
+                self._sink.add(count, metrics)
+
+    def flush(self, count: int) -> None:
+        with self._named():
+            self._sink.flush(max(count, self._had))
+
+    def close(self, *, ended: bool) -> None:
+        with self._named():
+            self._sink.close(ended=ended)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What fails in a client, whatever it raises, is one line that names it."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self._sink.name} failed ({told(error)})", remedy="Run the same command again to send what is missing"
+            ) from None
+
+
+def told(error: Exception) -> str:
+    """What a client says, on one line, without passwords."""
+    line = without_password((str(error) or type(error).__name__).strip().splitlines()[0])
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]} …"
 
 
 def _first_line_digest(journal: Path) -> str | None:

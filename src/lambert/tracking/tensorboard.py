@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError
+from lambert.tracking.checks import check_writable
 from lambert.tracking.follow import Metrics, RunFacts
+from lambert.utils.formatting import path_word, shell_command
 from lambert.utils.io import write_json
 
 _STATE = "lambert.json"
@@ -25,16 +27,38 @@ class TensorBoardSink:
         UserError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    name = "TensorBoard"
+    replaces_steps = True
+
+    def __init__(self, folder: str | Path) -> None:
         if find_spec("tensorboard") is None:
             raise UserError(
-                "--tensorboard needs the package tensorboard, which is not installed",
+                "`tensorboard` needs the package tensorboard, which is not installed",
                 remedy="Install it with: pip install 'lambert-bert[tensorboard]'",
             )
-        self._parent = folder
+        self._parent = Path(folder)
         self._writer: Any = None
         self.folder: Path | None = None
         """Of the run's events, once it has begun."""
+
+    @property
+    def place(self) -> str | None:
+        """The folder of the run's events."""
+        return None if self.folder is None else str(self.folder)
+
+    @property
+    def shown_by(self) -> str:
+        """`tensorboard --logdir DIR`."""
+        return shell_command("tensorboard", "--logdir", self._parent)
+
+    @property
+    def words(self) -> list[str]:
+        """`--tensorboard DIR`."""
+        return ["--tensorboard", path_word(self._parent)]
+
+    def check(self, name: str) -> None:
+        """Raises UserError when the folder cannot be written to."""
+        check_writable(self._parent / name)
 
     def begin(self, facts: RunFacts) -> int:
         """Raises UserError when the folder cannot be written to."""
@@ -42,11 +66,8 @@ class TensorBoardSink:
 
         self.folder = self._parent / facts.name
         self._journal_id = facts.journal_id
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventFileWriter(str(self.folder))
-        except OSError as error:
-            raise UserError(f"{self.folder} cannot be written to ({error.strerror})", remedy="Choose another") from None
+        check_writable(self.folder)
+        self._writer = EventFileWriter(str(self.folder))
         written = self._written()
         if not written and facts.recipe:
             self._add_text("recipe", json.dumps(facts.recipe, indent=4))
@@ -72,7 +93,7 @@ class TensorBoardSink:
         self._writer.flush()
         write_json(self.folder / _STATE, {"journal": self._journal_id, "records": record})
 
-    def close(self) -> None:
+    def close(self, *, ended: bool) -> None:
         """End the event file."""
         if self._writer is not None:
             self._writer.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lambert.errors import UserError, unknown_name
-from lambert.tracking.follow import Metrics, RunFacts
+from lambert.tracking.follow import Metrics, RunFacts, told
+from lambert.utils.formatting import shell_command
 
 MODES = ("offline", "online", "disabled")
+_DEFAULT_MODE = "offline"
 _MODE_VARIABLE = "WANDB_MODE"
 _ID_CHARACTERS = 16
 
@@ -27,22 +30,52 @@ class WandbSink:
         UserError: wandb is not installed, or there is no such mode.
     """
 
+    name = "Weights & Biases"
+    replaces_steps = False
+
     def __init__(self, project: str, *, mode: str | None = None) -> None:
         if find_spec("wandb") is None:
             raise UserError(
-                "--wandb needs the package wandb, which is not installed",
+                "`wandb` needs the package wandb, which is not installed",
                 remedy="Install it with: pip install 'lambert-bert[wandb]'",
             )
         self._project = project
-        self.mode = mode or os.environ.get(_MODE_VARIABLE) or "offline"
+        self.mode = mode or os.environ.get(_MODE_VARIABLE) or _DEFAULT_MODE
         if self.mode not in MODES:
             raise unknown_name("mode of Weights & Biases", self.mode, MODES)
         self._run: Any = None
 
     @property
-    def folder(self) -> str | None:
-        """Where the client keeps its files, once it has begun."""
-        return None if self._run is None else str(self._run.dir)
+    def place(self) -> str | None:
+        """The folder of the client's files, online the page of the run."""
+        if self._run is None:
+            return None
+        return str(self._run.url if self.mode == "online" else Path(self._run.dir).parent)
+
+    @property
+    def shown_by(self) -> str | None:
+        """`wandb sync`, which uploads the folder of an offline run."""
+        return shell_command("wandb", "sync", self.place) if self.place and self.mode == "offline" else None
+
+    @property
+    def words(self) -> list[str]:
+        """`--wandb PROJECT`, with the mode where it is not the default."""
+        return ["--wandb", self._project, *([] if self.mode == _DEFAULT_MODE else ["--wandb-mode", self.mode])]
+
+    def check(self, name: str) -> None:
+        """Raises UserError when an online run has no account. It asks no server."""
+        if self.mode != "online":
+            return
+        import wandb
+
+        try:
+            has_account = wandb.login(prompt=False, verify=False)
+        except TypeError:  # older clients cannot be asked without a prompt: `begin` will tell
+            return
+        except wandb.errors.Error as error:
+            raise _not_started(told(error)) from None
+        if not has_account:
+            raise _not_started("no API key is configured")
 
     def begin(self, facts: RunFacts) -> int:
         """Start or continue the run.
@@ -64,10 +97,7 @@ class WandbSink:
                 settings=wandb.Settings(console="off", x_disable_stats=True),
             )
         except wandb.errors.Error as error:
-            raise UserError(
-                f"Weights & Biases could not be started ({error})",
-                remedy="Log in with `wandb login`, or leave out --wandb-mode online",
-            ) from None
+            raise _not_started(told(error)) from None
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         # What an earlier call sent last has the step before this one.
@@ -78,12 +108,19 @@ class WandbSink:
         self._run.log({**metrics.values, "step": metrics.step}, step=record)
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """W&B keeps everything; repeated steps come later in its own count."""
+        """W&B keeps everything; what a rollback computes anew comes later in its own count."""
 
     def flush(self, record: int) -> None:
         """The client sends by itself."""
 
-    def close(self) -> None:
+    def close(self, *, ended: bool) -> None:
         """Wait until everything is written or sent."""
         if self._run is not None:
             self._run.finish()
+
+
+def _not_started(why: str) -> UserError:
+    return UserError(
+        f"Weights & Biases could not be started ({why})",
+        remedy="Log in with `wandb login`, or use the mode offline and upload later with `wandb sync`",
+    )

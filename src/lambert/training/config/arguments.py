@@ -203,18 +203,23 @@ def most_threads() -> int:
     return max(64, 4 * (os.cpu_count() or 1))
 
 
+NOT_RECORDED = {"recorded": False}
+"""Metadata of fields that are no part of a run, such as where else it is shown."""
+
+
 def command_line(name: str, options: Any, **more: Any) -> str:
-    """`command_words` as one line for a shell."""
-    return shell_command(*command_words(name, options, **more))
+    """`command_words` as one line for a shell, to be recorded: without the fields that are no part of a run."""
+    return shell_command(*command_words(name, options, recorded=True, **more))
 
 
-def command_words(name: str, options: Any, **more: Any) -> list[str]:
+def command_words(name: str, options: Any, *, recorded: bool = False, **more: Any) -> list[str]:
     """The words of the `lambert` command for a dataclass of options; omits default values.
 
     Omits `fresh` too: repeating a recorded command should resume the run, not delete it.
     """
     parts = ["lambert", name]
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    known = [field for field in fields(options) if field.metadata.get("recorded", True) or not recorded]
+    given = {field.name: getattr(options, field.name) for field in known}
     given = {field: value for field, value in given.items() if value != _default(options, field)} | more
     for field, value in given.items():
         if field in ("json", "fresh"):
