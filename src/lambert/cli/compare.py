@@ -1,4 +1,4 @@
-"""`lambert compare MODEL MODEL … --data FILE --out DIR`"""
+"""`lambert compare MODELS --data FILE --out DIR`"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_OPTIONS = ("json", "models", "data", "glue", "tasks", "out", "seeds", "rand
 class Compare(Subcommand):
     """Fine-tune several models in the same way, over the same seeds, and compare each with the first."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODELS")]
     """Runs, Hugging Face folders of BERT or ModernBERT, or names on the Hub."""
     out: Path
     """Folder for comparison.json, report.html and the results of each fine-tuning, which the same command does not
