@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ Run = Callable[[], tuple[int, dict[str, object], str]]
 
 @pytest.fixture
 def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    documents = list(TextReader([write_small_text(tmp_path / "text.txt", documents=400)]))
+    texts = TextReader([write_small_text(tmp_path / "text.txt", documents=400)])
+    documents = [replace(text, source=("torch.a", "numpy.b", "ast")[n % 3]) for n, text in enumerate(texts)]
     monkeypatch.setattr("lambert.corpus.python_docs.python_documents", lambda processes: iter(documents))
     monkeypatch.setattr(demo, "VOCABULARY_SIZE", 200)
     monkeypatch.setattr(demo, "SAMPLES", 2_560)
@@ -29,6 +31,16 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return code, json.loads(printed.splitlines()[-1]), printed
 
     return run
+
+
+def labels(run: Path) -> str:
+    return run.with_name("demo-labels.csv").read_text()
+
+
+def test_without_the_metrics_the_demo_says_how_to_go_on(run_demo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambert.cli.demo_classifier.find_spec", lambda name: None)
+    _, results, printed = run_demo()
+    assert results["classifier"] is None and "pip install 'lambert-bert[finetune]' && lambert finetune" in printed
 
 
 def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Run, tmp_path: Path) -> None:
@@ -42,6 +54,9 @@ def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Ru
     filled = results["filled"]
     assert isinstance(filled, list) and [one["text"] for one in filled] == list(demo.SENTENCES)
     assert all(one["candidates"] for one in filled)
+    classifier = results["classifier"]
+    assert isinstance(classifier, dict) and (Path(classifier["model"]) / "model.safetensors").is_file()
+    assert {"torch", "numpy", "python"} == {line.rsplit(",", 1)[1] for line in labels(run).splitlines()[1:]}
     again_code, again, _ = run_demo()
     assert again_code == code and again["evaluation"] == results["evaluation"] is not None
 

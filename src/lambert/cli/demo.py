@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lambert.cli.demo_classifier import classify, write_labels
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
@@ -27,17 +28,19 @@ SENTENCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Subcommand):
-    """Pre-train a small BERT on Python's own documentation: corpus, plan, both phases, evaluation, report."""
+    """Pre-train a small BERT on Python's own documentation, and fine-tune a classifier: corpus, plan, both phases,
+    evaluation, report."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; the corpus goes beside it. The same command resumes it, or shows its results."""
+    """Folder of the run; corpus and classifier go beside it. The same command resumes it, or shows its results."""
     architecture: str = "bert"
     """bert or modernbert."""
     fresh: bool = False
     """Start from scratch."""
 
     def run(self) -> dict[str, Any]:
-        """Results: those of `pretrain`, and `filled`. Exit code 1 unless twice as accurate as the unigram baseline."""
+        """Results: those of `pretrain`, `filled` and `classifier`. Exit code 1 unless the model is twice as accurate as
+        the unigram baseline."""
         from lambert.api.training import pretrain
         from lambert.corpus.build import build_corpus
         from lambert.corpus.python_docs import python_documents
@@ -51,6 +54,7 @@ class Demo(Subcommand):
             built = build_corpus(lambda: documents, corpus, vocab_size=VOCABULARY_SIZE, validation_fraction=0.05)
             assert built.summary is not None
             say_summary(built.summary)
+            write_labels(documents, self._labels)
         output = pretrain(
             corpus,
             out=self.out,
@@ -101,6 +105,9 @@ class Demo(Subcommand):
                 filled.append({"text": text, "candidates": candidates})
                 journal.write("fill", filled[-1])
         write_report([self.out], self.out / "report.html")
+        classifier = None
+        if self._labels.is_file():
+            classifier = classify(self.out, self._labels, self.out.with_name(self.out.name + "-classifier"))
         say("Next, with your own text:")
         say("  lambert prepare FOLDER --out my-corpus")
         say("  lambert plan --corpus my-corpus --hours 1")
@@ -108,7 +115,11 @@ class Demo(Subcommand):
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         squad = shell_command("lambert", "squad", self.out, "--out", "runs/demo-squad", "--train-questions", "2000")
         say(f"  {squad}")
-        return {"evaluation": evaluation, "filled": filled, "exit_code": exit_code}
+        return {"evaluation": evaluation, "filled": filled, "classifier": classifier, "exit_code": exit_code}
+
+    @property
+    def _labels(self) -> Path:
+        return self.out.with_name(self.out.name + "-labels.csv")
 
 
 def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
