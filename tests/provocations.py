@@ -157,6 +157,26 @@ fill {{model}} [MASK] --candidates 0
 fill {{model}} [MASK] --top-k 3
 fill --model {{model}} [MASK]
 fill {{model}} --text [MASK]
+embed {{model}} {{fields}} --out {{new}}.npy
+embed {{model}} {{table}} --out {{new}}.npy --column nothing
+embed {{model}} {{text}} --out {{new}}.npy --column body
+embed {{model}} {{text}} --out {{new}}.npy --sequence-length 100
+embed {{model}} {{text}} --out {{new}}.npy --sequence-length 1
+embed {{model}} {{text}} --out {{new}}.npy --batch-size 0
+embed {{model}} {{text}} --out {{new}}.npy --cased
+embed {{cased}} {{text}} --out {{new}}.npy
+embed {{model}} {{text}}
+embed-train {{model}} {{table}} --out {{new}}
+embed-train {{model}} {{text}} --out {{new}} --columns body
+embed-train {{model}} {{pairs}} --out {{new}} --epochs 0
+embed-train {{model}} {{pairs}} --out {{new}} --batch-size 1
+embed-train {{model}} {{pairs}} --out {{new}} --dropout 1
+embed-train {{model}} {{pairs}} --out {{new}} --temperature 0
+embed-train {{model}} {{pairs}} --out {{new}} --sequence-length 1
+embed-eval {{model}} --dev {{table}}
+embed-eval {{model}} --dev {{table}} --dev-columns body
+embed-eval {{model}} --dev {{pairs}} --batch-size 0
+embed-eval {{model}} --pairs {{pairs}}
 export {{model}} --out {{new}}
 report nowhere
 report nowhere --out {{page}}
@@ -211,6 +231,16 @@ squad --score {{list}} --dev {{squad}}
 {SQUAD} --null-threshold nan
 glue {{model}} mrpc --data {{glue}} --out {{new}} --sequence-length 80
 fill {{corpus}} [MASK]
+embed {{corpus}} {{text}} --out {{new}}.npy
+embed {{model}} nowhere --out {{new}}.npy
+embed {{model}} {{latin}} --out {{new}}.npy
+embed {{model}} {{text}} --out {{new}}
+embed-train {{model}} {{text}}
+embed-train {{model}} {{text}} --out {{model}}
+embed-train {{model}} {{words}} --out {{new}}
+embed-eval {{model}}
+embed-eval {{model}} --dev {{text}}
+embed {{model}} {{text}} --out {{new}}.npy --pooling max
 fill nowhere [MASK]
 fill {{model}} old
 fill {{model}}

@@ -47,7 +47,8 @@ def given(places: Mapping[str, str]) -> dict[str, str]:
     return {
         "prepare": f"{places['text']} --out {places['made']}", "made": places["made"], "run": places["run"],
         "--out": places["new"], "--batch-size": "8", "--samples": "160", "--epochs": "2", "--corpus": places["corpus"],
-        "--phase-fractions": ".5 .3 .2", "--text-field": "body", "--data": places["glue"], "--dev": places["squad"],
+        "--phase-fractions": ".5 .3 .2", "--text-field": "body", "--column": "body", "--columns": "body",
+        "--dev-columns": "body id", "--data": places["glue"], "--dev": places["squad"],
         "--hours": "2", "--model": "tiny", "--micro-batch-size": "4", "--recipe": "nvidia",
         "--price-per-chip-hour": "3", "--chips": "8", "--vocab": places["model"], "--cluster": "dgx-a100",
         "--vocab-size": "120", "--tensorboard": places["new"], "--null-odds": places["odds"],

@@ -55,6 +55,8 @@ IMPORTED_AS = {
     "vl-convert-python": "vl_convert",
     "scikit-learn": "sklearn",
 }  # where the two names differ
+# Packages of one extra that only these parts may import.
+PARTS = {"sentence_transformers": ("embeddings",), "transformers": ("embeddings",)}
 PROJECT, TOOLS = operator.itemgetter("project", "tool")(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")))
 
 
@@ -128,7 +130,9 @@ def third_party_breaches(graph: grimp.ImportGraph) -> list[str]:
         f"{importer} imports {module}"
         for module in graph.modules - graph.find_descendants("lambert") - {"lambert", *sys.stdlib_module_names}
         for importer in graph.find_modules_that_directly_import(module)
-        if module not in declared.intersection(THIRD_PARTY.get(f"{importer}.__init__".split(".")[1], declared))
+        for part in [f"{importer}.__init__".split(".")[1]]
+        if module not in declared.intersection(THIRD_PARTY.get(part, declared))
+        or part not in PARTS.get(module, (part,))
     ]
 
 

@@ -32,6 +32,7 @@ def stop_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "training.metrics.throughput.peak_matmul_flops",
         "finetune.loop.launch_step",
         "planning.probe.probe_step",
+        "embeddings.contrastive.run_trainer",
     ):
         monkeypatch.setattr(f"lambert.{where}", enough)
     monkeypatch.setattr(
@@ -61,6 +62,7 @@ def tiny_places(tmp_path_factory: pytest.TempPathFactory, small_corpus: Corpus) 
         "table": ("table.csv", f"body,id\n{TEXT}.,3\n" * 50),
         "labels": ("labels.csv", "text,label\n" + "".join(f"{TEXT} {n},{'ab'[n % 2]}\n" for n in range(20))),
         "one": ("one.csv", "text,label\n" + "".join(f"{TEXT} {n},same\n" for n in range(20))),
+        "pairs": ("pairs.jsonl", "".join(f'{{"query": "{TEXT}", "passage": "{n} {TEXT}"}}\n' for n in range(30))),
         "words": ("words.txt", "x" * 120 + "\n"),
         "html": ("page.txt", f"<!DOCTYPE html><html><body><p>{TEXT}.</p></body></html>\n" * 20),
     }

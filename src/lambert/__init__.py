@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lambert.api.training import Trainer, pretrain
     from lambert.corpus.build import build_corpus
     from lambert.corpus.store import Corpus
+    from lambert.embeddings.contrastive import train_embeddings
+    from lambert.embeddings.scores import evaluate_embeddings
+    from lambert.embeddings.vectors import embed
     from lambert.errors import Interrupted, PeerLost, UserError
     from lambert.finetune.comparison import compare_models
     from lambert.finetune.glue.api import finetune_glue
@@ -50,13 +53,16 @@ _MODULES = {
     "WandbCallback": "lambert.api.trackers",
     "build_corpus": "lambert.corpus.build",
     "compare_models": "lambert.finetune.comparison",
+    "embed": "lambert.embeddings.vectors",
     "evaluate": "lambert.api.models",
+    "evaluate_embeddings": "lambert.embeddings.scores",
     "fill_mask": "lambert.api.models",
     "fine_tune": "lambert.finetune.labelled.api",
     "finetune_glue": "lambert.finetune.glue.api",
     "finetune_squad": "lambert.finetune.squad.api",
     "plan": "lambert.api.planning",
     "pretrain": "lambert.api.training",
+    "train_embeddings": "lambert.embeddings.contrastive",
 }
 
 __all__ = [
@@ -76,13 +82,16 @@ __all__ = [
     "__version__",
     "build_corpus",
     "compare_models",
+    "embed",
     "evaluate",
+    "evaluate_embeddings",
     "fill_mask",
     "fine_tune",
     "finetune_glue",
     "finetune_squad",
     "plan",
     "pretrain",
+    "train_embeddings",
 ]
 
 

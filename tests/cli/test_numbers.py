@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def limits(stop_before_work: None) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def slow_imports() -> None:
+    """Where sentence-transformers is installed, loading it alone may take as long as an option may."""
+    if find_spec("sentence_transformers") is not None:
+        import sentence_transformers  # noqa: F401
+
+
 @pytest.fixture
 def commands(tiny_places: dict[str, str]) -> dict[str, list[str]]:
     """A command line of each subcommand that does little."""
@@ -51,6 +59,9 @@ def commands(tiny_places: dict[str, str]) -> dict[str, list[str]]:
         "finetune": [places["model"], places["labels"], "--sequence-length", "80"],
         "compare": [places["model"], "--data", places["labels"], "--sequence-length", "80"],
         "glue": [places["model"], "rte", "--data", places["glue"], "--sequence-length", "80"],
+        "embed": [places["model"], places["text"]],
+        "embed-train": [places["model"], places["pairs"]],
+        "embed-eval": [places["model"], "--dev", places["pairs"]],
         "fill": [places["model"], f"{TEXT} [MASK]"],
     }
 
@@ -71,8 +82,9 @@ def test_no_subcommand_is_left_out(commands: dict[str, list[str]]) -> None:
 def test_a_number_at_the_edge_is_taken_or_refused_in_one_line(
     commands: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str, option: str
 ) -> None:
+    name = "out.npy" if subcommand == "embed" else "out"
     out = (
-        ["--out", str(tmp_path / "out")]
+        ["--out", str(tmp_path / name)]
         if "out" in {f.name for f in dataclasses.fields(SUBCOMMANDS[subcommand])}
         else []
     )  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ ALIKE = (
     {"sequence_length", "sequence_lengths", "lengths", "length", "max_length", "max_seq_length"},
     {"corpus", "data", "train", "train_file"},
     {"text", "corpus"},
-    {"dev", "validation_file", "eval_file"},
+    {"dev", "validation_file", "eval_file", "pairs"},
     {"top_k", "candidates"},
     {"lr", "learning_rate"},
     {"model", "model_folder", "model_name_or_path", "init_from"},

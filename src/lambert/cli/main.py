@@ -20,6 +20,9 @@ from lambert.cli.arguments import read_arguments
 from lambert.cli.compare import Compare
 from lambert.cli.demo import Demo
 from lambert.cli.doctor import Doctor
+from lambert.cli.embed import Embed
+from lambert.cli.embed_eval import EmbedEval
+from lambert.cli.embed_train import EmbedTrain
 from lambert.cli.export import Export
 from lambert.cli.fill import Fill
 from lambert.cli.finetune import Finetune
@@ -52,6 +55,9 @@ SUBCOMMANDS: dict[str, Callable[..., Subcommand]] = {
     "squad": Squad,
     "glue": Glue,
     "fill": Fill,
+    "embed": Embed,
+    "embed-train": EmbedTrain,
+    "embed-eval": EmbedEval,
     "export": Export,
     "report": Report,
     "track": Track,
