@@ -200,6 +200,7 @@ def run_trainer(
     loss = MultipleNegativesRankingLoss(library, scale=1 / settings.temperature)
     batch_size = min(settings.batch_size, len(pairs))
     steps = settings.epochs * math.ceil(len(pairs) / batch_size)
+    assert settings.learning_rate is not None
     with tempfile.TemporaryDirectory(prefix="lambert-embed-") as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,

@@ -87,8 +87,10 @@ def evaluator_of(scored: Scored, batch_size: int) -> Any:
     relevant: dict[str, set[str]] = {name: set() for name in queries.values()}
     for query, passage in scored.pairs:
         relevant[queries[query]].add(passages[passage])
-    by_name = {name: text for text, name in queries.items()}, {name: text for text, name in passages.items()}
-    return InformationRetrievalEvaluator(*by_name, relevant, score_functions={"cosine": cos_sim}, **_AT, **how)
+    of_queries: dict[str, Any] = {name: text for text, name in queries.items()}
+    of_passages: dict[str, Any] = {name: text for text, name in passages.items()}
+    how |= {"score_functions": {"cosine": cos_sim}, **_AT}
+    return InformationRetrievalEvaluator(of_queries, of_passages, relevant, **how)
 
 
 def model_metrics(evaluator: Any, library: Any) -> Metrics:
