@@ -148,7 +148,7 @@ class Trainer(TrainingLoop):
             )  # where something failed, others may hang: leaving would wait for them
 
     def _conclude(self) -> None:
-        from lambert.report import write_report
+        from lambert.report import write_model_card, write_report
 
         output = self.output
         assert output is not None
@@ -163,6 +163,7 @@ class Trainer(TrainingLoop):
                 log.info(plan_text.outcome_line(self._forecast, seconds=output.seconds, memory_bytes=memory))
         _log_verdict(output.evaluation, self.first_evaluation)
         log.info(f"Report: {write_report([self.run], self.run / REPORT_FILE)}")
+        write_model_card(self.run, self.run / MODEL_FOLDER)
         log.info(
             f"Model:  {self.run / MODEL_FOLDER} (transformers opens it; "
             f"`{shell_command('lambert', 'fill', self.run, 'a [MASK] sentence')}` tries it)"

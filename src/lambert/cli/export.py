@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
+from lambert.errors import UserError
+from lambert.utils.io import unwritable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +25,23 @@ class Export(Subcommand):
     step: int | None = None
     """Step of the checkpoint; the newest otherwise. `pretrain --keep-every` keeps more than the last."""
 
+    watts: float | None = None
+    """What the machine drew while it trained, for the energy in the model card."""
+
     def run(self) -> dict[str, Any]:
         """Results: `folder`, `step`, `checked_with_transformers` and `rules_in_file`."""
+        from lambert.report import write_model_card
         from lambert.training.checkpoint.export import export_run
+        from lambert.training.checkpoint.format import run_and_step
 
+        if self.watts is not None and not 0 < self.watts < math.inf:
+            raise UserError(f"`watts` = {self.watts}", remedy="Give a number above 0")
         exported = export_run(self.run_folder, self.folder, step=self.step)
+        run, _ = run_and_step(self.run_folder)
+        try:
+            card = write_model_card(run, self.folder, step=exported.step, watts=self.watts)
+        except OSError as error:
+            raise unwritable(error, self.folder, remedy="The model is there; free some space for its card") from None
         say(f"Step {exported.step} of {self.run_folder} is in {self.folder}")
         with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
         if exported.rules_in_file:
@@ -35,4 +50,5 @@ class Export(Subcommand):
                 "PreTrainedTokenizerFast, which takes tokenizer.json as it is"
             )
         say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
+        say(f"Model card: {card}; say there what the text is, and the license")
         return {"folder": str(self.folder), **asdict(exported)}

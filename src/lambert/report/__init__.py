@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_corpus_page", "write_finetune_page", "write_loss_curve", "write_model_comparison", "write_report"]
+__all__ = [
+    "write_corpus_page",
+    "write_finetune_page",
+    "write_loss_curve",
+    "write_model_card",
+    "write_model_comparison",
+    "write_report",
+]
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -31,6 +38,13 @@ def write_finetune_page(facts: Mapping[str, Any], out: Path) -> Path:
     from lambert.report import finetune_page
 
     return finetune_page.write_finetune_page(facts, out)
+
+
+def write_model_card(run: Path, folder: Path, *, step: int | None = None, watts: float | None = None) -> Path:
+    """See `lambert.report.model_card.write_model_card`."""
+    from lambert.report import model_card
+
+    return model_card.write_model_card(run, folder, step=step, watts=watts)
 
 
 def write_model_comparison(facts: Mapping[str, Any], out: Path) -> Path:

@@ -66,7 +66,7 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
         write_model(model, tokenizer, aside)
         fitting = _fitting(tokenizer, model)
         differences = differences_in_transformers(model, fitting, aside)
-        if rules_in_file := differences == ["ids"]:
+        if rules_in_file := "ids" in (differences or ()):
             save_tokenizer(fitting, aside, longest_sequence=config.maximum_positions, rules_in_file=True)
             differences = differences_in_transformers(model, fitting, aside)
         if differences:

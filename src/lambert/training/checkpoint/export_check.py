@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from lambert.errors import UserError
 from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import load_model
 
+log = logging.getLogger("lambert")
 _SEQUENCES, _TOKENS = 8, 32
 _LOGITS = 1_000
 """Logits of a token that are compared with `transformers`, evenly from all of them."""
@@ -35,7 +37,10 @@ with torch.no_grad():
     found = [model(torch.tensor([ids])) for ids in asked["inputs"]]
     logits = [one[asked["logits"]][0, :, ::asked["stride"]].tolist() for one in found]
 tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-print(json.dumps({"ids": tokenizer(asked["lines"])["input_ids"], "logits": logits, "tied": tied}))
+half = kind.from_pretrained(asked["folder"], dtype=torch.bfloat16).eval()
+with torch.no_grad():
+    finite = all(bool(half(torch.tensor([ids]))[asked["logits"]].isfinite().all()) for ids in asked["inputs"])
+print(json.dumps({"finite": finite, "ids": tokenizer(asked["lines"])["input_ids"], "logits": logits, "tied": tied}))
 """
 
 
@@ -63,6 +68,8 @@ def check_export(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) ->
 def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) -> list[str] | None:
     """What `transformers` reads otherwise from `folder`: "ids", "logits", "tied weights"; None if it is not installed.
 
+    It is asked in a process of its own, without lambert. Logits that are not finite in bfloat16 are a warning.
+
     Raises:
         UserError: `transformers` cannot open the folder.
     """
@@ -82,6 +89,8 @@ def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, f
         "logits": same,
         "tied weights": found["tied"] == model.config.tied_decoder,
     }
+    if not found["finite"]:
+        log.warning(f"The model in {folder} gives logits that are not finite in bfloat16. Load it in float32.")
     return [name for name, is_same in checks.items() if not is_same]
 
 
