@@ -83,6 +83,7 @@ def _separated(path: Path, text: str, *, is_tabbed: bool) -> Table:
     """The first line names the columns. In TSV only quotes around a whole field are taken off."""
     first = text.partition("\n")[0]
     delimiter = "\t" if is_tabbed else max(",;\t|", key=first.count)
+    is_tabbed = delimiter == "\t"
     csv.field_size_limit(len(text) + 1)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL
     split = text.split("\n") if is_tabbed else text.splitlines(keepends=True)

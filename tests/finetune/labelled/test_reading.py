@@ -1,0 +1,151 @@
+"""Every format of labelled files, which columns are taken, and splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+
+from finetune.squad.articles import CAFE, HARBOUR
+from lambert.corpus.vocabulary import train_vocabulary
+from lambert.errors import UserError
+from lambert.finetune.inputs import IGNORED
+from lambert.finetune.labelled.columns import find_columns
+from lambert.finetune.labelled.metrics import spans_of
+from lambert.finetune.labelled.reading import read_rows
+from lambert.finetune.labelled.sequences import LabelledSettings
+from lambert.finetune.labelled.split import hold_out
+from lambert.finetune.labelled.tables import Table, read_table
+from lambert.finetune.labelled.tagging import encode_texts
+from lambert.finetune.labelled.task import TaggedText
+
+EXPECTED = [("A fine film", "good"), ("dull, and long", "bad")]
+FILES = [
+    ("a.csv", 'text,label\nA fine film,good\n"dull, and long",bad\n'),
+    ("b.csv", "text;label\r\nA fine film;good\r\ndull, and long;bad\r\n"),
+    ("c.csv", 'text\tlabel\nA fine film\tgood\ndull, and long\tbad\n'),
+    ("d.tsv", 'id\ttext\tlabel\n1\tA fine film\tgood\n2\t"dull, and long"\tbad\n'),
+    ("e.jsonl", '{"text": "A fine film", "label": "good"}\n\n{"text": "dull, and long", "label": " bad "}\n'),
+    ("f.json", '[{"text": "A fine film", "label": "good"}, {"text": "dull, and long", "label": "bad"}]'),
+    ("g", "\ufefftext,label\nA fine film,good\n\"dull, and long\",bad\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), FILES)
+def test_every_format(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, newline="")
+    table = read_table(tmp_path / name)
+    rows = read_rows(table, find_columns(table))
+    assert [(row.texts[0], row.label) for row in rows] == EXPECTED
+
+
+def test_tabs_mean_that_quotes_are_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\tlabel\n"Fine" film\tgood\n6" long\tbad\n')
+    assert [row["text"] for row in read_table(tmp_path / "a.csv").rows] == ['"Fine" film', '6" long']
+
+
+def test_parquet_and_names_of_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"Review": ["x", "y"], "stars": [1, 5], "id": [7, 8]}), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    columns = find_columns(table)
+    assert (columns.texts, columns.labels, columns.kind) == (("Review",), ("stars",), "classification")
+    assert [row.label for row in read_rows(table, columns)] == ["1", "5"]
+
+
+def test_conll_and_spans_give_the_same_words(tmp_path: Path) -> None:
+    lines = (
+        "-DOCSTART- -X- O",
+        "",
+        "Edna NNP B-PER",
+        "Marlowe NNP I-PER",
+        "built VB O",
+        "it PR O",
+        "",
+        "in O",
+        "1843 B-DATE",
+    )
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    table = read_table(tmp_path / "a.txt")
+    (first, second) = read_rows(table, find_columns(table))
+    words = [first.texts[0][begin:end] for begin, end, _ in first.label]
+    assert words == ["Edna", "Marlowe", "built", "it"] and [tag for *_, tag in second.label] == ["O", "B-DATE"]
+    spans = [{"start": 0, "end": 12, "label": "PER"}]
+    again = Table("list", [{"text": "Edna Marlowe built it", "label": spans}], ["entry 1"])
+    assert read_rows(again, find_columns(again))[0].label == first.label
+    within = Table("list", [{"text": "pre-1843, twice", "label": [[4, 8, "DATE"]]}], ["entry 1"])
+    assert [tag for *_, tag in read_rows(within, find_columns(within))[0].label] == ["O", "O", "B-DATE", "O", "O"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([{"text": "a", "label": n % 3} for n in range(40)], "classification"),
+        ([{"text": "a", "label": n} for n in range(40)], "regression"),
+        ([{"text": "a", "label": "1.5"}, {"text": "b", "label": "2"}], "regression"),
+        ([{"text": "a", "label": ["x", "y"]}, {"text": "b", "label": []}], "multi-label"),
+        ([{"tokens": ["a", "b"], "ner_tags": ["O", "B-X"]}], "tags"),
+        ([{"text": "ab", "spans": [[0, 1, "X"]]}], "tags"),
+        ([{"premise": "a", "hypothesis": "b", "label": True}], "classification"),
+    ],
+)
+def test_the_kind_of_labels(rows: list[dict[str, Any]], kind: str) -> None:
+    assert find_columns(Table("list", rows, [""] * len(rows))).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", 'text,label\n"open,1\nx,2\n', "line 2.*Close the quote"),
+        ("a.csv", "text,label\na,1,3\n", "line 2: 3 fields where the first line names 2"),
+        ("a.csv", "text,text\na,1\n", "'text' twice"),
+        ("a.jsonl", '{"text": "a"\n', "line 1: not JSON"),
+        ("a.json", "[1, 2]", "entry 1: no JSON object"),
+        ("a.conll", "word\n\n", "line 1: 'word' has no tag"),
+        ("a.parquet", "no", "cannot be read as Parquet"),
+        ("a.csv", "text,label\n", "has no examples"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_table(tmp_path / name)
+
+
+def test_copies_are_on_one_side_whatever_the_order() -> None:
+    items = [f"text {n // 2}" if n % 2 else f"Text  {n // 2}" for n in range(100)]
+    train, held_out = hold_out(items, lambda text: [text], 0.2)
+    assert len(held_out) == 20 and not {text.split()[-1] for text in held_out} & {text.split()[-1] for text in train}
+    assert sorted(hold_out(items[::-1], lambda text: [text], 0.2)[1]) == sorted(held_out)
+
+
+def test_entities_by_conlls_rules() -> None:
+    assert spans_of(["B-A", "I-A", "I-B", "O", "I-B", "B-B"]) == {(0, 2, "A"), (2, 3, "B"), (4, 5, "B"), (5, 6, "B")}
+    assert spans_of(["B-A", "E-A", "S-A", "U-B", "B-C", "L-C"]) == {(0, 2, "A"), (2, 3, "A"), (3, 4, "B"), (4, 6, "C")}
+    assert spans_of(["NAME", "NAME", "O", "NAME"]) == {(0, 2, "NAME"), (3, 4, "NAME")}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_vocabulary([HARBOUR, CAFE] * 3, 200, cased=False)
+
+
+@pytest.mark.parametrize("length", [8, 11, 64])
+def test_a_long_text_becomes_sequences_that_tag_every_word_once(tokenizer: Tokenizer, length: int) -> None:
+    text = " ".join([*HARBOUR.split()[:40], "harbourmarlowe" * 6, "pier"])  # a word longer than a sequence
+    ends = np.cumsum([len(word) + 1 for word in text.split()]) - 1
+    words = tuple((int(end) - len(word), int(end)) for word, end in zip(text.split(), ends, strict=True))
+    example = TaggedText(text, words, tuple(range(len(words))))
+    sequences = encode_texts([example], tokenizer, LabelledSettings(sequence_length=length))
+    assert max(len(one.token_ids) for one in sequences) <= length
+    assert np.concatenate([one.words for one in sequences]).tolist() == list(range(len(words)))
+    for one in sequences:
+        target = np.asarray(one.target)
+        assert target[one.positions].tolist() == one.words.tolist()
+        assert (np.delete(target, one.positions) == IGNORED).all()
+        first = tokenizer.decode([int(one.token_ids[one.positions[0]])]).strip("#")
+        assert text[slice(*words[one.words[0]])].lower().startswith(first)
