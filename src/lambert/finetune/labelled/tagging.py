@@ -55,6 +55,8 @@ def encode_texts(
         for first, end in _pieces(owners, most):
             begins = np.flatnonzero(np.diff(owners[first:end], prepend=owners[first - 1] if first else -1) > 0)
             words, positions = owners[first:end][begins], begins + 1
+            if not len(words):  # the middle of a long word
+                continue
             ids = [specials.classify, *tokens.ids[first:end], specials.separate]
             target = np.full(len(ids), IGNORED)
             target[positions] = np.array(example.tags, dtype=np.int64)[words]
