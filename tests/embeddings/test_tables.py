@@ -56,7 +56,7 @@ def test_every_row_is_kept_in_order(tmp_path: Path, kind: str) -> None:
     ("nothing.csv", b"", None, "there is none"),
     ("blank.csv", b'id,text\n1,""\n', None, "the column 'text' has no text"),
     ("paper.pdf", b"%PDF-1.7 one", None, "is a PDF"),
-    ("cut.txt.gz", gzip.compress(b"one\n" * 99)[:-9], None, "damaged or was cut short"),
+    ("cut.txt.gz", gzip.compress(b"one\n" * 99, mtime=0)[:-9], None, "damaged or was cut short"),
     ("cut.parquet", b"PAR1 and more", None, "damaged or was cut short"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named(
