@@ -11,6 +11,7 @@ import tyro
 
 from lambert.cli.subcommand import Subcommand, say
 from lambert.errors import UserError
+from lambert.utils.hub_upload import check_upload, upload_folder
 from lambert.utils.io import unwritable
 
 
@@ -28,14 +29,21 @@ class Export(Subcommand):
     watts: float | None = None
     """What the machine drew while it trained, for the energy in the model card."""
 
+    push: str | None = None
+    """Upload the folder to the Hugging Face Hub under this OWNER/NAME (`pip install 'lambert-bert[hub]'`)."""
+    public: bool = False
+    """Make a new repository of `--push` readable by all."""
+
     def run(self) -> dict[str, Any]:
-        """Results: `folder`, `step`, `checked_with_transformers` and `rules_in_file`."""
+        """Results: `folder`, `step`, `checked_with_transformers`, `rules_in_file` and `url`."""
         from lambert.report import write_model_card
         from lambert.training.checkpoint.export import export_run
         from lambert.training.checkpoint.format import run_and_step
 
         if self.watts is not None and not 0 < self.watts < math.inf:
             raise UserError(f"`watts` = {self.watts}", remedy="Give a number above 0")
+        if self.push is not None:
+            check_upload(self.push)
         exported = export_run(self.run_folder, self.folder, step=self.step)
         run, _ = run_and_step(self.run_folder)
         try:
@@ -51,4 +59,8 @@ class Export(Subcommand):
             )
         say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
         say(f"Model card: {card}; say there what the text is, and the license")
-        return {"folder": str(self.folder), **asdict(exported)}
+        url = None
+        if self.push is not None:
+            url = upload_folder(self.folder, self.push, public=self.public)
+            say(f"Uploaded to {url}")
+        return {"url": url, "folder": str(self.folder), **asdict(exported)}
