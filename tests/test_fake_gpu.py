@@ -113,7 +113,9 @@ def complaints(report: dict[str, Any]) -> list[str]:
     found += [f"{step['syncs']} waits" for step in steps if step["syncs"] > 1]
     found += [f"{step['pageable']} pageable or blocking uploads" for step in steps if step["pageable"]]
     batches = sum(number for where, number in report["downloads"].items() if "finetune/loop.py" in where)
-    return found + [where for where in report["syncs"] if not where.startswith("event")] + ["predicts"] * (not batches)
+    written = "model/huggingface.py"  # the model of the best seed, once
+    found += [where for where in report["syncs"] if not where.startswith("event") and written not in where]
+    return found + ["predicts"] * (not batches)
 
 
 @pytest.mark.parametrize("task", ["squad", "glue"])
