@@ -111,7 +111,7 @@ def _number(where: str, value: object) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{where}: the similarity is {str(value)[:20]!r}, no number", remedy="Write a number there")
+        raise UserError(f"{where}: the similarity is {str(value)[:20]!r}, not a number", remedy="Write a number there")
     return number
 
 

@@ -134,7 +134,7 @@ class MLflowSink:
             self._waiting.append((record, Metric(metric_name(name), value, milliseconds, metrics.step)))
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """MLflow keeps everything; what a rollback computes anew comes later in time."""
+        """MLflow keeps everything; what a rollback computes again comes later in time."""
 
     def flush(self, record: int) -> None:
         """Send what waits. A record's metrics are in one request, unless there are too many for one."""

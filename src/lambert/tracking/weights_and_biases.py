@@ -108,7 +108,7 @@ class WandbSink:
         self._run.log({**metrics.values, "step": metrics.step}, step=record)
 
     def restart(self, step: int, seconds: float | None) -> None:
-        """W&B keeps everything; what a rollback computes anew comes later in its own count."""
+        """W&B keeps everything; what a rollback computes again comes later in its own count."""
 
     def flush(self, record: int) -> None:
         """The client sends by itself."""

@@ -139,7 +139,7 @@ def _kind(table: Table, texts: Sequence[str], labels: Sequence[str], separator: 
 
 
 def as_number(value: Any) -> float:
-    """NaN for what is no number."""
+    """NaN for what is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

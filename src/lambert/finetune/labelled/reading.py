@@ -139,7 +139,7 @@ def _labelled(row: Row, columns: Columns, place: str) -> Labelled:
     if columns.kind == "regression":
         number = as_number(value)
         if not math.isfinite(number):
-            raise _Unusable(f"the label {str(value)[:40]!r} is no number")
+            raise _Unusable(f"the label {str(value)[:40]!r} is not a number")
         return Labelled(texts, number, place)
     return Labelled(texts, _name(value), place)
 
