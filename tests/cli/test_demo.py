@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,8 @@ def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Ru
     classifier = results["classifier"]
     assert isinstance(classifier, dict) and (Path(classifier["model"]) / "model.safetensors").is_file()
     assert {"torch", "numpy", "python"} == {line.rsplit(",", 1)[1] for line in labels(run).splitlines()[1:]}
+    said = next(line for line in printed.splitlines() if "made by: " in line)
+    assert main(shlex.split(said.partition("made by: lambert ")[2])) == 0  # from the cache: the same settings
     again_code, again, _ = run_demo()
     assert again_code == code and again["evaluation"] == results["evaluation"] is not None
 

@@ -50,7 +50,8 @@ def classify(model: Path, file: Path, out: Path) -> dict[str, Any] | None:
     Returns:
         `accuracy`, `majority_accuracy`, `examples` and `model`, the folder of the classifier.
     """
-    command = shell_command("lambert", "finetune", model, file, "--out", out)
+    options = [word for name, value in _SETTINGS.items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")]
+    command = shell_command("lambert", "finetune", model, file, "--out", out, *options)
     if find_spec("sklearn") is None or find_spec("scipy") is None:
         say("A classifier of it needs two more packages:")
         say(f"  pip install 'lambert-bert[finetune]' && {command}")
