@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "lambert"
 FILE_LINES, FUNCTION_LINES = 350, 60
 
-CONSOLE, STEP = ("cli/", "__main__.py", "api/messages.py", "api/live.py"), ("training/step/train_step.py",)
+# onnx_process.py is a program of its own
+CONSOLE = ("cli/", "__main__.py", "api/messages.py", "api/live.py", "export/onnx_process.py")
+STEP = ("training/step/train_step.py",)
 # Name, whatever its alias, with all below it -> the only files or folders that may use it.
 ONLY = {
     "torch.distributed": ("training/distributed/", "planner/rank_simulation.py", "optim/norms.py"),
@@ -56,7 +58,7 @@ IMPORTED_AS = {
     "scikit-learn": "sklearn",
 }  # where the two names differ
 # Packages of one extra that only these parts may import.
-PARTS = {"sentence_transformers": ("embeddings",), "transformers": ("embeddings",)}
+PARTS = dict.fromkeys(("sentence_transformers", "transformers"), ("embeddings", "export"))
 PROJECT, TOOLS = operator.itemgetter("project", "tool")(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lambert.embeddings.scores import evaluate_embeddings
     from lambert.embeddings.vectors import embed
     from lambert.errors import Interrupted, PeerLost, UserError
+    from lambert.export.api import export_model
     from lambert.finetune.comparison import compare_models
     from lambert.finetune.glue.api import finetune_glue
     from lambert.finetune.labelled.api import fine_tune
@@ -56,6 +57,7 @@ _MODULES = {
     "embed": "lambert.embeddings.vectors",
     "evaluate": "lambert.api.models",
     "evaluate_embeddings": "lambert.embeddings.scores",
+    "export_model": "lambert.export.api",
     "fill_mask": "lambert.api.models",
     "fine_tune": "lambert.finetune.labelled.api",
     "finetune_glue": "lambert.finetune.glue.api",
@@ -85,6 +87,7 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluate_embeddings",
+    "export_model",
     "fill_mask",
     "fine_tune",
     "finetune_glue",

@@ -194,7 +194,7 @@ def test_wrong_words_get_one_line_and_code_2(
     )
     assert "[MASK]" in refused(capsys, "fill", str(finished_run), "no blank here")
     assert "config.json" in refused(capsys, "fill", str(tmp_path), "a [MASK]")
-    assert "not a run" in refused(capsys, "export", str(tmp_path), out)
+    assert "neither a run nor a model" in refused(capsys, "export", str(tmp_path), out)
     refused(capsys, "report", str(tmp_path / "nowhere"), "--out", out)
     refused(capsys, "prepare", str(tmp_path / "nowhere"), "--out", out)
     refused(capsys, "squad", str(finished_run), "--train", str(tmp_path / "no.json"), "--out", out)

@@ -24,9 +24,9 @@ from lambert.corpus.build import build_corpus
 from lambert.corpus.store import Corpus
 from lambert.data.objective import ObjectiveConfig
 from lambert.errors import Interrupted, UserError
+from lambert.export.api import ExportResult, export_model
 from lambert.model.heads import BertForPreTraining
 from lambert.training.checkpoint import export
-from lambert.training.checkpoint.export import Exported, export_run
 from lambert.training.checkpoint.export_check import differences_in_transformers
 from lambert.training.checkpoint.format import finished_steps, load_checkpoint
 from lambert.training.config.arguments import TrainingArguments
@@ -288,23 +288,25 @@ def test_an_unfinished_run_can_be_exported(tmp_path: Path, make_run: Any) -> Non
     trainer.request_stop()
     trainer.train()
     with pytest.raises(UserError, match="no checkpoint yet"):
-        export_run(run, tmp_path / "out")
+        export_model(run, tmp_path / "out")
     make_run(run).train()
-    assert export_run(run, tmp_path / "out") == Exported(10, checked_with_transformers=True)
+    assert export_model(run, tmp_path / "out") == ExportResult(
+        str(tmp_path / "out"), step=10, checked_with_transformers=True
+    )
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (run / "huggingface" / name).read_bytes()
     with pytest.raises(UserError, match="exists already"):
-        export_run(run, tmp_path / "out")
-    with pytest.raises(UserError, match="is not a run"):
-        export_run(tmp_path / "out", tmp_path / "other")
+        export_model(run, tmp_path / "out")
+    with pytest.raises(UserError, match="neither a run nor a model"):
+        export_model(tmp_path, tmp_path / "other")
 
 
 def test_an_earlier_checkpoint_that_was_kept_can_be_exported(tmp_path: Path, make_run: Any) -> None:
     run = tmp_path / "run"
     make_run(run, trainer_options=TrainerOptions(checkpoint_steps=2, keep_last=1, keep_every=4)).train()
     with pytest.raises(UserError, match=r"no checkpoint of step 6, but of 4, 8, 10.*keep-every"):
-        export_run(run, tmp_path / "out", step=6)
-    assert export_run(run, tmp_path / "out", step=4).step == 4
+        export_model(run, tmp_path / "out", step=6)
+    assert export_model(run, tmp_path / "out", step=4).step == 4
     saved = load_checkpoint(run, 4).tensors["model"]
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as exported:
         words = exported.get_tensor("bert.embeddings.word_embeddings.weight")

@@ -1,30 +1,43 @@
-"""`lambert export RUN DIR`"""
+"""`lambert export MODEL FOLDER`"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
-from lambert.errors import UserError
+from lambert.utils.formatting import number, percent, size
 from lambert.utils.hub_upload import check_upload, upload_folder
-from lambert.utils.io import unwritable
+
+if TYPE_CHECKING:
+    from lambert.export.onnx_files import OnnxExport
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Subcommand):
-    """Write a checkpoint of a run as a Hugging Face folder, whether the run has finished or not."""
+    """Write a model as a folder for other programs: Hugging Face, sentence-transformers, ONNX; and open it again."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """The run, or one of its checkpoints: RUN/checkpoints/step-N."""
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run, finished or not; one of its checkpoints, RUN/checkpoints/step-N; what `finetune` or `embed-train` wrote;
+    or a Hugging Face folder."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Output folder for config.json, model.safetensors and the tokenizer; must be empty or new."""
+    """New folder for config.json, model.safetensors and the tokenizer."""
     step: int | None = None
     """Step of the checkpoint; the newest otherwise. `pretrain --keep-every` keeps more than the last."""
+
+    sentence_transformers: bool = False
+    """Write the encoder alone, for SentenceTransformer(FOLDER) (`pip install 'lambert-bert[embed]'`)."""
+    pooling: str | None = None
+    """Of its vectors: mean over all tokens of a text, or cls; otherwise what the model says, and the mean where it says
+    nothing."""
+    onnx: bool = False
+    """Also write FOLDER/onnx/model.onnx, and compare it with PyTorch (`pip install 'lambert-bert[onnx]'`)."""
+    int8: bool = False
+    """Also write FOLDER/onnx/model_quantized.onnx, with 8-bit weights; implies --onnx."""
 
     watts: float | None = None
     """What the machine drew while it trained, for the energy in the model card."""
@@ -35,32 +48,50 @@ class Export(Subcommand):
     """Make a new repository of `--push` readable by all."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `folder`, `step`, `checked_with_transformers`, `rules_in_file` and `url`."""
-        from lambert.report import write_model_card
-        from lambert.training.checkpoint.export import export_run
-        from lambert.training.checkpoint.format import run_and_step
+        """Results: `url` and the fields of `ExportResult`."""
+        from lambert.export.api import export_model
 
-        if self.watts is not None and not 0 < self.watts < math.inf:
-            raise UserError(f"`watts` = {self.watts}", remedy="Give a number above 0")
         if self.push is not None:
             check_upload(self.push)
-        exported = export_run(self.run_folder, self.folder, step=self.step)
-        run, _ = run_and_step(self.run_folder)
-        try:
-            card = write_model_card(run, self.folder, step=exported.step, watts=self.watts)
-        except OSError as error:
-            raise unwritable(error, self.folder, remedy="The model is there; free some space for its card") from None
-        say(f"Step {exported.step} of {self.run_folder} is in {self.folder}")
-        with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
+        exported = export_model(
+            self.model,
+            self.folder,
+            step=self.step,
+            sentence_transformers=self.sentence_transformers,
+            pooling=self.pooling,
+            onnx=self.onnx,
+            int8=self.int8,
+            watts=self.watts,
+        )
+        what = "The model" if exported.step is None else f"Step {exported.step}"
+        say(f"{what} of {self.model} is in {self.folder}")
         if exported.rules_in_file:
             say(
                 "transformers made another tokenizer of BERT's settings, so tokenizer_config.json names "
                 "PreTrainedTokenizerFast, which takes tokenizer.json as it is"
             )
-        say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
-        say(f"Model card: {card}; say there what the text is, and the license")
+        if exported.pooling is not None:
+            say(f"Opened again: lambert and sentence-transformers give the same vectors ({exported.pooling} pooling)")
+        elif exported.step is not None:
+            with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
+            say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
+        _say_onnx(exported.onnx)
+        if exported.step is not None:
+            say(f"Model card: {self.folder / 'README.md'}; say there what the text is, and the license")
         url = None
         if self.push is not None:
             url = upload_folder(self.folder, self.push, public=self.public)
             say(f"Uploaded to {url}")
-        return {"url": url, "folder": str(self.folder), **asdict(exported)}
+        return {"url": url} | exported.to_dict()
+
+
+def _say_onnx(files: Iterable[OnnxExport]) -> None:
+    for one in files:
+        outputs = f"{', '.join(one.outputs)} within {number(one.difference, 2)} of PyTorch's"
+        if one.agreement is not None:
+            outputs += f", {percent(one.agreement)} of the most likely classes or tokens the same"
+        say(f"{one.file}: {size(one.bytes)}, opset {one.opset}; {outputs}")
+        say(
+            f"  a text of {one.timed_tokens} tokens on {one.threads} thread{'s' * (one.threads > 1)}: "
+            f"{number(one.milliseconds)} ms, PyTorch {number(one.torch_milliseconds)} ms"
+        )

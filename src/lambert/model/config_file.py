@@ -53,8 +53,6 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "per_layer_config": ({},),
     "adapters": (),
-    # A head of the model's own task would be trained with another loss.
-    "problem_type": ("single_label_classification",),
 }
 _REQUIRED_OF_BERT: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu", "gelu_python"),
@@ -68,7 +66,8 @@ _WITHOUT_EFFECT = {
     # how, not what, is computed
     *("chunk_size_feed_forward", "gradient_checkpointing", "use_cache", "attn_implementation", "tie_encoder_decoder"),
     # tasks: lambert's are its own
-    *("id2label", "label2id", "num_labels", "_num_labels", "finetuning_task", "task_specific_params", "language"),
+    *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "finetuning_task", "task_specific_params"),
+    "language",
     # decoders and generation
     *("bos_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "cross_attention_hidden_size"),
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),

@@ -45,7 +45,8 @@ class LoadReport:
 
 
 def model_folder(path: Path) -> Path:
-    """The Hugging Face folder of a run, the folder itself, or the one into which a model of the Hub is fetched.
+    """The Hugging Face folder of a run or a fine-tuning, the folder itself, or that into which a model of the Hub is
+    fetched.
 
     Raises:
         UserError: there is no such folder or model, or it is a run that has not exported a model yet.
@@ -57,9 +58,10 @@ def model_folder(path: Path) -> Path:
             f"there is no model folder {path}",
             remedy=f"Give a run, a Hugging Face BERT folder, or a name on the Hub such as {hub.EXAMPLE}",
         )
-    exported = path / "huggingface"
-    if exported.is_dir():
+    if (exported := path / "huggingface").is_dir():
         return exported
+    if (fine_tuned := path / "model").is_dir() and not (path / CONFIG_FILE).exists():
+        return fine_tuned
     if (path / "journal.jsonl").exists() and not (path / CONFIG_FILE).exists():
         raise UserError(f"the run {path} has no finished model yet", remedy="Finish the run or export a checkpoint")
     return path

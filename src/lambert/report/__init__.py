@@ -40,11 +40,13 @@ def write_finetune_page(facts: Mapping[str, Any], out: Path) -> Path:
     return finetune_page.write_finetune_page(facts, out)
 
 
-def write_model_card(run: Path, folder: Path, *, step: int | None = None, watts: float | None = None) -> Path:
+def write_model_card(
+    run: Path, folder: Path, *, step: int | None = None, watts: float | None = None, sentence_vectors: bool = False
+) -> Path:
     """See `lambert.report.model_card.write_model_card`."""
     from lambert.report import model_card
 
-    return model_card.write_model_card(run, folder, step=step, watts=watts)
+    return model_card.write_model_card(run, folder, step=step, watts=watts, sentence_vectors=sentence_vectors)
 
 
 def write_model_comparison(facts: Mapping[str, Any], out: Path) -> Path:

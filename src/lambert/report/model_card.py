@@ -16,35 +16,46 @@ from lambert.utils import formatting
 from lambert.utils.io import write_text
 
 CARD = "README.md"
+_USE_OF_VECTORS = (
+    "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+    'vectors = SentenceTransformer("PATH_OR_NAME_OF_THIS_FOLDER").encode(["one text", "another"])\n```\n\n'
+    "The encoder was not trained to compare texts: `lambert embed-train FOLDER texts.txt --out OUT` does that."
+)
 _CLASSES = {"bert": "BertForPreTraining", "modernbert": "ModernBertForMaskedLM"}
 
 
-def write_model_card(run: Path, folder: Path, *, step: int | None = None, watts: float | None = None) -> Path:
+def write_model_card(
+    run: Path, folder: Path, *, step: int | None = None, watts: float | None = None, sentence_vectors: bool = False
+) -> Path:
     """Write the card of a run into a folder with its model and return the file.
 
     Args:
         run: of which recipe and journal tell.
         step: of the checkpoint; None: the last.
         watts: what the machine draws, for the energy.
+        sentence_vectors: the folder is one of sentence-transformers.
 
     Raises:
         UserError: the run cannot be read.
         OSError: the card cannot be written.
     """
-    write_text(folder / CARD, render(read_run(run), name=run.name, step=step, watts=watts))
+    text = render(read_run(run), name=run.name, step=step, watts=watts, sentence_vectors=sentence_vectors)
+    write_text(folder / CARD, text)
     return folder / CARD
 
 
-def render(run: Run, *, name: str, step: int | None = None, watts: float | None = None) -> str:
+def render(
+    run: Run, *, name: str, step: int | None = None, watts: float | None = None, sentence_vectors: bool = False
+) -> str:
     """The card as Markdown."""
     last = int(run.steps[-1])
     shown = last if step is None else step
     evaluation = _evaluation(run, shown)
     parts = [
-        _metadata(evaluation),
+        _metadata(evaluation, sentence_vectors=sentence_vectors),
         f"# {name}",
         _opening(run, shown, last),
-        "## Use\n\n" + _use(run),
+        "## Use\n\n" + (_USE_OF_VECTORS if sentence_vectors else _use(run)),
         "## Evaluation\n\n" + _evaluated(evaluation),
         "## Training data\n\n" + _data(run),
         "## Training\n\n" + _training(run, watts),
@@ -60,9 +71,11 @@ def _evaluation(run: Run, step: int) -> Evaluation | None:
     return before[-1] if before else None
 
 
-def _metadata(evaluation: Evaluation | None) -> str:
+def _metadata(evaluation: Evaluation | None, *, sentence_vectors: bool) -> str:
     """YAML as the Hub reads it. Language and license are for the model's owner to say."""
-    lines = ["---", "library_name: transformers", "pipeline_tag: fill-mask", "tags:", "- lambert", "- fill-mask"]
+    library = "sentence-transformers" if sentence_vectors else "transformers"
+    task = "sentence-similarity" if sentence_vectors else "fill-mask"
+    lines = ["---", f"library_name: {library}", f"pipeline_tag: {task}", "tags:", "- lambert", f"- {task}"]
     lines += ["# language: en", "# license: the license of your model, which depends on its text"]
     if evaluation is not None:
         lines += ["metrics:", "- perplexity"]

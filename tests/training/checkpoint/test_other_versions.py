@@ -19,7 +19,7 @@ import pytest
 import tomli_w
 
 from lambert.errors import UserError
-from lambert.training.checkpoint.export import export_run
+from lambert.export.api import export_model
 from lambert.training.checkpoint.format import FORMAT_VERSION, finished_steps
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.loop import TrainingLoop
@@ -157,7 +157,7 @@ def test_a_lost_recipe_is_written_again_from_the_checkpoint(
     recipe = half / "recipe.toml"
     before = tomllib.loads(recipe.read_text())
     recipe.unlink() if content is None else recipe.write_bytes(content)
-    assert export_run(half, tmp_path / "out").step == 5
+    assert export_model(half, tmp_path / "out").step == 5
     with pytest.raises(UserError, match=r"`seed` 1 \(the run has 0\)"):
         begin(half, seed=1).train()
     assert {**tomllib.loads(recipe.read_text()), "lambert": ""} == {**before, "lambert": ""}

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lambert.corpus.store import Corpus
+from lambert.export.api import export_model
 from lambert.model.heads import BertForPreTraining
-from lambert.training.checkpoint.export import export_run
 from lambert.training.config.precision import Precision
 from lambert.training.config.trainer_options import TrainerOptions
 from lambert.training.config.training_config import TrainingConfig
@@ -43,7 +43,7 @@ def test_it_is_the_average_by_hand_and_is_evaluated_and_exported(
     exported = BertForPreTraining.from_pretrained(tmp_path / "run" / "huggingface")
     kept = part(tmp_path / "run", settings.total_steps, "ema")
     assert all(torch.equal(weight, kept[name]) for name, weight in exported.named_parameters())
-    export_run(tmp_path / "run", tmp_path / "third", step=3)
+    export_model(tmp_path / "run", tmp_path / "third", step=3)
     third = BertForPreTraining.from_pretrained(tmp_path / "third")
     earlier = part(tmp_path / "run", 3, "ema")
     assert all(torch.equal(weight, earlier[name]) for name, weight in third.named_parameters())

@@ -1,4 +1,4 @@
-"""Exports a run's checkpoint as a Hugging Face folder."""
+"""Writes a run's checkpoint as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lambert.training.checkpoint.format import (
 )
 from lambert.training.checkpoint.recorded_recipe import settings_of
 from lambert.training.checkpoint.run_dir import MODEL_FOLDER, TOKENIZER_FOLDER
-from lambert.utils.io import atomic_folder, why_unwritable
+from lambert.utils.io import why_unwritable
 from lambert.utils.tokenizer_calls import parse_tokenizer
 
 
@@ -41,16 +41,16 @@ class Exported:
     `tokenizer.json`, as a `PreTrainedTokenizerFast`."""
 
 
-def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
-    """Write the model of a complete checkpoint of `run` and its tokenizer to `folder`, and open it again.
+def write_checkpoint_model(run: Path, folder: Path, *, step: int | None = None) -> Exported:
+    """Write the model of a complete checkpoint of `run` and its tokenizer into `folder`, and open it again.
 
     Args:
         run: or one of its checkpoints, `RUN/checkpoints/step-N`.
         step: of the checkpoint; None takes the newest.
 
     Raises:
-        UserError: `run` is not a run, has no such checkpoint or only damaged ones, `folder` exists, or what is read
-            from it is not what was written.
+        UserError: `run` is not a run, has no such checkpoint or only damaged ones, or what is read from `folder` is not
+            what was written.
     """
     run, named = run_and_step(run)
     step = named if step is None else step
@@ -62,18 +62,17 @@ def export_run(run: Path, folder: Path, *, step: int | None = None) -> Exported:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(saved.weights[name])
-    with atomic_folder(folder) as aside:
-        write_model(model, tokenizer, aside)
-        fitting = _fitting(tokenizer, model)
-        differences = differences_in_transformers(model, fitting, aside)
-        if rules_in_file := "ids" in (differences or ()):
-            save_tokenizer(fitting, aside, longest_sequence=config.maximum_positions, rules_in_file=True)
-            differences = differences_in_transformers(model, fitting, aside)
-        if differences:
-            raise UserError(
-                f"the transformers that is installed reads other {' and '.join(differences)} from the export",
-                remedy="Use another version of transformers, or export where none is installed",
-            )
+    write_model(model, tokenizer, folder)
+    fitting = _fitting(tokenizer, model)
+    differences = differences_in_transformers(model, fitting, folder)
+    if rules_in_file := "ids" in (differences or ()):
+        save_tokenizer(fitting, folder, longest_sequence=config.maximum_positions, rules_in_file=True)
+        differences = differences_in_transformers(model, fitting, folder)
+    if differences:
+        raise UserError(
+            f"the transformers that is installed reads other {' and '.join(differences)} from the export",
+            remedy="Use another version of transformers, or export where none is installed",
+        )
     return Exported(saved.step, checked_with_transformers=differences is not None, rules_in_file=rules_in_file)
 
 

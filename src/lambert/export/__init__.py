@@ -1,0 +1,1 @@
+"""A model as other programs take it: Hugging Face, sentence-transformers, ONNX."""
