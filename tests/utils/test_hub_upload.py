@@ -14,8 +14,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load
 
+from lambert.cli.main import main
 from lambert.errors import UserError
+from lambert.training.checkpoint.format import load_checkpoint
+from lambert.training.config.trainer_options import TrainerOptions
 from lambert.utils import hub_upload
 
 COMMIT = "c" * 40
@@ -26,6 +31,8 @@ class Hub(BaseHTTPRequestHandler):
 
     created: dict[str, Any]
     files: dict[str, bytes]
+    """Of the last commit."""
+    revisions: dict[str, dict[str, bytes]]
 
     def do_GET(self) -> None:
         self._answer(200, {"id": "acme/mine", "sha": COMMIT, "siblings": [], "private": True})
@@ -40,6 +47,9 @@ class Hub(BaseHTTPRequestHandler):
         elif self.path == "/api/repos/create":
             type(self).created = json.loads(body)
             self._answer(200, {"url": f"http://{self.headers['Host']}/acme/mine", "name": "acme/mine"})
+        elif "/branch/" in self.path:
+            self.revisions[self.path.rpartition("/")[2]] = {}
+            self._answer(200, {})
         elif "/preupload/" in self.path:
             files = [one["path"] for one in json.loads(body)["files"]]
             modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in files]
@@ -47,6 +57,7 @@ class Hub(BaseHTTPRequestHandler):
         elif "/commit/" in self.path:
             lines = [json.loads(line)["value"] for line in body.splitlines() if json.loads(line)["key"] == "file"]
             type(self).files = {line["path"]: base64.b64decode(line["content"]) for line in lines}
+            self.revisions[self.path.rpartition("/")[2]] = self.files
             self._answer(
                 200,
                 {
@@ -80,7 +91,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Hub.created, Hub.files = {}, {}
+    Hub.created, Hub.files, Hub.revisions = {}, {}, {}
     served = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = Thread(target=served.serve_forever)
     thread.start()
@@ -107,13 +118,17 @@ def upload(folder: Path, name: str = "acme/mine", *, public: bool = False, **env
         f"try:\n    print(hub_upload.upload_folder(Path({str(folder)!r}), {name!r}, public={public}))\n"
         f"except UserError as error:\n    print(error)"
     )
-    settings = {"HF_HOME": str(folder.parent / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return online(folder.parent, "-c", program, **environment)
+
+
+def online(home: Path, *words: str, **environment: str) -> str:
+    settings = {"HF_HOME": str(home / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     found = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, *words],
         env={**{key: value for key, value in os.environ.items() if key != "HF_TOKEN"}, **settings, **environment},
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    return found.stdout.strip()
+    return (found.stdout + found.stderr * found.returncode).strip()
 
 
 @pytest.mark.parametrize("public", [False, True])
@@ -139,3 +154,25 @@ def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(hub_upload, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lambert-bert\[hub\]'"):
         hub_upload.check_upload("acme/mine")
+
+
+def test_kept_checkpoints_become_revisions_step_0_among_them(server: str, tmp_path: Path, make_run: Any) -> None:
+    run = tmp_path / "run"
+    make_run(run, trainer_options=TrainerOptions(keep_last=1, keep_every=4)).train()
+    words = ["-m", "lambert", "export", str(run), str(tmp_path / "out"), "--push", "acme/mine", "--revisions", "--json"]
+    said = online(tmp_path, *words, HF_ENDPOINT=server, HF_TOKEN="hf_good").splitlines()
+    steps = (0, 4, 8, 10)
+    assert json.loads(said[-1])["revisions"] == [f"step-{step}" for step in steps]
+    assert list(Hub.revisions) == ["main", *(f"step-{step}" for step in steps)]
+    weights = [Hub.revisions[f"step-{step}"]["model.safetensors"] for step in steps]
+    assert len(set(weights)) == 4 and weights[-1] == Hub.revisions["main"]["model.safetensors"]
+    for step, one in zip(steps, weights, strict=True):
+        saved = load_checkpoint(run, step).weights["mlm_head.bias"]
+        assert torch.equal(load(one)["cls.predictions.bias"], saved)
+    assert b"The run was not evaluated" in Hub.revisions["step-0"]["README.md"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["home", "out", "run"]
+
+
+def test_revisions_need_a_repository(tiny_places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", tiny_places["run"], tiny_places["new"], "--revisions"]) == 2
+    assert "Add --push OWNER/NAME" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from lambert.cli.subcommand import Subcommand, say
+from lambert.errors import UserError
 from lambert.utils.formatting import number, percent, size
 from lambert.utils.hub_upload import check_upload, upload_folder
 
@@ -46,11 +48,16 @@ class Export(Subcommand):
     """Upload the folder to the Hugging Face Hub under this OWNER/NAME (`pip install 'lambert-bert[hub]'`)."""
     public: bool = False
     """Make a new repository of `--push` readable by all."""
+    revisions: bool = False
+    """Also upload every checkpoint of the run that was kept (`pretrain --keep-every N` keeps those of every N steps and
+    of step 0), each as a revision step-N of the repository."""
 
     def run(self) -> dict[str, Any]:
-        """Results: `url` and the fields of `ExportResult`."""
+        """Results: `url`, `revisions` and the fields of `ExportResult`."""
         from lambert.export.api import export_model
 
+        if self.revisions and self.push is None:
+            raise UserError("`revisions` are of a repository", remedy="Add --push OWNER/NAME")
         if self.push is not None:
             check_upload(self.push)
         exported = export_model(
@@ -82,7 +89,31 @@ class Export(Subcommand):
         if self.push is not None:
             url = upload_folder(self.folder, self.push, public=self.public)
             say(f"Uploaded to {url}")
-        return {"url": url} | exported.to_dict()
+        revisions = self._push_revisions(self.push) if self.push is not None and self.revisions else []
+        return {"url": url, "revisions": revisions} | exported.to_dict()
+
+    def _push_revisions(self, name: str) -> list[str]:
+        """Export and upload one checkpoint after the other; the names of their revisions."""
+        from lambert.export.api import export_model
+        from lambert.training.checkpoint.format import finished_steps, run_and_step
+
+        run, _ = run_and_step(self.model)
+        pushed: list[str] = []
+        for step in sorted(finished_steps(run)):
+            revision = f"step-{step}"
+            with tempfile.TemporaryDirectory(prefix=f"{self.folder.name}.", dir=self.folder.parent) as made:
+                export_model(run, Path(made) / revision, step=step, watts=self.watts)
+                upload_folder(
+                    Path(made) / revision,
+                    name,
+                    public=self.public,
+                    revision=revision,
+                    remedy=f"Uploaded revisions: {', '.join(pushed) or 'none'}. Give the same command again with "
+                    "another folder: equal files are not sent twice",
+                )
+            pushed.append(revision)
+            say(f"Uploaded {revision}")
+        return pushed
 
 
 def _say_onnx(files: Iterable[OnnxExport]) -> None:

@@ -162,8 +162,8 @@ class TrainingLoop:
             if self.settings.initial_weights and not self.state.step:
                 self._evaluate(self._phases[0])  # what the initial weights know of this text
                 self.first_evaluation = self.evaluation
-            if self._rolls_back and not self.state.step:
-                self._save()  # so that the first steps can be rolled back
+            if (self._rolls_back or options.keep_every) and not self.state.step:
+                self._save()  # to roll the first steps back, and as the first of those that are kept
             self._sync_control_flags()
             try:
                 while (index := self._next_phase()) is not None:
@@ -283,8 +283,9 @@ class TrainingLoop:
     def _must_save(self, phase: Phase, is_time: bool) -> bool:
         """Whether to save after this step; the clock of rank 0 decides."""
         step, every = self.state.step, self.trainer_options.checkpoint_steps
+        kept = self.trainer_options.keep_every
         is_due = step % every == 0 if every else is_time
-        return is_due or self._stops > 0 or step == phase.last_step
+        return is_due or bool(kept and step % kept == 0) or self._stops > 0 or step == phase.last_step
 
     def _save(self) -> None:
         """Start writing a checkpoint; training continues meanwhile."""

@@ -28,12 +28,16 @@ def check_upload(name: str) -> None:
         raise UserError("no token for the Hugging Face Hub was found", remedy=_LOGIN)
 
 
-def upload_folder(folder: Path, name: str, *, public: bool = False) -> str:
+def upload_folder(
+    folder: Path, name: str, *, public: bool = False, revision: str | None = None, remedy: str | None = None
+) -> str:
     """Create the repository if there is none, and upload all files of a folder in one commit.
 
     Args:
         name: OWNER/NAME, or NAME of the account that is logged in.
         public: whether a new repository can be read by all.
+        revision: the branch to upload to, made from the main one where it is new; None: the main one.
+        remedy: what to do where the upload fails; None: `hf upload` with this folder.
 
     Returns:
         The address of the repository.
@@ -44,12 +48,15 @@ def upload_folder(folder: Path, name: str, *, public: bool = False) -> str:
     check_upload(name)
     from huggingface_hub import HfApi, errors
 
-    again = f"The model is in {folder}; upload it later with `hf upload {name} {folder}`"
+    again = remedy or f"The model is in {folder}; upload it later with `hf upload {name} {folder}`"
     api = HfApi()
     broken: Any = (*errors.HfHubHTTPError.__bases__, errors.HFValidationError)  # of its HTTP library, and OSError
     try:
         created = api.create_repo(name, private=not public, exist_ok=True)
-        api.upload_folder(repo_id=created.repo_id, folder_path=folder, commit_message="Upload a model of lambert")
+        if revision is not None:
+            api.create_branch(created.repo_id, branch=revision, exist_ok=True)
+        message = f"Upload a model of lambert{f', {revision}' if revision else ''}"
+        api.upload_folder(repo_id=created.repo_id, folder_path=folder, revision=revision, commit_message=message)
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         what = f"the Hub refuses {name} ({status}: {' '.join(str(error.server_message or '').split())[:200]})"

@@ -23,7 +23,7 @@ class TrainerOptions:
     keep_last: int = 2
     """Number of newest checkpoints to keep."""
     keep_every: int = 0
-    """Also keep checkpoints at multiples of this step; 0 keeps none."""
+    """Also save a checkpoint every so many steps, and at step 0, and keep them all; 0 keeps none."""
     full_disk_minutes: float = 10.0
     """Minutes to wait for space on a full disk before the run stops."""
     evaluation_samples: int = 1_024
