@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import write_small_text
@@ -58,9 +59,26 @@ def test_the_demo_goes_all_the_way_and_says_when_it_has_not_learned(run_demo: Ru
     classifier = results["classifier"]
     assert isinstance(classifier, dict) and (Path(classifier["model"]) / "model.safetensors").is_file()
     assert {"torch", "numpy", "python"} == {line.rsplit(",", 1)[1] for line in labels(run).splitlines()[1:]}
-    said = next(line for line in printed.splitlines() if "made by: " in line)
-    assert main(shlex.split(said.partition("made by: lambert ")[2])) == 0  # from the cache: the same settings
-    again_code, again, _ = run_demo()
+    said = [line.partition("made by: lambert ")[2] for line in printed.splitlines() if "made by: " in line]
+    assert [command.split()[0] for command in said] == ["finetune", "embed", "export"]
+    vectors = run.with_name("demo-vectors.npy")
+    before = np.load(vectors)
+    for command in said[:2]:
+        assert main(shlex.split(command)) == 0  # the classifier from the cache: the same settings
+    np.testing.assert_allclose(np.load(vectors), before, atol=1e-5)
+    texts = [line.rsplit(",", 1)[1] for line in labels(run).splitlines()[1:]]
+    cosines = before @ before.T - 9 * np.eye(len(before))
+    same = np.mean([texts[row.argmax()] == text for row, text in zip(cosines, texts, strict=True)])
+    embeddings, exported = results["embeddings"], results["export"]
+    assert isinstance(embeddings, dict) and isinstance(exported, dict)
+    assert embeddings["same_label"] == pytest.approx(same, abs=0.02) and 0.2 < embeddings["by_chance"] < 0.6
+    assert (Path(exported["folder"]) / "config.json").is_file()
+    weights = Path(exported["folder"]) / "model.safetensors"
+    assert weights.read_bytes() == (Path(classifier["model"]) / "model.safetensors").read_bytes()
+    again_code, again, printed = run_demo()
+    assert "Export: " in printed and again["export"] == exported | {"onnx": None}
+    weights.write_bytes(b"another")
+    assert run_demo()[1]["export"] is None and weights.read_bytes() == b"another"
     assert again_code == code and again["evaluation"] == results["evaluation"] is not None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.cli.demo_classifier import classify, write_labels
+from lambert.cli.demo_uses import embed, export
 from lambert.cli.prepare import say_summary
 from lambert.cli.pretrain import results_of
 from lambert.cli.subcommand import Subcommand, say
@@ -28,24 +29,25 @@ SENTENCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Subcommand):
-    """Pre-train a small BERT on Python's own documentation, and fine-tune a classifier: corpus, plan, both phases,
-    evaluation, report."""
+    """Pre-train a small BERT on Python's own documentation and use it: corpus, plan, both phases, evaluation, report;
+    a classifier, sentence vectors, an export."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; corpus and classifier go beside it. The same command resumes it, or shows its results."""
+    """Folder of the run; corpus, classifier, vectors and export go beside it. The same command resumes it, or shows its
+    results."""
     architecture: str = "bert"
     """bert or modernbert."""
     fresh: bool = False
     """Start from scratch."""
 
     def run(self) -> dict[str, Any]:
-        """Results: those of `pretrain`, `filled` and `classifier`. Exit code 1 unless the model is twice as accurate as
-        the unigram baseline."""
+        """Results: those of `pretrain`, `filled`, `classifier`, `embeddings` and `export`. Exit code 1 unless the model
+        is twice as accurate as the unigram baseline."""
         from lambert.api.training import pretrain
         from lambert.corpus.build import build_corpus
         from lambert.corpus.python_docs import python_documents
 
-        corpus = self.out.with_name(self.out.name + "-corpus")
+        corpus = self._beside("-corpus")
         if not corpus.exists():
             say("Collecting English from Python's own documentation …")
             documents = list(
@@ -105,9 +107,11 @@ class Demo(Subcommand):
                 filled.append({"text": text, "candidates": candidates})
                 journal.write("fill", filled[-1])
         write_report([self.out], self.out / "report.html")
-        classifier = None
+        classifier = embeddings = None
         if self._labels.is_file():
-            classifier = classify(self.out, self._labels, self.out.with_name(self.out.name + "-classifier"))
+            classifier = classify(self.out, self._labels, self._beside("-classifier"))
+            embeddings = embed(self.out, self._labels, self._beside("-vectors.npy"))
+        exported = export(self._beside("-classifier") if classifier else self.out, self._beside("-export"))
         say("Next, with your own text:")
         say("  lambert prepare FOLDER --out my-corpus")
         say("  lambert plan --corpus my-corpus --hours 1")
@@ -115,11 +119,15 @@ class Demo(Subcommand):
         say("and its SQuAD F1 (fetches the official files, or name your own with --train and --dev):")
         squad = shell_command("lambert", "squad", self.out, "--out", "runs/demo-squad", "--train-questions", "2000")
         say(f"  {squad}")
-        return {"evaluation": evaluation, "filled": filled, "classifier": classifier, "exit_code": exit_code}
+        uses = {"classifier": classifier, "embeddings": embeddings, "export": exported}
+        return {"evaluation": evaluation, "filled": filled, **uses, "exit_code": exit_code}
 
     @property
     def _labels(self) -> Path:
-        return self.out.with_name(self.out.name + "-labels.csv")
+        return self._beside("-labels.csv")
+
+    def _beside(self, ending: str) -> Path:
+        return self.out.with_name(self.out.name + ending)
 
 
 def _recorded_evaluation(run: Path) -> dict[str, Any] | None:
