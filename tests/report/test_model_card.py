@@ -40,3 +40,13 @@ def test_an_early_checkpoint_says_so_and_has_its_own_evaluation(tiny_places: dic
 def test_watts_are_a_number(tiny_places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", tiny_places["run"], str(tmp_path / "model"), "--watts", "0"]) == 2
     assert "--watts = 0" in capsys.readouterr().err and not (tmp_path / "model").exists()
+
+
+def test_the_card_has_the_losses_along_the_run(tiny_places: dict[str, str]) -> None:
+    run = read_run(Path(tiny_places["run"]))
+    assert len(run.evaluations) > 1
+    curve = render(run, name="mine").partition("Along the run")[2].partition("##")[0]
+    rows = [line.strip("| ").split(" | ") for line in curve.splitlines() if line.startswith("| ")][2:]
+    assert [(row[0], row[1]) for row in rows] == [(f"{one.step}", f"{one.mlm_loss:.3f}") for one in run.evaluations]
+    first = render(run, name="mine", step=run.evaluations[0].step)
+    assert "Along the run" not in first

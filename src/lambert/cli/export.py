@@ -83,8 +83,8 @@ class Export(Subcommand):
             with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
             say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
         _say_onnx(exported.onnx)
-        if exported.step is not None:
-            say(f"Model card: {self.folder / 'README.md'}; say there what the text is, and the license")
+        if (card := self.folder / "README.md").is_file():
+            say(f"Model card: {card}; say there what the text is, and the license")
         url = None
         if self.push is not None:
             url = upload_folder(self.folder, self.push, public=self.public)

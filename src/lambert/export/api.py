@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import tempfile
@@ -14,17 +15,19 @@ from lambert.embeddings.pooling import MODULES_FILE, check_pooling
 from lambert.errors import UserError
 from lambert.export.onnx_files import OnnxExport, check_onnx_installed, write_onnx
 from lambert.export.sentence_vectors import write_for_sentence_transformers
+from lambert.finetune.files import MAX_TEXT_BYTES
 from lambert.model.config_file import read_config
 from lambert.model.huggingface import model_folder
 from lambert.model.weight_files import weight_files
-from lambert.report import write_model_card
+from lambert.report import finetune_card, write_model_card
 from lambert.report.model_card import CARD
 from lambert.runlog.schema import RECIPE_FILE
 from lambert.training.checkpoint.export import write_checkpoint_model
 from lambert.training.checkpoint.format import finished_steps, run_and_step
 from lambert.utils.hub import CONFIG_FILE, MODEL_FILES, TOKENIZER_FILES, is_hub_name
-from lambert.utils.io import atomic_folder, refuse_existing
+from lambert.utils.io import atomic_folder, read_json, refuse_existing, write_text
 
+log = logging.getLogger("lambert")
 _MORE_FILES = (CARD, "sentence_bert_config.json", "config_sentence_transformers.json")
 
 
@@ -132,7 +135,20 @@ def _write_model(
             f"{source} is not a run, and has neither steps nor a training time", remedy="Leave out `step` and `watts`"
         )
     _copy(model_folder(source), folder)
+    _write_finetune_card(model_folder(source).parent / "finetune.json", folder)
     return {}
+
+
+def _write_finetune_card(record: Path, folder: Path) -> None:
+    """Write the card of a fine-tuned model, unless it has one."""
+    if (folder / CARD).exists() or not record.is_file():
+        return
+    try:
+        card = finetune_card.render(read_json(record, MAX_TEXT_BYTES), name=record.absolute().parent.name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning(f"The model has no card: {record} cannot be read ({type(error).__name__}: {error})")
+    else:
+        write_text(folder / CARD, card)
 
 
 def _copy(source: Path, folder: Path) -> None:

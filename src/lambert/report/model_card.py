@@ -16,6 +16,7 @@ from lambert.utils import formatting
 from lambert.utils.io import write_text
 
 CARD = "README.md"
+_MOST_OF_CURVE = 8
 _USE_OF_VECTORS = (
     "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
     'vectors = SentenceTransformer("PATH_OR_NAME_OF_THIS_FOLDER").encode(["one text", "another"])\n```\n\n'
@@ -56,7 +57,7 @@ def render(
         f"# {name}",
         _opening(run, shown, last),
         "## Use\n\n" + (_USE_OF_VECTORS if sentence_vectors else _use(run)),
-        "## Evaluation\n\n" + _evaluated(evaluation),
+        "## Evaluation\n\n" + _evaluated(evaluation) + _curve(run, shown),
         "## Training data\n\n" + _data(run),
         "## Training\n\n" + _training(run, watts),
         "## Limits\n\n" + _limits(),
@@ -143,8 +144,22 @@ def _evaluated(evaluation: Evaluation | None) -> str:
     return (
         f"On held-out text at step {formatting.count(evaluation.step)}, {formatting.count(evaluation.masked_tokens)} "
         "masked tokens, each behind [MASK]. The baseline always predicts by the frequency of tokens in the training "
-        "text.\n\n" + _table(rows)
+        "text.\n\n" + markdown_table(rows)
     )
+
+
+def _curve(run: Run, step: int) -> str:
+    """Held-out losses along the run up to a step, at most eight, evenly."""
+    measured = [one for one in run.evaluations if one.step <= step]
+    if len(measured) < 2:
+        return ""
+    places = np.unique(np.linspace(0, len(measured) - 1, _MOST_OF_CURVE).round().astype(int))
+    rows = [("step", "loss", "accuracy"), ("---",) * 3]
+    rows += [
+        (formatting.count(one.step), formatting.loss(one.mlm_loss), formatting.percent(one.mlm_accuracy))
+        for one in (measured[place] for place in places)
+    ]
+    return f"\n\nAlong the run, on held-out text:\n\n{markdown_table(rows)}"
 
 
 def _or_dash(value: float, show: Any) -> str:
@@ -186,7 +201,7 @@ def _training(run: Run, watts: float | None) -> str:
     machine = f" on {host.get('processor', 'a machine')}" if isinstance(host, dict) else ""
     chosen += f"; precision {run.header.get('precision', '?')}; seed {run.header.get('seed', '?')}"
     sequences = formatting.large(float(sequences_seen(run)[-1]))
-    text = f"{_table(phases)}\n\n{chosen}.\n\n"
+    text = f"{markdown_table(phases)}\n\n{chosen}.\n\n"
     text += f"{sequences} sequences in {formatting.duration(run.training_seconds)}{machine}."
     if watts is not None:
         text += f" At {watts:g} watts: {hours * watts / 1_000:.3g} kWh."
@@ -207,5 +222,6 @@ def _made_with(run: Run) -> str:
     return f"{', '.join(versions)}."
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the second of them dashes, as a table of Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -36,11 +36,17 @@ model = kind.from_pretrained(asked["folder"], dtype=torch.float32).eval()
 with torch.no_grad():
     found = [model(torch.tensor([ids])) for ids in asked["inputs"]]
     logits = [one[asked["logits"]][0, :, ::asked["stride"]].tolist() for one in found]
+    first = torch.tensor(asked["inputs"][:1])
+    by_name = [(transformers.AutoModelForMaskedLM, found[0][asked["logits"]])]
+    by_name.append((transformers.AutoModel, model.base_model(first)[0]))
+    autos = [(one.from_pretrained(asked["folder"], dtype=torch.float32).eval(), expected) for one, expected in by_name]
+    same = all(torch.allclose(auto(first)[0], expected, atol=1e-5) for auto, expected in autos)
 tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
 half = kind.from_pretrained(asked["folder"], dtype=torch.bfloat16).eval()
 with torch.no_grad():
     finite = all(bool(half(torch.tensor([ids]))[asked["logits"]].isfinite().all()) for ids in asked["inputs"])
-print(json.dumps({"finite": finite, "ids": tokenizer(asked["lines"])["input_ids"], "logits": logits, "tied": tied}))
+ids = tokenizer(asked["lines"])["input_ids"]
+print(json.dumps({"finite": finite, "ids": ids, "logits": logits, "tied": tied, "auto": same}))
 """
 
 
@@ -66,7 +72,8 @@ def check_export(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) ->
 
 
 def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, folder: Path) -> list[str] | None:
-    """What `transformers` reads otherwise from `folder`: "ids", "logits", "tied weights"; None if it is not installed.
+    """What `transformers` reads otherwise from `folder`: "ids", "logits", "tied weights", or "logits by its AutoModel
+    classes"; None if it is not installed.
 
     It is asked in a process of its own, without lambert. Logits that are not finite in bfloat16 are a warning.
 
@@ -87,6 +94,7 @@ def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, f
     checks = {
         "ids": found["ids"] == ids_of(tokenizer, lines),
         "logits": same,
+        "logits by its AutoModel classes": found["auto"],
         "tied weights": found["tied"] == model.config.tied_decoder,
     }
     if not found["finite"]:
