@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
             "model_type": "electra", "hidden_act": "relu", "position_embedding_type": "relative_key",
             "is_decoder": True, "add_cross_attention": True, "is_encoder_decoder": True, "pruned_heads": {"0": [1]},
             "per_layer_config": {"0": {"hidden_act": "relu"}}, "quantization_config": {"bits": 8}, "adapters": {"a": 1},
-            "problem_type": "regression", "classifier_dropout": 1.5, "hidden_dropout_prob": 1, "vocab_size": 41.5,
+            "classifier_dropout": 1.5, "hidden_dropout_prob": 1, "vocab_size": 41.5,
             "num_attention_heads": 3, "tie_word_embeddings": 1, "layer_norm_eps": "1e-12",
         }.items()
     },

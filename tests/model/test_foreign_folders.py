@@ -104,7 +104,7 @@ def test_every_setting_of_transformers_is_applied_refused_or_without_effect(
 ) -> None:
     """All that `BertConfig` knows and BERT's first release wrote; the one that is no setting is named."""
     known = {name: 0 if value is None else value for name, value in transformers.BertConfig().to_dict().items()}
-    known |= {"problem_type": "single_label_classification", "architectures": ["BertModel"], "pooler_type": "first"}
+    known |= {"problem_type": "regression", "architectures": ["BertModel"], "pooler_type": "first"}
     path = with_config(folder(tmp_path / "foreign"), **known)
     assert read_config(path).classifier_dropout == 0
     assert caplog.records == []
