@@ -50,3 +50,11 @@ def test_options_of_sentence_vectors_are_refused_without_them(tiny_places: dict[
         lambert.export_model(tiny_places["run"], tmp_path / "out", pooling="cls")
     with pytest.raises(UserError, match="unknown pooling 'max'"):
         lambert.export_model(tiny_places["run"], tmp_path / "out", pooling="max", sentence_transformers=True)
+
+
+def test_a_vocabulary_alone_is_read_as_cased_when_asked(tiny_places: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`cased=True`"):
+        lambert.export_model(tiny_places["cased"], tmp_path / "out", sentence_transformers=True)
+    lambert.export_model(tiny_places["cased"], tmp_path / "out", sentence_transformers=True, cased=True)
+    found = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(found, lambert.embed(tiny_places["cased"], TEXTS, cased=True), atol=1e-5)

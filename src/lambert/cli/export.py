@@ -41,6 +41,8 @@ class Export(Subcommand):
     int8: bool = False
     """Also write FOLDER/onnx/model_quantized.onnx, with 8-bit weights; implies --onnx."""
 
+    cased: bool = False
+    """Read a model folder that has only a vocab.txt, and does not say, as cased."""
     watts: float | None = None
     """What the machine drew while it trained, for the energy in the model card."""
 
@@ -68,6 +70,7 @@ class Export(Subcommand):
             pooling=self.pooling,
             onnx=self.onnx,
             int8=self.int8,
+            cased=self.cased,
             watts=self.watts,
         )
         what = "The model" if exported.step is None else f"Step {exported.step}"

@@ -61,6 +61,7 @@ def export_model(
     pooling: str | None = None,
     onnx: bool = False,
     int8: bool = False,
+    cased: bool = False,
     watts: float | None = None,
 ) -> ExportResult:
     """Write a model as a folder for other programs, and open it again::
@@ -76,6 +77,7 @@ def export_model(
         pooling: of its vectors, `mean` or `cls`; None: as the source says, and the mean where it says nothing.
         onnx: also write `onnx/model.onnx` (the extra `onnx`).
         int8: also write `onnx/model_quantized.onnx`, with 8-bit weights; implies `onnx`.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
         watts: what the machine drew while it trained, for the energy in the model card of a run.
 
     Raises:
@@ -96,21 +98,21 @@ def export_model(
         check_onnx_installed()
     with atomic_folder(folder) as aside:
         if sentence_transformers:
-            made = _write_sentence_transformers(source, aside, pooling, step=step, watts=watts)
+            made = _write_sentence_transformers(source, aside, pooling, cased=cased, step=step, watts=watts)
         else:
             made = _write_model(source, aside, step=step, watts=watts)
         if onnx or int8:
-            made["onnx"] = tuple(write_onnx(aside, int8=int8))
+            made["onnx"] = tuple(write_onnx(aside, int8=int8, cased=cased))
     return ExportResult(folder=str(folder), **made)
 
 
 def _write_sentence_transformers(
-    source: Path, aside: Path, pooling: str | None, *, step: int | None, watts: float | None
+    source: Path, aside: Path, pooling: str | None, *, cased: bool, step: int | None, watts: float | None
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=f"{aside.name}.", dir=aside.parent) as name:
         plain = Path(name)
         made = _write_model(source, plain, step=step, watts=watts, sentence_vectors=True)
-        model = write_for_sentence_transformers(plain, aside, pooling=pooling)
+        model = write_for_sentence_transformers(plain, aside, pooling=pooling, cased=cased)
         if (plain / CARD).exists():
             shutil.copyfile(plain / CARD, aside / CARD)
     return made | {"pooling": model.pooling.mode, "checked_with_transformers": True}

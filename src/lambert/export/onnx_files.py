@@ -66,7 +66,7 @@ def check_onnx_installed() -> None:
         )
 
 
-def write_onnx(folder: Path, *, int8: bool = False) -> list[OnnxExport]:
+def write_onnx(folder: Path, *, int8: bool = False, cased: bool = False) -> list[OnnxExport]:
     """Write `onnx/model.onnx` into a Hugging Face folder and run it with ONNX Runtime beside PyTorch.
 
     The file takes any number of texts of any length up to the model's positions. Of a model that was pre-trained, its
@@ -75,6 +75,7 @@ def write_onnx(folder: Path, *, int8: bool = False) -> list[OnnxExport]:
     Args:
         int8: also write `onnx/model_quantized.onnx`, with 8-bit weights (dynamic quantization). It is smaller, and its
             outputs differ.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
 
     Raises:
         UserError: the extra `onnx` is missing, the folder has no model that can be exported, or outputs differ by more
@@ -83,7 +84,7 @@ def write_onnx(folder: Path, *, int8: bool = False) -> list[OnnxExport]:
     check_onnx_installed()
     settings = read_json(folder / CONFIG_FILE, SETTINGS_BYTES)
     kind, outputs = _class_and_outputs(settings, folder)
-    tokenizer = load_vocabulary(folder, cased=False)
+    tokenizer = load_vocabulary(folder, cased=cased)
     positions, threads = int(settings["max_position_embeddings"]), torch.get_num_threads()
     batches, timed = _examples(tokenizer, positions)
     asked = {

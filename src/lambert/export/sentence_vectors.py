@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 
 
 def write_for_sentence_transformers(
-    folder: Path, out: Path, *, pooling: str | None = None, normalize: bool | None = None
+    folder: Path, out: Path, *, pooling: str | None = None, cased: bool = False
 ) -> SentenceEncoderModel:
     """Write the encoder of a Hugging Face folder into the folder `out`, which `SentenceTransformer(out)` opens.
 
@@ -26,14 +26,14 @@ def write_for_sentence_transformers(
 
     Args:
         pooling: `mean` or `cls`; None: as `folder` says, and the mean where it says nothing.
-        normalize: whether vectors get length 1; None: as `folder` says.
+        cased: how to read a folder that has only a `vocab.txt` and does not say.
 
     Raises:
         UserError: the model cannot be read, or vectors differ.
     """
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceEncoderModel.open(folder, pooling=pooling, normalize=normalize)
+    model = SentenceEncoderModel.open(folder, pooling=pooling, cased=cased)
     device = torch.device("cpu")
     positions = model.module.config.maximum_positions
     with quiet(), plain_folder(folder, model.tokenizer, positions=positions) as plain:
