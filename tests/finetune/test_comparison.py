@@ -41,11 +41,13 @@ def test_models_are_compared_by_the_same_seeds(
 def test_from_the_command_line(tiny_places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = shutil.copytree(tiny_places["model"], tmp_path / "other")
     words = ["compare", tiny_places["model"], str(other), "--data", tiny_places["labels"], "--epochs", "1"]
+    words += ["--glue", str(Path(tiny_places["glue"]).parent), "--tasks", "rte"]
     assert main([*words, "--out", str(tmp_path), "--sequence-length", "32", "--precision", "float32"]) == 0
     printed = capsys.readouterr().out
     assert "±" in printed and "labels" in printed
     page = (tmp_path / "report.html").read_text()
     assert "2 models compared" in page and "Minus model" in page
+    assert page.count("On the development set") == 1 and "ModernBERT-base, 149M" in page
 
 
 @pytest.mark.parametrize(

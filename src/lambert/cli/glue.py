@@ -11,6 +11,7 @@ import tyro
 from lambert.cli.finetune import say_metrics
 from lambert.cli.finetune_progress import fine_tune_progress
 from lambert.cli.subcommand import Subcommand, say
+from lambert.utils.formatting import text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,22 @@ class Glue(Subcommand):
             result = finetune_glue(self.model_folder, self.task, progress=progress, **arguments)
         say_metrics(result)
         facts = result.to_dict()
+        _say_published(facts)
         page = write_finetune_page(facts, self.out / "report.html")
         say(f"Metrics: {self.out / 'glue.json'}; errors and confusion: {page}")
         return facts
+
+
+def _say_published(facts: dict[str, Any]) -> None:
+    """This model beside published ones on the development set, and those that were measured on the test set."""
+    from lambert.report.published import SPLITS, own_rows, published_rows
+
+    names = [*facts["metrics"]]
+    for split, title in SPLITS.items():
+        rows = published_rows(facts["published"], names, split)
+        if rows:
+            say()
+            head = [f"{facts['task']}, {title}", *names, "figures", "source"]
+            for line in text_table([head, *(own_rows(facts) if split == "dev" else ()), *rows], texts={-2, -1}):
+                say(line)
+    say()

@@ -14,7 +14,7 @@ from lambert.finetune.files import make_folder, write_json
 from lambert.finetune.glue.api import finetune_glue
 from lambert.finetune.glue.tasks import GlueTask, find_task
 from lambert.finetune.labelled.api import fine_tune
-from lambert.finetune.labelled.results import LabelledResult
+from lambert.finetune.labelled.results import LabelledResult, PublishedScore
 from lambert.finetune.seeds import CONFIDENCE, checked_seeds, mean_interval
 from lambert.model.config_file import read_config
 from lambert.model.huggingface import model_folder
@@ -60,6 +60,8 @@ class Comparison:
     confidence: float
     entries: tuple[Entry, ...]
     """For each task, in the order of the models."""
+    published: dict[str, tuple[PublishedScore, ...]]
+    """Of each task of GLUE, scores of published models."""
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of `comparison.json`."""
@@ -114,6 +116,7 @@ def compare_models(
     make_folder(Path(out))
     rows = [*named, *[RANDOM_WEIGHTS] * random_weights]
     entries: list[Entry] = []
+    published: dict[str, tuple[PublishedScore, ...]] = {}
     for task, source in work.items():
         first: LabelledResult | None = None
         for name in rows:
@@ -127,7 +130,8 @@ def compare_models(
             )
             entries.append(_entry(name, task, result, first, folder))
             first = first or result
-            so_far = Comparison(tuple(rows), tuple(work), tuple(numbers), CONFIDENCE, tuple(entries))
+            published[task] = result.published
+            so_far = Comparison(tuple(rows), tuple(work), tuple(numbers), CONFIDENCE, tuple(entries), published)
             write_json(Path(out) / RESULTS_FILE, so_far.to_dict())
     return so_far
 

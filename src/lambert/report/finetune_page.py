@@ -8,25 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, tiles, writable, write
+from lambert.report.published import METRIC_NAMES, own_rows, published_tables
 from lambert.report.tables import flat, grid, settings
 from lambert.utils import formatting
 
 Facts = Mapping[str, Any]
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "exact_match": "Exact match",
-    "f1": "F1",
-    "macro_f1": "Macro F1",
-    "matthews": "Matthews correlation",
-    "micro_f1": "Micro F1",
-    "pearson": "Pearson correlation",
-    "rmse": "Root mean square error",
-    "span_f1": "Entity F1",
-    "span_precision": "Entity precision",
-    "span_recall": "Entity recall",
-    "spearman": "Spearman correlation",
-    "tag_accuracy": "Accuracy of the tags",
-}
 _MOST_TILES = 4
 
 
@@ -56,6 +42,9 @@ def render(facts: Facts) -> str:
         f'<header><p class="eyebrow">lambert fine-tuning</p><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
         f"{_tiles(facts)}</header>{_notices(data)}<h2>Metrics</h2>{_metrics(facts)}{_trials(facts)}"
     )
+    if facts["published"]:
+        body += "<h2>Published models</h2>"
+        body += published_tables(facts["published"], [*facts["metrics"]], own_rows(facts))
     if "classes" in details:
         body += f"<h2>Labels</h2>{_classes(details['classes'], data, facts['kind'])}"
     if "confusion" in details:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, writable, write
-from lambert.report.finetune_page import METRIC_NAMES
+from lambert.report.published import METRIC_NAMES, published_tables
 from lambert.report.tables import grid
 from lambert.utils import formatting
 
@@ -40,6 +40,7 @@ def render(facts: Facts) -> str:
     for task in facts["tasks"]:
         entries = [entry for entry in facts["entries"] if entry["task"] == task]
         body += f"<h2>{escape(task)}</h2>{_task(entries)}"
+        body += published_tables(facts["published"][task], [*entries[0]["metrics"]], [])
     return document(title, body)
 
 

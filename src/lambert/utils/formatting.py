@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 MISSING = "–"
@@ -101,16 +101,19 @@ def times(value: float, reference: float) -> str | None:
     return f"{value / reference:.1f} times"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table whose first column holds names.
+def text_table(rows: Sequence[Sequence[str]], *, texts: Collection[int] = (0,)) -> list[str]:
+    """Lines of a table; the first column and those in `texts` hold text, aligned left.
 
     >>> text_table([["model", "f1"], ["mine", "80.25"]])
     ['model     f1', 'mine   80.25']
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
+    left = {0, *(column % len(widths) for column in texts)}
     return [
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
 

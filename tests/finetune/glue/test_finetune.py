@@ -170,6 +170,16 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert results == json.loads((out / "glue.json").read_text())
     assert results["majority_baseline"] == {"accuracy": 50.0} and "over 2 seeds" in "\n".join(lines)
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) <= {"0", "1"}
+    low, high = results["metric_intervals"]["accuracy"]
+    mean = f"{results['metrics']['accuracy']:.2f} ({low:.2f} to {high:.2f})"
+    own = next(line for line in lines if line.startswith("this model"))
+    assert mean in own and "mean of 2 seeds" in own
+    text, page = "\n".join(lines), (out / "report.html").read_text()
+    dev, test = text.index("sst-2, development set"), text.index("sst-2, test set")
+    assert dev < text.index("majority class  ") < text.index("BERT-Base, 110M") < test < text.index("BERT-Tiny")
+    base = next(one for one in results["published"] if one["model"] == "BERT-Base, 110M")
+    assert base["split"] == "dev" and base["metrics"] == {"accuracy": 92.9} and "Table 6" in base["source"]
+    assert all(one["model"] in page and one["source"] in page for one in results["published"]) and mean in page
     assert main([*command[:2], "sst2", *command[3:]]) == 2
     assert "Did you mean 'sst-2'" in capsys.readouterr().err
     assert main([*command, "--sequence-length", "64", "--fresh"]) == 2

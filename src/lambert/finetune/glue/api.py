@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lambert.errors import UserError
+from lambert.finetune.glue.published import published_scores
 from lambert.finetune.glue.tasks import find_task, read_split
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.labelled.metrics import check_installed
@@ -44,7 +45,7 @@ def finetune_glue(
     """Fine-tune a model on a task of GLUE, once for each seed, and measure it with the task's metrics::
 
         result = lambert.finetune_glue("runs/mine", "mrpc", data="glue/MRPC", seeds=5, out="runs/mrpc")
-        result.score, result.score_interval, result.majority_baseline
+        result.score, result.score_interval, result.majority_baseline, result.published
 
     Args:
         model: a run, or a Hugging Face BERT folder.
@@ -79,7 +80,7 @@ def finetune_glue(
     how["out"] = None if out is None else Path(out)
     job = FineTuneJob(Path(model), preset_of(about.task), train, dev, settings, **how)
     job.prepare(fresh=fresh)
-    return run_labelled(job, about.task, seeds, file_name="glue.json")
+    return run_labelled(job, about.task, seeds, file_name="glue.json", published=published_scores(about.name))
 
 
 def _warn_of_one_label(task: Task, train: Sequence[Example], dev: Sequence[Example]) -> None:

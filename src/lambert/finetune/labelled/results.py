@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lambert.finetune.files import result_fields, write_json
 from lambert.finetune.labelled.details import label_names
@@ -14,6 +14,7 @@ from lambert.finetune.labelled.sequences import LabelledSettings
 from lambert.finetune.labelled.task import Task
 from lambert.finetune.seeds import CONFIDENCE, mean_interval
 
+Split = Literal["dev", "test"]
 MODEL_FOLDER = "model"
 """In the folder of the results: the model of the best seed."""
 
@@ -45,6 +46,20 @@ class LearningRateTrial:
 
 
 @dataclass(frozen=True)
+class PublishedScore:
+    """What a published model scores on the task."""
+
+    model: str
+    split: Split
+    """What it was measured on. Scores of different splits do not compare."""
+    metrics: dict[str, float]
+    how: str
+    """What the figures are, such as "median of 5 seeds"."""
+    source: str
+    """Where they stand."""
+
+
+@dataclass(frozen=True)
 class LabelledResult:
     """The metrics over all seeds."""
 
@@ -61,6 +76,8 @@ class LabelledResult:
     """Metrics whose mean is the score."""
     metrics: dict[str, float]
     """Metric → mean over the seeds."""
+    metric_intervals: dict[str, tuple[float, float] | None]
+    """Metric → confidence interval of its mean; None for a single seed."""
     majority_baseline: dict[str, float]
     """The metrics of always predicting the most frequent label (the mean, in a regression) of the training examples."""
     train_examples: int
@@ -79,6 +96,8 @@ class LabelledResult:
     """Of the best seed: see `details_of`."""
     data: dict[str, Any] = field(default_factory=dict)
     """What was read: sources, columns, examples by label, texts with several labels."""
+    published: tuple[PublishedScore, ...] = ()
+    """Of a task of GLUE: those of the development set first."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, ready for JSON."""
@@ -103,6 +122,7 @@ def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> Labell
         fields: of `LabelledResult`.
     """
     scores = [one.score for one in seeds]
+    values = {name: [one.metrics[name] for one in seeds] for name in task.metrics}
     return LabelledResult(
         task=task.name,
         kind=task.kind,
@@ -111,7 +131,8 @@ def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> Labell
         score=statistics.fmean(scores),
         score_interval=mean_interval(scores),
         confidence=CONFIDENCE,
-        metrics={name: statistics.fmean(one.metrics[name] for one in seeds) for name in task.metrics},
+        metrics={name: statistics.fmean(several) for name, several in values.items()},
+        metric_intervals={name: mean_interval(several) for name, several in values.items()},
         seeds=tuple(seeds),
         best_seed=max(seeds, key=lambda one: (one.score, -one.seed)).seed,
         **fields,

@@ -19,7 +19,14 @@ from lambert.finetune.job import FineTuneJob
 from lambert.finetune.labelled.best_model import BestModel, finished_model, score_of
 from lambert.finetune.labelled.details import details_of, given_labels
 from lambert.finetune.labelled.metrics import compute_metrics
-from lambert.finetune.labelled.results import MODEL_FOLDER, LabelledResult, LearningRateTrial, SeedResult, over_seeds
+from lambert.finetune.labelled.results import (
+    MODEL_FOLDER,
+    LabelledResult,
+    LearningRateTrial,
+    PublishedScore,
+    SeedResult,
+    over_seeds,
+)
 from lambert.finetune.labelled.sequences import LabelledSettings, sequence_preset
 from lambert.finetune.labelled.split import hold_out
 from lambert.finetune.labelled.tagging import tag_preset
@@ -43,13 +50,14 @@ def run_labelled(
     file_name: str,
     learning_rates: Sequence[float] = (),
     data: dict[str, Any] | None = None,
+    published: Sequence[PublishedScore] = (),
 ) -> LabelledResult:
     """All seeds; results are written after each, so that an interruption loses at most the next one.
 
     Args:
         file_name: of the results, in the job's folder.
         learning_rates: peaks to choose from on held-out training examples, with the first seed.
-        data: `LabelledResult.data`.
+        data, published: fields of `LabelledResult`.
     """
     trials = _tried(job, task, learning_rates, seeds[0])
     if trials:
@@ -66,6 +74,7 @@ def run_labelled(
         "settings": job.settings,
         "trials": tuple(trials),
         "data": data or {},
+        "published": tuple(published),
         "model": None if best is None else str(best.folder),
     }
     results: list[SeedResult] = []
