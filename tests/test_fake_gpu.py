@@ -104,7 +104,7 @@ def run_commands(folder: Path, commands: dict[str, Any]) -> dict[str, Any]:
     return run("program", folder / "report.json", folder / "commands.json")
 
 
-def complaints(report: dict[str, Any], *, writes_model: bool = False) -> list[str]:
+def complaints(report: dict[str, Any]) -> list[str]:
     """What a fine-tuning asks of the GPU that it should not. The model of the best seed may be copied to be written."""
     steps = report["steps"]
     found = [report["crash"]] if report["code"] else []
@@ -113,7 +113,7 @@ def complaints(report: dict[str, Any], *, writes_model: bool = False) -> list[st
     found += [f"{step['syncs']} waits" for step in steps if step["syncs"] > 1]
     found += [f"{step['pageable']} pageable or blocking uploads" for step in steps if step["pageable"]]
     batches = sum(number for where, number in report["downloads"].items() if "finetune/loop.py" in where)
-    allowed = ("event", *["copy to the host at model/huggingface.py"] * writes_model)
+    allowed = ("event", "copy to the host at model/huggingface.py")
     found += [where for where in report["syncs"] if not where.startswith(allowed)]
     return found + ["predicts"] * (not batches)
 
@@ -122,7 +122,7 @@ def complaints(report: dict[str, Any], *, writes_model: bool = False) -> list[st
 def test_fine_tuning_waits_once_a_step_and_once_a_batch_of_predictions(fine_tuned: dict[str, Any], task: str) -> None:
     report = fine_tuned[task]
     assert report["code"] == 0, report["crash"] + fine_tuned["said"]
-    assert not complaints(report, writes_model=task == "glue")
+    assert not complaints(report)
     assert len(report["steps"]) >= 2
     assert all(0 < step["uploads"] <= 9 and step["launches"] <= 350 for step in report["steps"])
     batches = sum(number for where, number in report["downloads"].items() if "finetune/loop.py" in where)

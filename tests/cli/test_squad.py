@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def test_seeds_with_their_interval_are_not_repeated(
     command = ["squad", model, "--train", v1, "--dev", v1, "--out", str(out), "--seeds", "2", *FAST]
     text, results = run(capsys, *command)
     assert "over 2 seeds" in text and "95 % confidence interval" in text and "cached" not in text
+    assert f'AutoModelForQuestionAnswering.from_pretrained("{out / "model"}")' in text
+    page = (out / "report.html").read_text()
+    low, high = results["exact_match_interval"]
+    assert f"{low:.2f} to {high:.2f}" in page and 'data-chart="loss"' in page
+    assert all(f"<h2>{name}</h2>" in page for name in ("By question word", "By length of the answer", "Worst errors"))
+    assert all(escape(one["passage"]) in page for one in results["details"]["errors"])
     low, high = results["f1_interval"]
     assert low <= results["f1"] <= high and results["confidence"] == 0.95 and results["version"] == "1.1"
     assert set(json.loads((out / "predictions-seed-1.json").read_text())) == {"a", "b", "c"}
@@ -98,6 +105,9 @@ def test_rates_and_version_2(model: str, v2: str, tmp_path: Path, capsys: pytest
     assert "1 of 3 paragraphs" in text or "1 of 2 paragraphs" in text
     assert "chosen: " in text and "at an end of the list" in text and "without: exact match" in text
     assert results["version"] == "2.0" and results["no_answer"]["questions"] == 3
+    page = (out / "report.html").read_text()
+    assert "With the best threshold of each seed" in page and "Learning rates, on 1 of" in page
+    assert "F1 without an answer" in page
     assert results["settings"]["null_threshold"] == -0.5 and len(results["tuning"]["trials"]) == 2
     odds = json.loads((out / "null_odds.json").read_text())
     predictions = json.loads((out / "predictions.json").read_text())

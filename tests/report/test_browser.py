@@ -17,8 +17,9 @@ import pytest
 
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
-from lambert.report import document, write_report
+from lambert.report import document, write_report, write_squad_page
 from lambert.report.document import own_script
+from report.fine_tuning_facts import squad_facts
 
 MakeRun = Callable[..., Path]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -177,11 +178,12 @@ def test_no_page_is_wider_than_the_screen(
     make_run_folder: MakeRun, small_corpus: Corpus, tmp_path: Path, width: int
 ) -> None:
     """The browser's own window has at least 500 pixels, so pages are opened in a frame."""
-    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html")]
+    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html", "squad.html")]
     runs = [make_run_folder(name, steps=60) for name in ("a" * 60, "b", "c")]
     write_report(runs[:1], pages[0])
     write_report(runs, pages[1])
     assert main(["inspect", str(small_corpus.path), "--lengths", "32", "--out", str(pages[2])]) == 0
+    write_squad_page(squad_facts(), pages[3])
     for page in pages:
         frame = page.with_suffix(".frame.html")
         frame.write_text(FRAME.format(width=width, page=escape(page.read_text("utf-8"))), "utf-8")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Squad(Subcommand):
-    """Fine-tune a model on SQuAD v1.1 or v2.0 and measure exact match and F1; or only score a predictions file."""
+    """Fine-tune a model on SQuAD v1.1 or v2.0 and measure exact match and F1; or only score a predictions file. Writes
+    the metrics over seeds, a page with the errors, and the model."""
 
     model_folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL_FOLDER")] = None
     """A run, or any Hugging Face BERT folder. Left out with --score."""
@@ -28,7 +29,8 @@ class Squad(Subcommand):
     train: str = "official"
     """Questions to fine-tune on, likewise; `official` downloads the training file of the version of --dev."""
     out: Path | None = None
-    """Folder for squad.json, predictions.json and the finished seeds, which the same command does not repeat."""
+    """Folder for squad.json, report.html, predictions.json, the model and the finished seeds, which the same command
+    does not repeat."""
     fresh: bool = False
     """Repeat every seed."""
     score: Path | None = None
@@ -113,6 +115,7 @@ class Squad(Subcommand):
 
     def _fine_tune(self) -> dict[str, Any]:
         from lambert.finetune.squad.api import finetune_squad
+        from lambert.report import write_squad_page
 
         if self.model_folder is None:
             raise UserError("no model", remedy="Give MODEL_FOLDER, or --score PREDICTIONS")
@@ -139,8 +142,12 @@ class Squad(Subcommand):
         if result.best_f1 is not None:
             best = f"exact match {result.best_exact_match:.2f}  F1 {result.best_f1:.2f}"
             say(f"best with any threshold: {best} (tuned on these very questions)")
-        say(f"SQuAD v{result.version}, learning rate {result.settings.learning_rate:g}; {self.out / 'squad.json'}")
-        return result.to_dict()
+        facts = result.to_dict()
+        page = write_squad_page(facts, self.out / "report.html")
+        say(f"SQuAD v{result.version}, learning rate {result.settings.learning_rate:g}")
+        say(f"Metrics: {self.out / 'squad.json'}; kinds of questions and errors: {page}")
+        say(f'Model: transformers.AutoModelForQuestionAnswering.from_pretrained("{result.model}")')
+        return facts
 
 
 def _say_subsets(has_answer: SubsetScore | None, no_answer: SubsetScore | None) -> None:

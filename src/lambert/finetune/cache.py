@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class FineTuneResult:
     seconds: float = 0.0
     problem: str | None = None
     """Why it diverged."""
+    curve: list[list[float]] = field(default_factory=list)
+    """Of the training loss, as in `TrainSummary`; empty in files of before it was kept."""
 
 
 class ResultCache:
@@ -63,7 +65,7 @@ class ResultCache:
             value = read_json(path, MAX_TEXT_BYTES)
             if value["format"] != FORMAT:
                 return None
-            result = FineTuneResult(**{field.name: value["result"][field.name] for field in fields(FineTuneResult)})
+            result = FineTuneResult(**value["result"])
             cached = flatten(value["made_from"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

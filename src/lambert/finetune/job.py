@@ -143,6 +143,7 @@ class FineTuneJob(Generic[Settings]):
             train_sequences=summary.sequences,
             dev_sequences=predictions.sequences,
             seconds=summary.seconds + predictions.seconds,
+            curve=summary.curve,
         )
         if self.trained is not None:
             self.trained(model, tokenizer, result)

@@ -32,6 +32,7 @@ from lambert.utils.lr_schedule import LRSchedule
 from lambert.utils.memory import memory_words
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-6  # BERT's
+_CURVE_POINTS = 100
 _ORDER, _DROPOUT = 0, 1  # keep the random streams of one seed apart
 
 
@@ -78,6 +79,8 @@ class TrainSummary:
     train_loss: float
     """Mean over the sequences of the last epoch, each before its own step."""
     seconds: float
+    curve: list[list[float]]
+    """Points of the training loss: a step, and the mean of the steps since the point before."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,23 @@ def fine_tune(
             reader.unread.append(_Launched(step, epoch, len(batch), rate, pending))
             reader.read(most_unread)
     reader.read(0)
-    return TrainSummary(len(sequences), total_steps, peak, reader.loss_sum / len(sequences), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    train_loss = reader.loss_sum / len(sequences)
+    return TrainSummary(len(sequences), total_steps, peak, train_loss, seconds, loss_curve(reader.losses))
+
+
+def loss_curve(losses: Sequence[float], most_points: int = _CURVE_POINTS) -> list[list[float]]:
+    """Points [step, mean loss since the point before], at most so many.
+
+    >>> loss_curve([4.0, 2.0, 1.0], 2)
+    [[2, 3.0], [3, 1.0]]
+    """
+    size = max(1, math.ceil(len(losses) / most_points))
+    parts = [losses[first : first + size] for first in range(0, len(losses), size)]
+    return [
+        [first + len(part), sum(part) / len(part)]
+        for first, part in zip(range(0, len(losses), size), parts, strict=True)
+    ]
 
 
 def _too_large(settings: FineTuneSettings, error: OutOfMemory) -> UserError:
@@ -186,6 +205,8 @@ class _StepReader:
     def __init__(self, empty: FineTuneProgress, began: float, progress: Progress | None) -> None:
         self._empty, self._began, self._progress = empty, began, progress
         self.unread: list[_Launched] = []
+        self.losses: list[float] = []
+        """Of every step."""
         self.loss_sum, self._epoch = 0.0, 0
         """Of the last epoch, over the sequences."""
 
@@ -203,6 +224,7 @@ class _StepReader:
                 raise Diverged(what, remedy="Lower the learning rate")
             if step.epoch != self._epoch:
                 self.loss_sum, self._epoch = 0.0, step.epoch
+            self.losses.append(loss)
             self.loss_sum += loss * step.sequences
             if self._progress is not None:
                 elapsed = time.monotonic() - self._began

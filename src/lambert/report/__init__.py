@@ -16,6 +16,7 @@ __all__ = [
     "write_model_card",
     "write_model_comparison",
     "write_report",
+    "write_squad_page",
 ]
 
 
@@ -38,6 +39,13 @@ def write_finetune_page(facts: Mapping[str, Any], out: Path) -> Path:
     from lambert.report import finetune_page
 
     return finetune_page.write_finetune_page(facts, out)
+
+
+def write_squad_page(facts: Mapping[str, Any], out: Path) -> Path:
+    """See `lambert.report.squad_page.write_squad_page`."""
+    from lambert.report import squad_page
+
+    return squad_page.write_squad_page(facts, out)
 
 
 def write_model_card(

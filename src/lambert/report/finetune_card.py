@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lambert.report.finetune_page import METRIC_NAMES
+from lambert.report.fine_tuning import METRIC_NAMES
 from lambert.report.model_card import markdown_table
 from lambert.report.tables import flat
 from lambert.utils import formatting

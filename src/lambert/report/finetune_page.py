@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lambert.report.document import document, tiles, writable, write
-from lambert.report.published import METRIC_NAMES, own_rows, published_tables
-from lambert.report.tables import flat, grid, settings
+from lambert.report.document import writable, write
+from lambert.report.fine_tuning import METRIC_NAMES, OF_BEST_SEED, page, rates_table, seeds_table, value
+from lambert.report.published import own_rows, published_tables
+from lambert.report.tables import grid
 from lambert.utils import formatting
 
 Facts = Mapping[str, Any]
@@ -31,47 +32,25 @@ def write_finetune_page(facts: Facts, out: Path) -> Path:
 def render(facts: Facts) -> str:
     """The page as a string."""
     details, data = facts["details"], facts["data"]
-    title = f"Fine-tuning on {facts['task']}"
-    count, measured = facts["train_examples"], facts["dev_examples"]
-    seeds = len(facts["seeds"])
-    lead = (
-        f"{formatting.count(count)} training examples, measured on {formatting.count(measured)} others, "
-        f"{seeds} seed{'s' * (seeds > 1)}{', from random weights' * facts['random_weights']}."
-    )
-    body = (
-        f'<header><p class="eyebrow">lambert fine-tuning</p><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
-        f"{_tiles(facts)}</header>{_notices(data)}<h2>Metrics</h2>{_metrics(facts)}{_trials(facts)}"
-    )
+    count, measured = formatting.count(facts["train_examples"]), formatting.count(facts["dev_examples"])
+    trivial = "mean of the training examples" if facts["kind"] == "regression" else "majority class"
+    sections = {"Metrics": _metrics(facts, trivial)}
     if facts["published"]:
-        body += "<h2>Published models</h2>"
-        body += published_tables(facts["published"], [*facts["metrics"]], own_rows(facts))
+        sections["Published models"] = published_tables(facts["published"], [*facts["metrics"]], own_rows(facts))
     if "classes" in details:
-        body += f"<h2>Labels</h2>{_classes(details['classes'], data, facts['kind'])}"
+        sections["Labels"] = _classes(details["classes"], data, facts["kind"])
     if "confusion" in details:
-        body += f"<h2>Confusion</h2>{_confusion(details['confusion'])}"
+        sections["Confusion"] = _confusion(details["confusion"])
     if details.get("errors"):
-        body += f"<h2>Worst errors</h2>{_errors(details['errors'], facts['kind'])}"
+        sections["Worst errors"] = _errors(details["errors"], facts["kind"])
     if data.get("conflicting"):
-        body += f"<h2>Texts with several labels</h2>{_conflicts(data['conflicting'])}"
-    body += f'<h2>Settings</h2><div class="columns">{settings(flat(facts["settings"]))}</div>'
-    return document(title, body)
-
-
-def _tiles(facts: Facts) -> str:
-    entries = []
-    for name, value in [*facts["metrics"].items()][:_MOST_TILES]:
-        baseline = f"majority class: {_value(facts['majority_baseline'][name])}"
-        note = (
-            baseline
-            if facts["kind"] != "regression"
-            else "mean of the training examples: " + _value(facts["majority_baseline"][name])
-        )
-        entries.append((METRIC_NAMES.get(name, name), _value(value), note))
-    return tiles(entries)
-
-
-def _value(value: float) -> str:
-    return f"{value:.2f}"
+        sections["Texts with several labels"] = _conflicts(data["conflicting"])
+    headline = [
+        (METRIC_NAMES.get(name, name), value(mean), f"{trivial}: {value(facts['majority_baseline'][name])}")
+        for name, mean in [*facts["metrics"].items()][:_MOST_TILES]
+    ]
+    lead = f"{count} training examples, measured on {measured} others"
+    return page(facts, lead, headline, sections, notices=_notices(data))
 
 
 def _notices(data: Facts) -> str:
@@ -83,33 +62,12 @@ def _notices(data: Facts) -> str:
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in found)
 
 
-def _metrics(facts: Facts) -> str:
-    """Every seed's."""
-    names = [*facts["metrics"]]
-    head = ["Seed", *(METRIC_NAMES.get(name, name) for name in names), "Training loss", "Time"]
-    rows = [
-        [
-            str(seed["seed"]),
-            *(_value(seed["metrics"][name]) for name in names),
-            "–" if seed["train_loss"] is None else f"{seed['train_loss']:.4f}",
-            formatting.duration(seed["seconds"]),
-        ]
-        for seed in facts["seeds"]
-    ]
-    rows.append(["mean", *(_value(facts["metrics"][name]) for name in names), "", ""])
-    rows.append(["majority class", *(_value(facts["majority_baseline"][name]) for name in names), "", ""])
-    text = grid(head, rows, texts={0})
-    if facts["score_interval"] is not None:
-        low, high = facts["score_interval"]
-        text += f'<p class="note">{100 * facts["confidence"]:.0f} % confidence interval of the score over the seeds: {low:.2f} to {high:.2f}.</p>'  # noqa: E501
-    return text
-
-
-def _trials(facts: Facts) -> str:
-    if not facts["trials"]:
-        return ""
-    rows = [[f"{trial['learning_rate']:g}", trial["problem"] or _value(trial["score"])] for trial in facts["trials"]]
-    return f"<h3>Learning rates, on held-out training examples</h3>{grid(['Peak', 'Score'], rows, texts={1})}"
+def _metrics(facts: Facts, trivial: str) -> str:
+    """Every seed's, and the learning rates that were tried."""
+    of_seeds = [seed["metrics"] for seed in facts["seeds"]]
+    baselines = {trivial: facts["majority_baseline"]}
+    text = seeds_table(facts["seeds"], of_seeds, facts["metrics"], facts["metric_intervals"], baselines)
+    return text + rates_table(facts["trials"], ["score"], "held-out training examples")
 
 
 def _classes(classes: Sequence[Facts], data: Facts, kind: str) -> str:
@@ -118,13 +76,13 @@ def _classes(classes: Sequence[Facts], data: Facts, kind: str) -> str:
     head = ["Label", "Precision", "Recall", "F1", "Development " + ("entities" if of_entities else "examples")]
     rows = []
     for one in classes:
-        scores = [_value(one[name]) for name in ("precision", "recall", "f1")]
+        scores = [value(one[name]) for name in ("precision", "recall", "f1")]
         rows.append([one["label"], *scores, formatting.count(one["examples"])])
         if not of_entities and counts:
             rows[-1].append(formatting.count(counts.get(one["label"], 0)))
     if not of_entities and counts:
         head.append("Training examples")
-    return grid(head, rows, texts={0}) + '<p class="note">Of the best seed.</p>'
+    return grid(head, rows, texts={0}) + OF_BEST_SEED
 
 
 def _confusion(confusion: Facts) -> str:

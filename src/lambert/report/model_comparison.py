@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, writable, write
-from lambert.report.published import METRIC_NAMES, published_tables
+from lambert.report.fine_tuning import METRIC_NAMES
+from lambert.report.published import published_tables
 from lambert.report.tables import grid
 from lambert.utils import formatting
 

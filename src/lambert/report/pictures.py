@@ -236,6 +236,24 @@ def _sweep_row(config: Mapping[str, Any], best: Mapping[tuple[str, str, str], fl
     }  # fmt: skip
 
 
+def loss_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, y: str) -> Spec:
+    """A line through the points (step, loss) of each name, for page.js."""
+    rows = [{"of": name, "step": step, "loss": loss} for name, points in curves.items() for step, loss in points]
+    colours = [SERIES[index % len(SERIES)] for index in range(len(curves))]
+    legend = {"legend": {"orient": "top", "title": None}} if len(curves) > 1 else {"legend": None}
+    return {
+        "width": "$width", "height": "$height", "autosize": {"type": "fit", "contains": "padding"}, "padding": 4,
+        "description": f"{y} by step", "data": {"values": rows},
+        "mark": {"type": "line", "strokeWidth": 1.5, "point": len(rows) == len(curves)},
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "title": "step", "axis": {"format": ",d", "grid": False}},
+            "y": {"field": "loss", "type": "quantitative", "title": y, "scale": {"zero": False}},
+            "color": {"field": "of", "type": "nominal", "scale": {"domain": [*curves], "range": colours}, **legend},
+        },
+        "config": {**CONFIG, "legend": {**CONFIG["legend"], "offset": 28}},
+    }  # fmt: skip
+
+
 def histogram(counts: Sequence[Sequence[int]], *, x: str, y: str) -> Spec:
     """Bars for (lower edge, count) pairs, for page.js; a bin ends where the next one begins."""
     rows = [{"bin": index, "count": int(count)} for index, (_, count) in enumerate(counts)]

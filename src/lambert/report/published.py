@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lambert.report.fine_tuning import METRIC_NAMES
 from lambert.report.tables import grid
 from lambert.utils.formatting import MISSING
 
 Facts = Mapping[str, Any]
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "exact_match": "Exact match",
-    "f1": "F1",
-    "macro_f1": "Macro F1",
-    "matthews": "Matthews correlation",
-    "micro_f1": "Micro F1",
-    "pearson": "Pearson correlation",
-    "rmse": "Root mean square error",
-    "span_f1": "Entity F1",
-    "span_precision": "Entity precision",
-    "span_recall": "Entity recall",
-    "spearman": "Spearman correlation",
-    "tag_accuracy": "Accuracy of the tags",
-}
 SPLITS = {"dev": "development set", "test": "test set"}
 
 

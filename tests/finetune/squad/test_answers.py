@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -185,3 +186,7 @@ def test_odds_of_no_answer_by_hand(tokenizer: Tokenizer) -> None:
         size = len(window.token_ids)
         collector.add(window, _peaks(size, {0: null, index: span}), _peaks(size, {0: 0.5, index: 2.0}))
     assert collector.results()[1] == {"id": (4.0 + 0.5) - (3.0 + 2.0), "empty": NO_SPAN_ODDS}
+    scores = [candidate.score for candidate in collector.candidates(0)]
+    assert max(scores) == 5.0 and len(scores) == 20
+    probability = math.exp(5.0) / sum(map(math.exp, scores))
+    assert collector.probabilities() == {"id": pytest.approx(probability, abs=1e-4), "empty": 0.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.errors import UserError
 from lambert.finetune import job
 from lambert.finetune.loop import Diverged
+from lambert.finetune.runner import best_rate
 from lambert.finetune.settings import FineTuneProgress
 from lambert.finetune.squad.api import finetune_squad
 from lambert.finetune.squad.data import Answer, Question, QuestionFile
 from lambert.finetune.squad.prediction_files import score_file
 from lambert.finetune.squad.results import RateTrial
 from lambert.finetune.squad.settings import SquadSettings
-from lambert.finetune.squad.tuning import best_rate, hold_out
+from lambert.finetune.squad.tuning import hold_out
 from lambert.model.bert import BertConfig
 from lambert.model.heads import BertForPreTraining
 from lambert.model.huggingface import save_model
@@ -48,6 +50,7 @@ SETTINGS = SquadSettings(
     document_stride=24,
     question_length=16,
 )
+F1 = attrgetter("f1")
 RATED = dataclasses.replace(SETTINGS, learning_rate=None)
 
 
@@ -138,7 +141,7 @@ def test_rates_are_tried_on_held_out_training_questions_with_the_first_seed(
     learned = len(split.train)
     assert trained[:2] == [(5, 1e-30, learned), (5, 3e-3, learned)]
     assert trained[2:] == [(5, result.settings.learning_rate, 5), (6, result.settings.learning_rate, 5)]
-    assert result.settings.learning_rate == tuning.learning_rate == best_rate(tuning.trials)
+    assert result.settings.learning_rate == tuning.learning_rate == best_rate(tuning.trials, F1)
     assert (tuning.train_questions, tuning.held_out_questions) == (learned, len(split.held_out))
     assert tuning.held_out == f"1 of 2 paragraphs of the training file, {len(split.held_out)} of 5 questions"
     assert list(dict.fromkeys(stage.run for stage in stages)) == [
@@ -176,10 +179,10 @@ def test_the_best_rate_and_of_equals_the_lowest() -> None:
     def trial(rate: float, f1: float | None) -> RateTrial:
         return RateTrial(rate, f1, f1, 1.0, None if f1 is not None else "it diverged")
 
-    assert best_rate([trial(5e-5, 70.0), trial(3e-5, 80.0), trial(1e-4, 75.0)]) == 3e-5
-    assert best_rate([trial(5e-5, 80.0), trial(3e-5, 80.0), trial(1e-4, 1.0)]) == 3e-5
+    assert best_rate([trial(5e-5, 70.0), trial(3e-5, 80.0), trial(1e-4, 75.0)], F1) == 3e-5
+    assert best_rate([trial(5e-5, 80.0), trial(3e-5, 80.0), trial(1e-4, 1.0)], F1) == 3e-5
     with pytest.raises(UserError, match=r"every learning rate diverged \(it diverged\)"):
-        best_rate([trial(1e-4, None)])
+        best_rate([trial(1e-4, None)], F1)
 
 
 def test_a_tenth_is_held_out_by_whole_articles() -> None:

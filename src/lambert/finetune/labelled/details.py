@@ -39,13 +39,13 @@ def given_labels(examples: Sequence[Any]) -> list[Any]:
     return [list(one.tags) if isinstance(one, TaggedText) else one.label for one in examples]
 
 
-def label_names(task: Task, label: Any) -> Any:
+def label_names(kind: str, names: Sequence[str], label: Any) -> Any:
     """A label or a prediction by its names, as predictions are written."""
-    if task.kind == "regression":
+    if kind == "regression":
         return label
-    if task.kind == "classification":
-        return task.labels[int(label)]
-    return [task.labels[index] for index in label]
+    if kind == "classification":
+        return names[int(label)]
+    return [names[index] for index in label]
 
 
 def _classes(task: Task, examples: Sequence[Any], labels: Sequence[Any]) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _shown(task: Task, example: Any, label: Any) -> str:
     """A label in words: of tags the entities with their text."""
     if task.kind == "regression":
         return f"{label:.4g}"
-    names = label_names(task, label)
+    names = label_names(task.kind, task.labels, label)
     if task.kind == "classification":
         return str(names)
     if task.kind == "multi-label":

@@ -12,11 +12,10 @@ from lambert.finetune.files import result_fields, write_json
 from lambert.finetune.labelled.details import label_names
 from lambert.finetune.labelled.sequences import LabelledSettings
 from lambert.finetune.labelled.task import Task
+from lambert.finetune.runner import best_seed
 from lambert.finetune.seeds import CONFIDENCE, mean_interval
 
 Split = Literal["dev", "test"]
-MODEL_FOLDER = "model"
-"""In the folder of the results: the model of the best seed."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,12 @@ class SeedResult:
     """Whether it comes from the cache."""
     predictions: list[Any]
     """Class indices, numbers, or lists of indices, in the order of the development examples."""
+    curve: list[list[float]] = field(default_factory=list)
+    """Of the training loss: steps, and the mean of the steps since the point before."""
+
+    def text(self) -> str:
+        """The metrics as one line."""
+        return "  ".join(f"{name} {value:.2f}" for name, value in self.metrics.items())
 
 
 @dataclass(frozen=True)
@@ -99,20 +104,25 @@ class LabelledResult:
     published: tuple[PublishedScore, ...] = ()
     """Of a task of GLUE: those of the development set first."""
 
+    file_name: str = "finetune.json"
+    """Of the results, in their folder."""
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, ready for JSON."""
-        return result_fields(self, left_out=("predictions",))
+        fields = result_fields(self, left_out=("predictions",))
+        del fields["file_name"]
+        return fields
 
-    def write(self, folder: Path, name: str, task: Task) -> None:
-        """Write `name`, and for every seed `predictions-seed-N.json`, a list in the order of the examples.
+    def write(self, folder: Path) -> None:
+        """Write the results, and for every seed `predictions-seed-N.json`, a list in the order of the examples.
 
         Raises:
             UserError: the folder cannot be written to.
         """
         for seed in self.seeds:
-            labels = [label_names(task, label) for label in seed.predictions]
+            labels = [label_names(self.kind, self.labels, label) for label in seed.predictions]
             write_json(folder / f"predictions-seed-{seed.seed}.json", labels)
-        write_json(folder / name, self.to_dict())
+        write_json(folder / self.file_name, self.to_dict())
 
 
 def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> LabelledResult:
@@ -134,6 +144,6 @@ def over_seeds(task: Task, seeds: Sequence[SeedResult], **fields: Any) -> Labell
         metrics={name: statistics.fmean(several) for name, several in values.items()},
         metric_intervals={name: mean_interval(several) for name, several in values.items()},
         seeds=tuple(seeds),
-        best_seed=max(seeds, key=lambda one: (one.score, -one.seed)).seed,
+        best_seed=best_seed(seeds),
         **fields,
     )

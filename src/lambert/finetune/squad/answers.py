@@ -90,6 +90,14 @@ class AnswerCollector:
             odds[question.id] = NO_SPAN_ODDS if best is None else self._null_scores[index] - best.score
         return spans, odds
 
+    def probabilities(self) -> dict[str, float]:
+        """Question id → the probability of its best answer among its `n_best`, the softmax of their scores."""
+        found = {}
+        for index, question in enumerate(self._questions):
+            scores = np.array([candidate.score for candidate in self.candidates(index)])
+            found[question.id] = round(float(1 / np.exp(scores - scores[0]).sum()), 4) if len(scores) else 0.0
+        return found
+
 
 def best_spans(
     start_logits: Logits,

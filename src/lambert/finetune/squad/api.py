@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from lambert.errors import UserError
+from lambert.finetune.cache import FineTuneResult
 from lambert.finetune.job import FineTuneJob
+from lambert.finetune.runner import run_seeds
 from lambert.finetune.seeds import checked_seeds
 from lambert.finetune.settings import Progress, check_rates
 from lambert.finetune.squad.ceiling import warn_of_tokens
 from lambert.finetune.squad.data import Question, Version, check_count, select_questions, version_of
+from lambert.finetune.squad.details import details_of
 from lambert.finetune.squad.official import Questions, find_questions
-from lambert.finetune.squad.results import SquadResult, Tuning, over_seeds, seed_result
+from lambert.finetune.squad.results import SeedResult, SquadResult, Tuning, over_seeds, seed_result
 from lambert.finetune.squad.settings import SquadSettings
 from lambert.finetune.squad.task import squad_preset
 from lambert.finetune.squad.tuning import tune
@@ -25,6 +28,7 @@ from lambert.model.config_file import read_config
 from lambert.model.huggingface import model_folder
 
 log = logging.getLogger("lambert")
+_HEADS = ("span_head.", "classifier.")  # of BERT and of ModernBERT
 
 
 def finetune_squad(
@@ -50,13 +54,14 @@ def finetune_squad(
 
         result = lambert.finetune_squad("runs/mine", "train.json", "dev.json", seeds=5, out="runs/squad")
         result.f1, result.f1_interval
+        transformers.AutoModelForQuestionAnswering.from_pretrained(result.model)
 
     Args:
         model: a run, or a Hugging Face BERT folder.
         train, dev: questions to train on and to measure: a file, also compressed; or `Question` objects; None or
             "official" downloads the published file, "official-v2.0" that of v2.0.
-        out: folder for `squad.json`, the predictions and the finished seeds, which the same call does not repeat. It is
-            written after every seed. None writes nothing.
+        out: folder for `squad.json`, the predictions, the best seed's model and the finished seeds, which the same call
+            does not repeat. It is written after every seed. None writes nothing.
         seeds: how many (0, 1, …) or which. A seed decides order, dropout and the initialisation of a new head.
         learning_rates: peaks to choose from on held-out training questions (docs/squad.md).
         train_questions: train on a random sample of this size, the same for every seed and model.
@@ -108,29 +113,28 @@ def check_arguments(
 
 
 def _run(job: FineTuneJob[SquadSettings], seeds: Sequence[int], version: Version, tuning: Tuning | None) -> SquadResult:
-    """All seeds; results are written after each, so that an interruption loses at most the next one."""
+    """All seeds (`run_seeds`)."""
     _, tokenizer, fresh = job.load(seeds[0])
-    new_head = any(name.startswith("span_head.") for name in fresh)
     warn_of_tokens(job.dev, tokenizer, job.settings)
-    results = []
-    for one, reused in job.run_seeds(seeds):
-        last = seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)
-        results.append(last)
-        so_far = over_seeds(
-            results,
-            version=version,
-            train_questions=len(job.train),
-            dev_questions=len(job.dev),
-            tuning=tuning,
-            new_head=new_head,
-            random_weights=job.random_weights,
-            settings=job.settings,
-        )
-        if job.out is not None:
-            so_far.write(job.out)
-        where = "cached" if reused else f"{last.seconds:.0f} s"
-        log.info(f"seed {last.seed}: exact match {last.exact_match:.2f}  F1 {last.f1:.2f}  ({where})")
-    return so_far
+    fields: dict[str, Any] = {
+        "version": version,
+        "train_questions": len(job.train),
+        "dev_questions": len(job.dev),
+        "tuning": tuning,
+        "new_head": any(name.startswith(_HEADS) for name in fresh),
+        "random_weights": job.random_weights,
+        "settings": job.settings,
+    }
+
+    def of_seed(one: FineTuneResult, reused: bool) -> SeedResult:
+        return seed_result(one, job.dev, version, null_threshold=job.settings.null_threshold, reused=reused)
+
+    def so_far(results: Sequence[SeedResult], best: FineTuneResult, model: str | None) -> SquadResult:
+        answers = next(one.predictions for one in results if one.seed == best.seed)
+        details = details_of(job.dev, answers, best.predictions.get("probabilities", {}), version)
+        return over_seeds(results, model=model, details=details, **fields)
+
+    return run_seeds(job, seeds, of_seed=of_seed, over_seeds=so_far)
 
 
 def _read_both(

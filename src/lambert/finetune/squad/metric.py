@@ -103,6 +103,24 @@ def f1_v2(prediction: str, answer: str) -> float:
     return f1(prediction, answer) if normalise(prediction) or normalise(answer) else 1.0
 
 
+def question_scores(
+    questions: Sequence[Question], predictions: Mapping[str, str], version: Version
+) -> dict[str, tuple[float, float]]:
+    """Question id → exact match and F1 (0 to 1) with the best reference answer, of questions with a prediction."""
+    f1_of = f1 if version == "1.1" else f1_v2
+    found = {}
+    for question in questions:
+        prediction = predictions.get(question.id)
+        if prediction is None:
+            continue
+        answers = [answer.text for answer in question.answers]
+        if version == "2.0":
+            answers = [answer for answer in answers if normalise(answer)] or [""]
+        exact = max(exact_match(prediction, answer) for answer in answers)
+        found[question.id] = exact, max(f1_of(prediction, answer) for answer in answers)
+    return found
+
+
 def score(
     questions: Sequence[Question],
     predictions: Mapping[str, str],
@@ -118,18 +136,9 @@ def score(
         null_odds: v2.0: {question id: odds or probability of no answer}, for every prediction. Predictions whose odds
             are above `threshold` then count as "", and the best threshold is searched among the given predictions.
     """
-    f1_of = f1 if version == "1.1" else f1_v2
-    exact_matches: dict[str, float] = {}
-    f1s: dict[str, float] = {}
-    for question in questions:
-        prediction = predictions.get(question.id)
-        if prediction is None:
-            continue
-        answers = [answer.text for answer in question.answers]
-        if version == "2.0":
-            answers = [answer for answer in answers if normalise(answer)] or [""]
-        exact_matches[question.id] = max(exact_match(prediction, answer) for answer in answers)
-        f1s[question.id] = max(f1_of(prediction, answer) for answer in answers)
+    scores = question_scores(questions, predictions, version)
+    exact_matches = {identifier: exact for identifier, (exact, _) in scores.items()}
+    f1s = {identifier: value for identifier, (_, value) in scores.items()}
     best = None
     if null_odds is not None:
         best = BestThreshold(

@@ -10,6 +10,7 @@ from typing import Any
 
 from lambert.finetune.cache import FineTuneResult
 from lambert.finetune.files import result_fields, write_json
+from lambert.finetune.runner import best_seed
 from lambert.finetune.seeds import CONFIDENCE, mean_interval
 from lambert.finetune.squad.data import Question, Version
 from lambert.finetune.squad.metric import BestThreshold, SubsetScore, score
@@ -69,6 +70,18 @@ class SeedResult:
     """Question id → the best span, whatever the odds; in v1.1 the same as the predictions."""
     null_odds: dict[str, float] | None
     """v2.0: question id → null odds."""
+    curve: list[list[float]]
+    """Of the training loss: steps, and the mean of the steps since the point before."""
+
+    @property
+    def score(self) -> float:
+        """What decides which seed is the best: F1, in v2.0 with the best threshold, so that none that is chosen later
+        changes it."""
+        return self.f1 if self.best is None else self.best.f1
+
+    def text(self) -> str:
+        """The metrics as one line."""
+        return f"exact match {self.exact_match:.2f}  F1 {self.f1:.2f}"
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,12 @@ class SquadResult:
     settings: SquadSettings
     """With the learning rate that was used."""
     seeds: tuple[SeedResult, ...]
+    best_seed: int
+    """Of the highest `SeedResult.score`."""
+    model: str | None
+    """Its model, a Hugging Face folder; None where nothing was written."""
+    details: dict[str, Any]
+    """Of its answers: see `details_of`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of `squad.json`: everything but the predictions, ready for JSON."""
@@ -154,6 +173,7 @@ def seed_result(
         predictions=predictions,
         spans=spans,
         null_odds=null_odds,
+        curve=result.curve,
     )
 
 
@@ -175,6 +195,7 @@ def over_seeds(seeds: Sequence[SeedResult], **others: Any) -> SquadResult:
         best_exact_match=statistics.fmean(best.exact_match for best in bests) if bests else None,
         best_f1=statistics.fmean(best.f1 for best in bests) if bests else None,
         seeds=tuple(seeds),
+        best_seed=best_seed(seeds),
         **others,
     )
 

@@ -42,7 +42,7 @@ def span_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
 def best_answers(
     questions: Sequence[Question], windows: Sequence[Window], rows: Rows, settings: SquadSettings
 ) -> dict[str, Any]:
-    """`spans`: question id → best span, in question order; `null_odds`: question id → null odds.
+    """`spans`: question id → best span, in question order; `null_odds` and `probabilities`: → those of that span.
 
     The odds mean something for a model that was trained on questions without an answer.
     """
@@ -50,7 +50,7 @@ def best_answers(
     for index, (starts, ends) in rows:
         collector.add(windows[index], starts, ends)
     spans, null_odds = collector.results()
-    return {"spans": spans, "null_odds": null_odds}
+    return {"spans": spans, "null_odds": null_odds, "probabilities": collector.probabilities()}
 
 
 def squad_preset(version: Version = "1.1") -> TaskPreset:

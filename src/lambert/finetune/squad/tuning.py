@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
+from lambert.finetune.runner import best_rate, try_rates
 from lambert.finetune.seeds import shuffled
 from lambert.finetune.squad.data import Question, Version
 from lambert.finetune.squad.results import RateTrial, Tuning, seed_result
@@ -37,17 +38,14 @@ class Split:
 
 
 def tune(job: FineTuneJob[SquadSettings], rates: Sequence[float], *, version: Version, seed: int) -> Tuning:
-    """Try each rate on a split of the job's training questions.
+    """Try each rate on a split of the job's training questions; that of the highest F1 there is chosen.
 
     Raises:
         UserError: all questions are about one paragraph, or every rate diverged.
     """
     split = hold_out(job.train)
     trials = []
-    for number, rate in enumerate(rates, start=1):
-        trial = replace(job, train=split.train, dev=split.held_out, settings=replace(job.settings, learning_rate=rate))
-        title = f"learning rate {rate:g} ({number} of {len(rates)})"
-        result, _ = trial.run(f"rate-{rate:g}", seed, title, may_diverge=True)
+    for rate, result in try_rates(job, rates, split.train, split.held_out, seed):
         if result.problem is not None:
             trials.append(RateTrial(rate, None, None, None, result.problem))
         else:
@@ -55,7 +53,14 @@ def tune(job: FineTuneJob[SquadSettings], rates: Sequence[float], *, version: Ve
                 result, split.held_out, version, null_threshold=job.settings.null_threshold, reused=False
             )
             trials.append(RateTrial(rate, metrics.exact_match, metrics.f1, result.train_loss, None))
-    return Tuning(seed, str(split), len(split.train), len(split.held_out), tuple(trials), best_rate(trials))
+    return Tuning(
+        seed,
+        str(split),
+        len(split.train),
+        len(split.held_out),
+        tuple(trials),
+        best_rate(trials, lambda trial: trial.f1),
+    )
 
 
 def hold_out(questions: Sequence[Question]) -> Split:
@@ -84,15 +89,3 @@ def hold_out(questions: Sequence[Question]) -> Split:
     train = tuple(question for question, key in zip(questions, keys, strict=True) if key not in held)
     held_out = tuple(question for question, key in zip(questions, keys, strict=True) if key in held)
     return Split(train, held_out, unit, len(held), len(distinct))
-
-
-def best_rate(trials: Sequence[RateTrial]) -> float:
-    """The rate with the highest F1 on the held-out questions; of equals, the lowest.
-
-    Raises:
-        UserError: every rate diverged.
-    """
-    finished = [(trial.f1, -trial.learning_rate) for trial in trials if trial.f1 is not None]
-    if not finished:
-        raise UserError(f"every learning rate diverged ({trials[0].problem})", remedy="Try lower learning rates")
-    return -max(finished)[1]
