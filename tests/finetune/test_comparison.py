@@ -60,6 +60,8 @@ def test_from_the_command_line(tiny_places: dict[str, str], tmp_path: Path, caps
         (["{model}"], {"tasks": ["rte"], "glue": "{empty}"}, "no folder for rte"),
         (["{model}"], {"data": ["a.csv", "b/a.csv"]}, "two tasks are called 'a'"),
         (["{empty}"], {"data": ["a.csv"]}, "config.json"),
+        (["{model}"], {"data": ["{labels}", "no.csv"]}, "no.csv cannot be read"),
+        (["{model}"], {"data": ["{labels}"], "own": {"label": "stars"}}, "no column 'stars'"),
     ],
 )
 def test_wrong_input(
@@ -69,6 +71,8 @@ def test_wrong_input(
     options = {
         name: value.format(**tiny_places) if isinstance(value, str) else value for name, value in options.items()
     }
+    if "data" in options:
+        options["data"] = [name.format(**tiny_places) for name in options["data"]]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=said):
         compare_models(given, out=tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

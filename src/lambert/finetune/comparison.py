@@ -12,9 +12,11 @@ from typing import Any
 from lambert.errors import UserError
 from lambert.finetune.files import make_folder, write_json
 from lambert.finetune.glue.api import finetune_glue
-from lambert.finetune.glue.tasks import GlueTask, find_task
-from lambert.finetune.labelled.api import fine_tune
+from lambert.finetune.glue.tasks import GlueTask, find_task, read_split, split_file
+from lambert.finetune.labelled.api import fine_tune, read_examples
+from lambert.finetune.labelled.metrics import check_installed
 from lambert.finetune.labelled.results import LabelledResult, PublishedScore
+from lambert.finetune.labelled.task import Example
 from lambert.finetune.seeds import CONFIDENCE, checked_seeds, mean_interval
 from lambert.model.config_file import read_config
 from lambert.model.huggingface import model_folder
@@ -102,7 +104,7 @@ def compare_models(
         out: folder of the results. Finished fine-tunings are not repeated by the same call.
         seeds: how many (0, 1, …) or which.
         random_weights: also measure the first model from random weights.
-        own: arguments of `fine_tune` for `data` alone, such as `text`, `label` and `dev_fraction`.
+        own: arguments of `read_examples` for `data` alone, such as `text`, `label` and `dev_fraction`.
         options: arguments of both `fine_tune` and `finetune_glue`, such as `epochs`, `learning_rate` and `progress`.
 
     Raises:
@@ -113,20 +115,28 @@ def compare_models(
     for path in named.values():
         read_config(model_folder(Path(path)))  # before hours of the others
     work = _work(data, glue, tasks)
+    check_installed()
+    count = options.pop("train_examples", None)
+    read = {
+        task: read_examples(source, train_examples=count, **(own or {}))
+        for task, source in work.items()
+        if not isinstance(source, GlueTask)
+    }  # before hours of fine-tuning on others; those of GLUE may be too many to hold
     make_folder(Path(out))
     rows = [*named, *[RANDOM_WEIGHTS] * random_weights]
     entries: list[Entry] = []
     published: dict[str, tuple[PublishedScore, ...]] = {}
     for task, source in work.items():
         first: LabelledResult | None = None
+        splits = _splits(glue, source) if isinstance(source, GlueTask) else None
         for name in rows:
             path, folder = named.get(name, next(iter(named.values()))), Path(out) / _slug(task) / _slug(name)
             log.info(f"{task}: {name}")
             shared = {"out": folder, "seeds": numbers, "random_weights": name == RANDOM_WEIGHTS, **options}
             result = (
-                finetune_glue(path, source.name, data=_glue_folder(glue, source.name), **shared)
-                if isinstance(source, GlueTask)
-                else fine_tune(path, source, **shared, **(own or {}))
+                fine_tune(path, read[task], **shared)
+                if splits is None
+                else finetune_glue(path, source.name, data=splits, train_examples=count, **shared)
             )
             entries.append(_entry(name, task, result, first, folder))
             first = first or result
@@ -152,8 +162,9 @@ def _work(data: Sequence[str | Path], glue: str | Path | None, tasks: Sequence[s
     if tasks and glue is None:
         raise UserError("tasks of GLUE are named, and no folder of GLUE", remedy="Give the folder as `glue`")
     work: dict[str, Any] = {find_task(name).name: find_task(name) for name in tasks}
-    for name in work:
-        _glue_folder(glue, name)
+    for name, task in work.items():
+        for split in ("train", "dev"):
+            split_file(_glue_folder(glue, name), task, split)
     for source in data:
         name = Path(source).stem if not str(source).startswith("hf:") else str(source)
         if name in work:
@@ -164,6 +175,11 @@ def _work(data: Sequence[str | Path], glue: str | Path | None, tasks: Sequence[s
             raise UserError("a folder of GLUE is given, and none of its tasks", remedy="Name them with `tasks`")
         raise UserError("there is nothing to fine-tune on", remedy="Give files of labelled examples as `data`")
     return work
+
+
+def _splits(glue: str | Path | None, task: GlueTask) -> tuple[Sequence[Example], Sequence[Example]]:
+    folder = _glue_folder(glue, task.name)
+    return read_split(folder, task, "train"), read_split(folder, task, "dev")
 
 
 def _glue_folder(glue: str | Path | None, task: str) -> Path:

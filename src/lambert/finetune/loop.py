@@ -173,11 +173,8 @@ def loss_curve(losses: Sequence[float], most_points: int = _CURVE_POINTS) -> lis
     [[2, 3.0], [3, 1.0]]
     """
     size = max(1, math.ceil(len(losses) / most_points))
-    parts = [losses[first : first + size] for first in range(0, len(losses), size)]
-    return [
-        [first + len(part), sum(part) / len(part)]
-        for first, part in zip(range(0, len(losses), size), parts, strict=True)
-    ]
+    parts = ((first, losses[first : first + size]) for first in range(0, len(losses), size))
+    return [[first + len(part), sum(part) / len(part)] for first, part in parts]
 
 
 def _too_large(settings: FineTuneSettings, error: OutOfMemory) -> UserError:

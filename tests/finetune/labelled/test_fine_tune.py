@@ -18,7 +18,7 @@ from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
 from lambert.finetune import job
-from lambert.finetune.labelled.api import fine_tune
+from lambert.finetune.labelled.api import fine_tune, read_examples
 from lambert.finetune.labelled.sequences import LabelledSettings
 from lambert.model.bert import BertConfig
 from lambert.model.heads import pretraining_model
@@ -132,7 +132,7 @@ def test_a_rate_is_chosen_on_held_out_training_examples(folder: Path) -> None:
         ([{"text": "a b", "label": "x"}] * 3, {}, "only one text"),
         (rows(lambda good: "same"), {}, "all training labels are 'same'"),
         ([], {}, "list of examples is empty"),
-        (rows(str), {"label": "stars"}, "no column 'stars'.*`label`; there is text, label"),
+        (rows(str), {"label": "stars"}, "no column 'stars'.*`label`; there is 'text', 'label'"),
         (rows(str), {"task": "sentiment"}, "unknown kind of labels"),
         (rows(str), {"dev_fraction": 1.5}, "dev_fraction"),
         ([{"text": " ", "label": "x"}] * 3, {}, "'text' is empty"),
@@ -147,6 +147,29 @@ def test_wrong_input(folder: Path, examples: list[Any], options: dict[str, Any],
         said = "only one text"
     with pytest.raises(UserError, match=said):
         fine_tune(folder, examples, **options)
+
+
+def test_labels_that_differ_by_case_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    train = [
+        {"text": f"{GOOD} {word}", "label": ("So so", "so  So", "bad", "Bad", "good")[n % 5]}
+        for n, word in enumerate(WORDS)
+    ]
+    read_examples(train)
+    assert caplog.text.count("case or spaces alone") == 1
+    assert "'so  So' and 'So so'; 'bad' and 'Bad'. Write them in one way" in caplog.text
+
+
+def test_a_development_file_needs_the_same_columns(folder: Path) -> None:
+    other = [{"sentence": GOOD, "label": "0"}]
+    with pytest.raises(UserError, match=r"no column 'text', as the training examples do.*there is 'sentence', 'label'"):
+        fine_tune(folder, rows(str), dev=other, settings=SETTINGS)
+
+
+def test_few_development_examples_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    read_examples(rows(str), dev=rows(str) * 5)
+    assert "by chance alone" not in caplog.text
+    read_examples(rows(str), dev=rows(str)[:4])
+    assert "Only 4 examples to measure on: by chance alone an accuracy may be wrong by some 49 points" in caplog.text
 
 
 def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,35 @@ def test_conll_and_spans_give_the_same_words(tmp_path: Path) -> None:
     assert [tag for *_, tag in read_rows(within, find_columns(within))[0].label] == ["O", "O", "B-DATE", "O", "O"]
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_only_ends_of_lines_end_a_row_of_csv(tmp_path: Path, character: str) -> None:
+    text = f'text,label\nan old{character}pier,x\r\n"two\nlines{character}",y\n'
+    (tmp_path / "a.csv").write_text(text, newline="")
+    table = read_table(tmp_path / "a.csv")
+    assert table.rows == [
+        {"text": f"an old{character}pier", "label": "x"}, {"text": f"two\nlines{character}", "label": "y"}
+    ]  # fmt: skip
+    assert table.places == ["line 2", "line 3"]
+
+
+def test_the_message_says_where_the_columns_names_come_from(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a fine film,very good\na dull one,bad\n")
+    with pytest.raises(UserError, match="its first line, which names the columns, has 'a fine film', 'very good'"):
+        find_columns(read_table(tmp_path / "a.csv"))
+    (tmp_path / "a.jsonl").write_text('\n{"one": "a", "two": "b"}\n')
+    with pytest.raises(UserError, match=r"Name it with `label`; there is 'one', 'two'"):
+        find_columns(read_table(tmp_path / "a.jsonl"))
+
+
+def test_numbers_with_missing_ones_are_numbers() -> None:
+    for missing in (float("nan"), "nan", "NaN", "", " ", None):
+        values = [1.5, 2.25, missing, 4.0]
+        table = Table("list", [{"text": "a", "label": value} for value in values], ["1", "2", "3", "4"])
+        columns = find_columns(table)
+        assert columns.kind == "regression"
+        assert [row.label for row in read_rows(table, columns)] == [1.5, 2.25, 4.0]
+
+
 @pytest.mark.parametrize(
     ("rows", "kind"),
     [

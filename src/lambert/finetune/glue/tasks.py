@@ -99,9 +99,14 @@ def read_split(folder: Path, task: GlueTask, split: Split) -> tuple[Example, ...
     Raises:
         UserError: there is no such file, it is no table of this task, or a line is wrong (named).
     """
+    return tuple(_examples(split_file(folder, task, split), task))
+
+
+def split_file(folder: Path, task: GlueTask, split: Split) -> Path:
+    """The file of a split in GLUE's folder of the task. Raises UserError where there is none."""
     for name in task.files[split]:
         if (folder / name).is_file():
-            return tuple(_examples(folder / name, task))
+            return folder / name
     raise UserError(
         f"{folder} has no {' or '.join(task.files[split])}", remedy=f"Give GLUE's folder of {task.name} as `data`"
     )

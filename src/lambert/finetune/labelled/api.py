@@ -18,7 +18,7 @@ from lambert.finetune.labelled.reading import labels_of, make_examples, make_tas
 from lambert.finetune.labelled.results import LabelledResult
 from lambert.finetune.labelled.runner import preset_of, run_labelled
 from lambert.finetune.labelled.sequences import LabelledSettings
-from lambert.finetune.labelled.split import conflicts, hold_out, tell_of_balance, tell_of_overlap
+from lambert.finetune.labelled.split import conflicts, hold_out, tell_of_balance, tell_of_few, tell_of_overlap
 from lambert.finetune.labelled.tables import Table, read_table
 from lambert.finetune.labelled.task import Task
 from lambert.finetune.seeds import checked_seeds
@@ -33,9 +33,20 @@ _MOST_TOKENS = 512
 _CONFLICTS_SHOWN = 50
 
 
+@dataclass(frozen=True)
+class LabelledExamples:
+    """What was read."""
+
+    task: Task
+    train: list[Any]
+    dev: list[Any]
+    data: dict[str, Any]
+    """`LabelledResult.data`."""
+
+
 def fine_tune(
     model: str | Path,
-    train: Source,
+    train: Source | LabelledExamples,
     *,
     dev: Source | None = None,
     dev_fraction: float = 0.1,
@@ -64,7 +75,7 @@ def fine_tune(
     Args:
         model: a run, or a Hugging Face folder of BERT or ModernBERT.
         train: a CSV, TSV, JSON lines, JSON, Parquet or CoNLL file, `hf:NAME[:CONFIG[:SPLIT]]`, or a list of
-            dictionaries.
+            dictionaries; or what `read_examples` returned, and then `dev` to `label_separator` do not count.
         dev: the same of examples to measure on; None holds out a fraction of `train` by the hash of the text.
         dev_fraction: of the different texts.
         text: column of the texts, or the two of a pair; found by usual names where there is none.
@@ -93,8 +104,11 @@ def fine_tune(
     check_rates(learning_rates, settings)
     settings = settings if learning_rates else settings.resolved(config.hidden_size)
     seeds = checked_seeds(seeds)
-    wanted = {"texts": _several(text), "labels": _several(label), "kind": task, "separator": label_separator}
-    examples = read_examples(train, dev, dev_fraction, train_examples, wanted)
+    if isinstance(train, LabelledExamples):
+        examples = train
+    else:
+        wanted: dict[str, Any] = {"text": text, "label": label, "task": task, "label_separator": label_separator}
+        examples = read_examples(train, dev, dev_fraction, train_examples, **wanted)
     how: dict[str, Any] = {"random_weights": random_weights, "cased": cased, "device": device, "progress": progress}
     how["out"] = None if out is None else Path(out)
     job = FineTuneJob(Path(model), preset_of(examples.task), examples.train, examples.dev, settings, **how)
@@ -103,24 +117,20 @@ def fine_tune(
     return run_labelled(job, examples.task, seeds, **rest)
 
 
-@dataclass(frozen=True)
-class LabelledExamples:
-    """What was read."""
-
-    task: Task
-    train: list[Any]
-    dev: list[Any]
-    data: dict[str, Any]
-    """`LabelledResult.data`."""
-
-
 def read_examples(
-    train: Source, dev: Source | None, dev_fraction: float, train_examples: int | None, wanted: Mapping[str, Any]
+    train: Source,
+    dev: Source | None = None,
+    dev_fraction: float = 0.1,
+    train_examples: int | None = None,
+    *,
+    text: str | Sequence[str] = (),
+    label: str | Sequence[str] = (),
+    task: str | None = None,
+    label_separator: str | None = None,
 ) -> LabelledExamples:
     """Read both files, or hold out a part of one; say what was found, how the labels are spread and what looks wrong.
 
-    Args:
-        wanted: the arguments of `find_columns`.
+    The arguments are those of `fine_tune`.
 
     Raises:
         UserError: see `read_table`, `find_columns`, `read_rows` and `make_task`.
@@ -128,7 +138,7 @@ def read_examples(
     if train_examples is not None and train_examples < 1:
         raise UserError(f"`train_examples` = {train_examples}", remedy="Give a whole number from 1")
     table = _table(train)
-    columns = find_columns(table, **wanted)
+    columns = find_columns(table, texts=_several(text), labels=_several(label), kind=task, separator=label_separator)
     log.info(f"{table.source}: {columns.text()}")
     rows = read_rows(table, columns)
     if dev is None:
@@ -136,15 +146,16 @@ def read_examples(
         measured_on, overlap = f"{len(measured):,} held out of {table.source}", 0
     else:
         other = _table(dev)
-        learned, measured = rows, read_rows(other, find_columns(other, **_as_found(columns)))
+        learned, measured = rows, read_rows(other, _same_columns(columns, other))
         measured_on, overlap = other.source, tell_of_overlap(learned, measured)
     if train_examples is not None and train_examples < len(learned):
         learned = hold_out(learned, lambda row: row.texts, train_examples / len(learned))[1]
     name = Path(table.source).stem or table.source
     labels = labels_of(learned, columns.kind)
-    task = make_task(name, columns, labels, labels_of(measured, columns.kind))
+    about = make_task(name, columns, labels, labels_of(measured, columns.kind))
     counts, strange = dict(labels.most_common()), conflicts(rows)
-    tell_of_balance(counts, task.kind)
+    tell_of_balance(counts, about.kind)
+    tell_of_few(len(measured), about.kind)
     if strange:
         log.warning(
             f"{len(strange):,} texts occur with several labels, the first in {' and '.join(strange[0]['places'][:2])}."
@@ -154,13 +165,17 @@ def read_examples(
         "examples_by_label": counts, "conflicts": len(strange), "conflicting": strange[:_CONFLICTS_SHOWN],
         "dev_texts_in_train": overlap,
     }  # fmt: skip
-    return LabelledExamples(task, make_examples(learned, task), make_examples(measured, task), data)
+    return LabelledExamples(about, make_examples(learned, about), make_examples(measured, about), data)
 
 
-def _as_found(columns: Columns) -> dict[str, Any]:
-    return {
-        "texts": columns.texts, "labels": columns.labels, "kind": columns.kind, "separator": columns.separator
-    }  # fmt: skip
+def _same_columns(columns: Columns, other: Table) -> Columns:
+    """The columns of the training file in the development file. Raises UserError where one is not there."""
+    if missing := [name for name in (*columns.texts, *columns.labels) if name not in other.names]:
+        raise UserError(
+            f"{other.source} has no column {missing[0]!r}, as the training examples do",
+            remedy=f"Name its columns as theirs; {other.column_text()}",
+        )
+    return columns
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

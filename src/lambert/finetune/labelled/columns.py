@@ -72,7 +72,7 @@ def find_columns(
         if missing := [name for name in given if name not in names]:
             raise UserError(
                 f"{table.source} has no column {missing[0]!r}",
-                remedy=f"Name another with `{option}`; there is {table.column_text()}",
+                remedy=f"Name another with `{option}`; {table.column_text()}",
             )
     if len(texts) > 2:
         raise UserError(f"{len(texts)} columns of text are given", remedy="Give one, or the two of a pair")
@@ -99,7 +99,7 @@ def _label_column(table: Table, texts: Sequence[str]) -> tuple[str]:
         return (left[0],)
     raise UserError(
         f"which column of {table.source} holds the labels? None is called label",
-        remedy=f"Name it with `label`; there is {table.column_text()}",
+        remedy=f"Name it with `label`; {table.column_text()}",
     )
 
 
@@ -116,7 +116,7 @@ def _text_columns(table: Table, labels: Sequence[str]) -> tuple[str, ...]:
         return (left[0],)
     raise UserError(
         f"which column of {table.source} holds the texts? None is called text",
-        remedy=f"Name it with `text`, or both of a pair; there is {table.column_text()}",
+        remedy=f"Name it with `text`, or both of a pair; {table.column_text()}",
     )
 
 
@@ -125,17 +125,25 @@ def _kind(table: Table, texts: Sequence[str], labels: Sequence[str], separator: 
     if len(labels) > 1 or separator:
         return "multi-label"
     values = [row.get(labels[0]) for row in table.rows[:_ROWS_LOOKED_AT]]
-    known = [value for value in values if value is not None and value != ""]
-    if known and all(isinstance(value, list) for value in known):
+    known = [value for value in values if not is_missing(value)]
+    lists = [value for value in known if isinstance(value, list)]
+    if lists and len(lists) == len(known):
         words = [row.get(texts[0]) for row in table.rows[:_ROWS_LOOKED_AT]]
         of_words = any(isinstance(text, list) for text in words)
-        of_spans = any(isinstance(item, list | dict) for value in known for item in value)
+        of_spans = any(isinstance(item, list | dict) for value in lists for item in value)
         return "tags" if of_words or of_spans else "multi-label"
     numbers = [as_number(value) for value in known]
     if not numbers or not all(map(math.isfinite, numbers)):
         return "classification"
     whole = all(number == int(number) for number in numbers)
     return "classification" if whole and len(set(numbers)) <= _MOST_CLASSES_OF_WHOLE_NUMBERS else "regression"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a label is none: null, empty, or not a number as pandas writes it."""
+    if isinstance(value, str):
+        return value.strip() in ("", "nan", "NaN")
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def as_number(value: Any) -> float:

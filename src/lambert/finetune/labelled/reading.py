@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 from lambert.errors import UserError
-from lambert.finetune.labelled.columns import Columns, as_number
+from lambert.finetune.labelled.columns import Columns, as_number, is_missing
 from lambert.finetune.labelled.tables import Row, Table
 from lambert.finetune.labelled.task import OUTSIDE, Example, Kind, TaggedText, Task, own_task
 
@@ -134,7 +134,7 @@ def _labelled(row: Row, columns: Columns, place: str) -> Labelled:
     texts = tuple(_text(row.get(name), name) for name in columns.texts)
     if columns.kind == "multi-label":
         return Labelled(texts, _several(row, columns), place)
-    if _is_missing(value):
+    if is_missing(value):
         raise _Unusable("it has no label")
     if columns.kind == "regression":
         number = as_number(value)
@@ -151,14 +151,6 @@ def _text(value: Any, column: str) -> str:
     if not text.strip():
         raise _Unusable(f"{column!r} is empty")
     return text
-
-
-def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
-    )
 
 
 def _name(value: Any) -> str:
@@ -192,7 +184,7 @@ def _several(row: Row, columns: Columns) -> tuple[str, ...]:
 
 
 def _is_true(value: Any, column: str) -> bool:
-    text = _name(value).lower() if not _is_missing(value) else "0"
+    text = _name(value).lower() if not is_missing(value) else "0"
     if text not in ("0", "1", "true", "false"):
         raise _Unusable(f"{column!r} is {text[:20]!r}, not 0 or 1")
     return text in ("1", "true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ Item = TypeVar("Item")
 _SHOWN = 20
 _RARE = 5
 _IMBALANCE = 10
+_FEW = 100
 
 
 def key_of(texts: Sequence[str]) -> bytes:
@@ -75,11 +77,22 @@ def tell_of_balance(counts: Mapping[str, int], kind: Kind) -> None:
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for label in counts:
         spellings[" ".join(label.split()).casefold()].append(label)
-    for same in spellings.values():
-        if len(same) > 1:
-            log.warning(
-                f"Labels that differ by case or spaces alone are different classes: {', '.join(map(repr, same))}."
-            )
+    if twice := [same for same in spellings.values() if len(same) > 1]:
+        named = "; ".join(" and ".join(map(repr, same)) for same in twice[:8]) + ("; …" if len(twice) > 8 else "")
+        log.warning(
+            f"Labels that differ by case or spaces alone are different classes: {named}. Write them in one way if they "
+            "are the same."
+        )
+
+
+def tell_of_few(count: int, kind: Kind) -> None:
+    """Warn of so few development examples that a score says little."""
+    if count < _FEW:
+        points = f"{100 * 1.96 * math.sqrt(0.25 / count):.0f} points"
+        chance = "" if kind == "regression" else f": by chance alone an accuracy may be wrong by some {points}"
+        log.warning(
+            f"Only {count:,} examples to measure on{chance}. Hold out a larger fraction, or give more examples."
+        )
 
 
 def conflicts(rows: Sequence[Labelled]) -> list[dict[str, Any]]:

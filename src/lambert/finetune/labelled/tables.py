@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Table:
     rows: Sequence[Row]
     places: Sequence[str]
     """Where each row is in the file, such as "line 7"."""
+    has_header: bool = False
+    """Whether the first line of the file names the columns."""
 
     @property
     def names(self) -> list[str]:
@@ -37,9 +40,11 @@ class Table:
         return list(dict.fromkeys(name for row in self.rows[:1_000] for name in row))
 
     def column_text(self) -> str:
-        """The names, for a message."""
-        names = self.names
-        return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "") or "none"
+        """The names and where they come from, for a message."""
+        names = [repr(name) for name in self.names]
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+        whose = "its first line, which names the columns, has" if self.has_header else "there is"
+        return f"{whose} {shown or 'none'}"
 
 
 def read_table(source: str | Path) -> Table:
@@ -86,7 +91,7 @@ def _separated(path: Path, text: str, *, is_tabbed: bool) -> Table:
     is_tabbed = delimiter == "\t"
     csv.field_size_limit(len(text) + 1)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL
-    split = text.split("\n") if is_tabbed else text.splitlines(keepends=True)
+    split = text.split("\n") if is_tabbed else io.StringIO(text, newline="")  # ends lines at none of Unicode's others
     lines = csv.reader(split, delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[Row] = []
     places: list[str] = []
@@ -115,7 +120,7 @@ def _separated(path: Path, text: str, *, is_tabbed: bool) -> Table:
             f"{path}, the row that begins in line {begins:,}: {error}",
             remedy="Close the quote that is open there, or write a quote within a field twice",
         ) from None
-    return Table(str(path), rows, places)
+    return Table(str(path), rows, places, has_header=True)
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
