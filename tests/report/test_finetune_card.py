@@ -12,6 +12,7 @@ from tests.embeddings.models import write_model
 
 from lambert.cli.main import main
 from lambert.report.finetune_card import render
+from report.fine_tuning_facts import squad_facts
 
 FACTS: dict[str, Any] = {
     "task": "reviews",
@@ -51,6 +52,24 @@ def test_the_card_of_a_fine_tuned_model(tmp_path: Path, capsys: pytest.CaptureFi
         "learning rate 0.0001",
     ):
         assert said in text
+
+
+def test_the_card_of_a_model_of_questions_and_of_a_task_of_glue(tmp_path: Path) -> None:
+    for name, record in (("squad", squad_facts()), ("glue", FACTS | {"task": "mrpc", "data": {"texts": ["a", "b"]}})):
+        write_model(tmp_path / name / "model", "bert")
+        (tmp_path / name / f"{name}.json").write_text(json.dumps(record))
+        assert main(["export", str(tmp_path / name), str(tmp_path / f"out-{name}")]) == 0
+    card = (tmp_path / "out-squad" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n", 2)[1])["pipeline_tag"] == "question-answering"
+    for said in (
+        "fine-tuned on SQuAD v2.0 (answers), 130,319 examples",
+        "AutoModelForQuestionAnswering.from_pretrained(",
+        "|  | model, mean of 3 seeds |\n| --- | --- |\n| Exact match | 61.0 |\n| F1 | 71.0 |",
+        "95 % interval of the score over the seeds: 68.5 to 73.5",
+    ):
+        assert said in card
+    assert "pipeline(" not in card and "frequent" not in card
+    assert '"text_pair": "another"' in (tmp_path / "out-glue" / "README.md").read_text()
 
 
 def test_a_damaged_record_costs_the_card_and_not_the_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

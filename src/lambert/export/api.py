@@ -137,13 +137,14 @@ def _write_model(
             f"{source} is not a run, and has neither steps nor a training time", remedy="Leave out `step` and `watts`"
         )
     _copy(model_folder(source), folder)
-    _write_finetune_card(model_folder(source).parent / "finetune.json", folder)
+    _write_finetune_card(model_folder(source).parent, folder)
     return {}
 
 
-def _write_finetune_card(record: Path, folder: Path) -> None:
-    """Write the card of a fine-tuned model, unless it has one."""
-    if (folder / CARD).exists() or not record.is_file():
+def _write_finetune_card(results: Path, folder: Path) -> None:
+    """Write the card of a fine-tuned model, unless it has one or there are no results."""
+    record = next((results / name for name in finetune_card.RECORDS if (results / name).is_file()), None)
+    if (folder / CARD).exists() or record is None:
         return
     try:
         card = finetune_card.render(read_json(record, MAX_TEXT_BYTES), name=record.absolute().parent.name)

@@ -12,14 +12,18 @@ from lambert.utils import formatting
 
 _PIPELINES = {"tags": "token-classification", "answers": "question-answering"}
 _MOST_LABELS = 30
+RECORDS = ("finetune.json", "glue.json", "squad.json")
+"""Results that a card can be made of."""
 
 
 def render(facts: Mapping[str, Any], *, name: str) -> str:
     """The card as Markdown.
 
     Args:
-        facts: the contents of `finetune.json`.
+        facts: the contents of one of `RECORDS`.
     """
+    if "exact_match" in facts:
+        facts = _of_squad(facts)
     task = _PIPELINES.get(facts["kind"], "text-classification")
     given = '{"text": "one", "text_pair": "another"}' if len(facts["data"].get("texts", ())) == 2 else '"a text"'
     parts = [
@@ -33,8 +37,7 @@ def render(facts: Mapping[str, Any], *, name: str) -> str:
         f"# {name}",
         f"An encoder that was fine-tuned on {facts['task']} ({facts['kind']}), "
         f"{formatting.count(facts['train_examples'])} examples.",
-        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'pipeline("{task}", "PATH_OR_NAME_OF_THIS_FOLDER")({given})\n```',
+        f"## Use\n\n```python\n{_use(task, given)}\n```",
         "## Evaluation\n\n" + _evaluated(facts),
     ]
     if counts := facts["data"].get("examples_by_label"):
@@ -49,14 +52,45 @@ def render(facts: Mapping[str, Any], *, name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _of_squad(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of `squad.json` under the names of the others."""
+    return {
+        **facts,
+        "task": f"SQuAD v{facts['version']}",
+        "kind": "answers",
+        "metrics": {"exact_match": facts["exact_match"], "f1": facts["f1"]},
+        "majority_baseline": {},
+        "score_interval": facts["f1_interval"],
+        "train_examples": facts["train_questions"],
+        "dev_examples": facts["dev_questions"],
+        "data": {},
+    }
+
+
+def _use(task: str, given: str) -> str:
+    """Code that opens the model."""
+    folder = '"PATH_OR_NAME_OF_THIS_FOLDER"'
+    if task == "question-answering":  # transformers 5 has no pipeline for it
+        return (
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
+            f"model = AutoModelForQuestionAnswering.from_pretrained({folder})\n"
+            'answer = model(**tokenizer("a question", "a passage", return_tensors="pt"))\n'
+            "answer.start_logits.argmax(), answer.end_logits.argmax()  # first and last token of the answer"
+        )
+    return f'from transformers import pipeline\n\npipeline("{task}", {folder})({given})'
+
+
 def _evaluated(facts: Mapping[str, Any]) -> str:
     """Means over the seeds beside the baseline."""
     seeds = len(facts["seeds"])
-    rows = [("", f"model{f', mean of {seeds} seeds' * (seeds > 1)}", "most frequent label"), ("---",) * 3]
+    beside = bool(facts["majority_baseline"])
+    head = ("", f"model{f', mean of {seeds} seeds' * (seeds > 1)}", *["most frequent label"] * beside)
+    rows = [head, ("---",) * len(head)]
     for metric, value in facts["metrics"].items():
         baseline = facts["majority_baseline"].get(metric)
         shown = formatting.MISSING if baseline is None else f"{baseline:.1f}"
-        rows.append((METRIC_NAMES.get(metric, metric), f"{value:.1f}", shown))
+        rows.append((METRIC_NAMES.get(metric, metric), f"{value:.1f}", *[shown] * beside))
     text = f"On {formatting.count(facts['dev_examples'])} other examples:\n\n{markdown_table(rows)}"
     if facts.get("score_interval"):
         low, high = facts["score_interval"]

@@ -80,7 +80,14 @@ def finetune_glue(
     how["out"] = None if out is None else Path(out)
     job = FineTuneJob(Path(model), preset_of(about.task), train, dev, settings, **how)
     job.prepare(fresh=fresh)
-    return run_labelled(job, about.task, seeds, file_name="glue.json", published=published_scores(about.name))
+    columns = about.layouts[0]
+    texts = [str(name) for name in (columns.first, columns.second) if name is not None]
+    rest: dict[str, Any] = {
+        "file_name": "glue.json",
+        "data": {"texts": texts},
+        "published": published_scores(about.name),
+    }
+    return run_labelled(job, about.task, seeds, **rest)
 
 
 def _warn_of_one_label(task: Task, train: Sequence[Example], dev: Sequence[Example]) -> None:
