@@ -90,7 +90,8 @@ def say_metrics(result: Any) -> None:
     Args:
         result: a `LabelledResult`.
     """
-    say(f"{result.task}: {_text(result.metrics)}; majority-class baseline: {_text(result.majority_baseline)}")
+    trivial = "mean of the training examples" if result.kind == "regression" else "majority-class baseline"
+    say(f"{result.task}: {_text(result.metrics)}; {trivial}: {_text(result.majority_baseline)}")
     if result.score_interval is not None:
         low, high = result.score_interval
         confidence = f"{100 * result.confidence:.0f} % confidence interval {low:.2f} to {high:.2f}"

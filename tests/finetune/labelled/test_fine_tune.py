@@ -183,6 +183,11 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert results == json.loads((out / "finetune.json").read_text())
     assert "classification: texts in 'review', labels in 'sentiment'" in printed.out
     assert "1 of 42 rows are left out, first in line 42: 'review' is empty" in printed.err
+    assert "; majority-class baseline: macro_f1" in printed.out
+    file.with_name("numbers.csv").write_text("\n".join(["text,label", *(f"{GOOD} {n},{n}.5" for n in range(40))]))
+    numbers = ["finetune", str(folder), str(tmp_path / "numbers.csv"), "--out", str(tmp_path / "numbers")]
+    assert main([*numbers, "--epochs", "1", "--precision", "float32"]) == 0
+    assert "; mean of the training examples: pearson 0.00" in capsys.readouterr().out
     page = (out / "report.html").read_text()
     assert "Confusion" in page and "<b>" not in page
     assert main(["finetune", str(folder), str(file), "--out", str(out), "--label", "stars"]) == 2
