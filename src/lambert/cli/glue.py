@@ -10,7 +10,7 @@ import tyro
 
 from lambert.cli.finetune import say_metrics
 from lambert.cli.finetune_progress import fine_tune_progress
-from lambert.cli.subcommand import Subcommand, say
+from lambert.cli.subcommand import Subcommand, say, say_lines
 from lambert.utils.formatting import text_table
 
 
@@ -69,15 +69,17 @@ class Glue(Subcommand):
 
 
 def _say_published(facts: dict[str, Any]) -> None:
-    """This model beside published ones on the development set, and those that were measured on the test set."""
+    """This model beside published ones on the development set, then those that were measured on the test set; last
+    the sources, by number."""
     from lambert.report.published import SPLITS, own_rows, published_rows
 
-    names = [*facts["metrics"]]
+    names, sources = [*facts["metrics"]], list(dict.fromkeys(one["source"] for one in facts["published"]))
     for split, title in SPLITS.items():
         rows = published_rows(facts["published"], names, split)
         if rows:
             say()
-            head = [f"{facts['task']}, {title}", *names, "figures", "source"]
-            for line in text_table([head, *(own_rows(facts) if split == "dev" else ()), *rows], texts={-2, -1}):
-                say(line)
+            numbered = [[*row[:-1], f"[{sources.index(row[-1]) + 1}]"] for row in rows]
+            head = [f"{facts['task']}, {title}", *names, "figures", ""]
+            say_lines(text_table([head, *(own_rows(facts) if split == "dev" else ()), *numbered], texts={-2, -1}))
     say()
+    say_lines(f"[{number}] {source}" for number, source in enumerate(sources, start=1))

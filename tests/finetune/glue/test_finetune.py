@@ -176,6 +176,7 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert mean in own and "mean of 2 seeds" in own
     text, page = "\n".join(lines), (out / "report.html").read_text()
     dev, test = text.index("sst-2, development set"), text.index("sst-2, test set")
+    assert "[1] Clark et al. 2020" in text and "Table 6" in text[test:]
     assert dev < text.index("majority class  ") < text.index("BERT-Base, 110M") < test < text.index("BERT-Tiny")
     base = next(one for one in results["published"] if one["model"] == "BERT-Base, 110M")
     assert base["split"] == "dev" and base["metrics"] == {"accuracy": 92.9} and "Table 6" in base["source"]
