@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
 from lambert.model.bert import BertConfig
 from lambert.model.heads import pretraining_model
-from lambert.model.huggingface import save_model
 from lambert.model.modernbert import ModernBertConfig
+from lambert.training.checkpoint.export import write_model as export
 
 TEXTS = [
     "the old clerk opened the garden in june",
@@ -30,8 +29,7 @@ def write_model(folder: Path, architecture: str, *, seed: int = 0, dropout: floa
     sizes = {"layers": 2, "hidden_size": 32, "attention_heads": 2, "feed_forward_size": 64, "maximum_positions": 64}
     torch.manual_seed(seed)
     config = kind(vocabulary_size=tokenizer.get_vocab_size(), dropout=dropout, initializer_range=0.2, **sizes)
-    save_model(pretraining_model(config), folder)
-    save_tokenizer(tokenizer, folder, longest_sequence=64)
+    export(pretraining_model(config), tokenizer, folder)
     return folder
 
 
