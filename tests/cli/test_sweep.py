@@ -180,3 +180,73 @@ def test_a_trial_that_cannot_be_run_ends_the_sweep_before_it_begins(
     assert main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out")]) == 2
     assert "trial lamb_b5000000_x1_s0 cannot be run" in capsys.readouterr().err
     assert not journals(tmp_path / "out")
+
+
+STAND_IN = """
+import json, os, pathlib
+class errors:
+    class Error(Exception):
+        pass
+def Settings(**settings):
+    return settings
+class Run:
+    starting_step, dir = 0, "offline/files"
+    def define_metric(self, *names, **how):
+        pass
+    def log(self, values, step):
+        pass
+    def finish(self):
+        pass
+def init(**given):
+    told = {"name": given["name"], "config": given["config"], "group": os.environ.get("WANDB_RUN_GROUP")}
+    pathlib.Path(__file__).with_name(given["name"] + ".json").write_text(json.dumps(told))
+    return Run()
+"""
+"""Of W&B's client, which reads the group from that variable."""
+
+
+@pytest.mark.integration
+def test_every_trial_is_a_run_of_the_dashboards_with_its_settings(
+    small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    package, board, out = tmp_path / "packages" / "wandb", tmp_path / "board", tmp_path / "first"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("WANDB_RUN_GROUP", "")
+    words = ["sweep", str(write(tmp_path, small_corpus, samples=80, seeds="[3]")), "--out", str(out), "--jobs", "2"]
+    assert main([*words, "--tensorboard", str(board), "--wandb", "my-project"]) == 0, capsys.readouterr().err
+    names = ["adamw_b8_x1_s3", "muon_b8_x1_s3"]
+    assert sorted(path.name for path in (board / "first").iterdir()) == names
+    told = {path.stem: json.loads(path.read_text()) for path in package.glob("*.json")}
+    for name in names:
+        steps = [event for event in journals(out)[name] if event["event"] == "step"]
+        shown = reader.EventAccumulator(str(board / "first" / name))
+        shown.Reload()
+        assert [one.step for one in shown.Scalars("train/loss")] == [event["step"] for event in steps]
+        assert [one.value for one in shown.Scalars("train/loss")] == pytest.approx([event["loss"] for event in steps])
+        recipe = shown.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
+        optimizer = name.split("_")[0]
+        assert f'"optimizer": "{optimizer}"' in recipe and '"seed": 3' in recipe
+        assert (told[name]["group"], told[name]["config"]["optimizer"]) == ("first", optimizer)
+        assert "tensorboard" not in (out / "trials" / name / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--wandb-mode", "offline"], "--wandb-mode without --wandb"),
+        (["--tensorboard", "{file}"], "cannot be written"),
+        (["--mlflow", "localhost:5000"], "mlflow"),
+    ],
+)
+def test_a_dashboard_that_cannot_work_ends_the_sweep_before_it_begins(
+    more: list[str], expected: str, small_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, small_corpus)
+    words = [word.format(file=file) for word in more]
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out"), *words]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

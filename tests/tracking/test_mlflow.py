@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from lambert.cli.main import main
+from lambert.cli.sweep_trackers import check_trackers, group_variables, with_trackers
+from lambert.experiments.grid import Sweep, Trial
 from lambert.tracking import mlflow as ours
 from lambert.tracking.follow import Metrics, RunFacts
 from tracking.journals import END, RUN, append, evaluation, step, write
@@ -223,3 +225,22 @@ def test_what_mlflow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(one.step, one.value) for one in history] == [(1, 3.0), (2, 2.0), (3, 1.0)]
     assert found.data.metrics["trust_ratio/qkv.weight.0"] == 0.5
+
+
+def test_the_experiment_of_a_sweep_is_made_before_its_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that start together would each make one."""
+    trials = (Trial("adamw", (8,), "sqrt", 1.0, 0),)
+    out = tmp_path / "first"
+    sweep = with_trackers(Sweep({}, trials), {"mlflow": str(tmp_path / "ml")}, out)
+    assert sweep.options == {"mlflow": str(tmp_path / "ml")}
+    check_trackers(sweep, out, starts=False)
+    assert server.experiments == []
+    for _ in range(2):
+        check_trackers(sweep, out, starts=True)
+        assert server.experiments == ["first"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert group_variables(out) == {"WANDB_RUN_GROUP": "first"}
+    check_trackers(sweep, out, starts=True)
+    assert server.experiments == ["first", "mine"]

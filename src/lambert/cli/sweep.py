@@ -18,6 +18,7 @@ from lambert.cli.plan import Plan
 from lambert.cli.pretrain import Pretrain
 from lambert.cli.squad import Squad
 from lambert.cli.subcommand import Subcommand, say
+from lambert.cli.sweep_trackers import TRACKERS, check_trackers, group_variables, with_trackers
 from lambert.errors import UserError
 from lambert.planning.plan_text import duration
 from lambert.utils.io import unwritable
@@ -52,6 +53,14 @@ class SweepRuns(Subcommand):
     """Start no run that is expected to end later than this; overrides the file's budget."""
     dry_run: bool = False
     """Only print the runs and the estimated time."""
+    tensorboard: Path | None = None
+    """TensorBoard's folder; the sweep has a subfolder there, and each run one in that (docs/tracking.md)."""
+    wandb: str | None = None
+    """W&B project; the runs are a group of the name of --out."""
+    wandb_mode: str | None = None
+    """online, offline or disabled. The default is WANDB_MODE, else offline, which needs no account."""
+    mlflow: str | None = None
+    """Folder or tracking URI of MLflow; the runs are an experiment of the name of --out."""
 
     def run(self) -> dict[str, Any]:
         """Results: `trials`, `configurations`, `tuned`, `left` (names of what was not run), `core_hours`, `report`."""
@@ -74,8 +83,9 @@ class SweepRuns(Subcommand):
         )  # fmt: skip
         budget = self.budget_hours if self.budget_hours is not None else sweep.budget_hours
         runner = Runner(
-            sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended
-        )
+            sweep, self.out, jobs, self.threads, expected, None if budget is None else 3_600 * budget, say_ended,
+            group_variables(self.out),
+        )  # fmt: skip
         before, waiting = runner.state()
         say_total([runner.estimated_seconds(trial) for trial in waiting], len(before), jobs, budget)
         if self.dry_run:
@@ -101,7 +111,9 @@ class SweepRuns(Subcommand):
             run_options=[field.name for field in dataclasses.fields(Pretrain) if field.name not in OWN_OPTIONS],
             squad_options=[field.name for field in dataclasses.fields(Squad) if field.name not in OWN_SQUAD_OPTIONS],
         )
+        sweep = with_trackers(sweep, {name: getattr(self, name) for name in TRACKERS}, self.out)
         check_trials(sweep, self.file, self.out, self.threads)
+        check_trackers(sweep, self.out, starts=not self.dry_run)
         return sweep
 
     def _jobs(self) -> int:

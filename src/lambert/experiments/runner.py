@@ -56,6 +56,7 @@ class Runner:
         expected: expected seconds of a trial, by `Trial.batch`.
         budget_seconds: no trial starts that is expected to end later.
         note: called with each trial that has ended and the number left.
+        environment: variables of the trials, beside those of this process.
     """
 
     sweep: Sweep
@@ -65,6 +66,7 @@ class Runner:
     expected: Mapping[str, float]
     budget_seconds: float | None = None
     note: Callable[[Ended, int], None] = lambda ended, left: None
+    environment: Mapping[str, str] = field(default_factory=dict)
     _running: dict[Trial, _Work] = field(default_factory=dict)
     _ratios: list[float] = field(default_factory=list)
 
@@ -138,7 +140,8 @@ class Runner:
         wait_until_free(folder)
         commands = trial_commands(self.sweep, trial, folder, self.threads)
         with signals_deferred():
-            self._running[trial] = _Work(commands, self.out / TRIALS / f"{trial.name}.log", self.threads)
+            log = self.out / TRIALS / f"{trial.name}.log"
+            self._running[trial] = _Work(commands, log, {**self.environment, "OMP_NUM_THREADS": str(self.threads)})
 
     def _collect(self) -> list[Ended]:
         done = []
@@ -163,9 +166,9 @@ class Runner:
 class _Work:
     """`lambert` commands run one after another, each in its own process; their output goes to `log`."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], log: Path, threads: int) -> None:
+    def __init__(self, commands: Sequence[Sequence[str]], log: Path, environment: Mapping[str, str]) -> None:
         self.log, self._waiting, self._began = log, list(commands), time.monotonic()
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._environment = {**os.environ, **environment}
         self._process = self._next()
 
     @property

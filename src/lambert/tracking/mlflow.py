@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ class MLflowSink:
         elif self._scheme in _WEB:
             check_reachable(str(self._uri))
 
-    def begin(self, facts: RunFacts) -> int:
-        """Start or continue the run.
+    def connect(self) -> str:
+        """The id of the experiment, which is made where it does not exist yet.
 
         Raises:
             UserError: the client could not (no server, no permission).
@@ -106,23 +107,29 @@ class MLflowSink:
         if self.folder is not None:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its newer versions refuse folders without it
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         target = str(self._uri) if self.folder is None else self.folder.resolve().as_uri()
-        try:
+        with _started():
             self._client = MlflowClient(tracking_uri=target)
-            found = self._client.search_runs([self._experiment_id()], f"tags.`{_JOURNAL}` = '{facts.journal_id}'")
+            known = self._client.get_experiment_by_name(self.experiment)
+            return str(self._client.create_experiment(self.experiment) if known is None else known.experiment_id)
+
+    def begin(self, facts: RunFacts) -> int:
+        """Start or continue the run.
+
+        Raises:
+            UserError: the client could not (no server, no permission).
+        """
+        experiment = self.connect()
+        with _started():
+            found = self._client.search_runs([experiment], f"tags.`{_JOURNAL}` = '{facts.journal_id}'")
             if found:
                 self._run = found[0]
                 self._client.update_run(self._run.info.run_id, status="RUNNING")
                 return int(self._run.data.tags.get(_RECORDS, 0))
             tags = {_JOURNAL: facts.journal_id}
-            self._run = self._client.create_run(self._experiment_id(), run_name=facts.name, tags=tags)
+            self._run = self._client.create_run(experiment, run_name=facts.name, tags=tags)
             self._log_params(facts.recipe)
-        except MlflowException as error:
-            raise UserError(
-                f"MLflow could not be started ({told(error)})", remedy="Check the server and your access"
-            ) from None
         return 0
 
     def add(self, record: int, metrics: Metrics) -> None:
@@ -150,10 +157,6 @@ class MLflowSink:
         if self._run is not None and ended:
             self._client.set_terminated(self._run.info.run_id, "FINISHED")
 
-    def _experiment_id(self) -> str:
-        known = self._client.get_experiment_by_name(self.experiment)
-        return str(self._client.create_experiment(self.experiment) if known is None else known.experiment_id)
-
     def _log_params(self, recipe: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
@@ -166,6 +169,18 @@ class MLflowSink:
 
         metrics, tags = [metric for _, metric in batch], [RunTag(_RECORDS, str(record))]
         self._client.log_batch(self._run.info.run_id, metrics=metrics, tags=tags)
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow could not be started ({told(error)})", remedy="Check the server and your access"
+        ) from None
 
 
 def scheme_of(uri: str | Path) -> str:
