@@ -15,6 +15,7 @@ from tests.embeddings.models import TEXTS, write_model
 
 import lambert
 from lambert.cli.main import main
+from lambert.embeddings import contrastive
 from lambert.embeddings.examples import Pairs, Similarities
 from lambert.embeddings.scores import evaluate_embeddings
 from lambert.errors import UserError
@@ -191,3 +192,28 @@ def test_a_folder_that_has_only_a_cased_vocabulary_list(tmp_path: Path) -> None:
     (model / "tokenizer_config.json").unlink()
     scores = evaluate_embeddings(model, Pairs(PAIRS))[0]
     assert scores.model["recall_at_10"] > 0
+
+
+def test_the_default_rate_and_the_mean_cosine_by_hand(folder: Path, tmp_path: Path) -> None:
+    texts = [first for first, _ in PAIRS[:40]]
+    result = lambert.train_embeddings(folder, texts, out=tmp_path / "out", batch_size=16)
+    assert result.settings.learning_rate == 1e-4
+    for model, found in ((folder, result.mean_cosine_before), (tmp_path / "out", result.mean_cosine_after)):
+        vectors = unit(model, list(dict.fromkeys(texts)))
+        pairs = [float(a @ b) for n, a in enumerate(vectors) for b in vectors[:n]]
+        assert found == pytest.approx(sum(pairs) / len(pairs), abs=1e-5)
+    assert contrastive.default_learning_rate(768) == 3e-5
+
+
+def test_vectors_that_become_equal_are_a_warning_and_a_lower_rate_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_model(tmp_path / "model", "bert")  # ModernBERT's vectors become random ones
+    texts = [first for first, _ in PAIRS]
+    how = {"epochs": 4, "batch_size": 16}
+    equal = lambert.train_embeddings(folder, texts, out=tmp_path / "equal", learning_rate=0.5, **how)
+    assert equal.mean_cosine_after > 0.95
+    assert "are nearly equal now" in caplog.text and "lower the `learning_rate`" in caplog.text
+    caplog.clear()
+    told_apart = lambert.train_embeddings(folder, texts, out=tmp_path / "apart", learning_rate=1e-3, **how)
+    assert told_apart.mean_cosine_after < told_apart.mean_cosine_before and not caplog.text

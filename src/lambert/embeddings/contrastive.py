@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from lambert.embeddings.advice import advice, mean_cosine
 from lambert.embeddings.examples import Pair, Scored, held_out, without_duplicates
 from lambert.embeddings.library import check_installed, library_model, plain_folder, quiet, save_for_library
 from lambert.embeddings.scores import Metrics, evaluator_of, model_metrics, word_metrics
 from lambert.embeddings.vectors import MOST, SentenceEncoderModel, embedded
 from lambert.errors import UserError
 from lambert.finetune.loop import Diverged
-from lambert.finetune.settings import FineTuneProgress, default_learning_rate
+from lambert.finetune.settings import FineTuneProgress
 from lambert.model.huggingface import model_folder
 from lambert.training.distributed.process_group import init_process_group
 from lambert.utils.io import atomic_folder, refuse_existing
@@ -43,7 +44,7 @@ class ContrastiveSettings:
     batch_size: int = 64
     """Texts or pairs of a step; all others of the batch are negatives of each."""
     learning_rate: float | None = None
-    """Peak of AdamW; None: by the width of the model, as in all fine-tuning."""
+    """Peak of AdamW; None takes `default_learning_rate`."""
     warmup_ratio: float = 0.1
     temperature: float = 0.05
     """What cosines are divided by."""
@@ -87,6 +88,9 @@ class ContrastiveResult:
     after: Metrics | None
     words: Metrics | None
     """BM25, or for similarity the fraction of shared words."""
+    mean_cosine_before: float
+    mean_cosine_after: float
+    """Of different texts: near 1, all vectors point one way."""
     settings: ContrastiveSettings
     """With the learning rate and the length that were used."""
 
@@ -129,19 +133,12 @@ def train_embeddings(
     settings, out = ContrastiveSettings(**options), Path(out)
     refuse_existing(out)
     folder = model_folder(Path(model))
-    kept = without_duplicates(data)
-    left_out = len(data) - len(kept)
-    if dev is None:
-        kept, dev = held_out(kept)
-    if len(kept) < 2:
-        raise UserError(
-            f"{len(kept)} different texts or pairs to train on", remedy="Give more: each is told apart from the others"
-        )
+    kept, dev, left_out = _parted(data, dev)
     check_installed()
     opened = SentenceEncoderModel.open(folder, pooling=pooling, normalize=normalize, cased=cased)
     length = min(settings.sequence_length, opened.module.config.maximum_positions)
     opened = replace(opened, sequence_length=length)
-    rate = settings.learning_rate or default_learning_rate("adamw", opened.module.config.hidden_size)
+    rate = settings.learning_rate or default_learning_rate(opened.module.config.hidden_size)
     settings = replace(settings, learning_rate=rate, sequence_length=length)
     where = device or init_process_group().device
     positions = opened.module.config.maximum_positions
@@ -149,13 +146,14 @@ def train_embeddings(
     with quiet(), torch.random.fork_rng(), plain_folder(folder, opened.tokenizer, positions=positions) as plain:
         library = library_model(plain, opened, where, **_dropout(plain, opened, settings.dropout))
         evaluator = None if dev is None else evaluator_of(dev, settings.batch_size)
-        before = None if evaluator is None else model_metrics(evaluator, library)
+        texts = [one if isinstance(one, str) else one[0] for one in kept]
+        before, cosine_before = _measured(library, evaluator, texts)
         began = time.monotonic()
         steps, train_loss = run_trainer(library, kept, settings, where, progress)
         seconds = time.monotonic() - began
-        after = None if evaluator is None else model_metrics(evaluator, library)
-        _write(library, opened, plain, out, [one if isinstance(one, str) else one[0] for one in kept[:_CHECKED_TEXTS]])
-        return ContrastiveResult(
+        after, cosine_after = _measured(library, evaluator, texts)
+        _write(library, opened, plain, out, texts[:_CHECKED_TEXTS])
+        result = ContrastiveResult(
             folder=str(out),
             loss=SIMCSE if isinstance(kept[0], str) else PAIRS,
             examples=len(kept),
@@ -167,8 +165,37 @@ def train_embeddings(
             before=before,
             after=after,
             words=None if evaluator is None else word_metrics(evaluator),
+            mean_cosine_before=cosine_before,
+            mean_cosine_after=cosine_after,
             settings=settings,
         )
+    for warning in advice(folder, result):
+        log.warning(warning)
+    return result
+
+
+def _parted(
+    data: Sequence[str] | Sequence[Pair], dev: Scored | None
+) -> tuple[list[str] | list[Pair], Scored | None, int]:
+    """What is trained on, what is scored, and how many were left out."""
+    kept = without_duplicates(data)
+    left_out = len(data) - len(kept)
+    if dev is None:
+        kept, dev = held_out(kept)
+    if len(kept) < 2:
+        raise UserError(
+            f"{len(kept)} different texts or pairs to train on", remedy="Give more: each is told apart from the others"
+        )
+    return kept, dev, left_out
+
+
+def _measured(library: Any, evaluator: Any, texts: Sequence[str]) -> tuple[Metrics | None, float]:
+    return None if evaluator is None else model_metrics(evaluator, library), mean_cosine(library, texts)
+
+
+def default_learning_rate(hidden_size: int) -> float:
+    """The peak for a model of this width: 3e-5 from 768 on (Gao et al. 2021), below 1e-4 (docs/embeddings.md)."""
+    return 3e-5 if hidden_size >= 768 else 1e-4
 
 
 def _dropout(plain: Path, opened: SentenceEncoderModel, dropout: float) -> Mapping[str, float]:
