@@ -217,3 +217,38 @@ def test_vectors_that_become_equal_are_a_warning_and_a_lower_rate_helps(
     caplog.clear()
     told_apart = lambert.train_embeddings(folder, texts, out=tmp_path / "apart", learning_rate=1e-3, **how)
     assert told_apart.mean_cosine_after < told_apart.mean_cosine_before and not caplog.text
+
+
+def test_a_rate_is_chosen_on_pairs_that_its_trials_did_not_see(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[set[Any]] = []
+    run_trainer = contrastive.run_trainer
+
+    def watched(library: Any, data: Any, settings: Any, device: Any, progress: Any) -> tuple[int, float]:
+        seen.append(set(data))
+        return run_trainer(library, data, settings, device, progress)
+
+    monkeypatch.setattr(contrastive, "run_trainer", watched)
+    pairs = list(dict.fromkeys(PAIRS))
+    rates: dict[str, Any] = {"learning_rates": (1e-6, 3e-3), "epochs": 8, "batch_size": 8}
+    chosen = lambert.train_embeddings(folder, pairs, out=tmp_path / "chosen", dev=Pairs(pairs), **rates)
+    assert [one.learning_rate for one in chosen.trials] == [1e-6, 3e-3]
+    scores = [one.score or 0.0 for one in chosen.trials]
+    assert chosen.settings.learning_rate == 3e-3 and scores[1] > scores[0]
+    assert seen[0] == seen[1] < seen[2] == set(pairs)  # the chosen one trains on all
+    given = lambert.train_embeddings(
+        folder, pairs, out=tmp_path / "given", dev=Pairs(pairs), learning_rate=3e-3, epochs=8, batch_size=8
+    )
+    assert given.after == chosen.after and given.trials == []
+    for number, (wrong, what) in enumerate(
+        (
+            ({"learning_rates": (1e-4, 1e-4)}, "each once"),
+            ({"learning_rates": (0.0,)}, "above 0"),
+            ({"learning_rates": (1e-4,), "learning_rate": 1e-4}, "both"),
+        )
+    ):
+        with pytest.raises(UserError, match=what):
+            lambert.train_embeddings(folder, pairs, out=tmp_path / f"wrong{number}", **wrong)
+    with pytest.raises(UserError, match="too few to choose"):
+        lambert.train_embeddings(folder, pairs[:8], out=tmp_path / "few", dev=Pairs(pairs), learning_rates=(1e-4, 1e-3))

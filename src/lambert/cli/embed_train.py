@@ -35,6 +35,8 @@ class EmbedTrain(Subcommand):
     """Texts or pairs in a step; each is told apart from all others of its batch."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW; otherwise 3e-5 for models of width 768 or more, 1e-4 for smaller ones."""
+    learning_rates: tuple[float, ...] = ()
+    """Peaks to choose from, on a tenth of the texts or pairs."""
     temperature: float = 0.05
     """What cosines are divided by."""
     dropout: float = 0.1
@@ -63,6 +65,10 @@ class EmbedTrain(Subcommand):
             result = train_embeddings(
                 self.model_folder, data, dev=dev, normalize=self.normalize or None, progress=progress, **arguments
             )
+        chosen = result.settings.learning_rate
+        for trial in result.trials:
+            how = "diverged" if trial.score is None else f"nDCG@10 {trial.score:.2f} of held-out ones"
+            say(f"learning rate {trial.learning_rate:g}: {how}{', taken' * (trial.learning_rate == chosen)}")
         kind = "texts" if result.loss == "SimCSE" else "pairs"
         more = f", {result.left_out:,} duplicate or empty ones left out" * (result.left_out > 0)
         say(f"{result.loss} on {result.examples:,} {kind}{more}: {result.steps:,} steps, loss {result.train_loss:.3f}")

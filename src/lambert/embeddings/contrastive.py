@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from lambert.embeddings.advice import advice, mean_cosine
 from lambert.embeddings.examples import Pair, Scored, held_out, without_duplicates
+from lambert.embeddings.learning_rates import RateTrial, check_rates, with_best_rate
 from lambert.embeddings.library import check_installed, library_model, plain_folder, quiet, save_for_library
 from lambert.embeddings.scores import Metrics, evaluator_of, model_metrics, word_metrics
 from lambert.embeddings.vectors import MOST, SentenceEncoderModel, embedded
@@ -93,6 +95,8 @@ class ContrastiveResult:
     """Of different texts: near 1, all vectors point one way."""
     settings: ContrastiveSettings
     """With the learning rate and the length that were used."""
+    trials: list[RateTrial]
+    """Of `learning_rates`, in the order given."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -110,6 +114,7 @@ def train_embeddings(
     cased: bool = False,
     device: torch.device | None = None,
     progress: Callable[[FineTuneProgress], None] | None = None,
+    learning_rates: Sequence[float] = (),
     **options: Any,
 ) -> ContrastiveResult:
     """Train a model's sentence vectors on texts or pairs, and write a folder that `SentenceTransformer` opens::
@@ -124,6 +129,7 @@ def train_embeddings(
         dev: what scores before and after are of; None holds out a tenth of `data`.
         pooling, normalize, cased, device: as in `embed`.
         progress: called after every step.
+        learning_rates: peaks to choose from, on a tenth that is held out of what is trained on.
         options: fields of `ContrastiveSettings`.
 
     Raises:
@@ -131,25 +137,27 @@ def train_embeddings(
             `Diverged` where a weight became NaN.
     """
     settings, out = ContrastiveSettings(**options), Path(out)
+    check_rates(learning_rates, settings.learning_rate)
     refuse_existing(out)
     folder = model_folder(Path(model))
     kept, dev, left_out = _parted(data, dev)
     check_installed()
     opened = SentenceEncoderModel.open(folder, pooling=pooling, normalize=normalize, cased=cased)
-    length = min(settings.sequence_length, opened.module.config.maximum_positions)
-    opened = replace(opened, sequence_length=length)
-    rate = settings.learning_rate or default_learning_rate(opened.module.config.hidden_size)
-    settings = replace(settings, learning_rate=rate, sequence_length=length)
-    where = device or init_process_group().device
     positions = opened.module.config.maximum_positions
+    opened = replace(opened, sequence_length=min(settings.sequence_length, positions))
+    rate = settings.learning_rate or default_learning_rate(opened.module.config.hidden_size)
+    settings = replace(settings, learning_rate=rate, sequence_length=opened.sequence_length)
+    where = device or init_process_group().device
     # the library's seeds are the process's: PyTorch's generator is as before afterwards
     with quiet(), torch.random.fork_rng(), plain_folder(folder, opened.tokenizer, positions=positions) as plain:
-        library = library_model(plain, opened, where, **_dropout(plain, opened, settings.dropout))
-        evaluator = None if dev is None else evaluator_of(dev, settings.batch_size)
-        texts = [one if isinstance(one, str) else one[0] for one in kept]
+        fresh = partial(library_model, plain, opened, where, **_dropout(plain, opened, settings.dropout))
+        train = partial(run_trainer, device=where, progress=progress)
+        settings, trials = with_best_rate(learning_rates, kept, settings, fresh, train)
+        library = fresh()
+        evaluator, texts = dev and evaluator_of(dev, settings.batch_size), _first_texts(kept)
         before, cosine_before = _measured(library, evaluator, texts)
         began = time.monotonic()
-        steps, train_loss = run_trainer(library, kept, settings, where, progress)
+        steps, train_loss = train(library, kept, settings)
         seconds = time.monotonic() - began
         after, cosine_after = _measured(library, evaluator, texts)
         _write(library, opened, plain, out, texts[:_CHECKED_TEXTS])
@@ -161,13 +169,14 @@ def train_embeddings(
             steps=steps,
             train_loss=train_loss,
             seconds=seconds,
-            scored_by=None if dev is None else getattr(dev, "about", "") or f"{len(dev.pairs):,} given pairs",
+            scored_by=_about(dev),
             before=before,
             after=after,
             words=None if evaluator is None else word_metrics(evaluator),
             mean_cosine_before=cosine_before,
             mean_cosine_after=cosine_after,
             settings=settings,
+            trials=trials,
         )
     for warning in advice(folder, result):
         log.warning(warning)
@@ -187,6 +196,15 @@ def _parted(
             f"{len(kept)} different texts or pairs to train on", remedy="Give more: each is told apart from the others"
         )
     return kept, dev, left_out
+
+
+def _first_texts(data: Sequence[str] | Sequence[Pair]) -> list[str]:
+    return [one if isinstance(one, str) else one[0] for one in data]
+
+
+def _about(dev: Scored | None) -> str | None:
+    """What scores are of."""
+    return None if dev is None else getattr(dev, "about", "") or f"{len(dev.pairs):,} given pairs"
 
 
 def _measured(library: Any, evaluator: Any, texts: Sequence[str]) -> tuple[Metrics | None, float]:
