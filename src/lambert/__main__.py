@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lambert.errors import missing_package
+from lambert.errors import EXIT_INTERRUPTED, missing_package, was_interrupted
 
 
 def end() -> None:
@@ -15,6 +15,11 @@ def end() -> None:
         missing = missing_package(error)
         sys.stderr.write(f"lambert: {missing}\n")
         sys.exit(missing.exit_code)
+    except BaseException as error:
+        if not was_interrupted(error):
+            raise
+        sys.stderr.write("lambert: interrupted\n")
+        sys.exit(EXIT_INTERRUPTED)
     run()
 
 

@@ -49,6 +49,17 @@ def _user_error(kind: type[UserError], what: str, remedy: str) -> UserError:
     return kind(what, remedy=remedy)
 
 
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the error, or what it comes from: a class that is made meanwhile turns it into its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 PRETRAINING = (
     "charset_normalizer", "filelock", "numpy", "pyarrow", "rich", "safetensors", "sentencex", "tokenizers", "tomli_w",
     "tyro",

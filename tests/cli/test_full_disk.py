@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from conftest import write_small_text
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
-from lambert.training.checkpoint.format import check_free_space
+from lambert.utils.io import check_free_space
 
 OPTIONS = "--model 2x32 --batch-size 8 --samples 80 --sequence-lengths 16 --micro-batch-size 4 --probe-seconds 0"
 
@@ -93,10 +94,53 @@ def test_what_ran_out_is_named(
     assert said in message and remedy in message and message.count("\n") == 1 and " GB" not in message
 
 
+@pytest.mark.parametrize(
+    ("line", "what"), [("embed MODEL TEXT --out OUT.npy", "vectors"), ("embed-train MODEL PAIRS --out OUT", "model")]
+)
+def test_room_for_the_result_is_looked_at_before_the_work(
+    line: str,
+    what: str,
+    tiny_places: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_before_work: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if line.startswith("embed-train"):
+        pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 300_000))
+    monkeypatch.setattr("lambert.embeddings.vectors._vectors", lambda *_: pytest.fail("it worked before it looked"))
+    paths = {"MODEL": tiny_places["model"], "TEXT": tiny_places["text"], "PAIRS": tiny_places["pairs"]}
+    words = [paths.get(word, word.replace("OUT", str(tmp_path / "new" / "out"))) for word in line.split()]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert f"{what} needs 1." in message and "300.0 kB are free" in message and "Free disk space" in message
+
+
+def test_a_disk_that_fills_while_a_model_is_written_is_told_in_one_line(
+    tiny_places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(transformers.BertModel, "save_pretrained", full)
+    out = tmp_path / "out"
+    for words in (
+        ["embed-train", tiny_places["model"], tiny_places["pairs"], "--out", str(out)],
+        ["export", tiny_places["model"], str(out), "--sentence-transformers"],
+    ):
+        assert main(words) == 2
+        assert "the disk is full" in (message := capsys.readouterr().err) and "Free disk space" in message
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_needs_inodes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = os.statvfs(tmp_path)
     few = os.statvfs_result([*facts[:5], 40, 3, 3, *facts[8:10]])
     monkeypatch.setattr(os, "statvfs", lambda path: few)
     with pytest.raises(OSError, match="needs 8 inodes, and 3 are free") as told:
-        check_free_space(tmp_path, 1)
+        check_free_space(tmp_path, 1, what="a checkpoint")
     assert told.value.errno == errno.ENOSPC

@@ -12,6 +12,7 @@ import tyro
 from lambert.cli.finetune_progress import fine_tune_progress
 from lambert.cli.subcommand import Subcommand, say
 from lambert.utils.formatting import duration
+from lambert.utils.io import check_room_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Embed(Subcommand):
             cased=self.cased,
         )
         texts = read_texts(self.texts, self.column)
+        needed = 4 * len(texts) * model.module.config.hidden_size
+        check_room_for(self.out, needed, what=f"a file of {len(texts):,} vectors")
         with fine_tune_progress() as show:
             found = embedded(model, texts, batch_size=self.batch_size, progress=as_progress(show, str(self.texts)))
         write_vectors(self.out, found.vectors)

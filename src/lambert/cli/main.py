@@ -37,7 +37,15 @@ from lambert.cli.subcommand import PRINTED, Subcommand
 from lambert.cli.sweep import SweepRuns
 from lambert.cli.track import Track
 from lambert.cli.usage import usage_error
-from lambert.errors import LaunchError, PeerLost, UserError, missing_package, unknown_name
+from lambert.errors import (
+    EXIT_INTERRUPTED,
+    LaunchError,
+    PeerLost,
+    UserError,
+    missing_package,
+    unknown_name,
+    was_interrupted,
+)
 from lambert.training.distributed.env import check as check_launcher
 from lambert.training.distributed.env import is_first_process, is_one_of_several, process_rank
 from lambert.utils.io import why_unwritable
@@ -69,7 +77,6 @@ DESCRIPTION = (
     "or 512M; k is 1,024 in batch sizes, sequence lengths and numbers of chips or ranks, and 1,000 in all others."
 )
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,10 +118,10 @@ def _run(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         print(f"lambert: {missing_package(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("lambert: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except (KeyboardInterrupt, MemoryError, RuntimeError, ImportError) as error:
+        if was_interrupted(error):
+            print("lambert: interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
         if not is_out_of_memory(error):
             raise
         remedy = "Free some, raise a limit on it (`ulimit -v`), or use a smaller model or batch"

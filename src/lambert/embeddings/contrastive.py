@@ -25,8 +25,9 @@ from lambert.errors import UserError
 from lambert.finetune.loop import Diverged
 from lambert.finetune.settings import FineTuneProgress
 from lambert.model.huggingface import model_folder
+from lambert.model.weight_files import weight_files
 from lambert.training.distributed.process_group import init_process_group
-from lambert.utils.io import atomic_folder, refuse_existing
+from lambert.utils.io import atomic_folder, check_room_for, refuse_existing
 
 log = logging.getLogger("lambert")
 SIMCSE, PAIRS = "SimCSE", "MultipleNegativesRankingLoss"
@@ -138,8 +139,7 @@ def train_embeddings(
     """
     settings, out = ContrastiveSettings(**options), Path(out)
     check_rates(learning_rates, settings.learning_rate)
-    refuse_existing(out)
-    folder = model_folder(Path(model))
+    folder = _checked(Path(model), out)
     kept, dev, left_out = _parted(data, dev)
     check_installed()
     opened = SentenceEncoderModel.open(folder, pooling=pooling, normalize=normalize, cased=cased)
@@ -181,6 +181,14 @@ def train_embeddings(
     for warning in advice(folder, result):
         log.warning(warning)
     return result
+
+
+def _checked(model: Path, out: Path) -> Path:
+    """The folder of the model, when `out` can be written."""
+    refuse_existing(out)
+    folder = model_folder(model)
+    check_room_for(out, sum(file.stat().st_size for file in weight_files(folder)), what="the trained model")
+    return folder
 
 
 def _parted(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from lambert.corpus.tokenizer_files import save_tokenizer
@@ -22,7 +23,7 @@ from lambert.model.heads import pretraining_model
 from lambert.model.huggingface import save_model
 from lambert.model.weight_files import weight_files
 from lambert.utils.hub import CONFIG_FILE, MODEL_FILES
-from lambert.utils.io import share
+from lambert.utils.io import share, unwritable
 
 _PACKAGES = ("sentence_transformers", "datasets", "accelerate")
 _KIND = "sentence_transformers.models"
@@ -110,8 +111,14 @@ def save_for_library(encoder: Any, model: SentenceEncoderModel, folder: Path) ->
     Args:
         encoder: a `BertModel` or `ModernBertModel` of `transformers`.
         model: what the tokenizer, the pooling and the length are taken from.
+
+    Raises:
+        UserError: the weights cannot be written.
     """
-    encoder.save_pretrained(folder)
+    try:
+        encoder.save_pretrained(folder)
+    except SafetensorError as error:
+        raise unwritable(error, folder, remedy="Choose another folder") from None
     for file in weight_files(folder):
         share(file)  # safetensors creates files that only their owner can read
     save_tokenizer(model.tokenizer, folder, longest_sequence=model.sequence_length)

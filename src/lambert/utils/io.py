@@ -22,6 +22,10 @@ from lambert.utils.formatting import size
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk, and of a user's quota."""
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM, errno.ENOTSUP)
+_FEW_FILES = 8
+"""Files and folders that a run makes with its first checkpoint, or an export."""
+_MARGIN_BYTES = 1_000_000
+"""Free space required beyond what is written."""
 SETTINGS_BYTES = 1_000_000
 """Limit for a configuration: `config.json` of a model, `manifest.json` of a checkpoint, `recipe.toml`."""
 VOCABULARY_BYTES = 100_000_000
@@ -209,12 +213,44 @@ def free_inodes(folder: Path) -> int:
     return facts.f_favail if facts is not None and facts.f_files else sys.maxsize
 
 
+def check_free_space(folder: Path, needed: int, *, what: str) -> None:
+    """Check that the disk of a folder has room before something is written, or before the work for it.
+
+    Args:
+        needed: bytes, in a few files.
+        what: is written, for the message: "a checkpoint".
+
+    Raises:
+        OSError: ENOSPC, with what is needed and what is free.
+    """
+    if free_inodes(folder) < _FEW_FILES:
+        why = f"{what} needs {_FEW_FILES} inodes, and {free_inodes(folder)} are free (`df -i`)"
+        raise OSError(errno.ENOSPC, why, str(folder))
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        why = f"{what} needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
+        raise OSError(errno.ENOSPC, why, str(folder))
+
+
 def unwritable(error: Exception, path: Path, *, remedy: str) -> UserError:
     """The error for a file or folder that cannot be written; `remedy` is for other causes than a full disk."""
     return UserError(
         f"{path} cannot be written ({why_unwritable(error, path)})",
         remedy=f"{room}, or choose a folder on another disk" if (room := room_for(error)) else remedy,
     )
+
+
+def check_room_for(out: Path, needed: int, *, what: str) -> None:
+    """`check_free_space` for a new file or folder, before the work for it.
+
+    Raises:
+        UserError: its disk has no room.
+    """
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        check_free_space(there, needed, what=what)
+    except OSError as error:
+        raise unwritable(error, out, remedy="Choose another folder") from None
 
 
 @contextmanager

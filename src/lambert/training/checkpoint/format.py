@@ -23,8 +23,8 @@ from torch import Tensor
 
 from lambert.errors import UserError
 from lambert.training.checkpoint.tensor_file import Altered, read_tensors
-from lambert.utils.formatting import shell_command, size
-from lambert.utils.io import SETTINGS_BYTES, file_sha256, free_inodes, read_json, share, sync, write_text
+from lambert.utils.formatting import shell_command
+from lambert.utils.io import SETTINGS_BYTES, check_free_space, file_sha256, read_json, share, sync, write_text
 
 FORMAT_VERSION = 3
 FOLDER = "checkpoints"
@@ -33,12 +33,8 @@ PARTS = ("model", "optimizer")
 AVERAGE = "ema"
 """The part of a run with averaged weights beside `PARTS`."""
 _MANIFEST = "manifest.json"
-_MARGIN_BYTES = 1_000_000
-"""Free space required beyond the tensors."""
 _DAMAGE = (None, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO)
 """Error numbers of damage; others, such as missing permissions, say nothing about the files."""
-_FILES = 8
-"""Files and folders that a run without a checkpoint makes with its first one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             shutil.rmtree(aside)
         folder.mkdir(exist_ok=True)  # never the run folder itself: it may have been moved
         aside.mkdir()
-        check_free_space(aside, checkpoint.tensor_bytes)
+        check_free_space(aside, checkpoint.tensor_bytes, what="a checkpoint")
         _write_files(aside, checkpoint)
         sync(aside)
         _forget_cached(aside)
@@ -111,21 +107,6 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(aside, ignore_errors=True)  # it would only occupy space on a full disk
         raise
     return target
-
-
-def check_free_space(folder: Path, needed: int) -> None:
-    """Check that the disk has room for the tensors and files of a checkpoint.
-
-    Raises:
-        OSError: ENOSPC, with what is needed and what is free.
-    """
-    if free_inodes(folder) < _FILES:
-        what = f"a checkpoint needs {_FILES} inodes, and {free_inodes(folder)} are free (`df -i`)"
-        raise OSError(errno.ENOSPC, what, str(folder))
-    free = shutil.disk_usage(folder).free
-    if free < needed + _MARGIN_BYTES:
-        what = f"a checkpoint needs {size(needed + _MARGIN_BYTES)}, and {size(free)} are free"
-        raise OSError(errno.ENOSPC, what, str(folder))
 
 
 def delete_old_checkpoints(run: Path, *, keep_last: int, keep_every: int = 0) -> None:

@@ -12,12 +12,12 @@ from lambert.errors import UserError
 from lambert.model.parameter_count import parameter_count
 from lambert.runlog.records import check_run_format
 from lambert.runlog.schema import JOURNAL_FILE, RECIPE_FILE, REPORT_FILE, SKIPPED_FILE
-from lambert.training.checkpoint.format import FOLDER, LATEST, check_free_space, finished_steps
+from lambert.training.checkpoint.format import FOLDER, LATEST, finished_steps
 from lambert.training.checkpoint.recorded_recipe import restore_recipe
 from lambert.training.config.training_config import TrainingConfig, refuse_other_config, write_recipe
 from lambert.training.distributed.process_group import ProcessGroup
 from lambert.utils.folder_lock import LOCK_FILES, FolderInUse, FolderLock
-from lambert.utils.io import SETTINGS_BYTES, read_json, unwritable, write_json
+from lambert.utils.io import SETTINGS_BYTES, check_free_space, read_json, unwritable, write_json
 
 MODEL_FOLDER = "huggingface"
 TOKENIZER_FOLDER = "tokenizer"
@@ -98,7 +98,7 @@ def prepare_run_folder(run: Path, settings: TrainingConfig, *, command: str, fre
                 check_run_format(run / JOURNAL_FILE)
                 refuse_other_config(run, settings)
             if not finished_steps(run):
-                check_free_space(run, checkpoint_bytes(settings))
+                check_free_space(run, checkpoint_bytes(settings), what="a checkpoint")
             write_recipe(run, settings, command=command)
         except BaseException:
             lock.release()
