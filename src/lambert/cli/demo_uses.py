@@ -70,9 +70,9 @@ def export(model: Path, out: Path) -> dict[str, Any] | None:
         one = exported.onnx[0]
         times = f"{number(one.milliseconds)} ms, in PyTorch {number(one.torch_milliseconds)} ms"
         say(f"For other programs, {size(one.bytes)} of ONNX: a text of {one.timed_tokens} tokens takes {times}")
-        say(f"Export: {out}; made by: {command} --onnx")
+        say(f"Export: {out}; for a model of yours: lambert export MODEL NEW_FOLDER --onnx")
     else:
-        say(f"For other programs: {out}; made by: {command}")
+        say(f"Export for other programs: {out}; for a model of yours: lambert export MODEL NEW_FOLDER")
         say("As ONNX too:")
         say(f"  pip install 'lambert-bert[onnx]' && {shell_command('lambert', 'export', model, f'{out}-onnx')} --onnx")
     return {"folder": str(out), "onnx": exported.onnx[0].file if exported.onnx else None}
