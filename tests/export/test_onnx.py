@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.embeddings.models import TEXTS, write_model
 
 import lambert
@@ -75,7 +76,7 @@ def test_the_head_of_a_fine_tuned_model_is_exported(kind: str, outputs: tuple[st
     torch.manual_seed(1)
     getattr(transformers, kind).from_pretrained(source).save_pretrained(source)
     exported = lambert.export_model(tmp_path / "run", tmp_path / "out", onnx=True)  # the folder of a fine-tuning
-    assert exported.step is None and exported.onnx[0].outputs == outputs
+    assert exported.step is None and exported.onnx[0].outputs == outputs and exported.checked_with_transformers
     found, real = by_onnx(tmp_path / "out" / "onnx" / "model.onnx", TEXTS)
     expected = by_transformers(source, kind, TEXTS)
     for name, one in zip(outputs, found, strict=True):
@@ -91,13 +92,23 @@ def test_what_cannot_be_exported_is_refused_before_the_folder_is_made(
 ) -> None:
     source, out = write_model(tmp_path / "model", "bert"), tmp_path / "out"
     config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
+    assert main(["export", str(source), str(out), "--onnx"]) == 2
+    assert "no weights for classifier.bias, classifier.weight of BertForTokenClassification" in capsys.readouterr().err
     (source / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
     assert main(["export", str(source), str(out), "--onnx"]) == 2
     assert "the class BertForMultipleChoice" in capsys.readouterr().err
     (source / "config.json").write_text(json.dumps(config))
-    (source / "model.safetensors").write_bytes(b"\0" * 20)
+    weights = load_file(source / "model.safetensors")
+    weights["bert.embeddings.word_embeddings.weight"][5] = float("nan")
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
     assert main(["export", str(source), str(out), "--onnx"]) == 2
-    assert "cannot be written as ONNX" in capsys.readouterr().err
+    assert "outputs that are not finite" in capsys.readouterr().err
+    (source / "model.safetensors").write_bytes(b"\0" * 20)
+    assert main(["export", str(source), str(out)]) == 2
+    assert "cannot open" in capsys.readouterr().err
+    assert main(["export", str(source), str(out), "--public"]) == 2
+    assert "Add --push" in capsys.readouterr().err
     monkeypatch.setattr(onnx_files, "_PACKAGES", ("onnx", "no_such_package"))
     assert main(["export", str(source), str(out), "--onnx"]) == 2
     assert "pip install 'lambert-bert[onnx]'" in capsys.readouterr().err

@@ -60,6 +60,8 @@ class Export(Subcommand):
 
         if self.revisions and self.push is None:
             raise UserError("`revisions` are of a repository", remedy="Add --push OWNER/NAME")
+        if self.public and self.push is None:
+            raise UserError("`public` is for a repository", remedy="Add --push OWNER/NAME")
         if self.push is not None:
             check_upload(self.push)
         exported = export_model(
@@ -85,6 +87,9 @@ class Export(Subcommand):
         elif exported.step is not None:
             with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
             say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
+        else:
+            it = "transformers gives finite outputs" if exported.checked_with_transformers else "not by transformers"
+            say(f"Copied, and opened again: {it}")
         _say_onnx(exported.onnx)
         if (card := self.folder / "README.md").is_file():
             say(f"Model card: {card}; say there what the text is, and the license")

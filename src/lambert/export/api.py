@@ -14,6 +14,7 @@ from lambert.embeddings.library import check_installed
 from lambert.embeddings.pooling import MODULES_FILE, check_pooling
 from lambert.errors import UserError
 from lambert.export.onnx_files import OnnxExport, check_onnx_installed, write_onnx
+from lambert.export.reopening import opens_in_transformers
 from lambert.export.sentence_vectors import write_for_sentence_transformers
 from lambert.finetune.files import MAX_TEXT_BYTES
 from lambert.model.config_file import read_config
@@ -39,7 +40,8 @@ class ExportResult:
     step: int | None = None
     """Of the checkpoint; None where no run was exported, but a folder."""
     checked_with_transformers: bool = False
-    """Whether `transformers` gave the same ids and logits, or sentence-transformers the same vectors."""
+    """Whether `transformers` gave the same ids and logits, or sentence-transformers the same vectors; of a folder that
+    was no run, whether `transformers` opened it and gave finite outputs."""
     rules_in_file: bool = False
     """Whether `transformers` made another tokenizer of BERT's settings, so that it is now told to take
     `tokenizer.json`, as a `PreTrainedTokenizerFast`."""
@@ -138,7 +140,7 @@ def _write_model(
         )
     _copy(model_folder(source), folder)
     _write_finetune_card(model_folder(source).parent, folder)
-    return {}
+    return {"checked_with_transformers": opens_in_transformers(folder)}
 
 
 def _write_finetune_card(results: Path, folder: Path) -> None:

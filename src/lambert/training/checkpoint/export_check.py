@@ -88,7 +88,7 @@ def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, f
     of_output = "prediction_logits" if kind == "BertForPreTraining" else "logits"
     asked = {"folder": str(folder), "lines": lines, "inputs": inputs, "stride": stride, "class": kind}
     asked["logits"] = of_output
-    found = _asked_of_transformers(asked)
+    found = ask_transformers(_PROGRAM, asked)
     logits = zip(_logits(model, inputs), found["logits"], strict=True)
     same = all(torch.allclose(a[:, ::stride].cpu(), torch.tensor(b), rtol=1e-3, atol=1e-3) for a, b in logits)
     checks = {
@@ -102,8 +102,13 @@ def differences_in_transformers(model: PreTrainingModel, tokenizer: Tokenizer, f
     return [name for name, is_same in checks.items() if not is_same]
 
 
-def _asked_of_transformers(asked: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM]
+def ask_transformers(program: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What a program that reads `asked` as JSON prints as JSON, in a process of its own, without lambert.
+
+    Raises:
+        UserError: it fails: `transformers` cannot open `asked["folder"]`.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", program]
     try:
         done = subprocess.run(
             command, input=json.dumps(asked), capture_output=True, text=True, timeout=_MOST_SECONDS, check=True
