@@ -37,6 +37,7 @@ _DROPOUTS = {
 }
 """Settings of `transformers`' configuration."""
 _CHECKED_TEXTS, _TOLERANCE = 16, 1e-3
+_FEW_PAIRS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +200,10 @@ def _parted(
     left_out = len(data) - len(kept)
     if dev is None:
         kept, dev = held_out(kept)
+        if dev is not None and len(dev.pairs) < _FEW_PAIRS:
+            log.warning(
+                f"Only {len(dev.pairs)} pairs are held out to score by, which says little. Give more, or `dev`."
+            )
     if len(kept) < 2:
         raise UserError(
             f"{len(kept)} different texts or pairs to train on", remedy="Give more: each is told apart from the others"

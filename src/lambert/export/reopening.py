@@ -44,7 +44,7 @@ def opens_in_transformers(folder: Path) -> bool:
     found = ask_transformers(_PROGRAM, {"folder": str(folder), "class": names[0]})
     if found["missing"]:
         raise UserError(
-            f"the model has no weights for {', '.join(found['missing'][:3])} of {names[0]}, which its config.json names",
+            f"the model has no weights for {', '.join(found['missing'][:3])} of {names[0]}, named in its config.json",
             remedy="Give a model that was saved whole",
         )
     if not found["finite"]:
