@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambert.cli.subcommand import say
-from lambert.model.weight_files import weights_sha256
 from lambert.utils.formatting import number, shell_command, size
 
 _TOKENS = 32
@@ -58,6 +57,7 @@ def export(model: Path, out: Path) -> dict[str, Any] | None:
     """Export a model, as ONNX too where that is installed; None where an export of another model is there."""
     from lambert.export.api import export_model
     from lambert.model.huggingface import model_folder
+    from lambert.model.weight_files import weights_sha256
 
     onnx = all(find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime", "transformers"))
     command = shell_command("lambert", "export", model, out)
