@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +19,9 @@ from lambert.errors import UserError
 from lambert.finetune.inputs import IGNORED
 from lambert.finetune.labelled.columns import find_columns
 from lambert.finetune.labelled.metrics import spans_of
-from lambert.finetune.labelled.reading import read_rows
+from lambert.finetune.labelled.reading import labels_of, read_rows
 from lambert.finetune.labelled.sequences import LabelledSettings
-from lambert.finetune.labelled.split import hold_out
+from lambert.finetune.labelled.split import hold_out, tell_of_balance
 from lambert.finetune.labelled.tables import Table, read_table
 from lambert.finetune.labelled.tagging import encode_texts
 from lambert.finetune.labelled.task import TaggedText
@@ -101,13 +103,84 @@ def test_the_message_says_where_the_columns_names_come_from(tmp_path: Path) -> N
         find_columns(read_table(tmp_path / "a.jsonl"))
 
 
-def test_numbers_with_missing_ones_are_numbers() -> None:
-    for missing in (float("nan"), "nan", "NaN", "", " ", None):
-        values = [1.5, 2.25, missing, 4.0]
-        table = Table("list", [{"text": "a", "label": value} for value in values], ["1", "2", "3", "4"])
-        columns = find_columns(table)
-        assert columns.kind == "regression"
-        assert [row.label for row in read_rows(table, columns)] == [1.5, 2.25, 4.0]
+MISSING_NUMBERS = (float("nan"), float("-inf"), np.float32("nan"), Decimal("NaN"), "nan", "NaN", "NAN", "", " ", "inf", "NA", "n/a", None)  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("missing", MISSING_NUMBERS, ids=repr)
+@pytest.mark.parametrize(
+    ("values", "kind", "labels"),
+    [
+        ([1.5, 2.25, 4.0], "regression", [1.5, 2.25, 4.0]),
+        (["1.0", "2.0", "2"], "classification", ["1", "2", "2"]),
+        ([Decimal("1.50"), np.float32(2.25)], "regression", [1.5, 2.25]),
+        ([np.int64(1), np.float32(2)], "classification", ["1", "2"]),
+    ],
+)
+def test_a_missing_number_is_left_out_before_the_kind_is_decided(
+    missing: Any, values: list[Any], kind: str, labels: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"text": "a", "label": value} for value in [missing, *values, missing]]
+    table = Table("list", rows, [f"entry {number}" for number in range(1, len(rows) + 1)])
+    columns = find_columns(table)
+    assert columns.kind == kind
+    assert [row.label for row in read_rows(table, columns)] == labels
+    assert f"2 of {len(rows)} rows are left out, first in entry 1: it has no label" in caplog.text
+
+
+@pytest.mark.parametrize("written", ["NaN", "nan", "inf", "-Infinity"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "hf:stars"])
+def test_missing_numbers_of_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: str
+) -> None:
+    values = [*(f"{number}.25" for number in range(30)), *[written] * 4]
+    if name.endswith("sv"):
+        mark = "," if name == "a.csv" else "\t"
+        (tmp_path / name).write_text("\n".join([f"text{mark}stars", *(f"a film{mark}{one}" for one in values)]))
+    elif name.startswith("a.json"):
+        word = {"nan": "NaN", "inf": "Infinity"}.get(written, written)
+        objects = [f'{{"text": "a film", "stars": {one if one != written else word}}}' for one in values]
+        (tmp_path / name).write_text(f"[{', '.join(objects)}]" if name == "a.json" else "\n".join(objects))
+    columns = {"text": ["a film"] * 34, "stars": [float(one) for one in values]}
+    if name == "a.parquet":
+        pq.write_table(pa.table(columns), tmp_path / name)
+    if name.startswith("hf:"):
+        dataset = datasets.Dataset.from_dict(columns)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: dataset)
+    table = read_table(name if name.startswith("hf:") else tmp_path / name)
+    found = find_columns(table)
+    assert found.kind == "regression"
+    assert [row.label for row in read_rows(table, found)] == [number + 0.25 for number in range(30)]
+
+
+def test_a_missing_label_is_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = datasets.ClassLabel(names=["O", "B-X"])
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
+    dataset = datasets.Dataset.from_dict({"tokens": [["a", "b"]] * 2, "ner_tags": [[0, 1], [-1, 1]]}, features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: dataset)
+    tagged = read_table("hf:tags")
+    assert [row.place for row in read_rows(tagged, find_columns(tagged))] == ["row 1"]
+    words = ["good", "NaN", "None", float("nan"), "NA", None]
+    for values, labels in (
+        (words, ["good", "None", "NA"]),
+        ([["x", None], ["x"], ["nan", "y"], []], [("x",), ()]),
+    ):
+        table = Table("list", [{"text": "a", "label": value} for value in values], [""] * len(values))
+        assert [row.label for row in read_rows(table, find_columns(table))] == labels
+    texts = Table("list", [{"text": text, "label": "x"} for text in ("a", float("nan"), "nan")], [""] * 3)
+    assert [row.texts for row in read_rows(texts, find_columns(texts))] == [("a",)]
+    separated = Table("list", [{"text": "a", "label": value} for value in ("x|y", "", "nan", "x|nan")], [""] * 4)
+    assert [row.label for row in read_rows(separated, find_columns(separated, separator="|"))] == [("x", "y"), ()]
+
+
+def test_a_word_among_numbers_does_not_make_a_class_of_each(caplog: pytest.LogCaptureFixture) -> None:
+    values = [*(f"{number}.5" for number in range(30)), "unknown", "4.5"]
+    table = Table("list", [{"text": "a", "label": value} for value in values], [f"line {n}" for n in range(32)])
+    with pytest.raises(UserError, match=r"31 of the labels in 'label' are numbers, but 'unknown' in line 30 is none"):
+        find_columns(table)
+    assert len(read_rows(table, find_columns(table, kind="regression"))) == 31
+    classes = find_columns(table, kind="classification")
+    tell_of_balance(labels_of(read_rows(table, classes), classes.kind), classes.kind)
+    assert "31 labels for 32 training examples are too many to learn" in caplog.text
 
 
 @pytest.mark.parametrize(

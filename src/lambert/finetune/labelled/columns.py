@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from lambert.errors import UserError, unknown_name
@@ -31,6 +33,8 @@ _LABELS = (
 )
 _MOST_CLASSES_OF_WHOLE_NUMBERS = 20
 _ROWS_LOOKED_AT = 20_000
+_NOT_A_NUMBER = ("nan", "NaN", "NAN")
+_NOT_AVAILABLE = ("na", "n/a", "#n/a", "<na>", "none", "null", "nan", "-nan")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Columns:
     kind: Kind
     separator: str | None = None
     """Between the labels of one field."""
+    of_numbers: bool = False
+    """Whether all labels that are not missing are numbers, so that `NA` is a missing one."""
 
     def text(self) -> str:
         """One line for the user."""
@@ -86,7 +92,9 @@ def find_columns(
     if len(found_labels) > 1 and found_kind != "multi-label":
         raise UserError(f"several columns of labels are not {found_kind}", remedy="Give one, or multi-label as task")
     assert found_kind in KINDS
-    return Columns(found_texts, found_labels, found_kind, separator)
+    numbers, word = _numbers(table, found_labels[0])
+    of_numbers = len(found_labels) == 1 and bool(numbers) and word is None
+    return Columns(found_texts, found_labels, found_kind, separator, of_numbers)
 
 
 def _label_column(table: Table, texts: Sequence[str]) -> tuple[str]:
@@ -132,25 +140,59 @@ def _kind(table: Table, texts: Sequence[str], labels: Sequence[str], separator: 
         of_words = any(isinstance(text, list) for text in words)
         of_spans = any(isinstance(item, list | dict) for value in lists for item in value)
         return "tags" if of_words or of_spans else "multi-label"
-    numbers = [as_number(value) for value in known]
-    if not numbers or not all(map(math.isfinite, numbers)):
+    numbers, word = _numbers(table, labels[0])
+    whole = all(number.is_integer() for number in numbers)
+    if not numbers or (whole and len(set(numbers)) <= _MOST_CLASSES_OF_WHOLE_NUMBERS):
         return "classification"
-    whole = all(number == int(number) for number in numbers)
-    return "classification" if whole and len(set(numbers)) <= _MOST_CLASSES_OF_WHOLE_NUMBERS else "regression"
+    if word is not None and 2 * len(numbers) >= len(known):
+        raise UserError(
+            f"{len(numbers):,} of the labels in {labels[0]!r} are numbers, but {word} is none",
+            remedy="Correct such labels, or give `task`: regression leaves them out, classification makes each number "
+            "a class",
+        )
+    return "classification" if word is not None else "regression"
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a label is none: null, empty, or not a number as pandas writes it."""
+def _numbers(table: Table, column: str) -> tuple[list[float], str | None]:
+    """The finite numbers in a column, and the first label that is neither a number nor missing."""
+    numbers: list[float] = []
+    word = None
+    for row, place in zip(table.rows[:_ROWS_LOOKED_AT], table.places, strict=False):
+        value = row.get(column)
+        if is_missing(value, of_numbers=True):
+            continue
+        number = as_number(value)
+        if math.isfinite(number):
+            numbers.append(number)
+        elif math.isnan(number) and word is None:
+            word = f"{str(value)[:40]!r} in {place}"
+    return numbers, word
+
+
+def is_missing(value: Any, *, of_numbers: bool = False) -> bool:
+    """Whether a text or a label is none: null, empty, or not a (finite) number as pandas writes it.
+
+    Args:
+        of_numbers: among numbers `NA`, infinity and the like are missing, too; among words they may be classes.
+    """
     if isinstance(value, str):
-        return value.strip() in ("", "nan", "NaN")
-    return value is None or (isinstance(value, float) and math.isnan(value))
+        text = value.strip()
+        if of_numbers and (text.lower() in _NOT_AVAILABLE or math.isinf(as_number(text))):
+            return True
+        return not text or text in _NOT_A_NUMBER
+    return value is None or (_is_number(value) and not math.isfinite(as_number(value)))
 
 
 def as_number(value: Any) -> float:
     """NaN for what is not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if not isinstance(value, str) and not _is_number(value):
         return math.nan
     try:
         return float(value)
     except (ValueError, OverflowError):
         return math.nan
+
+
+def _is_number(value: Any) -> bool:
+    """Of Python, NumPy or a decimal column; a bool is a class."""
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)

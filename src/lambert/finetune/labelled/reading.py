@@ -134,34 +134,36 @@ def _labelled(row: Row, columns: Columns, place: str) -> Labelled:
     texts = tuple(_text(row.get(name), name) for name in columns.texts)
     if columns.kind == "multi-label":
         return Labelled(texts, _several(row, columns), place)
-    if is_missing(value):
+    if is_missing(value, of_numbers=columns.of_numbers):
         raise _Unusable("it has no label")
+    number = as_number(value)
     if columns.kind == "regression":
-        number = as_number(value)
         if not math.isfinite(number):
             raise _Unusable(f"the label {str(value)[:40]!r} is not a number")
         return Labelled(texts, number, place)
+    if columns.of_numbers and isinstance(value, str) and value.strip().endswith(".0"):
+        value = number  # as pandas writes whole numbers of which some are missing
     return Labelled(texts, _name(value), place)
 
 
 def _text(value: Any, column: str) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = " ".join(value)
-    text = "" if value is None else str(value)
-    if not text.strip():
+    if is_missing(value):
         raise _Unusable(f"{column!r} is empty")
-    return text
+    return str(value)
 
 
 def _name(value: Any) -> str:
     """A label as text: 1 and 1.0 are the same."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if is_missing(value):
+        raise _Unusable("one of its labels is missing")
     if isinstance(value, dict | list):
         raise _Unusable(f"its label is {'an object' if isinstance(value, dict) else 'a list'}")
-    return str(value).strip()
+    number = math.nan if isinstance(value, str) else as_number(value)
+    return str(int(value) if number.is_integer() else value).strip()
 
 
 def _several(row: Row, columns: Columns) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ def _several(row: Row, columns: Columns) -> tuple[str, ...]:
     if len(columns.labels) > 1:
         return tuple(name for name in columns.labels if _is_true(row.get(name), name))
     value = row.get(columns.labels[0])
-    if value is None:
+    if is_missing(value) and not (isinstance(value, str) and not value.strip()):
         raise _Unusable("it has no labels")
     if isinstance(value, str):
         if not columns.separator:

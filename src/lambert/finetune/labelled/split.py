@@ -67,7 +67,13 @@ def tell_of_balance(counts: Mapping[str, int], kind: Kind) -> None:
     log.info(
         f"{unit} by label: {shown}" + (f", and {len(counts) - _SHOWN} more labels" if len(counts) > _SHOWN else "")
     )
-    if rare := [label for label, count in counts.items() if count < _RARE]:
+    examples = sum(counts.values())
+    if kind != "tags" and len(counts) > _SHOWN and examples < _RARE * len(counts):
+        log.warning(
+            f"{len(counts):,} labels for {examples:,} training examples are too many to learn. Name another column "
+            "with `label` if they are no classes, or give regression as `task` if they are numbers."
+        )
+    elif rare := [label for label, count in counts.items() if count < _RARE]:
         named = ", ".join(map(repr, rare[:8])) + (", …" if len(rare) > 8 else "")
         log.warning(f"{len(rare)} label{'s have' if len(rare) > 1 else ' has'} fewer than {_RARE} {unit}: {named}.")
     most, least = max(counts.values()), min(counts.values())

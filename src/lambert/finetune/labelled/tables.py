@@ -187,7 +187,7 @@ def _dataset(source: str) -> Table:
             if isinstance(row[name], int):
                 row[name] = names[row[name]] if row[name] >= 0 else None  # −1: a test set without labels
         for name, names in lists.items():
-            row[name] = [names[index] for index in row[name] or []]
+            row[name] = [names[index] if index >= 0 else None for index in row[name] or []]
         rows.append(row)
     return Table(source, rows, [f"row {number:,}" for number in range(1, len(rows) + 1)])
 
