@@ -146,6 +146,8 @@ class FineTuneJob(Generic[Settings]):
             curve=summary.curve,
         )
         if self.trained is not None:
+            if self.preset.finish is not None:
+                self.preset.finish(model)
             self.trained(model, tokenizer, result)
         return result
 
@@ -173,6 +175,7 @@ class FineTuneJob(Generic[Settings]):
             "random_weights": self.random_weights,
             "cased": self.cased,
             "settings": settings | {"precision": self.settings.precision.value},
+            **self.preset.made_from,
         }
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,10 @@ class TaskPreset:
     """(examples, sequences, rows of logits, settings) → predictions that JSON can hold."""
     texts: Callable[[Any], Sequence[str]]
     """The texts of an example."""
+    finish: Callable[[nn.Module], None] | None = None
+    """Changes a trained model that has predicted into the one that is kept."""
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+    """What else decides the weights, ready for JSON."""
 
     def task(self, model: nn.Module, batch: SequenceBatch) -> TaskOutput:
         """The loss of a micro-batch."""

@@ -86,6 +86,39 @@ def test_numbers(folder: Path, tmp_path: Path) -> None:
     assert pipeline(GOOD)[0]["score"] == pytest.approx(4.5, abs=0.6)
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1e3, 0.5), (1e-4, 0.0), (1.0, 2e4)])
+def test_numbers_of_any_scale_are_learned_alike(folder: Path, tmp_path: Path, factor: float, offset: float) -> None:
+    plain = rows(lambda good: 4.5 if good else 1.25)
+    scaled = [row | {"label": row["label"] * factor + offset} for row in plain]
+    first = fine_tune(folder, plain, dev=plain, settings=SETTINGS)
+    second = fine_tune(folder, scaled, dev=scaled, settings=SETTINGS, out=tmp_path)
+    assert second.metrics["pearson"] == pytest.approx(first.metrics["pearson"], abs=0.5)
+    assert second.metrics["rmse"] == pytest.approx(first.metrics["rmse"] * factor, rel=0.02)
+    assert second.data["label_scale"]["mean"] == pytest.approx(2.875 * factor + offset)
+    assert second.data["label_scale"]["deviation"] == pytest.approx(1.625 * factor)  # half of 4.5 − 1.25
+    pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"))
+    said = [one["score"] for one in pipeline([row["text"] for row in scaled], function_to_apply="none")]
+    # float32 holds 2e4 to some 1e-3
+    assert said == pytest.approx(list(second.seeds[0].predictions), abs=1e-4 * factor + 1e-6 * offset)
+
+
+def test_a_model_no_better_than_a_constant_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    still: dict[str, Any] = {"learning_rate": 1e-9, "epochs": 1, "sequence_length": 24}
+    train = rows(lambda good: 4.5 if good else 1.25)
+    fine_tune(folder, train, dev=[train[0] | {"label": 2.875}, *train[1:]], **still)
+    assert "no better than always predicting the mean of the training labels (rmse " in caplog.text
+    caplog.clear()
+    words = [*rows(str), *rows(lambda good: "0", 10)]
+    fine_tune(folder, words, dev=words, **still)
+    assert "no better than always predicting the most frequent label (macro_f1 " in caplog.text
+    caplog.clear()
+    fine_tune(folder, train, dev=train, settings=SETTINGS)
+    assert "no better" not in caplog.text and "float32" not in caplog.text
+    close = rows(lambda good: 1.7e9 + good / 2)
+    read_examples(close, dev=close)
+    assert "near 1.7e+09 and differ by some 0.25, which float32 hardly tells apart" in caplog.text
+
+
 def test_tags(folder: Path, tmp_path: Path) -> None:
     names = ("Edna", "Harbour", "pier")
     train = [
@@ -131,6 +164,8 @@ def test_a_rate_is_chosen_on_held_out_training_examples(folder: Path) -> None:
     [
         ([{"text": "a b", "label": "x"}] * 3, {}, "only one text"),
         (rows(lambda good: "same"), {}, "all training labels are 'same'"),
+        (rows(lambda good: 2.5), {}, "all training labels are 2.5, so there is nothing to predict"),
+        (rows(lambda good: 2.5 + good * 1e200), {}, "the label in entry 2 is 1e[+]200, and float32 ends at 1e[+]38"),
         ([], {}, "list of examples is empty"),
         (rows(str), {"label": "stars"}, "no column 'stars'.*`label`; there is 'text', 'label'"),
         (rows(str), {"task": "sentiment"}, "unknown kind of labels"),

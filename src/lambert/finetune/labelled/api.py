@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lambert.errors import UserError
 from lambert.finetune.job import FineTuneJob
 from lambert.finetune.labelled.columns import Columns, find_columns
 from lambert.finetune.labelled.metrics import check_installed
-from lambert.finetune.labelled.reading import labels_of, make_examples, make_task, read_rows
+from lambert.finetune.labelled.reading import label_scale, labels_of, make_examples, make_task, read_rows
 from lambert.finetune.labelled.results import LabelledResult
 from lambert.finetune.labelled.runner import preset_of, run_labelled
 from lambert.finetune.labelled.sequences import LabelledSettings
@@ -153,6 +153,10 @@ def read_examples(
     name = Path(table.source).stem or table.source
     labels = labels_of(learned, columns.kind)
     about = make_task(name, columns, labels, labels_of(measured, columns.kind))
+    if about.kind == "regression":
+        scale = label_scale(learned, measured)
+        about = replace(about, scale=scale)
+        log.info(f"training labels: mean {scale.mean:.4g}, standard deviation {scale.deviation:.4g}")
     counts, strange = dict(labels.most_common()), conflicts(rows)
     tell_of_balance(counts, about.kind)
     tell_of_few(len(measured), about.kind)
@@ -163,7 +167,7 @@ def read_examples(
     data = {
         "train": table.source, "dev": measured_on, "texts": list(columns.texts), "label_columns": list(columns.labels),
         "examples_by_label": counts, "conflicts": len(strange), "conflicting": strange[:_CONFLICTS_SHOWN],
-        "dev_texts_in_train": overlap,
+        "dev_texts_in_train": overlap, "label_scale": None if about.scale is None else asdict(about.scale),
     }  # fmt: skip
     return LabelledExamples(about, make_examples(learned, about), make_examples(measured, about), data)
 

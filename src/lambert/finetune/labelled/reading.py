@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from lambert.errors import UserError
 from lambert.finetune.labelled.columns import Columns, as_number, is_missing
 from lambert.finetune.labelled.tables import Row, Table
-from lambert.finetune.labelled.task import OUTSIDE, Example, Kind, TaggedText, Task, own_task
+from lambert.finetune.labelled.task import OUTSIDE, Example, Kind, Scale, TaggedText, Task, own_task
 
 log = logging.getLogger("lambert")
 _WORD = re.compile(r"\w+|[^\w\s]")
 _MOST_LABELS = 1_000
+_LARGEST_NUMBER = 1e38
+_LEAST_VARIATION = 1e-5
+"""Standard deviation by mean: a hundred times what float32 tells apart."""
 
 
 class _Unusable(Exception):
@@ -100,6 +105,33 @@ def make_task(name: str, columns: Columns, learned: Counter[str], measured: Coun
             remedy="Name another column with `label`, or regression as `task` where they are numbers",
         )
     return own_task(name, columns.kind, tuple(labels))
+
+
+def label_scale(learned: Sequence[Labelled], measured: Sequence[Labelled]) -> Scale:
+    """Mean and standard deviation of the training labels of a regression.
+
+    Raises:
+        UserError: all are the same, or one is too large for float32.
+    """
+    labels = np.array([row.label for row in learned])
+    for row in (*learned, *measured):
+        if abs(row.label) > _LARGEST_NUMBER:
+            raise UserError(
+                f"the label in {row.place} is {row.label:g}, and float32 ends at {_LARGEST_NUMBER:g}",
+                remedy="Give the labels in another unit, or as logarithms",
+            )
+    if np.ptp(labels) == 0:
+        raise UserError(
+            f"all training labels are {labels[0]:g}, so there is nothing to predict",
+            remedy="Give examples of different labels, or name another column with `label`",
+        )
+    scale = Scale(float(labels.mean()), float(labels.std()))
+    if scale.deviation < _LEAST_VARIATION * abs(scale.mean):
+        log.warning(
+            f"The labels are near {scale.mean:.7g} and differ by some {scale.deviation:.3g}, which float32 hardly "
+            "tells apart. Subtract a constant from them."
+        )
+    return scale
 
 
 def make_examples(rows: Sequence[Labelled], task: Task) -> list[Any]:

@@ -72,7 +72,26 @@ def run_labelled(
     def so_far(results: Sequence[SeedResult], best: FineTuneResult, model: str | None) -> LabelledResult:
         return over_seeds(task, results, model=model, details=details_of(task, job.dev, best.predictions), **fields)
 
-    return run_seeds(job, seeds, of_seed=of_seed, over_seeds=so_far, more_settings=class_settings(task))
+    result = run_seeds(job, seeds, of_seed=of_seed, over_seeds=so_far, more_settings=class_settings(task))
+    if not job.random_weights:
+        _tell_of_baseline(task, result)
+    return result
+
+
+def _tell_of_baseline(task: Task, result: LabelledResult) -> None:
+    """Warn of a model that is no better than a constant answer."""
+    constant, trivial = result.majority_baseline, "the most frequent label"
+    if "rmse" in task.metrics:
+        name, trivial, own, other = "rmse", "the mean of the training labels", result.metrics["rmse"], constant["rmse"]
+        is_worse = own >= other
+    else:
+        name, own, other = " and ".join(result.scored), result.score, score_of(task, constant)
+        is_worse = own <= other
+    if is_worse:
+        log.warning(
+            f"{task.name}: the model is no better than always predicting {trivial} ({name} {own:.4g} and {other:.4g}). "
+            "Train for more epochs, try several `learning_rates`, or give more examples."
+        )
 
 
 def score_of(task: Task, metrics: Mapping[str, float]) -> float:

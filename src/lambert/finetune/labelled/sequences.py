@@ -7,7 +7,7 @@ first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 from lambert.corpus.encoding import plain_text_tokenizer
 from lambert.corpus.vocabulary import special_tokens
 from lambert.finetune.inputs import Encoded, SequenceBatch
-from lambert.finetune.labelled.task import Example, Task
+from lambert.finetune.labelled.task import Example, Scale, Task
 from lambert.finetune.loop import Rows, TaskPreset
 from lambert.finetune.settings import FineTuneSettings
 from lambert.model.heads import classification_model
@@ -38,12 +38,18 @@ class LabelledSettings(FineTuneSettings):
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: Tokenizer, settings: LabelledSettings, *, multi_label: int = 0
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    settings: LabelledSettings,
+    *,
+    multi_label: int = 0,
+    scale: Scale | None = None,
 ) -> list[Encoded]:
     """Tokenise as plain text; of a pair that is too long the longer text loses its last token until both fit.
 
     Args:
         multi_label: number of labels, of which an example has any number; 0: it has one, or a number.
+        scale: by which the numbers are standardized; None leaves them as they are.
     """
     specials, plain, length = special_tokens(tokenizer), plain_text_tokenizer(tokenizer), settings.sequence_length
     firsts = encode(plain, [example.first for example in examples], special=False)
@@ -55,6 +61,8 @@ def encode_examples(
         head = [specials.classify, *first.ids[: lengths[0]], specials.separate]
         tail = [*second.ids[: lengths[1]], specials.separate] if is_pair else []
         target = _ones(example.label, multi_label) if isinstance(example.label, tuple) else example.label
+        if scale is not None and isinstance(target, float):
+            target = (target - scale.mean) / scale.deviation
         encoded.append(Encoded(np.array(head + tail), len(head), target))
     return encoded
 
@@ -99,7 +107,12 @@ def label_loss(logits: Tensor, batch: SequenceBatch) -> TaskOutput:
 
 
 def best_labels(
-    examples: Sequence[Example], encoded: Sequence[Encoded], rows: Rows, settings: LabelledSettings
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    rows: Rows,
+    settings: LabelledSettings,
+    *,
+    scale: Scale | None = None,
 ) -> dict[str, Any]:
     """For each example in its order.
 
@@ -116,7 +129,8 @@ def best_labels(
             labels[index] = np.flatnonzero(values > 0).tolist()
             losses[index] = float(np.logaddexp(0, -signs * values).mean())
         elif len(values) == 1:
-            labels[index], losses[index] = float(values[0]), float((values[0] - given) ** 2)
+            number = float(values[0]) if scale is None else scale.mean + scale.deviation * float(values[0])
+            labels[index], losses[index] = number, (number - given) ** 2
         else:
             labels[index] = float(values.argmax())
             losses[index] = float(np.logaddexp.reduce(values) - values[int(given)])
@@ -127,8 +141,20 @@ def sequence_preset(task: Task) -> TaskPreset:
     """The fine-tuning of a task whose labels are of whole texts or pairs."""
     head = partial(classification_model, classes=task.classes)
     several = len(task.labels) if task.kind == "multi-label" else 0
-    encode_all = partial(encode_examples, multi_label=several)
-    return TaskPreset(task.name, head, encode_all, class_logits, label_loss, best_labels, _texts)
+    encode_all = partial(encode_examples, multi_label=several, scale=task.scale)
+    decode = partial(best_labels, scale=task.scale)
+    kept: dict[str, Any] = {}
+    if task.scale is not None:
+        kept = {"finish": partial(undo_scale, scale=task.scale), "made_from": {"scale": asdict(task.scale)}}
+    return TaskPreset(task.name, head, encode_all, class_logits, label_loss, decode, _texts, **kept)
+
+
+@torch.no_grad()
+def undo_scale(model: nn.Module, scale: Scale) -> None:
+    """Change the last layer so that the model gives numbers of the labels' own scale."""
+    head: Any = model.classifier
+    head.weight.copy_(head.weight.double() * scale.deviation)
+    head.bias.copy_(head.bias.double() * scale.deviation + scale.mean)
 
 
 def _texts(example: Example) -> list[str]:

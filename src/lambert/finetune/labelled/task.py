@@ -12,6 +12,14 @@ OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Labels are `mean` + `deviation` times what the model learns, which has mean 0 and standard deviation 1."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
 class Task:
     """What is learned."""
 
@@ -23,6 +31,8 @@ class Task:
     """Names in `metrics`."""
     scored: tuple[str, ...] = ()
     """Metrics whose mean is the score; none: all of them."""
+    scale: Scale | None = None
+    """Of the training labels of a regression that learns standardized labels; None: it learns them as they are."""
 
     @property
     def classes(self) -> int:
