@@ -46,7 +46,8 @@ class FineTuneJob(Generic[Settings]):
         cased: how to read a folder that has only a `vocab.txt` and does not say.
         device: None chooses the GPU where there is one.
         progress: called after every training step and evaluation batch.
-        trained: called with every model that has been trained and has predicted, before its result is cached.
+        trained: called with every model that has been trained and has predicted, after its result is cached: what it
+            cannot write then loses no training.
     """
 
     path: Path
@@ -111,16 +112,14 @@ class FineTuneJob(Generic[Settings]):
         cached = self._cached(name, seed)
         if cached is not None:
             return cached, True
-        result = self._run(seed, title, may_diverge=may_diverge)
-        if self._cache is not None:
-            self._cache.put(name, self.made_from(seed), result)
-        return result, False
+        return self._run(seed, title, name=name, may_diverge=may_diverge), False
 
     def run_again(self, seed: int, title: str) -> FineTuneResult:
         """Train and predict with a seed, whatever is cached."""
-        return self._run(seed, title, may_diverge=False)
+        return self._run(seed, title)
 
-    def _run(self, seed: int, title: str, *, may_diverge: bool) -> FineTuneResult:
+    def _run(self, seed: int, title: str, *, name: str | None = None, may_diverge: bool = False) -> FineTuneResult:
+        """Train, predict, cache under a name, and hand the model on."""
         model, tokenizer, _ = self.load(seed)
         model.to(self.device or init_process_group().device)
         how: dict[str, Any] = {
@@ -132,7 +131,9 @@ class FineTuneJob(Generic[Settings]):
         except Diverged as error:
             if not may_diverge:
                 raise
-            return FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
+            result = FineTuneResult(seed, self.settings.learning_rate, {}, problem=error.what)
+            self._put(name, result)
+            return result
         predictions = predict(model, tokenizer, self.preset, self.dev, self.settings, **how)
         result = FineTuneResult(
             seed=seed,
@@ -145,11 +146,16 @@ class FineTuneJob(Generic[Settings]):
             seconds=summary.seconds + predictions.seconds,
             curve=summary.curve,
         )
+        self._put(name, result)
         if self.trained is not None:
             if self.preset.finish is not None:
                 self.preset.finish(model)
             self.trained(model, tokenizer, result)
         return result
+
+    def _put(self, name: str | None, result: FineTuneResult) -> None:
+        if self._cache is not None and name is not None:
+            self._cache.put(name, self.made_from(result.seed), result)
 
     def _cached(self, name: str, seed: int) -> FineTuneResult | None:
         return None if self._cache is None else self._cache.get(name, self.made_from(seed))

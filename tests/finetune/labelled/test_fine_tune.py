@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from lambert.cli.main import main
 from lambert.corpus.tokenizer_files import save_tokenizer
 from lambert.corpus.vocabulary import train_vocabulary
 from lambert.errors import UserError
-from lambert.finetune import job
+from lambert.finetune import best_model, job
 from lambert.finetune.labelled.api import fine_tune, read_examples
 from lambert.finetune.labelled.sequences import LabelledSettings
 from lambert.model.bert import BertConfig
@@ -150,6 +152,21 @@ def test_the_best_seed_is_kept_and_made_again(folder: Path, tmp_path: Path, monk
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
     fine_tune(folder, train, dev=train, seeds=3, out=tmp_path, **short)
     assert trained == [first.best_seed]
+
+
+def test_a_model_that_cannot_be_written_loses_no_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, short = rows(str), {"epochs": 1, "learning_rate": 1e-3, "sequence_length": 24}
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="the disk is full"):
+        patched.setattr(best_model, "save_model", Mock(side_effect=full))
+        fine_tune(folder, train, dev=train, seeds=2, out=tmp_path, **short)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["seed-0.json"]
+    result = fine_tune(folder, train, dev=train, seeds=2, out=tmp_path, **short)
+    assert [one.reused for one in result.seeds] == [True, False]
+    record = json.loads((tmp_path / "model" / "fine_tuning.json").read_text())
+    assert record["seed"] == result.best_seed
 
 
 def test_a_rate_is_chosen_on_held_out_training_examples(folder: Path) -> None:
