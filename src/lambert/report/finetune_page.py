@@ -76,13 +76,21 @@ def _classes(classes: Sequence[Facts], data: Facts, kind: str) -> str:
     head = ["Label", "Precision", "Recall", "F1", "Development " + ("entities" if of_entities else "examples")]
     rows = []
     for one in classes:
-        scores = [value(one[name]) for name in ("precision", "recall", "f1")]
+        scores = [
+            formatting.MISSING if one[name] is None else value(one[name]) for name in ("precision", "recall", "f1")
+        ]
         rows.append([one["label"], *scores, formatting.count(one["examples"])])
         if not of_entities and counts:
             rows[-1].append(formatting.count(counts.get(one["label"], 0)))
     if not of_entities and counts:
         head.append("Training examples")
-    return grid(head, rows, texts={0}) + OF_BEST_SEED
+    note = ""
+    if any(one["f1"] is None for one in classes):
+        note = (
+            f'<p class="note">{formatting.MISSING}: the label is neither given nor predicted in the development '
+            "examples. It does not count in macro F1.</p>"
+        )
+    return grid(head, rows, texts={0}) + OF_BEST_SEED + note
 
 
 def _confusion(confusion: Facts) -> str:

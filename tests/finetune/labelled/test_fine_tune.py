@@ -26,6 +26,7 @@ from lambert.model.bert import BertConfig
 from lambert.model.heads import pretraining_model
 from lambert.model.huggingface import save_model
 from lambert.model.modernbert import ModernBertConfig
+from lambert.report import write_finetune_page
 
 SETTINGS = LabelledSettings(learning_rate=5e-3, epochs=30, batch_size=8, micro_batch_size=4, sequence_length=24)
 WORDS = HARBOUR.split()
@@ -78,6 +79,21 @@ def test_several_labels(folder: Path, tmp_path: Path) -> None:
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"), top_k=None)
     scores = {one["label"]: one["score"] for one in pipeline([BAD])[0]}
     assert scores["sea"] > 0.5 > scores["good"]  # sigmoids, which need not add up to 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_label_without_development_examples_has_no_f1(folder: Path, tmp_path: Path, several: bool) -> None:
+    train = [row | {"label": [row["label"]] if several else row["label"]} for row in rows(lambda good: "ab"[good])]
+    other = [{"text": "the lighthouse", "label": ["c"] if several else "c"}]
+    result = fine_tune(folder, train + other, dev=train, settings=SETTINGS, out=tmp_path)
+    scores = {one["label"]: (one["precision"], one["recall"], one["f1"]) for one in result.details["classes"]}
+    assert scores == {"a": (100, 100, 100), "b": (100, 100, 100), "c": (None, None, None)}
+    assert result.metrics["macro_f1"] == 100.0
+    page = write_finetune_page(result.to_dict(), tmp_path / "report.html").read_text()
+    assert '<td class="">c</td><td class="number">–</td>' in page
+    assert "neither given nor predicted" in page
+    given = write_finetune_page(fine_tune(folder, train, dev=train, settings=SETTINGS).to_dict(), tmp_path / "b.html")
+    assert "neither given nor predicted" not in given.read_text()
 
 
 def test_numbers(folder: Path, tmp_path: Path) -> None:

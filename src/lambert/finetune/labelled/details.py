@@ -19,9 +19,10 @@ def details_of(task: Task, examples: Sequence[Any], predictions: Mapping[str, An
     """Of the development examples and what `decode` returned for them, ready for JSON.
 
     Returns:
-        `classes`: for each class `label`, `precision`, `recall`, `f1` (0 to 100) and `examples`; `confusion`, for
-        classification with at most 30 classes: `labels`, and `counts` [given][predicted]; `errors`: the wrong
-        examples of highest loss, with `index`, `text`, `given`, `predicted` and `loss`.
+        `classes`: for each class `label`, `precision`, `recall`, `f1` (0 to 100; None of a class that is neither given
+        nor predicted) and `examples`; `confusion`, for classification with at most 30 classes: `labels`, and `counts`
+        [given][predicted]; `errors`: the wrong examples of highest loss, with `index`, `text`, `given`, `predicted`
+        and `loss`.
     """
     labels = predictions["labels"]
     found: dict[str, Any] = {"errors": _errors(task, examples, labels, predictions["losses"])}
@@ -60,8 +61,10 @@ def _classes(task: Task, examples: Sequence[Any], labels: Sequence[Any]) -> list
         counts = dict(zip(task.labels, sums, strict=True))
     rows = []
     for label, of_class in counts.items():
-        precision, recall, f1 = (100 * value for value in precision_recall_f1(*of_class))
-        rows.append({"label": label, "precision": precision, "recall": recall, "f1": f1, "examples": of_class[2]})
+        scores = dict(zip(("precision", "recall", "f1"), precision_recall_f1(*of_class), strict=True))
+        occurs = any(of_class)
+        shown = {name: 100 * value if occurs else None for name, value in scores.items()}
+        rows.append({"label": label, **shown, "examples": of_class[2]})
     return rows
 
 

@@ -81,9 +81,12 @@ def _of_several(task: Task, labels: Sequence[Any], predictions: Sequence[Any]) -
     from sklearn import metrics
 
     given, said = indicators(labels, task.classes), indicators(predictions, task.classes)
+    there = np.flatnonzero((given | said).any(0))  # as of single labels; others would count as an F1 of 0
     return {
         "micro_f1": float(metrics.f1_score(given, said, average="micro", zero_division=0.0)),
-        "macro_f1": float(metrics.f1_score(given, said, average="macro", zero_division=0.0)),
+        "macro_f1": float(metrics.f1_score(given[:, there], said[:, there], average="macro", zero_division=0.0))
+        if len(there)
+        else 0.0,
         "exact_match": float(metrics.accuracy_score(given, said)),
     }
 
