@@ -90,7 +90,9 @@ def say_metrics(result: Any) -> None:
     Args:
         result: a `LabelledResult`.
     """
-    trivial = "mean of the training examples" if result.kind == "regression" else "majority-class baseline"
+    from lambert.report.fine_tuning import baseline_name
+
+    trivial = baseline_name(result.kind, result.data).replace("majority class", "majority-class baseline")
     say(f"{result.task}: {_text(result.metrics)}; {trivial}: {_text(result.majority_baseline)}")
     if result.score_interval is not None:
         low, high = result.score_interval

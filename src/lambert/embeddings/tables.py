@@ -21,6 +21,7 @@ from lambert.utils.io import read_beginning
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonlines")
 _NAMES_SHOWN = 12
+_NO_HEADER = " in its first line; if that is no header but a text, put a line with the column's name before it"
 _NO_UTF8 = "Convert it, such as with: iconv -f cp1252 -t utf-8 FILE > NEW_FILE"
 
 Row = tuple[str, Sequence[Any]]
@@ -132,11 +133,12 @@ def _decoded(file: Path, blocks: Iterator[bytes]) -> Iterator[tuple[int, str]]:
             raise UserError(what, remedy=_NO_UTF8) from None
 
 
-def _chosen(file: Path, choose: Chooser, there: Sequence[str]) -> Sequence[str]:
+def _chosen(file: Path, choose: Chooser, there: Sequence[str], *, more: str = "") -> Sequence[str]:
+    """The columns. `more` is a further remedy where they are not there."""
     try:
         return choose(there)
     except UserError as error:
-        raise UserError(f"{file} has {error.what}", remedy=error.remedy) from None
+        raise UserError(f"{file} has {error.what}", remedy=f"{error.remedy}{more}") from None
 
 
 def _json_rows(file: Path, lines: Iterator[tuple[int, str]], choose: Chooser) -> Iterator[Row]:
@@ -145,14 +147,7 @@ def _json_rows(file: Path, lines: Iterator[tuple[int, str]], choose: Chooser) ->
         if not line.strip():
             continue
         where = f"{file}, line {number:,}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{where} is no JSON object", remedy="Write one object a line: jq -c '.[]' makes them of a list"
-            )
+        record = _json_object(where, line)
         if chosen is None:
             chosen = _chosen(file, choose, list(record))
         if missing := [name for name in chosen if name not in record]:
@@ -160,17 +155,36 @@ def _json_rows(file: Path, lines: Iterator[tuple[int, str]], choose: Chooser) ->
         yield where, [record[name] for name in chosen]
 
 
+def _json_object(where: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if isinstance(record, dict):
+        return record
+    remedy = "Correct the line, or leave it out"
+    if line.lstrip().startswith("["):
+        remedy = "Write one object a line: jq -c '.[]' makes them of a list"
+    elif line.strip() == "{":
+        remedy = "Write one object a line: jq -c . does it"
+    raise UserError(f"{where} is no JSON object", remedy=remedy)
+
+
 def _separated_rows(file: Path, lines: Iterator[tuple[int, str]], choose: Chooser, *, is_tabbed: bool) -> Iterator[Row]:
     texts = (f"{line}\n" for _, line in lines)
-    first = next(texts, "").rstrip("\r\n")
+    names_line, first = next(
+        ((number, text.rstrip("\r\n")) for number, text in enumerate(texts, 1) if text.strip()), (0, "")
+    )
+    if not first:
+        raise UserError(f"{file} is empty", remedy="Give a file with a line of columns' names, and a row for each text")
     delimiter = "\t" if is_tabbed else max(",;\t", key=first.count)
     csv.field_size_limit(RECORD_LIMIT_BYTES)
-    header = [name.strip().strip('"') for name in first.split(delimiter)] if first else []
-    places = [header.index(name) for name in _chosen(file, choose, header)]
+    header = [name.strip().strip('"') for name in first.split(delimiter)]
+    places = [header.index(name) for name in _chosen(file, choose, header, more=_NO_HEADER)]
     reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL)
     try:
         for row in reader:
-            where = f"{file}, line {reader.line_num + 1:,}"
+            where = f"{file}, line {reader.line_num + names_line:,}"
             if row and len(row) <= max(places):
                 what = f"{where} has {len(row)} columns where the first line has {len(header)}"
                 raise UserError(what, remedy="Complete the row, or leave it out")
@@ -178,7 +192,7 @@ def _separated_rows(file: Path, lines: Iterator[tuple[int, str]], choose: Choose
                 yield where, [row[place] for place in places]
     except csv.Error as error:
         raise UserError(
-            f"{file}, near line {reader.line_num + 1:,}: {error}",
+            f"{file}, near line {reader.line_num + names_line:,}: {error}",
             remedy="Close the quote that is open there, or write a quote within a field twice",
         ) from None
 

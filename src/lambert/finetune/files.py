@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambert.corpus.compression import open_text_bytes, read_blocks
+from lambert.corpus.formats import refuse_bytes
 from lambert.errors import UserError
 from lambert.utils import io
 
@@ -25,7 +26,7 @@ def read_text(path: Path, *, remedy: str) -> str:
         remedy: what to do when the file is wrong, for the error message.
 
     Raises:
-        UserError: the file cannot be opened or decompressed, is empty, too large or not UTF-8.
+        UserError: the file cannot be opened or decompressed, is empty, too large, of another format or not UTF-8.
     """
     blocks, left = [], MAX_TEXT_BYTES
     with open_text_bytes(path) as (stream, _):
@@ -35,9 +36,13 @@ def read_text(path: Path, *, remedy: str) -> str:
                 raise UserError(f"{path} holds more than {MAX_TEXT_BYTES:,} bytes of text", remedy=remedy)
             blocks.append(block)
     try:
+        refuse_bytes(path, b"".join(blocks[:1]))
         text = b"".join(blocks).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})", remedy=remedy) from None
+        raise UserError(
+            f"{path} is not UTF-8 (byte {error.start + 1:,})",
+            remedy=f"Convert it, such as with: iconv -f cp1252 -t utf-8 {path.name} > NEW_FILE",
+        ) from None
     if not text.strip():
         raise UserError(f"{path} is empty", remedy=remedy)
     return text

@@ -60,6 +60,18 @@ def page(facts: Facts, lead: str, headline: Sequence[Tile], sections: Mapping[st
     return document(title, header + notices + body, charts)
 
 
+def baseline_name(kind: str, data: Facts) -> str:
+    """What the trivial baseline always answers.
+
+    Args:
+        kind, data: of the result.
+    """
+    if kind == "tags":  # the labels are in the order of their frequency
+        return f"always {next(iter(data.get('examples_by_label', {})), 'the most frequent tag')}"
+    names = {"regression": "mean of the training examples", "multi-label": "most frequent set of labels"}
+    return names.get(kind, "majority class")
+
+
 def value(number: float) -> str:
     """A metric."""
     return f"{number:.2f}"

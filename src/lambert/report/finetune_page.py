@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import writable, write
-from lambert.report.fine_tuning import METRIC_NAMES, OF_BEST_SEED, page, rates_table, seeds_table, value
+from lambert.report.fine_tuning import METRIC_NAMES, OF_BEST_SEED, baseline_name, page, rates_table, seeds_table, value
 from lambert.report.published import own_rows, published_tables
 from lambert.report.tables import grid
 from lambert.utils import formatting
@@ -33,7 +33,7 @@ def render(facts: Facts) -> str:
     """The page as a string."""
     details, data = facts["details"], facts["data"]
     count, measured = formatting.count(facts["train_examples"]), formatting.count(facts["dev_examples"])
-    trivial = "mean of the training examples" if facts["kind"] == "regression" else "majority class"
+    trivial = baseline_name(facts["kind"], data)
     sections = {"Metrics": _metrics(facts, trivial)}
     if facts["published"]:
         sections["Published models"] = published_tables(facts["published"], [*facts["metrics"]], own_rows(facts))
@@ -56,9 +56,12 @@ def render(facts: Facts) -> str:
 def _notices(data: Facts) -> str:
     found = []
     if data.get("dev_texts_in_train"):
-        found.append(f"{formatting.count(data['dev_texts_in_train'])} development texts are training texts, too.")
+        several = data["dev_texts_in_train"] > 1
+        are = "texts are training texts" if several else "text is a training text"
+        found.append(f"{formatting.count(data['dev_texts_in_train'])} development {are}, too.")
     if data.get("conflicts"):
-        found.append(f"{formatting.count(data['conflicts'])} texts occur with several labels.")
+        occur = "texts occur" if data["conflicts"] > 1 else "text occurs"
+        found.append(f"{formatting.count(data['conflicts'])} {occur} with several labels.")
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lambert.report.fine_tuning import METRIC_NAMES
+from lambert.report.fine_tuning import METRIC_NAMES, baseline_name
 from lambert.report.tables import grid
 from lambert.utils.formatting import MISSING
 
@@ -20,11 +20,11 @@ def metric_text(facts: Facts, name: str) -> str:
 
 
 def own_rows(facts: Facts) -> list[list[str]]:
-    """This model and the majority class, with a value for each metric."""
+    """This model and the trivial baseline, with a value for each metric."""
     seeds, baseline = len(facts["seeds"]), facts["majority_baseline"]
     name = f"this model{', random weights' * facts['random_weights']}"
     how = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
-    trivial = "mean of the training examples" if facts["kind"] == "regression" else "majority class"
+    trivial = baseline_name(facts["kind"], facts.get("data", {}))
     return [
         [name, *(metric_text(facts, metric) for metric in facts["metrics"]), how, ""],
         [trivial, *(f"{baseline[metric]:.2f}" for metric in facts["metrics"]), "", ""],

@@ -240,6 +240,27 @@ def test_few_development_examples_are_told(caplog: pytest.LogCaptureFixture) -> 
     assert "Only 4 examples to measure on: by chance alone an accuracy may be wrong by some 49 points" in caplog.text
 
 
+def test_one_text_with_several_labels(caplog: pytest.LogCaptureFixture) -> None:
+    words = [*rows(str), {"text": f"{BAD} {WORDS[0]}", "label": "1"}]
+    read_examples(words, dev=words[:1])
+    assert "1 text occurs with several labels, the first in entry 1 and " in caplog.text
+    assert "1 of 1 development texts is a training text, too" in caplog.text and "Only 1 example to" in caplog.text
+    again = [*words, {"text": f"{GOOD} {WORDS[1]}", "label": "0"}]
+    assert read_examples(again, dev=words[:1]).data["conflicts"] == 2 and "2 texts occur with" in caplog.text
+    numbers = rows(lambda good: 4.5 if good else 1.25)  # standard deviation 1.6
+    for other, found in ((1.3, 0), (4.0, 1)):
+        examples = read_examples([*numbers, numbers[0] | {"label": other}], dev=numbers)
+        assert examples.data["conflicts"] == found
+
+
+def test_the_baseline_by_its_name(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tags.conll"
+    file.write_text("\n\n".join(f"the O\n{word} B-X\nboats O" for word in WORDS[:30]))
+    assert main(["finetune", str(folder), str(file), "--out", str(tmp_path / "out"), "--epochs", "1"]) == 0
+    assert "; always O: span_f1 0.00" in capsys.readouterr().out
+    assert "always O" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "reviews.csv", tmp_path / "out"
     lines = ["id,review,sentiment", *(f'{n},"{GOOD if n % 2 else BAD}, <b>{WORDS[n]}</b>",{n % 2}' for n in range(40))]
@@ -250,7 +271,7 @@ def test_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     results = json.loads(printed.out.splitlines()[-1])
     assert results == json.loads((out / "finetune.json").read_text())
     assert "classification: texts in 'review', labels in 'sentiment'" in printed.out
-    assert "1 of 42 rows are left out, first in line 42: 'review' is empty" in printed.err
+    assert "1 of 42 rows is left out, first in line 42: 'review' is empty" in printed.err
     assert "; majority-class baseline: macro_f1" in printed.out
     file.with_name("numbers.csv").write_text("\n".join(["text,label", *(f"{GOOD} {n},{n}.5" for n in range(40))]))
     numbers = ["finetune", str(folder), str(tmp_path / "numbers.csv"), "--out", str(tmp_path / "numbers")]

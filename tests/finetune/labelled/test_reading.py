@@ -98,6 +98,8 @@ def test_the_message_says_where_the_columns_names_come_from(tmp_path: Path) -> N
     (tmp_path / "a.csv").write_text("a fine film,very good\na dull one,bad\n")
     with pytest.raises(UserError, match="its first line, which names the columns, has 'a fine film', 'very good'"):
         find_columns(read_table(tmp_path / "a.csv"))
+    with pytest.raises(UserError, match="is no header but an example, put a line with the columns' names before it"):
+        find_columns(read_table(tmp_path / "a.csv"))
     (tmp_path / "a.jsonl").write_text('\n{"one": "a", "two": "b"}\n')
     with pytest.raises(UserError, match=r"Name it with `label`; there is 'one', 'two'"):
         find_columns(read_table(tmp_path / "a.jsonl"))
@@ -205,7 +207,9 @@ def test_the_kind_of_labels(rows: list[dict[str, Any]], kind: str) -> None:
         ("a.csv", 'text,label\n"open,1\nx,2\n', "line 2.*Close the quote"),
         ("a.csv", "text,label\na,1,3\n", "line 2: 3 fields where the first line names 2"),
         ("a.csv", "text,text\na,1\n", "'text' twice"),
-        ("a.jsonl", '{"text": "a"\n', "line 1: not JSON"),
+        ("a.jsonl", '{"text": "a"\n', "line 1: not JSON.*Correct the line"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b', "line 2: not JSON.*Correct the line"),
+        ("a.jsonl", '{\n"text": "a"\n}\n{\n"text": "b"\n}\n', "line 1: not JSON.*jq -c [.] does it"),
         ("a.json", "[1, 2]", "entry 1: no JSON object"),
         ("a.conll", "word\n\n", "line 1: 'word' has no tag"),
         ("a.parquet", "no", "cannot be read as Parquet"),
@@ -216,6 +220,31 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: str, said: s
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said):
         read_table(tmp_path / name)
+
+
+def test_other_encodings_and_formats_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes(b"text,label\ncaf\xe9,x\n")
+    with pytest.raises(UserError, match=r"not UTF-8 \(byte 15\). Convert it.*iconv -f cp1252 -t utf-8 latin.csv > NEW"):
+        read_table(tmp_path / "latin.csv")
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04\x14\x00\x06\x00" + b"\xff\x00" * 40)
+    with pytest.raises(UserError) as caught:
+        read_table(tmp_path / "book.csv")
+    assert "iconv" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "said"),
+    [
+        ("good", "tags", "'label' are such as 'good', and tags needs a list for each text.*Leave out `task`.*CoNLL"),
+        (3, "tags", "'label' are such as '3', and tags needs a list"),
+        ("good", "regression", "'label' are such as 'good', and regression needs numbers. Leave out `task`"),
+        (["x"], "classification", "and classification needs one for each text"),
+    ],
+)
+def test_a_kind_that_no_label_is_of(label: Any, kind: str, said: str) -> None:
+    table = Table("list", [{"text": "a", "label": value} for value in (None, label)], ["", ""])
+    with pytest.raises(UserError, match=said):
+        find_columns(table, kind=kind)
 
 
 def test_copies_are_on_one_side_whatever_the_order() -> None:

@@ -157,13 +157,13 @@ def read_examples(
         scale = label_scale(learned, measured)
         about = replace(about, scale=scale)
         log.info(f"training labels: mean {scale.mean:.4g}, standard deviation {scale.deviation:.4g}")
-    counts, strange = dict(labels.most_common()), conflicts(rows)
+    counts, strange = dict(labels.most_common()), conflicts(rows, about.scale)
     tell_of_balance(counts, about.kind)
     tell_of_few(len(measured), about.kind)
     if strange:
-        log.warning(
-            f"{len(strange):,} texts occur with several labels, the first in {' and '.join(strange[0]['places'][:2])}."
-        )
+        occur = "texts occur" if len(strange) > 1 else "text occurs"
+        where = " and ".join(strange[0]["places"][:2])
+        log.warning(f"{len(strange):,} {occur} with several labels, the first in {where}.")
     data = {
         "train": table.source, "dev": measured_on, "texts": list(columns.texts), "label_columns": list(columns.labels),
         "examples_by_label": counts, "conflicts": len(strange), "conflicting": strange[:_CONFLICTS_SHOWN],

@@ -86,6 +86,8 @@ def find_columns(
     found_texts = tuple(texts) or _text_columns(table, found_labels)
     if both := {*found_texts} & {*found_labels}:
         raise UserError(f"{sorted(both)[0]!r} is given as text and as label", remedy="Name two columns")
+    if kind is not None and len(found_labels) == 1:
+        _check_kind(table, found_labels[0], kind)
     found_kind = _kind(table, found_texts, found_labels, separator) if kind is None else kind
     if found_kind == "tags" and len(found_texts) > 1:
         raise UserError("tags are of the words of one text, and two columns are given", remedy="Give one")
@@ -151,6 +153,23 @@ def _kind(table: Table, texts: Sequence[str], labels: Sequence[str], separator: 
             "a class",
         )
     return "classification" if word is not None else "regression"
+
+
+def _check_kind(table: Table, column: str, kind: str) -> None:
+    """Raises UserError where no label is what a given kind needs."""
+    values = [row.get(column) for row in table.rows[:_ROWS_LOOKED_AT] if not is_missing(row.get(column))]
+    needs = {"tags": "a list for each text", "regression": "numbers", "classification": "one for each text"}
+    fits = {
+        "tags": lambda value: isinstance(value, list),
+        "regression": lambda value: math.isfinite(as_number(value)),
+        "classification": lambda value: not isinstance(value, list | dict),
+    }
+    if kind in needs and values and not any(map(fits[kind], values)):
+        as_lists = ", or write lists or spans as JSON lines, or CoNLL" if kind == "tags" else ""
+        raise UserError(
+            f"the labels in {column!r} are such as {str(values[0])[:40]!r}, and {kind} needs {needs[kind]}",
+            remedy=f"Leave out `task`, which then is as the labels look{as_lists}",
+        )
 
 
 def _numbers(table: Table, column: str) -> tuple[list[float], str | None]:

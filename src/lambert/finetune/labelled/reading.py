@@ -57,9 +57,8 @@ def read_rows(table: Table, columns: Columns) -> list[Labelled]:
             skipped[reason] += 1
             first.setdefault(reason, place)
     for reason, count in skipped.items():
-        log.warning(
-            f"{table.source}: {count:,} of {len(table.rows):,} rows are left out, first in {first[reason]}: {reason}."
-        )
+        left_out = f"{count:,} of {len(table.rows):,} rows {'are' if count > 1 else 'is'} left out"
+        log.warning(f"{table.source}: {left_out}, first in {first[reason]}: {reason}.")
     if not found:
         reason = next(iter(skipped), "there are none")
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lambert.errors import UserError
 from lambert.finetune.labelled.reading import Labelled
-from lambert.finetune.labelled.task import Kind
+from lambert.finetune.labelled.task import Kind, Scale
 
 log = logging.getLogger("lambert")
 Item = TypeVar("Item")
@@ -52,9 +52,8 @@ def tell_of_overlap(train: Sequence[Labelled], dev: Sequence[Labelled]) -> int:
     known = {key_of(row.texts) for row in train}
     count = sum(key_of(row.texts) in known for row in dev)
     if count:
-        log.warning(
-            f"{count:,} of {len(dev):,} development texts are training texts, too: the scores flatter the model."
-        )
+        are = "are training texts" if count > 1 else "is a training text"
+        log.warning(f"{count:,} of {len(dev):,} development texts {are}, too: the scores flatter the model.")
     return count
 
 
@@ -96,17 +95,20 @@ def tell_of_few(count: int, kind: Kind) -> None:
     if count < _FEW:
         points = f"{100 * 1.96 * math.sqrt(0.25 / count):.0f} points"
         chance = "" if kind == "regression" else f": by chance alone an accuracy may be wrong by some {points}"
-        log.warning(
-            f"Only {count:,} examples to measure on{chance}. Hold out a larger fraction, or give more examples."
-        )
+        what = f"Only {count:,} example{'s' * (count > 1)} to measure on{chance}."
+        log.warning(f"{what} Hold out a larger fraction, or give more examples.")
 
 
-def conflicts(rows: Sequence[Labelled]) -> list[dict[str, Any]]:
-    """Texts that occur with several labels, the most frequent first: `text`, `labels` and `places`."""
+def conflicts(rows: Sequence[Labelled], scale: Scale | None = None) -> list[dict[str, Any]]:
+    """Texts that occur with several labels, the most frequent first: `text`, `labels` and `places`.
+
+    Args:
+        scale: of numbers, which conflict where they differ by more than a standard deviation.
+    """
     by_key: defaultdict[bytes, list[Labelled]] = defaultdict(list)
     for row in rows:
         by_key[key_of(row.texts)].append(row)
-    found = [same for same in by_key.values() if len({repr(row.label) for row in same}) > 1]
+    found = [same for same in by_key.values() if _differ([row.label for row in same], scale)]
     found.sort(key=len, reverse=True)
     return [
         {
@@ -116,6 +118,12 @@ def conflicts(rows: Sequence[Labelled]) -> list[dict[str, Any]]:
         }
         for same in found
     ]
+
+
+def _differ(labels: Sequence[Any], scale: Scale | None) -> bool:
+    if scale is not None:
+        return bool(max(labels) - min(labels) > scale.deviation)
+    return len(set(map(repr, labels))) > 1
 
 
 def _shown(label: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from lambert.finetune.files import read_text
 Row = dict[str, Any]
 WORDS, TAGS = "words", "tags"
 """Columns of a CoNLL file."""
+NO_HEADER = "if that is no header but an example, put a line with the columns' names before it"
 _NAMES_SHOWN = 12
+_SPACE = re.compile(r"\s*")
 _CONLL_ENDINGS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _REMEDY = "Give UTF-8 text as CSV, TSV, JSON lines or CoNLL, or a Parquet file"
@@ -43,8 +46,9 @@ class Table:
         """The names and where they come from, for a message."""
         names = [repr(name) for name in self.names]
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-        whose = "its first line, which names the columns, has" if self.has_header else "there is"
-        return f"{whose} {shown or 'none'}"
+        if not self.has_header:
+            return f"there is {shown or 'none'}"
+        return f"its first line, which names the columns, has {shown}; {NO_HEADER}"
 
 
 def read_table(source: str | Path) -> Table:
@@ -141,12 +145,30 @@ def _json_lines(path: Path, text: str) -> Table:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}, line {number:,}: not JSON ({error})", remedy="Write one JSON object a line: jq -c . does it"
-            ) from None
+            remedy = "Correct the line, or leave it out"
+            if _holds_objects(text):
+                remedy = "Write one JSON object a line: jq -c . does it"
+            raise UserError(f"{path}, line {number:,}: not JSON ({error})", remedy=remedy) from None
         rows.append(_object(row, f"{path}, line {number:,}"))
         places.append(f"line {number:,}")
     return Table(str(path), rows, places)
+
+
+def _holds_objects(text: str) -> bool:
+    """Whether a text is one JSON value after another, over several lines each."""
+    decoder, at = json.JSONDecoder(), 0
+    try:
+        while (at := _next_character(text, at)) < len(text):
+            at = decoder.raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _next_character(text: str, at: int) -> int:
+    """Position of the first that is no white space."""
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
 
 
 def _json_list(path: Path, text: str) -> Table:
