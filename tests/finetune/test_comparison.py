@@ -13,6 +13,7 @@ from lambert.errors import UserError
 from lambert.finetune import job
 from lambert.finetune.comparison import RANDOM_WEIGHTS, compare_models
 from lambert.finetune.seeds import mean_interval
+from lambert.report.fine_tuning import TWO_SEEDS
 
 SHORT = {"epochs": 1, "sequence_length": 32}
 
@@ -50,6 +51,21 @@ def test_from_the_command_line(tiny_places: dict[str, str], tmp_path: Path, caps
     assert page.count("On the development set") == 1 and "ModernBERT-base, 149M" in page
 
 
+def test_two_seeds_get_no_interval(
+    tiny_places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--epochs", "1", "--sequence-length", "32", "--seeds", "2"]
+    compared = ["compare", tiny_places["model"], "--random-weights", "--data", tiny_places["labels"]]
+    assert main([*compared, "--out", str(tmp_path), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "±" not in printed and TWO_SEEDS in printed
+    page = (tmp_path / "report.html").read_text()
+    assert "±" not in page and TWO_SEEDS in page
+    finetuned = ["finetune", tiny_places["model"], tiny_places["labels"], "--out", str(tmp_path / "own"), *words]
+    assert main(finetuned) == 0
+    assert TWO_SEEDS in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("models", "options", "said"),
     [
@@ -61,6 +77,7 @@ def test_from_the_command_line(tiny_places: dict[str, str], tmp_path: Path, caps
         (["{model}"], {"data": ["a.csv", "b/a.csv"]}, "two tasks are called 'a'"),
         (["{empty}"], {"data": ["a.csv"]}, "config.json"),
         (["{model}"], {"data": ["{labels}", "no.csv"]}, "no.csv cannot be read"),
+        (["{model}"], {"glue": "{glue}/..", "tasks": ["rte"], "own": {"label": "stars"}}, "`label` is of `data`, and"),
         (["{model}"], {"data": ["{labels}"], "own": {"label": "stars"}}, "no column 'stars'"),
     ],
 )

@@ -43,8 +43,8 @@ class Compare(Subcommand):
     """Kind of the labels of `--data`: classification, multi-label, regression or tags; otherwise as they look."""
     label_separator: str | None = None
     """Between the labels of one field of `--data`: multi-label."""
-    dev_fraction: float = 0.1
-    """Fraction of the different texts of `--data` that is held out."""
+    dev_fraction: float | None = None
+    """Fraction of the different texts of `--data` that is held out; otherwise a tenth."""
     train_examples: int | None = None
     """Fine-tune on so many examples; all otherwise."""
     fresh: bool = False
@@ -58,7 +58,7 @@ class Compare(Subcommand):
     batch_size: int = 32
     """Examples in a step."""
     micro_batch_size: int = 32
-    """Examples in a forward pass."""
+    """Examples in a forward pass; the last one of a step may have fewer."""
     sequence_length: int = 128
     """Longest sequence in tokens, the same for all models."""
     cased: bool = False
@@ -70,6 +70,7 @@ class Compare(Subcommand):
         """Results: the contents of comparison.json."""
         from lambert.finetune.comparison import RESULTS_FILE, compare_models
         from lambert.report import write_model_comparison
+        from lambert.report.fine_tuning import TWO_SEEDS
 
         fields = {name: value for name, value in vars(self).items() if value is not None}
         own = {name: fields[name] for name in _OWN if name in fields}
@@ -89,6 +90,8 @@ class Compare(Subcommand):
             )
         for line in text_table(compared.table()):
             say(line)
+        if len(compared.seeds) == 2:
+            say(TWO_SEEDS)
         facts = compared.to_dict()
         page = write_model_comparison(facts, self.out / "report.html")
         say(f"Table: {self.out / RESULTS_FILE}; page: {page}")

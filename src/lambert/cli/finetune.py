@@ -27,10 +27,10 @@ class Finetune(Subcommand):
     out: Path
     """Folder for finetune.json, report.html, the predictions, the model and the finished seeds, which the same command
     does not repeat."""
-    dev: str | None = None
-    """The same of examples to measure on; otherwise a fraction of FILE is held out, by the hash of the text."""
-    dev_fraction: float = 0.1
-    """Fraction of the different texts that is held out."""
+    dev: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Labelled examples to measure on; otherwise a fraction of the first file is held out, by the hash of the text."""
+    dev_fraction: float | None = None
+    """Fraction of the different texts that is held out; otherwise a tenth."""
     text: tuple[str, ...] = ()
     """Column of the texts, or the two of a pair; otherwise found by usual names."""
     label: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Finetune(Subcommand):
     batch_size: int = 32
     """Examples in a step."""
     micro_batch_size: int = 32
-    """Examples in a forward pass."""
+    """Examples in a forward pass; the last one of a step may have fewer."""
     sequence_length: int | None = None
     """Longest sequence in tokens; otherwise 512, or as many as the model has positions."""
     precision: str = "auto"
@@ -90,7 +90,7 @@ def say_metrics(result: Any) -> None:
     Args:
         result: a `LabelledResult`.
     """
-    from lambert.report.fine_tuning import baseline_name
+    from lambert.report.fine_tuning import TWO_SEEDS, baseline_name
 
     trivial = baseline_name(result.kind, result.data).replace("majority class", "majority-class baseline")
     say(f"{result.task}: {_text(result.metrics)}; {trivial}: {_text(result.majority_baseline)}")
@@ -98,6 +98,8 @@ def say_metrics(result: Any) -> None:
         low, high = result.score_interval
         confidence = f"{100 * result.confidence:.0f} % confidence interval {low:.2f} to {high:.2f}"
         say(f"score {result.score:.2f}, {confidence} over {len(result.seeds)} seeds")
+        if len(result.seeds) == 2:
+            say(TWO_SEEDS)
     say(f"{result.train_examples:,} training and {result.dev_examples:,} dev examples")
 
 

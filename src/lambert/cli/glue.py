@@ -42,7 +42,7 @@ class Glue(Subcommand):
     batch_size: int = 32
     """Examples in a step."""
     micro_batch_size: int = 32
-    """Examples in a forward pass."""
+    """Examples in a forward pass; the last one of a step may have fewer."""
     sequence_length: int = 128
     """Longest sequence in tokens."""
     precision: str = "auto"

@@ -58,7 +58,7 @@ class Squad(Subcommand):
     batch_size: int = 32
     """Windows in a step."""
     micro_batch_size: int = 8
-    """Windows in a forward pass."""
+    """Windows in a forward pass; the last one of a step may have fewer."""
     sequence_length: int = 384
     """Tokens in a window of question and context."""
     question_length: int = 0

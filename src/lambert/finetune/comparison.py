@@ -74,7 +74,7 @@ class Comparison:
         cells = {(entry.model, entry.task): entry for entry in self.entries}
         rows = [["model", *self.tasks]]
         for model in self.models:
-            rows.append([model, *(_cell(cells.get((model, task))) for task in self.tasks)])
+            rows.append([model, *(_cell(cells.get((model, task)), len(self.seeds)) for task in self.tasks)])
         return rows
 
 
@@ -115,6 +115,10 @@ def compare_models(
     for path in named.values():
         read_config(model_folder(Path(path)))  # before hours of the others
     work = _work(data, glue, tasks)
+    if not data and (unused := [name for name, value in (own or {}).items() if value]):
+        raise UserError(
+            f"`{unused[0]}` is of `data`, and there is none", remedy="Leave it out, or give files as `data`"
+        )
     check_installed()
     count = options.pop("train_examples", None)
     read = {
@@ -218,9 +222,9 @@ def _entry(name: str, task: str, result: LabelledResult, first: LabelledResult |
     )
 
 
-def _cell(entry: Entry | None) -> str:
+def _cell(entry: Entry | None, seeds: int) -> str:
     if entry is None:
         return "–"
-    if entry.score_interval is None:
+    if entry.score_interval is None or seeds == 2:  # of two seeds it is too wide to be of use
         return f"{entry.score:.2f}"
     return f"{entry.score:.2f} ± {(entry.score_interval[1] - entry.score_interval[0]) / 2:.2f}"

@@ -29,6 +29,7 @@ METRIC_NAMES = {
     "tag_accuracy": "Accuracy of the tags",
 }
 Tile = tuple[str, str, str]
+TWO_SEEDS = "Two seeds give no useful interval: Student's t is 12.7 there. Give five seeds or more."
 OF_BEST_SEED = '<p class="note">Of the best seed.</p>'
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lambert.report.document import document, writable, write
-from lambert.report.fine_tuning import METRIC_NAMES
+from lambert.report.fine_tuning import METRIC_NAMES, TWO_SEEDS
 from lambert.report.published import published_tables
 from lambert.report.tables import grid
 from lambert.utils import formatting
@@ -30,6 +30,7 @@ def write_model_comparison(facts: Facts, out: Path) -> Path:
 
 def render(facts: Facts) -> str:
     """The page as a string."""
+    facts = _without_two(facts)
     seeds, models = len(facts["seeds"]), facts["models"]
     title = f"{len(models)} models compared"
     times = f"{seeds} time{'s' * (seeds > 1)} on each task, with the same seeds"
@@ -43,6 +44,14 @@ def render(facts: Facts) -> str:
         body += f"<h2>{escape(task)}</h2>{_task(entries)}"
         body += published_tables(facts["published"][task], [*entries[0]["metrics"]], [])
     return document(title, body)
+
+
+def _without_two(facts: Facts) -> Facts:
+    """Without intervals where there are two seeds."""
+    if len(facts["seeds"]) != 2:
+        return facts
+    none = {"score_interval": None, "difference_interval": None}
+    return {**facts, "entries": [{**entry, **none} for entry in facts["entries"]]}
 
 
 def _scores(facts: Facts) -> str:
@@ -63,6 +72,8 @@ def _scores(facts: Facts) -> str:
         if column_scores:
             best.add((max(column_scores)[1], column + 1))
     table = grid(["Model", *facts["tasks"], *["Mean"] * several], rows, texts={0}, best=best)
+    if len(facts["seeds"]) == 2:
+        return f'{table}<p class="note">{TWO_SEEDS}</p>'
     note = f"± half of the {100 * facts['confidence']:.0f} % confidence interval of the mean over the seeds."
     return f'{table}<p class="note">{note if len(facts["seeds"]) > 1 else "One seed: no interval."}</p>'
 
@@ -95,7 +106,8 @@ def _task(entries: Sequence[Facts]) -> str:
     train, dev = formatting.count(first["train_examples"]), formatting.count(first["dev_examples"])
     scored = " and ".join(METRIC_NAMES.get(name, name) for name in first["scored"])
     note = (
-        f"Score: {scored}. {train} training and {dev} development examples. Always predicting the most frequent "
-        f"label scores {first['majority_baseline']:.2f}. A difference whose interval covers 0 may be chance."
+        f"Score: {scored}. {train} training and {dev} development examples. A constant answer, the most "
+        f"frequent label or the mean, scores {first['majority_baseline']:.2f}. A difference whose interval covers 0 "
+        "may be chance."
     )
     return f'{grid(head, rows, texts={0})}<p class="note">{escape(note)}</p>'

@@ -203,6 +203,12 @@ def test_a_rate_is_chosen_on_held_out_training_examples(folder: Path) -> None:
         (rows(str), {"label": "stars"}, "no column 'stars'.*`label`; there is 'text', 'label'"),
         (rows(str), {"task": "sentiment"}, "unknown kind of labels"),
         (rows(str), {"dev_fraction": 1.5}, "dev_fraction"),
+        (
+            rows(str),
+            {"dev": rows(str), "dev_fraction": 0.1},
+            "both `dev` and `dev_fraction` are given. Give one of them",
+        ),
+        (rows(str), {"task": "classification", "label_separator": "|"}, "`label_separator` is for multi-label"),
         ([{"text": " ", "label": "x"}] * 3, {}, "'text' is empty"),
         ([{"body": "a", "other": "b", "label": 1}], {"text": ()}, None),
         ([{"one": "a", "other": "b", "label": 1}], {}, "which column of the list holds the texts"),

@@ -30,6 +30,7 @@ log = logging.getLogger("lambert")
 RESULTS_FILE = "finetune.json"
 Source = str | Path | Sequence[Mapping[str, Any]]
 _MOST_TOKENS = 512
+_DEV_FRACTION = 0.1
 _CONFLICTS_SHOWN = 50
 
 
@@ -49,7 +50,7 @@ def fine_tune(
     train: Source | LabelledExamples,
     *,
     dev: Source | None = None,
-    dev_fraction: float = 0.1,
+    dev_fraction: float | None = None,
     text: str | Sequence[str] = (),
     label: str | Sequence[str] = (),
     task: str | None = None,
@@ -76,8 +77,8 @@ def fine_tune(
         model: a run, or a Hugging Face folder of BERT or ModernBERT.
         train: a CSV, TSV, JSON lines, JSON, Parquet or CoNLL file, `hf:NAME[:CONFIG[:SPLIT]]`, or a list of
             dictionaries; or what `read_examples` returned, and then `dev` to `label_separator` do not count.
-        dev: the same of examples to measure on; None holds out a fraction of `train` by the hash of the text.
-        dev_fraction: of the different texts.
+        dev: examples to measure on, given as `train` is; None holds out a fraction of `train` by the hash of the text.
+        dev_fraction: of the different texts; None: a tenth.
         text: column of the texts, or the two of a pair; found by usual names where there is none.
         label: column of the labels, or several that hold 0 or 1; found by usual names where there is none.
         task: classification, multi-label, regression or tags; None: as the labels look.
@@ -120,7 +121,7 @@ def fine_tune(
 def read_examples(
     train: Source,
     dev: Source | None = None,
-    dev_fraction: float = 0.1,
+    dev_fraction: float | None = None,
     train_examples: int | None = None,
     *,
     text: str | Sequence[str] = (),
@@ -137,12 +138,15 @@ def read_examples(
     """
     if train_examples is not None and train_examples < 1:
         raise UserError(f"`train_examples` = {train_examples}", remedy="Give a whole number from 1")
+    if dev is not None and dev_fraction is not None:
+        raise UserError("both `dev` and `dev_fraction` are given", remedy="Give one of them")
     table = _table(train)
     columns = find_columns(table, texts=_several(text), labels=_several(label), kind=task, separator=label_separator)
     log.info(f"{table.source}: {columns.text()}")
     rows = read_rows(table, columns)
     if dev is None:
-        learned, measured = hold_out(rows, lambda row: row.texts, dev_fraction)
+        fraction = _DEV_FRACTION if dev_fraction is None else dev_fraction
+        learned, measured = hold_out(rows, lambda row: row.texts, fraction)
         measured_on, overlap = f"{len(measured):,} held out of {table.source}", 0
     else:
         other = _table(dev)

@@ -73,6 +73,8 @@ def find_columns(
     """
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of labels", kind, KINDS)
+    if separator and kind not in (None, "multi-label"):
+        raise UserError(f"`label_separator` is for multi-label, and `task` is {kind}", remedy="Give one of them")
     names = table.names
     for option, given in (("text", texts), ("label", labels)):
         if missing := [name for name in given if name not in names]:
