@@ -5,6 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 
+def finetune_facts() -> dict[str, Any]:
+    """What a fine-tuning of five classes writes into finetune.json."""
+    text = "a film that is neither long nor short " * 9
+    score = {"precision": 91.25, "recall": 88.0, "f1": 89.6}
+    return {
+        "task": "reviews", "kind": "classification", "train_examples": 12_345, "dev_examples": 1_234,
+        "metrics": {"macro_f1": 89.6}, "metric_intervals": {"macro_f1": None}, "majority_baseline": {"macro_f1": 8.0},
+        "random_weights": False,
+        "settings": {"epochs": 3}, "trials": [], "published": [],
+        "seeds": [{"seed": 0, "metrics": {"macro_f1": 89.6}, "train_loss": 0.5, "seconds": 9.0, "curve": []}],
+        "data": {"examples_by_label": {"very good": 9_876, "neither good nor bad": 2_469}},
+        "details": {
+            "classes": [{"label": name, **score, "examples": 1_234} for name in ("very good", "neither good nor bad")],
+            "errors": [{"text": text, "given": "neither good nor bad", "predicted": "very good", "loss": 3.21}] * 4,
+        },
+    }  # fmt: skip
+
+
 def squad_facts(seeds: int = 3) -> dict[str, Any]:
     """With long words, markup in texts, and a learning rate that diverged."""
     scores = [{"exact_match": 60.0 + seed, "f1": 70.0 + seed} for seed in range(seeds)]

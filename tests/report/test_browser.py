@@ -17,9 +17,9 @@ import pytest
 
 from lambert.cli.main import main
 from lambert.corpus.store import Corpus
-from lambert.report import document, write_report, write_squad_page
+from lambert.report import document, write_finetune_page, write_report, write_squad_page
 from lambert.report.document import own_script
-from report.fine_tuning_facts import squad_facts
+from report.fine_tuning_facts import finetune_facts, squad_facts
 
 MakeRun = Callable[..., Path]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -178,17 +178,31 @@ def test_no_page_is_wider_than_the_screen(
     make_run_folder: MakeRun, small_corpus: Corpus, tmp_path: Path, width: int
 ) -> None:
     """The browser's own window has at least 500 pixels, so pages are opened in a frame."""
-    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html", "squad.html")]
+    pages = [tmp_path / name for name in ("run.html", "runs.html", "corpus.html", "squad.html", "finetune.html")]
     runs = [make_run_folder(name, steps=60) for name in ("a" * 60, "b", "c")]
     write_report(runs[:1], pages[0])
     write_report(runs, pages[1])
     assert main(["inspect", str(small_corpus.path), "--lengths", "32", "--out", str(pages[2])]) == 0
     write_squad_page(squad_facts(), pages[3])
+    write_finetune_page(finetune_facts(), pages[4])
     for page in pages:
         frame = page.with_suffix(".frame.html")
         frame.write_text(FRAME.format(width=width, page=escape(page.read_text("utf-8"))), "utf-8")
         found = re.search(r'<pre id="answer">(\d+) (\d+)</pre>', browse(frame, "--dump-dom", width=max(width, 500)))
         assert found is not None and found.groups() == (str(width), str(width)), page.name
+
+
+def test_text_has_room_on_a_phone(tmp_path: Path) -> None:
+    """No table of a fine-tuning is scrolled sideways, and its texts have the whole width."""
+    page, frame = write_finetune_page(finetune_facts(), tmp_path / "page.html"), tmp_path / "frame.html"
+    measured = """[...frame.contentDocument.querySelectorAll(".first-wide .scroll")].map(one => [
+      one.clientWidth, one.scrollWidth, Math.round(one.querySelector("tbody td").getBoundingClientRect().width)
+    ].join(" ")).join(";")"""
+    script = FRAME.replace('root.clientWidth + " " + root.scrollWidth', measured.replace("{", "{{").replace("}", "}}"))
+    frame.write_text(script.format(width=420, page=escape(page.read_text("utf-8"))), "utf-8")
+    found = re.search(r'<pre id="answer">([^<]*)</pre>', browse(frame, "--dump-dom", width=500))
+    assert found is not None
+    assert found[1].split(";") == ["388 388 388"] * 2  # 420 less the margins
 
 
 def test_charts_are_lines_on_paper(make_run_folder: MakeRun, tmp_path: Path) -> None:

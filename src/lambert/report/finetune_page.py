@@ -93,7 +93,7 @@ def _classes(classes: Sequence[Facts], data: Facts, kind: str) -> str:
             f'<p class="note">{formatting.MISSING}: the label is neither given nor predicted in the development '
             "examples. It does not count in macro F1.</p>"
         )
-    return grid(head, rows, texts={0}) + OF_BEST_SEED + note
+    return _first_wide(grid(head, rows, texts={0})) + OF_BEST_SEED + note
 
 
 def _confusion(confusion: Facts) -> str:
@@ -121,9 +121,15 @@ def _errors(errors: Sequence[Facts], kind: str) -> str:
     if kind == "regression":
         note = "The development examples of largest squared error."
     rows = [[one["text"], one["given"], one["predicted"], f"{one['loss']:.3g}"] for one in errors]
-    return f'<p class="note">{note}</p>{grid(["Text", "Given", "Predicted", "Loss"], rows, texts={0, 1, 2})}'
+    table = grid(["Text", "Given", "Predicted", "Loss"], rows, texts={0, 1, 2})
+    return f'<p class="note">{note}</p>{_first_wide(table)}'
 
 
 def _conflicts(found: Sequence[Facts]) -> str:
     rows = [[one["text"][:1_000], "; ".join(one["labels"][:8]), ", ".join(one["places"][:8])] for one in found]
-    return grid(["Text", "Labels", "Where"], rows, texts={0, 1, 2})
+    return _first_wide(grid(["Text", "Labels", "Where"], rows, texts={0, 1, 2}))
+
+
+def _first_wide(table: str) -> str:
+    """A table whose first column has a line of its own on a narrow screen."""
+    return f'<div class="first-wide">{table}</div>'
