@@ -88,8 +88,8 @@ class Export(Subcommand):
             with_them = "lambert and transformers give" if exported.checked_with_transformers else "lambert gives"
             say(f"Opened again: {with_them} the same ids of 1,000 lines and the same logits")
         else:
-            it = "transformers gives finite outputs" if exported.checked_with_transformers else "not by transformers"
-            say(f"Copied, and opened again: {it}")
+            opened = "transformers opens it, with all weights and finite outputs"
+            say(f"Copied: {opened if exported.checked_with_transformers else 'it was not opened by transformers'}")
         _say_onnx(exported.onnx)
         if (card := self.folder / "README.md").is_file():
             say(f"Model card: {card}; say there what the text is, and the license")

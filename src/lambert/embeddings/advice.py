@@ -15,7 +15,7 @@ _SAMPLE = 256
 _COLLAPSED = 0.95
 """Mean cosine of different texts above which nothing tells them apart; pre-trained models reach .94 and are fine."""
 _PLATEAU_NATS = 0.5
-"""A held-out MLM loss that is no further below that of word frequencies has not learned from context."""
+"""A held-out MLM loss that is no further below the unigram baseline has not learned from context."""
 
 
 def mean_cosine(library: Any, texts: Sequence[str]) -> float:
@@ -67,8 +67,8 @@ def advice(folder: Path, trained: Trained) -> Iterator[str]:
         return
     losses = plateau(folder)
     why = (
-        f"it was pre-trained too little to know words by their context (held-out MLM loss {losses[0]:.2f}, of word "
-        f"frequencies alone {losses[1]:.2f}), so pre-train it further first"
+        f"it was pre-trained too little to know words by their context (held-out MLM loss {losses[0]:.2f}, unigram "
+        f"baseline {losses[1]:.2f}), so pre-train it further first"
         if losses
         else "give pairs in place of texts, or try another `learning_rate`"
     )

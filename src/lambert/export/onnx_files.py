@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +15,13 @@ from lambert.errors import UserError
 from lambert.export import onnx_process
 from lambert.utils.hub import CONFIG_FILE
 from lambert.utils.io import SETTINGS_BYTES, read_json
+from lambert.utils.own_process import ask_program
 
 ONNX_FILE, INT8_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
 """Where sentence-transformers, Text Embeddings Inference and Transformers.js look for them."""
 _PACKAGES = ("transformers", "onnx", "onnxscript", "onnxruntime")
 _LARGEST_DIFFERENCE = 1e-3
+_OTHER_VERSIONS = "Use the versions in lambert's constraints.txt, or export without ONNX"
 _MOST_SECONDS = 3_600
 _LINES, _TOKENS = 64, 64
 _LONGEST = 512
@@ -148,19 +147,13 @@ def _examples(tokenizer: Tokenizer, positions: int) -> tuple[list[list[list[int]
 
 
 def _in_its_own_process(asked: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", "-P", onnx_process.__file__]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=_MOST_SECONDS, check=True
-        )
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-        raise UserError(
-            f"the model cannot be written as ONNX ({' '.join(said)[:300]})",
-            remedy="Use the versions in lambert's constraints.txt, or export without ONNX",
-        ) from None
-    return answer
+    return ask_program(
+        ["-P", onnx_process.__file__],
+        asked,
+        seconds=_MOST_SECONDS,
+        failed="the model cannot be written as ONNX",
+        remedy=_OTHER_VERSIONS,
+    )
 
 
 def _refuse_other_outputs(compared: dict[str, Any]) -> None:
@@ -172,6 +165,4 @@ def _refuse_other_outputs(compared: dict[str, Any]) -> None:
         what = f"outputs that differ from PyTorch's by {compared['difference']:.2g}"
     else:
         return
-    raise UserError(
-        f"the ONNX file gives {what}", remedy="Use the versions in lambert's constraints.txt, or export without ONNX"
-    )
+    raise UserError(f"the ONNX file gives {what}", remedy=_OTHER_VERSIONS)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from lambert.corpus.tokenizer_files import ids_of, probe_lines
 from lambert.errors import UserError
 from lambert.model.heads import PreTrainingModel, pretraining_model
 from lambert.model.huggingface import load_model
+from lambert.utils.own_process import ask_program
 
 log = logging.getLogger("lambert")
 _SEQUENCES, _TOKENS = 8, 32
@@ -108,19 +106,13 @@ def ask_transformers(program: str, asked: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: it fails: `transformers` cannot open `asked["folder"]`.
     """
-    command = [sys.executable, "-W", "ignore", "-c", program]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=_MOST_SECONDS, check=True
-        )
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-        raise UserError(
-            f"the transformers that is installed cannot open {asked['folder']} ({' '.join(said)[:300]})",
-            remedy="Use another version of transformers, or one environment for it and another for lambert",
-        ) from None
-    return answer
+    return ask_program(
+        ["-c", program],
+        asked,
+        seconds=_MOST_SECONDS,
+        failed=f"the transformers that is installed cannot open {asked['folder']}",
+        remedy="Use another version of transformers, or one environment for it and another for lambert",
+    )
 
 
 def _inputs(tokenizer: Tokenizer, positions: int) -> list[list[int]]:
